@@ -1,0 +1,27 @@
+"""failover-worker's public API: what a web app or a script needs to hand in LLM work and read its results."""
+
+from producer.client import AsyncProducer, Producer, Receipt
+from producer.errors import (
+    ConfigurationError,
+    FailoverError,
+    IdempotencyConflict,
+    InvalidJob,
+    ServiceUnavailable,
+    UnknownJob,
+)
+from producer.job import JobResult, JobStatus, LLMJob
+
+__all__ = [
+    "AsyncProducer",
+    "ConfigurationError",
+    "FailoverError",
+    "IdempotencyConflict",
+    "InvalidJob",
+    "JobResult",
+    "JobStatus",
+    "LLMJob",
+    "Producer",
+    "Receipt",
+    "ServiceUnavailable",
+    "UnknownJob",
+]

@@ -1,0 +1,44 @@
+"""Where configuration comes from: the process environment, then a `.env` file, then the packaged example.
+
+Every function takes the environment as an argument, so that nothing reads `os.environ` behind a caller's back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+Environment = Mapping[str, str]
+
+_PACKAGED = Path(__file__).parent / "packaged"  # in a wheel
+_CHECKOUT = Path(__file__).parent.parent  # in a checkout or an editable install
+
+
+def load_environment(dotenv: Path | None = None) -> Environment:
+    """The process environment over the values of `.env` in the working folder (which is read last: it never overrides)."""
+    from_file = {key: value for key, value in dotenv_values(dotenv or Path(".env")).items() if value is not None}
+    return {**from_file, **os.environ}
+
+
+def find_configuration(name: str, variable: str, environment: Environment) -> Path:
+    """The path of a configuration file or folder: `variable`'s value, the working folder's, then the packaged one.
+
+    A path named by `variable` is returned as it is, so that its reader can say that it is missing.
+    """
+    if chosen := environment.get(variable):
+        return Path(chosen)
+    for folder in (Path.cwd(), _PACKAGED, _CHECKOUT):
+        if (folder / name).exists():
+            return folder / name
+    return Path(name)
+
+
+def flag(environment: Environment, name: str, default: bool) -> bool:
+    """An on/off variable: 1, true, yes, on (any case) are on; 0, false, no, off are off; unset or empty is `default`."""
+    value = environment.get(name, "").strip().lower()
+    if not value:
+        return default
+    return value in {"1", "true", "yes", "on"}

@@ -1,0 +1,104 @@
+"""The errors that reach a person. Each says what is wrong, where, and how to mend it; none carries a secret.
+
+FailoverError                    exit 1
+├── ConfigurationError           exit 2   one Problem per wrong field, all of them at once
+├── UsageError                   exit 2   a command was used wrongly
+├── ServiceUnavailable           exit 3   Redis is not reachable, or not safe to keep jobs in
+├── InvalidJob                   exit 2   HTTP 422: the job itself is wrong; names the field
+├── IdempotencyConflict          exit 1   HTTP 409: same key, another body
+└── UnknownJob                   exit 1   HTTP 404: no such job id
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+
+class FailoverError(Exception):
+    """Base of every error that a person may see as a sentence."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One wrong thing: `where` (file or variable), `field` (dotted path, may be empty), what is wrong and how to mend it."""
+
+    where: str
+    field: str
+    what: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.where}: {self.field}" if self.field else self.where
+        return f"{place}: {self.what}" + (f" — {self.mend}" if self.mend else "")
+
+
+class ConfigurationError(FailoverError):
+    """Configuration that cannot be used. Its text is one line per problem."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class UsageError(FailoverError):
+    """A command was called in a way that cannot work."""
+
+    exit_code = 2
+
+
+class ServiceUnavailable(FailoverError):
+    """A service that we need does not answer, or is not safe to use."""
+
+    exit_code = 3
+
+
+class InvalidJob(FailoverError):
+    """A job that cannot be accepted; `field` is the dotted path of what is wrong."""
+
+    exit_code = 2
+
+    def __init__(self, field: str, what: str) -> None:
+        self.field, self.what = field, what
+        super().__init__(f"{field}: {what}" if field else what)
+
+
+class IdempotencyConflict(FailoverError):
+    """The idempotency key is taken by a job with another body."""
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(
+            f"this idempotency key already belongs to job {job_id}, with another body — "
+            "use a new key for new work, or the same body to get the same job"
+        )
+
+
+class UnknownJob(FailoverError):
+    """No job has this id: it never existed, or its result is past its retention."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job has the id {job_id!r}: mistyped, or past its retention (policies/jobs.yaml)")
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """(field, what) of the first problem in a pydantic error, in words of ours; the input's value is never repeated."""
+    details = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    field = ".".join(str(part) for part in details["loc"])
+    return field, details["msg"].removeprefix("Value error, ")
+
+
+def problems_of(where: str, error: ValidationError) -> list[Problem]:
+    """Every problem in a pydantic error as a Problem of the file `where`."""
+    return [
+        Problem(where, ".".join(str(part) for part in details["loc"]), details["msg"].removeprefix("Value error, "))
+        for details in error.errors(include_url=False, include_input=False, include_context=False)
+    ]

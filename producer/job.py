@@ -1,0 +1,224 @@
+"""The contract between those who submit work, those who execute it and those who read the result.
+
+Both models are versioned JSON. In Redis a job is an RQ job (rq 2.12 format, JSON serializer) whose single argument is
+the LLMJob, so RQ's tools can read it; stock `rq worker` refuses to run it (see `llm_job`).
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from enum import StrEnum
+from hashlib import sha256
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic_core import from_json, to_json
+
+from producer.errors import InvalidJob, first_problem
+
+SCHEMA_VERSION = 1
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\w.@:/+-]+$")]
+
+
+class JobStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    RETRYING = "retrying"  # an execution failed; waits for its next one
+    PARKED = "parked"  # no route could take it; waits, with no execution burned
+    DONE = "done"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (JobStatus.DONE, JobStatus.DEAD, JobStatus.CANCELLED)
+
+
+class DeadReason(StrEnum):
+    """Why a job is a dead letter: a closed set."""
+
+    EXHAUSTED = "exhausted"  # every execution or attempt that its policy allows has failed
+    EXPIRED = "expired"  # its answer would come too late to be worth anything
+    REJECTED = "rejected"  # a provider's 4xx: no route can mend the request
+    REFUSED = "refused"  # content filter or refusal: a human decides
+    CRASHED = "crashed"  # three workers vanished while executing it
+    MALFORMED = "malformed"  # not a job that we can read
+    DISALLOWED = "disallowed"  # an RQ job that is not ours; it is never run
+    OVER_BUDGET = "over_budget"
+
+
+class LLMJob(BaseModel):
+    """One unit of work: a chat completion to get, and for whom.
+
+    `body` is an OpenAI chat-completions body; its `model` is a wish, the route decides. `idempotency_key` makes a
+    resubmission return the same job, within one tenant, for as long as the job is kept; without it every submission is
+    new work. `expires_after_seconds` overrides the job type's policy. `priority` 1 enters at the head of the queue.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    job_type: Name = "default"
+    body: dict[str, Any]
+    tenant_id: Name = "default"
+    user_id: Annotated[str, StringConstraints(max_length=256)] = ""
+    feature: Annotated[str, StringConstraints(max_length=256)] = ""
+    idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
+    priority: Literal[0, 1] = 0
+    expires_after_seconds: Annotated[float, Field(gt=0, le=90 * 86400)] | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("body")
+    @classmethod
+    def _is_chat_body(cls, body: dict[str, Any]) -> dict[str, Any]:
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise ValueError("messages: a chat-completions body needs a non-empty list of messages")
+        for number, message in enumerate(messages):
+            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+                raise ValueError(f"messages.{number}: each message is an object with a role and content")  # noqa: TRY004
+        if body.get("n", 1) != 1:
+            raise ValueError("n: one job is one completion; submit n jobs instead")
+        return body
+
+    @classmethod
+    def parse(cls, data: Any) -> LLMJob:
+        """A job from plain data. Raises InvalidJob naming the first wrong field."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise InvalidJob(*first_problem(error)) from None
+
+    def fingerprint(self) -> str:
+        """Hash of what the job asks for; the same key with another fingerprint is a conflict."""
+        asked = {"type": self.job_type, "body": self.body}
+        return sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def key_for(self, job_id: str) -> str:
+        """The idempotency key: the caller's, or the hash of user id, job id and input (SOP step 9)."""
+        if self.idempotency_key is not None:
+            return self.idempotency_key
+        return sha256(f"{self.user_id}\0{job_id}\0{self.fingerprint()}".encode()).hexdigest()
+
+
+class Attempt(BaseModel):
+    """One HTTP call to a provider, as the trail tells it. Times in milliseconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    execution: int  # counted from 1
+    route: str
+    tier: Literal["hot", "warm"]
+    outcome: str  # "ok" or a failure's code, as in worker/failures.py
+    status: int | None = None  # HTTP
+    ms: int = 0
+    ambiguous: bool = False  # the provider may have done, and billed, the work
+    detail: str | None = None
+
+
+class Rejection(BaseModel):
+    """A route that an execution did not try, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    execution: int
+    route: str
+    tier: Literal["hot", "warm"]
+    rejected: str
+
+
+class JobResult(BaseModel):
+    """How a job stands or ended. Money in US dollars (null while unknown), times in milliseconds.
+
+    `queue_latency_ms` is time waiting, `run_ms` time working; together the time to answer. `completion` is the
+    provider's chat completion as it came. `attempts` counts HTTP calls, `failover_hops` moves to a next route in the
+    execution that answered.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    job_id: str
+    status: JobStatus
+    completion: dict[str, Any] | None = None
+    route: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    tier: Literal["hot", "warm"] | None = None
+    attempts: int = 0
+    failover_hops: int = 0
+    usage: dict[str, Any] | None = None
+    cost_usd: float | None = None
+    baseline_cost_usd: float | None = None
+    cost_delta_usd: float | None = None
+    queue_latency_ms: int | None = None
+    run_ms: int | None = None
+    degraded: str | None = None
+    resolved_by: Literal["model", "human"] | None = None
+    dead_reason: DeadReason | None = None
+    dead_detail: str | None = None
+    waiting_for: str | None = None
+    waiting_until_ms: int | None = None  # Unix time
+    trail: list[Attempt | Rejection] = Field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The answer's text, empty where there is none."""
+        try:
+            content = (self.completion or {})["choices"][0]["message"]["content"]
+        except (KeyError, IndexError, TypeError):
+            return ""
+        return content if isinstance(content, str) else ""
+
+
+def llm_job(_job: dict[str, Any]) -> NoReturn:
+    """What an LLM job looks like to RQ. Only failover-worker executes it; stock `rq worker` fails it with this text."""
+    raise RuntimeError("this job is executed by `failover-worker`, not by `rq worker`")
+
+
+LLM_JOB = f"{llm_job.__module__}.{llm_job.__qualname__}"
+
+
+def encode_job(job: LLMJob) -> bytes:
+    """The `data` field of RQ's job hash: zlib(JSON [function, instance, args, kwargs])."""
+    return zlib.compress(to_json([LLM_JOB, None, [job.model_dump(exclude_defaults=True)], {}]), 1)
+
+
+class ForeignJob(Exception):
+    """An RQ job that is not an LLM job; `function` is what it would have run."""
+
+    def __init__(self, function: str) -> None:
+        self.function = function
+        super().__init__(function)
+
+
+MAX_JOB_BYTES = 64 * 1024 * 1024
+
+
+def decode_job(data: bytes) -> LLMJob:
+    """The LLMJob in RQ's `data` field.
+
+    Raises ForeignJob for another function's job and InvalidJob for what cannot be read. Nothing named in the data is
+    ever imported or called.
+    """
+    try:
+        unpacked = zlib.decompressobj().decompress(data, MAX_JOB_BYTES)
+        function, _instance, args, _kwargs = from_json(unpacked)
+    except (zlib.error, ValueError, TypeError):
+        raise InvalidJob("data", "is not the JSON form of an RQ job") from None
+    if function != LLM_JOB:
+        raise ForeignJob(str(function)[:200])
+    if not isinstance(args, list) or len(args) != 1:
+        raise InvalidJob("data", "does not hold one job")
+    version = args[0].get("schema_version", SCHEMA_VERSION) if isinstance(args[0], dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise NewerSchema(version)
+    return LLMJob.parse(args[0])
+
+
+class NewerSchema(Exception):
+    """A job written by a newer release than this worker's."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        super().__init__(f"schema version {version} is newer than this worker's {SCHEMA_VERSION}")

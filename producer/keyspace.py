@@ -1,0 +1,151 @@
+"""Every Redis key that failover-worker reads or writes. No other file spells one.
+
+RQ's own (formats of rq 2.12, so that `rq info`, rq-dashboard and rq-exporter show the truth):
+
+| key                          | type   | what                                             | written by                         |
+|------------------------------|--------|--------------------------------------------------|------------------------------------|
+| rq:job:{id}                  | hash   | the job: RQ's fields and ours (`JobField`)       | enqueue, every transition          |
+| rq:queues                    | set    | keys of all queues                               | enqueue                            |
+| rq:queue:{queue}             | list   | ids of queued jobs, next one at the head         | enqueue, release, promote, reap    |
+| rq:wip:{queue}               | zset   | {job}:{execution}, score now + 24 h              | claim, every settle                |
+| rq:execution:{job}:{exec}    | hash   | one execution, gone after 24 h                   | claim, every settle                |
+| rq:executions:{job}          | zset   | executions of a job, gone after 24 h             | claim, every settle                |
+| rq:scheduled:{queue}         | zset   | retried and parked jobs, score due (s)           | reschedule, promote                |
+| rq:finished:{queue}          | zset   | done jobs, score end of retention (s)            | complete                           |
+| rq:failed:{queue}            | zset   | dead letters, score end of retention (s)         | bury, reap                         |
+| rq:results:{id}              | stream | results; one entry a job                         | complete, bury                     |
+| rq:workers, rq:workers:{q}   | set    | worker keys                                      | RQ's worker registration           |
+| rq:worker:{name}             | hash   | a worker, gone 480 s after its last heartbeat    | RQ's worker registration, complete |
+| rq:suspended                 | string | RQ's own pause (`rq suspend`)                    | RQ                                 |
+
+Ours:
+
+| key                         | type   | what                                                  | lives               |
+|-----------------------------|--------|-------------------------------------------------------|---------------------|
+| pause_ai_tasks              | string | "1" = paused; "0", empty or absent = running          | until resume        |
+| pause_ai_tasks:{queue}      | string | the same for one queue                                | until resume        |
+| failover:pause              | hash   | who paused, why, since (ms)                           | until resume        |
+| failover:leases:{queue}     | zset   | {job}:{execution}, score lease end (ms of Redis TIME) | while executed      |
+| failover:accepted:{queue}   | zset   | jobs accepted and not ended, score accepted (ms)      | until done or dead  |
+| failover:idempotency:{hash} | hash   | job_id, fingerprint of a tenant's idempotency key     | as long as its job  |
+| failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
+| failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until someone acts  |
+| failover:routes:{worker}    | string | a worker's view of its routes (JSON), for `status`    | 30 s                |
+| failover:wake               | pubsub | a job became available                                | -                   |
+
+Redis Cluster is not supported (RQ is not either): scripts reach job keys by the prefixes given here.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+JOB = "rq:job:"
+QUEUE = "rq:queue:"
+QUEUES = "rq:queues"
+EXECUTION = "rq:execution:"
+EXECUTIONS = "rq:executions:"
+RESULTS = "rq:results:"
+WORKER = "rq:worker:"
+WORKERS = "rq:workers"
+SUSPENDED = "rq:suspended"
+
+PAUSE = "pause_ai_tasks"
+PAUSE_INFO = "failover:pause"
+QUARANTINE = "failover:quarantine"
+WAKE = "failover:wake"
+CLAIM = "failover:claim:"
+
+
+def job(job_id: str) -> str:
+    return JOB + job_id
+
+
+def queue(name: str) -> str:
+    return QUEUE + name
+
+
+def wip(name: str) -> str:
+    return "rq:wip:" + name
+
+
+def scheduled(name: str) -> str:
+    return "rq:scheduled:" + name
+
+
+def finished(name: str) -> str:
+    return "rq:finished:" + name
+
+
+def failed(name: str) -> str:
+    return "rq:failed:" + name
+
+
+def results(job_id: str) -> str:
+    return RESULTS + job_id
+
+
+def execution(job_id: str, execution_id: str) -> str:
+    return f"{EXECUTION}{job_id}:{execution_id}"
+
+
+def executions(job_id: str) -> str:
+    return EXECUTIONS + job_id
+
+
+def worker(name: str) -> str:
+    return WORKER + name
+
+
+def workers_of(queue_name: str) -> str:
+    return f"{WORKERS}:{queue_name}"
+
+
+def worker_commands(name: str) -> str:
+    """The pubsub channel of RQ's commands to one worker (rq.command.PUBSUB_CHANNEL_TEMPLATE)."""
+    return "rq:pubsub:" + name
+
+
+def pause_of(queue_name: str) -> str:
+    return f"{PAUSE}:{queue_name}"
+
+
+def leases(queue_name: str) -> str:
+    return "failover:leases:" + queue_name
+
+
+def accepted(queue_name: str) -> str:
+    return "failover:accepted:" + queue_name
+
+
+def claim(token: str) -> str:
+    return CLAIM + token
+
+
+def routes_of(worker_name: str) -> str:
+    return "failover:routes:" + worker_name
+
+
+def idempotency(tenant_id: str, key: str) -> str:
+    """The record of one tenant's idempotency key. Hashed: keys come from outside, of any length and alphabet."""
+    return "failover:idempotency:" + sha256(f"{tenant_id}\0{key}".encode()).hexdigest()
+
+
+class JobField:
+    """Our fields in RQ's job hash, beside RQ's own. Times are milliseconds of Redis TIME."""
+
+    ACCEPTED = "accepted_ms"
+    EXPIRES = "expires_ms"  # the job is worth nothing after this
+    IDEMPOTENCY = "idempotency"  # key of its idempotency record
+    LEASE = "lease"  # execution id that holds the job now
+    SETTLED = "settled"  # execution id that last ended one, for the resend of a settle
+    EXECUTIONS = "executions"  # executions that failed
+    CRASHES = "crashes"  # executions whose worker vanished
+    ATTEMPTS = "attempts"  # HTTP calls to providers so far
+    RUN_MS = "run_ms"  # time worked in executions that ended
+    TRAIL = "trail"  # JSON list of attempts so far
+    WAITING = "waiting"  # retry | park, while scheduled
+    WAITING_FOR = "waiting_for"  # why, in words
+    WAITING_UNTIL = "waiting_until_ms"
+    DEAD_REASON = "dead_reason"
+    DEAD_DETAIL = "dead_detail"

@@ -1,0 +1,124 @@
+"""policies/*.yaml as validated models. A wrong file fails at start, with file, line, field and the mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from producer.environment import Environment, find_configuration
+from producer.errors import ConfigurationError, InvalidJob, Problem
+
+Capability = Literal["tools", "json_mode", "json_schema", "vision"]
+Degrade = Literal["shorter_context", "smaller_model", "human_review"]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Backoff(BaseModel):
+    """Full jitter: the wait before execution n + 1 is uniform in 0 .. min(first * 2^n, max) seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    first: Seconds = 1.0
+    max: Seconds = 60.0
+
+
+class JobPolicy(BaseModel):
+    """One job type. The fields are explained at the head of policies/jobs.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_time_to_answer_seconds: Seconds = 3600.0
+    expires_after_seconds: Seconds = 86400.0
+    deadline_seconds: Seconds = 120.0
+    executions: Annotated[int, Field(ge=1, le=100)] = 5
+    attempts: Annotated[int, Field(ge=1, le=1000)] = 30
+    backoff_seconds: Backoff = Backoff()
+    degrade: tuple[Degrade, ...] = ()
+    requires: tuple[Capability, ...] = ()
+    keep_results_seconds: Annotated[int, Field(ge=60)] = 7 * 86400
+    keep_dead_seconds: Annotated[int, Field(ge=60)] = 90 * 86400
+
+
+class Policies(BaseModel):
+    """All job types. `default` always exists."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    job_types: dict[str, JobPolicy] = Field(default_factory=dict)
+
+    def of(self, job_type: str) -> JobPolicy:
+        """The policy of a job type; one that is not in the file is refused, so that a typo loses no promise."""
+        policy = self.job_types.get(job_type)
+        if policy is None:
+            raise InvalidJob(
+                "job_type", f"{job_type!r} is not in policies/jobs.yaml; it has {', '.join(self.job_types)}"
+            )
+        return policy
+
+    def of_known(self, job_type: str) -> JobPolicy:
+        """The policy of an accepted job, whose type may have left the file since: then `default`'s."""
+        return self.job_types.get(job_type) or self.job_types["default"]
+
+
+def load_policies(environment: Environment) -> Policies:
+    """POLICIES_DIR/jobs.yaml. Raises ConfigurationError with every problem in it."""
+    return read_policies(find_configuration("policies", "POLICIES_DIR", environment) / "jobs.yaml")
+
+
+def read_policies(path: Path) -> Policies:
+    """`load_policies` for one file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = yaml.safe_load(text)
+    except OSError as error:
+        mend = "set POLICIES_DIR to a folder that holds jobs.yaml"
+        raise ConfigurationError([Problem(str(path), "", error.strerror or str(error), mend)]) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError([Problem(str(path), "", f"is not YAML: {_one_line(error)}")]) from None
+    try:
+        return Policies.model_validate(_with_defaults(data))
+    except ValidationError as error:
+        raise ConfigurationError(_problems(path, text, error)) from None
+
+
+def _with_defaults(data: Any) -> Any:
+    """Each job type over the fields of `default`."""
+    if not isinstance(data, dict) or not isinstance(data.get("job_types"), dict):
+        return data if isinstance(data, dict) and "job_types" in data else {"job_types": "missing"}
+    default = data["job_types"].get("default") or {}
+    if not isinstance(default, dict):
+        return data
+    types = {
+        name: {**default, **(fields or {})} if isinstance(fields or {}, dict) else fields
+        for name, fields in {"default": default, **data["job_types"]}.items()
+    }
+    return {**data, "job_types": types}
+
+
+def _problems(path: Path, text: str, error: ValidationError) -> list[Problem]:
+    lines: dict[tuple[str, ...], int] = {}
+    _number_lines(yaml.compose(text, Loader=yaml.SafeLoader), (), lines)
+    problems = []
+    for details in error.errors(include_url=False, include_input=False, include_context=False):
+        field = tuple(str(part) for part in details["loc"])
+        if len(field) >= 3 and field[:3] not in lines and ("job_types", "default", field[2]) in lines:
+            continue  # inherited from default, and told there
+        line = next((lines[field[:n]] for n in range(len(field), 0, -1) if field[:n] in lines), None)
+        problems.append(Problem(f"{path}:{line}" if line else str(path), ".".join(field), details["msg"]))
+    return problems
+
+
+def _number_lines(node: yaml.Node | None, at: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*at, str(key.value))
+            lines[here] = key.start_mark.line + 1
+            _number_lines(value, here, lines)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,79 @@
+"""A job hash and its result stream -> JobResult. The result stream holds RQ's `Result` entries (rq 2.12 format)."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import from_json
+
+from producer.job import DeadReason, JobResult, JobStatus
+from producer.keyspace import JobField
+
+FIELDS = (
+    "status",
+    JobField.WAITING,
+    JobField.WAITING_FOR,
+    JobField.WAITING_UNTIL,
+    JobField.ATTEMPTS,
+    JobField.RUN_MS,
+    JobField.TRAIL,
+    JobField.DEAD_REASON,
+    JobField.DEAD_DETAIL,
+)
+
+_STATUS = {
+    "queued": JobStatus.QUEUED,
+    "started": JobStatus.RUNNING,
+    "scheduled": JobStatus.RETRYING,
+    "finished": JobStatus.DONE,
+    "failed": JobStatus.DEAD,
+    "stopped": JobStatus.DEAD,
+    "canceled": JobStatus.CANCELLED,
+}
+
+
+def encode_result(result: JobResult) -> bytes:
+    """The `return_value` of an RQ result entry: base64 of the JSON."""
+    return b64encode(result.model_dump_json(exclude_none=True).encode())
+
+
+def result_of(job_id: str, fields: Any, entries: Any) -> JobResult | None:
+    """HMGET of FIELDS and the newest stream entry -> JobResult; None when there is no such job.
+
+    Raises the reply when it is an exception (a key of another type, say).
+    """
+    for reply in (fields, entries):
+        if isinstance(reply, Exception):
+            raise reply
+    if fields[0] is None:
+        return None
+    status, waiting, waiting_for, until, attempts, run_ms, trail, reason, detail = map(_text, fields)
+    job_status = _STATUS.get(status or "", JobStatus.QUEUED)
+    if job_status is JobStatus.DONE and (stored := _stored(entries)) is not None:
+        return stored
+    if job_status is JobStatus.RETRYING and waiting == "park":
+        job_status = JobStatus.PARKED
+    waits = job_status in (JobStatus.RETRYING, JobStatus.PARKED)
+    return JobResult(
+        job_id=job_id,
+        status=job_status,
+        attempts=int(attempts or 0),
+        run_ms=int(run_ms) if run_ms else None,
+        dead_reason=DeadReason(reason) if reason in set(DeadReason) else None,
+        dead_detail=detail,
+        waiting_for=waiting_for if waits else None,
+        waiting_until_ms=int(until) if waits and until else None,
+        trail=from_json(trail) if trail else [],
+    )
+
+
+def _stored(entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> JobResult | None:
+    if not entries or b"return_value" not in entries[0][1]:
+        return None
+    return JobResult.model_validate(from_json(b64decode(entries[0][1][b"return_value"])))
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode(errors="replace")

@@ -1,0 +1,92 @@
+"""Lua scripts: loaded from the package, called by hash, loaded into Redis again when it has forgotten them.
+
+A script file opens with its KEYS, ARGV, returns and invariant. A first line `-- prelude: NAME ...` puts those files
+before it, so that scripts share local functions. Every script is idempotent under resend, so a call may be sent again
+after a lost reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.exceptions import NoScriptError
+
+Word = str | bytes | int | float
+PRELUDES = Path(__file__).parent / "lua"
+
+
+@dataclass(frozen=True)
+class Script:
+    """One Lua script and the SHA-1 that Redis knows it by."""
+
+    text: str
+    sha: str
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> Script:
+        text = (folder / f"{name}.lua").read_text()
+        first_line = text.partition("\n")[0]
+        if first_line.startswith("-- prelude: "):
+            for prelude in reversed(first_line.removeprefix("-- prelude: ").split()):
+                path = folder / f"{prelude}.lua"
+                text = (path if path.exists() else PRELUDES / path.name).read_text() + text
+        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+    def call(self, keys: Sequence[str], args: Sequence[Word]) -> Call:
+        return Call(self, ("EVALSHA", self.sha, len(keys), *keys, *args))
+
+
+@dataclass(frozen=True)
+class Call:
+    """A script with its keys and arguments, not yet sent."""
+
+    script: Script
+    words: tuple[Word, ...]
+
+
+Command = Call | tuple[Word, ...]
+
+
+def run(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+    """Send all commands in one round trip; one reply each, in order. A failed one has its exception as its reply."""
+    replies: list[Any] = _pipeline(client, commands).execute(raise_on_error=False)
+    if forgotten := _forgotten(commands, replies):
+        for script in {call.script for call in forgotten.values()}:
+            client.script_load(script.text)
+        again = _pipeline(client, list(forgotten.values())).execute(raise_on_error=False)
+        for index, reply in zip(forgotten, again, strict=True):
+            replies[index] = reply
+    return replies
+
+
+async def run_async(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:
+    """`run` for an asyncio client."""
+    replies: list[Any] = await _pipeline(client, commands).execute(raise_on_error=False)
+    if forgotten := _forgotten(commands, replies):
+        for script in {call.script for call in forgotten.values()}:
+            await client.script_load(script.text)
+        again = await _pipeline(client, list(forgotten.values())).execute(raise_on_error=False)
+        for index, reply in zip(forgotten, again, strict=True):
+            replies[index] = reply
+    return replies
+
+
+def _pipeline(client: Any, commands: Sequence[Command]) -> Any:
+    pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*(command.words if isinstance(command, Call) else command))
+    return pipeline
+
+
+def _forgotten(commands: Sequence[Command], replies: Sequence[Any]) -> dict[int, Call]:
+    return {
+        index: command
+        for index, (command, reply) in enumerate(zip(commands, replies, strict=True))
+        if isinstance(reply, NoScriptError) and isinstance(command, Call)
+    }
