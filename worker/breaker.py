@@ -1,0 +1,118 @@
+"""One circuit breaker per route, and the only file that knows pybreaker.
+
+pybreaker guards a call while holding a lock, which would serialise a whole worker; so the HTTP call stays outside and
+only its bookkeeping goes through: `admit` before an attempt, `record` after it. Three things are ours, because
+pybreaker lets them through: half-open admits one probe at a time; a result from before the opening settles nothing;
+a neutral outcome is neither a failure nor a success.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pybreaker
+
+OPEN_AFTER_FAILURES = 5
+COOLDOWN_SECONDS = 30.0
+CLOSE_AFTER_SUCCESSES = 2
+HEALTH_LENGTH = 20
+
+
+class _RouteFailed(Exception):
+    pass
+
+
+def _fail() -> None:
+    raise _RouteFailed
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Leave to make one attempt on a route, given while the breaker was in its `epoch`."""
+
+    epoch: int
+    probe: bool
+
+
+class RouteBreaker:
+    """closed -> open after consecutive failures -> half-open after the cooldown -> closed after probes that succeed."""
+
+    def __init__(
+        self,
+        *,
+        failures: int = OPEN_AFTER_FAILURES,
+        cooldown_seconds: float = COOLDOWN_SECONDS,
+        successes: int = CLOSE_AFTER_SUCCESSES,
+    ) -> None:
+        self._breaker = pybreaker.CircuitBreaker(
+            fail_max=failures,
+            reset_timeout=cooldown_seconds,
+            success_threshold=successes,
+            throw_new_error_on_trip=False,
+            listeners=[_Epoch(self._turn)],
+        )
+        self._epoch = 0
+        self._probing = False
+        self.health: deque[int] = deque(maxlen=HEALTH_LENGTH)  # 1 success, 0 failure, newest last
+
+    @property
+    def state(self) -> str:
+        """closed | open | half-open; an open one whose cooldown is over is half-open."""
+        state = self._breaker.current_state
+        return "half-open" if state == pybreaker.STATE_OPEN and self.reopens_in() == 0 else state
+
+    def reopens_in(self) -> float:
+        """Seconds until an attempt may be made; 0 when one may be made now, as far as time goes."""
+        if self._breaker.current_state != pybreaker.STATE_OPEN:
+            return 0.0
+        opened_at = self._breaker._state_storage.opened_at
+        if opened_at is None:
+            return 0.0
+        passed = (datetime.now(UTC) - opened_at).total_seconds()
+        return max(0.0, self._breaker.reset_timeout - passed)
+
+    def admit(self) -> Admission | None:
+        """Leave for one attempt, or None: the route is open, or half-open with its probe under way."""
+        if self._breaker.current_state == pybreaker.STATE_CLOSED:
+            return Admission(self._epoch, probe=False)
+        if self._probing or self.reopens_in() > 0:
+            return None
+        if self._breaker.current_state == pybreaker.STATE_OPEN:
+            self._breaker.half_open()
+        self._probing = True
+        return Admission(self._epoch, probe=True)
+
+    def record(self, admission: Admission, succeeded: bool | None) -> None:
+        """What the admitted attempt showed; None is neutral. Every admission is recorded exactly once."""
+        if succeeded is not None:
+            self.health.append(int(succeeded))
+        if admission.epoch != self._epoch:
+            return
+        if admission.probe:
+            self._probing = False
+        if succeeded is None:
+            return
+        if succeeded:
+            self._breaker.call(int)
+            return
+        try:
+            self._breaker.call(_fail)
+        except (_RouteFailed, pybreaker.CircuitBreakerError):
+            return
+
+    def _turn(self) -> None:
+        self._epoch += 1
+        self._probing = False
+
+
+class _Epoch(pybreaker.CircuitBreakerListener):
+    """Tells of every change of state."""
+
+    def __init__(self, turn: Callable[[], None]) -> None:
+        self._turn = turn
+
+    def state_change(self, cb: object, old_state: object, new_state: object) -> None:
+        self._turn()

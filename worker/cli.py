@@ -1,0 +1,87 @@
+"""The `failover-worker` command."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import click
+from redis.exceptions import RedisError
+
+from producer.connection import check_reachable, connect, without_secret
+from producer.environment import load_environment
+from producer.errors import FailoverError, ServiceUnavailable
+from producer.policy import load_policies
+from worker.consumer import FailoverWorker, log
+from worker.logs import configure
+from worker.routes import load_routes
+
+
+@click.command()
+@click.option("--concurrency", default=100, show_default=True, type=click.IntRange(1, 5000), help="Jobs at once.")
+@click.option("--queue", "queues", multiple=True, help="Queue to work, highest first; repeatable.  [default: ai-tasks]")
+@click.option("--burst", is_flag=True, help="Stop once nothing is queued and nothing runs.")
+@click.option(
+    "--drain-seconds",
+    default=25.0,
+    show_default=True,
+    type=click.FloatRange(0, 3600),
+    help="After SIGTERM: how long running jobs may take to end, before they go back to the queue.",
+)
+def command(concurrency: int, queues: tuple[str, ...], burst: bool, drain_seconds: float) -> None:
+    """Execute LLM jobs from Redis, many at once. Redis, routes and policies: REDIS_URL, ROUTES_FILE, POLICIES_DIR.
+
+    SIGTERM drains: no new job starts, running ones end or go back to the head of the queue, exit 0.
+    """
+    environment = load_environment()
+    routes, policies = load_routes(environment), load_policies(environment)
+    url = environment.get("REDIS_URL")
+    if not url:
+        raise ServiceUnavailable("REDIS_URL is not set — point it at the Redis that the producers use")
+    configure()
+    for out in routes.left_out:
+        log.warning("route left out", extra={"route": out.name, "why": out.why})
+    with connect(url) as client:
+        check_reachable(client, url)
+    worker = FailoverWorker(
+        url,
+        list(queues) or [routes.cold.queue],
+        policies,
+        routes,
+        concurrency=concurrency,
+        drain_seconds=drain_seconds,
+        burst=burst,
+    )
+    try:
+        asyncio.run(_run(worker))
+    except RedisError as error:
+        raise ServiceUnavailable(f"Redis at {without_secret(url)} went away during the start: {error}") from None
+
+
+async def _run(worker: FailoverWorker) -> None:
+    loop = asyncio.get_running_loop()
+    interrupts = 0
+
+    def interrupted() -> None:
+        nonlocal interrupts
+        interrupts += 1
+        worker.drain(hurry=interrupts > 1)
+
+    loop.add_signal_handler(signal.SIGTERM, worker.drain)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    await worker.run()
+
+
+def main() -> None:
+    """Entry point: errors become one sentence on stderr and the exit code of their kind."""
+    try:
+        command.main(standalone_mode=False)
+    except FailoverError as error:
+        click.echo(f"failover-worker: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)

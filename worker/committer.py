@@ -1,0 +1,86 @@
+"""Group commit: outcomes that end close together are settled in one round trip, each by its own atomic script.
+
+A finished result is worth money: while Redis is away it waits here, and is sent again until it is committed or fenced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import redis.asyncio
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import (
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from producer.scripts import Call, run_async
+from worker.transitions import Verdict
+
+log = logging.getLogger("failover.worker")
+
+GATHER_SECONDS = 0.01
+BATCH = 200
+LONGEST_RESEND_SECONDS = 2.0
+
+_PASSES = (RedisConnectionError, RedisTimeoutError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+_PASSES_TOO = ("BUSY", "MISCONF", "NOREPLICAS", "NOSCRIPT")
+
+Waiting = list[tuple[Call, "asyncio.Future[Verdict]"]]
+
+
+class Committer:
+    """Settles outcomes for one worker, while `run` runs. `jitter` gives numbers in 0..1."""
+
+    def __init__(self, client: redis.asyncio.Redis, jitter: Callable[[], float]) -> None:
+        self._client, self._jitter = client, jitter
+        self._waiting: Waiting = []
+        self._work = asyncio.Event()
+
+    async def settle(self, call: Call) -> Verdict:
+        """Commit one outcome; returns once Redis has said what became of it, however long Redis is away.
+
+        Raises ResponseError when Redis can never take it (a key of a wrong type): the lease then runs out.
+        """
+        done: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._waiting.append((call, done))
+        self._work.set()
+        return await done
+
+    async def run(self) -> None:
+        pause = GATHER_SECONDS
+        while True:
+            await self._work.wait()
+            await asyncio.sleep(pause)
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            again = await self._send(batch)
+            self._waiting[:0] = again
+            pause = min(pause * 2, LONGEST_RESEND_SECONDS) * (0.5 + self._jitter() / 2) if again else GATHER_SECONDS
+            if not self._waiting:
+                self._work.clear()
+
+    async def _send(self, batch: Waiting) -> Waiting:
+        """What must be sent again."""
+        try:
+            replies = await run_async(self._client, [call for call, _ in batch])
+        except RedisError as error:
+            log.warning("redis is away, results wait", extra={"results": len(batch), "error": str(error)})
+            return batch
+        again: Waiting = []
+        for (call, done), reply in zip(batch, replies, strict=True):
+            if done.done():
+                continue
+            if isinstance(reply, bytes):
+                done.set_result(Verdict(reply.decode()))
+            elif isinstance(reply, _PASSES) or str(reply).startswith(_PASSES_TOO):
+                again.append((call, done))
+            else:
+                done.set_exception(reply if isinstance(reply, Exception) else ResponseError(str(reply)))
+        return again

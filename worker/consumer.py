@@ -1,0 +1,271 @@
+"""FailoverWorker: an RQ worker that executes many jobs at once on one asyncio loop.
+
+To RQ's tools it is a worker like any other (registration, heartbeat, state, `rq info`). RQ's own dequeue, recovery and
+retry paths are not used: jobs move only through the transitions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from redis.exceptions import RedisError
+from rq.utils import now
+from rq.worker import BaseWorker, WorkerStatus
+
+from producer.connection import connect, connect_async
+from producer.policy import Policies
+from producer.scripts import run_async
+from worker import transitions, upkeep
+from worker.breaker import RouteBreaker
+from worker.committer import Committer
+from worker.execution import Executed, Executor
+from worker.outcomes import Dead, Done, Park, Released, Retry
+from worker.providers import Providers
+from worker.router import Router
+from worker.routes import Routes
+from worker.transitions import Claim, Verdict
+
+log = logging.getLogger("failover.worker")
+
+CLAIM_AT_MOST = 200  # of one script call, which holds Redis for its length
+IDLE_SECONDS = 1.0  # an idle worker looks again this often; a wake-up message comes sooner
+GATHER_SECONDS = 0.01  # slots that fall free close together are filled by one claim
+RECONNECT_SECONDS = (0.2, 5.0)  # first wait, longest wait
+RELEASE_SECONDS = 3.0  # after the drain: to give back what did not end
+
+
+@dataclass
+class _Execution:
+    claim: Claim
+    task: asyncio.Task[None]
+    settling: bool = False  # an outcome is on its way: cancelling would lose it
+    lost: bool = False  # the lease went to somebody else
+
+
+class FailoverWorker(BaseWorker):
+    """Claims from `queues` (highest first), executes up to `concurrency` jobs at once, drains on request.
+
+    With `burst` it stops once nothing is queued and nothing runs; it does not wait for scheduled retries.
+    """
+
+    def __init__(
+        self,
+        redis_url: str,
+        queues: list[str],
+        policies: Policies,
+        routes: Routes,
+        *,
+        concurrency: int = 100,
+        drain_seconds: float = 25.0,
+        burst: bool = False,
+    ) -> None:
+        name = f"failover-worker-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+        super().__init__(queues, name=name, connection=connect(redis_url), serializer="json")
+        self.concurrency, self.drain_seconds, self.burst = concurrency, drain_seconds, burst
+        self.ended = 0  # executions whose outcome was settled here
+        self._url, self._policies, self._routes = redis_url, policies, routes
+        self._breakers = {route.name: RouteBreaker() for route in routes.routes}
+        self._executions: dict[str, _Execution] = {}  # by lease, in the order claimed
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._wake = asyncio.Event()
+
+    def work(self, *_: Any, **__: Any) -> bool:
+        """Work until drained; True if any execution ended here. RQ's options belong to RQ's loop and are ignored."""
+        asyncio.run(self.run())
+        return self.ended > 0
+
+    def drain(self, *, hurry: bool = False) -> None:
+        """Claim nothing more, let running jobs end within `drain_seconds` (`hurry`: not at all), release the rest.
+
+        Safe from a signal handler and from another thread; calling it again changes nothing.
+        """
+
+        def begin() -> None:
+            self._draining.set()
+            self._wake.set()
+            if hurry:
+                self._hurried.set()
+
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(begin)
+
+    async def run(self) -> None:
+        """`work` for a caller that has a loop. Raises RedisError when Redis cannot be reached at the start."""
+        self._loop = asyncio.get_running_loop()
+        self._redis = connect_async(self._url, max_connections=2)
+        providers = Providers(self.concurrency)
+        self._committer = Committer(self._redis, random.random)
+        self._executor = Executor(self._policies, self._routes, Router(providers, self._breakers), random.random)
+        await asyncio.to_thread(self.register_birth)
+        log.info("worker started", extra={"worker": self.name, "queues": self.queue_names(), "slots": self.concurrency})
+        services = [asyncio.create_task(service) for service in self._services()]
+        try:
+            await self._claim_until_drained()
+            await self._let_running_end()
+        finally:
+            for service in services:
+                service.cancel()
+            await asyncio.gather(*services, return_exceptions=True)
+            await providers.close()
+            with contextlib.suppress(RedisError, OSError):
+                await asyncio.to_thread(self.register_death)
+            await self._redis.aclose()
+            self.connection.close()
+            log.info("worker stopped", extra={"worker": self.name, "ended": self.ended})
+
+    def _services(self) -> list[Any]:
+        queues = self.queue_names()
+
+        async def reap() -> None:
+            await upkeep.reap(self._redis, queues)
+
+        async def promote() -> None:
+            await upkeep.promote(self._redis, queues)
+
+        return [
+            self._committer.run(),
+            upkeep.listen(self._url, self.name, self._wake.set, self.drain),
+            upkeep.every(upkeep.HEARTBEAT_SECONDS, self._beat),
+            upkeep.every(upkeep.REAP_SECONDS, reap),
+            upkeep.every(upkeep.PROMOTE_SECONDS, promote),
+        ]
+
+    async def _claim_until_drained(self) -> None:
+        token, wait = uuid4().hex, RECONNECT_SECONDS[0]
+        while not self._draining.is_set():
+            free = min(self.concurrency - len(self._executions), CLAIM_AT_MOST)
+            if free <= 0:
+                await self._rest(IDLE_SECONDS)
+                continue
+            self._wake.clear()
+            try:
+                claimed = await self._claim(token, free)
+            except RedisError as error:
+                log.warning("redis is away, claiming waits", extra={"error": str(error)})
+                await self._rest(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                wait = min(wait * 2, RECONNECT_SECONDS[1])
+                continue  # with the same token: what a lost reply had claimed comes back
+            token, wait = uuid4().hex, RECONNECT_SECONDS[0]
+            for claim in claimed:
+                self._start(claim)
+            if len(claimed) == free:
+                await asyncio.sleep(GATHER_SECONDS)
+            elif self.burst and not self._executions:
+                break
+            else:
+                await self._rest(IDLE_SECONDS)
+
+    async def _claim(self, token: str, at_most: int) -> tuple[Claim, ...]:
+        call = transitions.claim(token, at_most, self.name, self.queue_names())
+        (reply,) = await run_async(self._redis, [call])
+        if isinstance(reply, Exception):
+            raise reply
+        return transitions.claimed(reply).claims
+
+    async def _rest(self, seconds: float) -> None:
+        """Until something changes (a wake-up, a free slot, the drain), at most `seconds`."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+            await asyncio.sleep(GATHER_SECONDS)
+            self._wake.clear()
+
+    def _start(self, claim: Claim) -> None:
+        task = asyncio.create_task(self._execute(claim))
+        self._executions[claim.lease] = _Execution(claim, task)
+        task.add_done_callback(lambda _: self._end(claim.lease))
+
+    def _end(self, lease: str) -> None:
+        was_full = len(self._executions) >= self.concurrency
+        del self._executions[lease]
+        if was_full or (self.burst and not self._executions):
+            self._wake.set()
+
+    async def _execute(self, claim: Claim) -> None:
+        """Cancelled (drain, lost lease), it leaves no outcome: whoever cancels says what becomes of the job."""
+        try:
+            executed = await self._executor.run(claim)
+            self._executions[claim.lease].settling = True
+            await self._settle(claim, executed)
+        except RedisError:
+            log.exception("redis refuses the outcome, the lease runs out", extra={"job": claim.job_id})
+        except Exception:
+            log.exception("execution failed in our own code, the lease runs out", extra={"job": claim.job_id})
+
+    async def _settle(self, claim: Claim, executed: Executed) -> None:
+        totals = {"attempts": executed.attempts, "run_ms": executed.run_ms}
+        call = transitions.settle(claim, executed.outcome, worker_name=self.name, **totals)
+        verdict = await self._committer.settle(call)
+        self.ended += 1
+        _tell(claim, executed, verdict)
+
+    async def _beat(self) -> None:
+        """Heartbeat of the worker and of every lease it holds; what is lost is dropped at once."""
+        self.last_heartbeat = now()
+        self._state = WorkerStatus.BUSY if self._executions else WorkerStatus.IDLE
+        leases: dict[str, list[str]] = {}
+        for lease, execution in self._executions.items():
+            leases.setdefault(execution.claim.queue, []).append(lease)
+        fields = {**self.serialize(), "state": self._state}
+        also = upkeep.registration(self.key, fields, self.queue_names(), self.worker_ttl + 60)
+        also.append(upkeep.routes_view(self.name, self._routes, self._breakers))
+        for lease in await upkeep.extend(self._redis, leases, also):
+            held = self._executions.get(lease)
+            if held is not None and not held.settling:
+                log.warning("lease lost, execution dropped", extra={"job": held.claim.job_id})
+                held.lost = True
+                held.task.cancel()
+
+    async def _let_running_end(self) -> None:
+        """The drain: wait for what ends in time, then give the rest back to the head of the queue, in order."""
+        if not self._executions:
+            return
+        log.info("draining", extra={"running": len(self._executions), "seconds": self.drain_seconds})
+        tasks = [execution.task for execution in self._executions.values()]
+        hurried: asyncio.Future[Any] = asyncio.create_task(self._hurried.wait())
+        all_ended: asyncio.Future[Any] = asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait([hurried, all_ended], timeout=self.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        unfinished = [execution for execution in self._executions.values() if not execution.settling]
+        for execution in unfinished:
+            execution.task.cancel()
+        released: list[asyncio.Future[Any]] = [
+            asyncio.create_task(self._settle(e.claim, Executed(Released(), e.claim.attempts, e.claim.run_ms)))
+            for e in reversed(unfinished)
+            if not e.lost
+        ]
+        await asyncio.wait([all_ended, *released], timeout=RELEASE_SECONDS)
+
+
+def _tell(claim: Claim, executed: Executed, verdict: Verdict) -> None:
+    """One line for each execution that ended."""
+    facts: dict[str, object] = {"job": claim.job_id}
+    match executed.outcome:
+        case Done(result):
+            event = "done"
+            facts |= {"route": result.route, "tier": result.tier, "attempts": result.attempts, "run_ms": result.run_ms}
+        case Retry(wait, why, _):
+            event = "retry"
+            facts |= {"in_seconds": round(wait, 1), "why": why}
+        case Park(wait, why, _):
+            event = "parked"
+            facts |= {"in_seconds": round(wait, 1), "why": why}
+        case Dead(reason, detail, _, _):
+            event = "dead"
+            facts |= {"reason": str(reason), "why": detail}
+        case Released():
+            event = "released"
+    if verdict is Verdict.FENCED:
+        facts["outcome"], event = event, "fenced"
+    level = logging.WARNING if event in ("dead", "fenced") else logging.INFO
+    log.log(level, event, extra=facts)

@@ -1,0 +1,152 @@
+"""One execution of one job, straight down the page: what was claimed -> plan -> attempts -> outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter, ValidationError
+
+from producer.errors import InvalidJob
+from producer.job import (
+    Attempt,
+    DeadReason,
+    ForeignJob,
+    JobResult,
+    JobStatus,
+    LLMJob,
+    NewerSchema,
+    Rejection,
+    decode_job,
+)
+from producer.policy import JobPolicy, Policies
+from worker.failures import Action
+from worker.outcomes import Dead, Done, Outcome, Park, Retry
+from worker.planner import plan
+from worker.router import Answer, Router, Unanswered, Walk
+from worker.routes import Routes
+from worker.transitions import Claim
+
+NEWER_SCHEMA_WAIT_SECONDS = 60.0
+PARK_AT_LEAST_SECONDS = 0.5
+
+_TRAIL = TypeAdapter(list[Attempt | Rejection])
+
+
+@dataclass(frozen=True)
+class Executed:
+    """An outcome, with the job's totals over all its executions so far."""
+
+    outcome: Outcome
+    attempts: int
+    run_ms: int
+
+
+class Executor:
+    """Executes claims. `jitter` gives numbers in 0..1."""
+
+    def __init__(self, policies: Policies, routes: Routes, router: Router, jitter: Callable[[], float]) -> None:
+        self._policies, self._routes, self._router, self._jitter = policies, routes, router, jitter
+
+    async def run(self, claim: Claim) -> Executed:
+        """Every claim ends in an outcome; only cancellation leaves without one."""
+        # 1. read the job
+        job = self._read(claim)
+        if not isinstance(job, LLMJob):
+            return Executed(job, claim.attempts, claim.run_ms)
+        policy = self._policies.of_known(job.job_type)
+        trail = _trail(claim)
+
+        # 2. is the answer still worth anything?
+        left_ms = claim.expires_ms - claim.claimed_ms
+        if left_ms <= 0:
+            dead = Dead(DeadReason.EXPIRED, "its answer would come too late", trail, policy.keep_dead_seconds)
+            return Executed(dead, claim.attempts, claim.run_ms)
+
+        # 3. plan: which routes, in which order
+        planned = plan(job, policy, self._routes)
+        deadline = asyncio.get_running_loop().time() + min(policy.deadline_seconds, left_ms / 1000)
+        walk = Walk(
+            claim.number, job.body, job.key_for(claim.job_id), deadline, policy.attempts - claim.attempts, trail
+        )
+        for rejected in planned.rejected:
+            walk.reject(rejected.route, rejected.reason)
+
+        # 4. attempts
+        started = time.monotonic()
+        answer = await self._router.execute(planned.candidates, walk)
+
+        # 5. outcome
+        run_ms = claim.run_ms + round((time.monotonic() - started) * 1000)
+        attempts = policy.attempts - walk.attempts_left
+        if isinstance(answer, Answer):
+            result = _result(claim, answer, walk, attempts=attempts, run_ms=run_ms)
+            return Executed(Done(result, policy.keep_results_seconds), attempts, run_ms)
+        return Executed(self._unanswered(claim, policy, answer, walk), attempts, run_ms)
+
+    def _read(self, claim: Claim) -> LLMJob | Outcome:
+        keep = self._policies.of_known("default").keep_dead_seconds
+        try:
+            return decode_job(claim.data)
+        except ForeignJob as foreign:
+            detail = f"{foreign.function} is not an LLM job; it was not run"
+            return Dead(DeadReason.DISALLOWED, detail, (), keep)
+        except InvalidJob as error:
+            return Dead(DeadReason.MALFORMED, str(error), (), keep)
+        except NewerSchema as newer:
+            return Park(NEWER_SCHEMA_WAIT_SECONDS, f"a newer worker: {newer}", _trail(claim))
+
+    def _unanswered(self, claim: Claim, policy: JobPolicy, unanswered: Unanswered, walk: Walk) -> Outcome:
+        """No route answered: is that for good, for now, or for want of an open route?"""
+        failures, keep = unanswered.failures, policy.keep_dead_seconds
+        last = failures[-1] if failures else None
+        said = f"{last.code}: {last.detail}".rstrip(": ") if last else "no route may be tried"
+        if last and last.action is Action.REJECT:
+            return Dead(DeadReason.REJECTED, said, walk.trail, keep)
+        if last and last.action is Action.REFUSE:
+            return Dead(DeadReason.REFUSED, said, walk.trail, keep)
+        if failures and all(failure.action is Action.LARGER for failure in failures) and unanswered.reopens_in is None:
+            return Dead(DeadReason.REJECTED, said, walk.trail, keep)
+        if not failures and unanswered.reopens_in is not None:
+            wait = max(unanswered.reopens_in, PARK_AT_LEAST_SECONDS) * (1 + self._jitter() / 10)
+            return Park(wait, "every route's breaker is open", walk.trail)
+        if not failures and walk.attempts_left > 0 and walk.seconds_left() > 0:
+            return Dead(DeadReason.REJECTED, "no route can do what this job needs", walk.trail, keep)
+        if walk.attempts_left <= 0:
+            return Dead(DeadReason.EXHAUSTED, f"{policy.attempts} attempts; the last: {said}", walk.trail, keep)
+        if claim.executions + 1 >= policy.executions:
+            return Dead(DeadReason.EXHAUSTED, f"{policy.executions} executions; the last: {said}", walk.trail, keep)
+        backoff = min(policy.backoff_seconds.first * 2**claim.executions, policy.backoff_seconds.max) * self._jitter()
+        named = [failure.retry_after for failure in failures if failure.retry_after is not None]
+        wait = max(backoff, min(named)) if len(named) == len(failures) and named else backoff
+        return Retry(wait, said, walk.trail)
+
+
+def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: int) -> JobResult:
+    usage = answer.completion.get("usage")
+    return JobResult(
+        job_id=claim.job_id,
+        status=JobStatus.DONE,
+        completion=answer.completion,
+        route=answer.route.name,
+        provider=answer.route.entry.provider,
+        model=answer.route.entry.model,
+        tier=answer.route.tier,
+        attempts=attempts,
+        failover_hops=answer.hops,
+        usage=usage if isinstance(usage, dict) else None,
+        queue_latency_ms=max(0, claim.claimed_ms - claim.accepted_ms - claim.run_ms),
+        run_ms=run_ms,
+        resolved_by="model",
+        trail=walk.trail,
+    )
+
+
+def _trail(claim: Claim) -> list[Attempt | Rejection]:
+    """The attempts so far (rejections are told for the newest execution only); an unreadable trail is not worth a job."""
+    try:
+        return [entry for entry in _TRAIL.validate_json(claim.trail) if isinstance(entry, Attempt)]
+    except ValidationError:
+        return []

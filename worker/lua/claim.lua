@@ -1,0 +1,75 @@
+-- prelude: clock
+-- Claim up to n queued jobs for one worker, highest queue first.
+--
+-- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 failover:quarantine
+--       then for each queue: rq:queue:{q}   pause_ai_tasks:{q}   failover:leases:{q}   rq:wip:{q}
+-- ARGV  1 token   2 n   3 lease (ms)   4 worker name   5 rq:job:   6 rq:execution:   7 rq:executions:   8.. queue names
+-- Returns {paused (0 | 1), now (ms), claim, ...}, a claim being {job id, execution id, queue, data, accepted_ms,
+--         expires_ms, executions, crashes, attempts, run_ms, trail}
+-- Invariant: nothing starts while paused. A job leaves the list only into a lease; an entry that is no queued job
+--            (cancelled, ended, deleted) leaves it for good; one that cannot be read goes to quarantine.
+--            A resend of the token returns what the first one claimed, as far as it is still leased.
+local paused = 0
+local function set(flag)
+  return flag and flag ~= '' and flag ~= '0'
+end
+if set(redis.call('GET', KEYS[1])) or redis.call('EXISTS', KEYS[2]) == 1 then
+  paused = 1
+end
+
+local reply = {paused, now_ms}
+local function answer(id, execution, queue)
+  local job = redis.call('HMGET', ARGV[5] .. id, 'data', 'accepted_ms', 'expires_ms', 'executions', 'crashes',
+    'attempts', 'run_ms', 'trail')
+  reply[#reply + 1] = {id, execution, queue, unpack(job)}
+end
+
+local before = redis.call('GET', KEYS[3])
+if before then
+  for _, claim in ipairs(cjson.decode(before)) do
+    if redis.call('HGET', ARGV[5] .. claim[1], 'lease') == claim[2] then
+      answer(claim[1], claim[2], claim[3])
+    end
+  end
+  return reply
+end
+if paused == 1 then return reply end
+
+local now = iso(now_ms)
+local seconds = string.format('%.3f', now_ms / 1000)
+local left = tonumber(ARGV[2])
+local claims = {}
+for q = 8, #ARGV do
+  local queue, base = ARGV[q], 4 + (q - 8) * 4
+  local list, leases, wip = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4]
+  local open = not set(redis.call('GET', KEYS[base + 2]))
+  while open and left > 0 do
+    local id = redis.call('LPOP', list)
+    if not id then break end
+    local job = ARGV[5] .. id
+    local status = redis.pcall('HGET', job, 'status')
+    if type(status) == 'table' then
+      redis.call('HSET', KEYS[4], id, queue .. ': ' .. status.err)
+    elseif status == 'queued' then
+      local execution = ARGV[1] .. '-' .. (#claims + 1)
+      redis.call('PERSIST', job)
+      redis.call('HSET', job, 'status', 'started', 'started_at', now, 'last_heartbeat', now,
+        'worker_name', ARGV[4], 'lease', execution)
+      redis.call('ZADD', leases, now_ms + tonumber(ARGV[3]), id .. ':' .. execution)
+      redis.call('ZADD', wip, math.floor(now_ms / 1000) + 86400, id .. ':' .. execution)
+      local record = ARGV[6] .. id .. ':' .. execution
+      redis.call('HSET', record, 'id', execution, 'created_at', seconds, 'last_heartbeat', seconds,
+        'worker_name', ARGV[4])
+      redis.call('EXPIRE', record, 86400)
+      redis.call('ZADD', ARGV[7] .. id, math.floor(now_ms / 1000) + 86400, execution)
+      redis.call('EXPIRE', ARGV[7] .. id, 86400)
+      claims[#claims + 1] = {id, execution, queue}
+      answer(id, execution, queue)
+      left = left - 1
+    end
+  end
+end
+if #claims > 0 then
+  redis.call('SET', KEYS[3], cjson.encode(claims), 'EX', 60)
+end
+return reply

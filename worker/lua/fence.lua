@@ -1,0 +1,18 @@
+-- What every settle shares. Only the execution that holds the job's lease may end it; its own resend changes nothing.
+--
+-- KEYS  1 rq:job:{id}   2 failover:leases:{queue}   3 rq:wip:{queue}   4 rq:execution:{id}:{execution}
+--       5 rq:executions:{id}   6 failover:accepted:{queue}
+-- ARGV  1 job id   2 execution id
+local function settles()
+  local member = ARGV[1] .. ':' .. ARGV[2]
+  if redis.call('ZREM', KEYS[2], member) == 0 then
+    return redis.call('HGET', KEYS[1], 'settled') == ARGV[2] and 'again' or 'fenced'
+  end
+  redis.call('ZREM', KEYS[3], member)
+  redis.call('DEL', KEYS[4])
+  redis.call('ZREM', KEYS[5], ARGV[2])
+  redis.call('HDEL', KEYS[1], 'lease')
+  redis.call('HSET', KEYS[1], 'settled', ARGV[2], 'worker_name', '')
+  return 'committed'
+end
+

@@ -1,0 +1,18 @@
+-- prelude: clock fence
+-- Retry or Park: the job waits in RQ's schedule. A retry burns an execution, a park burns none.
+--
+-- KEYS  1-6 as in fence   7 rq:scheduled:{queue}
+-- ARGV  1-2 as in fence   3 'retry' | 'park'   4 wait (ms)   5 why, in words   6 attempts   7 run time (ms)   8 trail (JSON)
+-- Returns 'committed' | 'again' | 'fenced'
+-- Invariant: the job is in the schedule and nowhere else, with no TTL.
+local verdict = settles()
+if verdict ~= 'committed' then return verdict end
+
+local due_ms = now_ms + tonumber(ARGV[4])
+redis.call('HSET', KEYS[1], 'status', 'scheduled', 'attempts', ARGV[6], 'run_ms', ARGV[7], 'trail', ARGV[8],
+  'waiting', ARGV[3], 'waiting_for', ARGV[5], 'waiting_until_ms', due_ms)
+if ARGV[3] == 'retry' then
+  redis.call('HINCRBY', KEYS[1], 'executions', 1)
+end
+redis.call('ZADD', KEYS[7], due_ms / 1000, ARGV[1])
+return verdict

@@ -1,0 +1,54 @@
+"""How one execution of a job ends: a closed set. Nothing else comes out of `execution.run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from producer.job import Attempt, DeadReason, JobResult, Rejection
+
+Trail = Sequence[Attempt | Rejection]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A provider answered."""
+
+    result: JobResult
+    keep_seconds: int
+
+
+@dataclass(frozen=True)
+class Retry:
+    """The job failed on every route that it could take; it is executed again after `wait_seconds`. Burns an execution."""
+
+    wait_seconds: float
+    why: str
+    trail: Trail
+
+
+@dataclass(frozen=True)
+class Park:
+    """No route could take the job now; it waits `wait_seconds`. Burns nothing."""
+
+    wait_seconds: float
+    why: str
+    trail: Trail
+
+
+@dataclass(frozen=True)
+class Dead:
+    """No further execution can help, or none is allowed."""
+
+    reason: DeadReason
+    detail: str
+    trail: Trail
+    keep_seconds: int
+
+
+@dataclass(frozen=True)
+class Released:
+    """The worker gives the job back unfinished. Burns nothing."""
+
+
+Outcome = Done | Retry | Park | Dead | Released

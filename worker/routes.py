@@ -1,0 +1,193 @@
+"""routes.json: the hot and warm routes in order, and the cold tier. The SOP's map works verbatim.
+
+A route that lacks its key or its URL's variable is left out, with the reason said at start; a map with no route left
+is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from producer.environment import Environment, find_configuration, flag
+from producer.errors import ConfigurationError, Problem, problems_of
+from producer.policy import Capability
+
+KEY_VARIABLES = {"anthropic": "ANTHROPIC_KEY", "openai": "OPENAI_API_KEY", "google": "GEMINI_API_KEY"}
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+Tier = Literal["hot", "warm"]
+
+
+class _FromJson(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class RouteEntry(_FromJson):
+    """One route as written. Times in seconds; `api_key_env` "" is a route that needs no key."""
+
+    provider: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    model: Annotated[str, Field(min_length=1)]
+    base_url: Annotated[str, Field(min_length=1)]
+    name: str | None = None
+    api: Literal["openai"] = "openai"
+    api_key_env: str | None = None
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    capabilities: tuple[Capability, ...] | None = None  # None: not known, so not held against it
+    context_window: Annotated[int, Field(gt=0)] | None = None
+    enabled: bool = True
+
+
+class Cold(_FromJson):
+    """What becomes of a job that neither hot nor warm can take: it stays in the durable queue, and people are told."""
+
+    mode: Literal["graceful_degrade"] = "graceful_degrade"
+    queue: str = "ai-tasks"
+    notify: tuple[str, ...] = ()
+
+
+class RouteMap(_FromJson):
+    hot: tuple[RouteEntry, ...] = ()
+    warm: tuple[RouteEntry, ...] = ()
+    cold: Cold = Cold()
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route that can be called. `key` is never shown: it is left out of the repr."""
+
+    name: str
+    tier: Tier
+    entry: RouteEntry
+    base_url: str
+    key: str
+
+    def __repr__(self) -> str:
+        return f"Route({self.name}, {self.tier})"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A route of the map that cannot be used now, and why."""
+
+    name: str
+    tier: Tier
+    why: str
+
+
+@dataclass(frozen=True)
+class Routes:
+    """The routing map as the router walks it: hot in order, then warm."""
+
+    routes: tuple[Route, ...]
+    left_out: tuple[LeftOut, ...]
+    cold: Cold
+
+
+def load_routes(environment: Environment) -> Routes:
+    """ROUTES_FILE. Raises ConfigurationError with every problem in it."""
+    return read_routes(find_configuration("routes.json", "ROUTES_FILE", environment), environment)
+
+
+def read_routes(path: Path, environment: Environment) -> Routes:
+    """`load_routes` for one file."""
+    where = str(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        mend = "set ROUTES_FILE to the routing map"
+        raise ConfigurationError([Problem(where, "", error.strerror or str(error), mend)]) from None
+    except ValueError as error:
+        raise ConfigurationError([Problem(where, "", f"is not JSON: {error}")]) from None
+    try:
+        route_map = RouteMap.model_validate(data)
+    except ValidationError as error:
+        raise ConfigurationError(problems_of(where, error)) from None
+    routes, left_out = _usable(route_map, where, environment)
+    if not routes:
+        problems = [Problem(where, out.name, out.why) for out in left_out]
+        raise ConfigurationError(
+            [Problem(where, "", "no route can be used", "set the variables named below"), *problems]
+        )
+    return Routes(tuple(routes), tuple(left_out), route_map.cold)
+
+
+def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[list[Route], list[LeftOut]]:
+    routes: list[Route] = []
+    left_out: list[LeftOut] = []
+    for name, tier, entry in _named(route_map):
+        base_url, missing = _interpolate(entry.base_url, environment)
+        key, key_variable = _key(entry, environment)
+        if why := _unusable(entry, tier, missing, key, key_variable, environment):
+            left_out.append(LeftOut(name, tier, why))
+            continue
+        if urlsplit(base_url).scheme not in ("http", "https"):
+            raise ConfigurationError(
+                [Problem(where, f"{name}.baseUrl", "is not an http(s) URL", "as in https://api.openai.com/v1")]
+            )
+        routes.append(Route(name, tier, entry, base_url.rstrip("/"), key or ""))
+    return routes, left_out
+
+
+def _unusable(
+    entry: RouteEntry, tier: Tier, missing: list[str], key: str | None, key_variable: str, environment: Environment
+) -> str | None:
+    if not entry.enabled:
+        return "enabled is false"
+    if tier == "warm" and not flag(environment, "ENABLE_WARM_FALLBACK", default=True):
+        return "ENABLE_WARM_FALLBACK is off"
+    if missing:
+        return f"{', '.join(missing)} is not set"
+    if key is None:
+        return f"{key_variable} is not set"
+    return None
+
+
+def _named(route_map: RouteMap) -> Iterator[tuple[str, Tier, RouteEntry]]:
+    """Every entry with its name: its own, or provider/model, with #2 for the second of that name."""
+    seen: dict[str, int] = {}
+    tiers: tuple[tuple[Tier, tuple[RouteEntry, ...]], ...] = (("hot", route_map.hot), ("warm", route_map.warm))
+    for tier, entries in tiers:
+        for entry in entries:
+            name = entry.name or f"{entry.provider}/{entry.model}"
+            seen[name] = seen.get(name, 0) + 1
+            yield (name if seen[name] == 1 else f"{name}#{seen[name]}"), tier, entry
+
+
+def _key(entry: RouteEntry, environment: Environment) -> tuple[str | None, str]:
+    """(first key or None, the variable it is read from)."""
+    if entry.api_key_env == "":
+        return "", ""
+    variable = entry.api_key_env or KEY_VARIABLES.get(entry.provider) or f"{entry.provider.upper()}_API_KEY"
+    keys = [key.strip() for key in environment.get(variable, "").split(",") if key.strip()]
+    return (keys[0] if keys else None), variable
+
+
+def _interpolate(text: str, environment: Environment) -> tuple[str, list[str]]:
+    """`${NAME}` and `${NAME:-default}` filled in, and the names that have neither a value nor a default."""
+    missing: list[str] = []
+
+    def value(found: re.Match[str]) -> str:
+        name, default = found[1], found[2]
+        if environment.get(name):
+            return environment[name]
+        if default is None:
+            missing.append(name)
+            return ""
+        return str(default)
+
+    return _VARIABLE.sub(value, text), missing
+
+
+def describe(routes: Routes) -> list[dict[str, Any]]:
+    """The map in plain words, without keys, for logs and `failover status`."""
+    kept = [{"route": route.name, "tier": route.tier, "usable": True} for route in routes.routes]
+    return kept + [{"route": out.name, "tier": out.tier, "usable": False, "why": out.why} for out in routes.left_out]

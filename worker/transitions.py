@@ -1,0 +1,166 @@
+"""The only door to the Lua transitions. Each function turns our objects into one script call, or its reply back."""
+
+from __future__ import annotations
+
+import zlib
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+
+from producer import keyspace
+from producer.results import encode_result
+from producer.scripts import Call, Script
+from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry, Trail
+
+_LUA = Path(__file__).parent / "lua"
+CLAIM, EXTEND, PROMOTE, REAP = (Script.load(_LUA, name) for name in ("claim", "extend", "promote", "reap"))
+COMPLETE, BURY, RESCHEDULE, RELEASE = (Script.load(_LUA, n) for n in ("complete", "bury", "reschedule", "release"))
+
+LEASE_SECONDS = 12.0  # a job whose worker died runs again within this and one reaper interval
+CRASHES_THAT_BURY = 3
+KEEP_CRASHED_SECONDS = 90 * 86400
+PROMOTE_AT_MOST = REAP_AT_MOST = 1000
+
+
+class Verdict(StrEnum):
+    """What a settle did."""
+
+    COMMITTED = "committed"
+    AGAIN = "again"  # our own resend: it had been committed before
+    FENCED = "fenced"  # the lease is somebody else's; nothing was changed
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One job under our lease. Times are Unix milliseconds of Redis TIME."""
+
+    job_id: str
+    execution_id: str
+    queue: str
+    claimed_ms: int
+    data: bytes
+    accepted_ms: int
+    expires_ms: int
+    executions: int  # that failed before this one
+    crashes: int
+    attempts: int
+    run_ms: int
+    trail: bytes
+
+    @property
+    def lease(self) -> str:
+        return f"{self.job_id}:{self.execution_id}"
+
+    @property
+    def number(self) -> int:
+        """The ordinal of this execution, from 1."""
+        return self.executions + self.crashes + 1
+
+
+@dataclass(frozen=True)
+class Claimed:
+    paused: bool
+    claims: tuple[Claim, ...]
+
+
+def claim(token: str, at_most: int, worker_name: str, queues: Sequence[str]) -> Call:
+    """`token` names the call; sent again it returns the same claims."""
+    keys = [keyspace.PAUSE, keyspace.SUSPENDED, keyspace.claim(token), keyspace.QUARANTINE]
+    for queue in queues:
+        keys += [keyspace.queue(queue), keyspace.pause_of(queue), keyspace.leases(queue), keyspace.wip(queue)]
+    prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
+    return CLAIM.call(keys, [token, at_most, int(LEASE_SECONDS * 1000), worker_name, *prefixes, *queues])
+
+
+def claimed(reply: list[Any]) -> Claimed:
+    paused, now_ms, *rows = reply
+    return Claimed(bool(paused), tuple(_claim(row, now_ms) for row in rows))
+
+
+def _claim(row: list[bytes | None], now_ms: int) -> Claim:
+    job_id, execution_id, queue, data, accepted_ms, expires_ms, *counts, trail = row
+    executions, crashes, attempts, run_ms = (_number(count, 0) for count in counts)
+    return Claim(
+        job_id=(job_id or b"").decode(),
+        execution_id=(execution_id or b"").decode(),
+        queue=(queue or b"").decode(),
+        claimed_ms=now_ms,
+        data=data or b"",
+        accepted_ms=_number(accepted_ms, now_ms),
+        expires_ms=_number(expires_ms, now_ms + 86_400_000),
+        executions=executions,
+        crashes=crashes,
+        attempts=attempts,
+        run_ms=run_ms,
+        trail=trail or b"[]",
+    )
+
+
+def _number(value: bytes | None, default: int) -> int:
+    try:
+        return default if value is None else int(float(value))
+    except (ValueError, OverflowError):
+        return default
+
+
+def extend(queue: str, leases: Sequence[str]) -> Call:
+    """Reply: the leases (bytes) that are lost."""
+    return EXTEND.call([keyspace.leases(queue)], [int(LEASE_SECONDS * 1000), *leases])
+
+
+def promote(queue: str) -> Call:
+    """Reply: the number of jobs that became due."""
+    keys = [keyspace.scheduled(queue), keyspace.queue(queue)]
+    return PROMOTE.call(keys, [PROMOTE_AT_MOST, keyspace.JOB, keyspace.WAKE])
+
+
+def reap(queue: str) -> Call:
+    """Reply: [ids requeued, ids buried]."""
+    q = queue
+    keys = [keyspace.leases(q), keyspace.wip(q), keyspace.queue(q), keyspace.failed(q), keyspace.accepted(q)]
+    prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
+    limits = (REAP_AT_MOST, CRASHES_THAT_BURY, KEEP_CRASHED_SECONDS)
+    return REAP.call(keys, [*limits, *prefixes, keyspace.WAKE, keyspace.RESULTS])
+
+
+def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, run_ms: int) -> Call:
+    """The script that commits an outcome. `attempts` and `run_ms` are the job's totals, this execution's included."""
+    keys = [
+        keyspace.job(held.job_id),
+        keyspace.leases(held.queue),
+        keyspace.wip(held.queue),
+        keyspace.execution(held.job_id, held.execution_id),
+        keyspace.executions(held.job_id),
+        keyspace.accepted(held.queue),
+    ]
+    who = (held.job_id, held.execution_id)
+    results, worker = keyspace.results(held.job_id), keyspace.worker(worker_name)
+    match outcome:
+        case Done(result, keep_seconds):
+            keys += [results, keyspace.finished(held.queue), worker]
+            return COMPLETE.call(keys, [*who, encode_result(result), worker_name, keep_seconds, attempts, run_ms])
+        case Dead(reason, detail, trail, keep_seconds):
+            keys += [results, keyspace.failed(held.queue), worker]
+            counts = (worker_name, keep_seconds, attempts, run_ms)
+            return BURY.call(keys, [*who, reason, *counts, detail, _exc_string(reason, detail), _json(trail)])
+        case Retry(wait_seconds, why, trail) | Park(wait_seconds, why, trail):
+            keys += [keyspace.scheduled(held.queue)]
+            kind = "retry" if isinstance(outcome, Retry) else "park"
+            wait_ms = max(0, int(wait_seconds * 1000))
+            return RESCHEDULE.call(keys, [*who, kind, wait_ms, why, attempts, run_ms, _json(trail)])
+        case Released():
+            return RELEASE.call([*keys, keyspace.queue(held.queue)], [*who, keyspace.WAKE])
+
+
+def _json(trail: Trail) -> bytes:
+    return to_json([entry.model_dump(exclude_defaults=True) for entry in trail])
+
+
+def _exc_string(reason: str, detail: str) -> bytes:
+    """RQ's form of a failure's text (rq.results.Result)."""
+    return b64encode(zlib.compress(f"{reason}: {detail}".encode()))

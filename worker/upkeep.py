@@ -1,0 +1,123 @@
+"""What a worker does beside executing jobs: listen for wake-ups, keep its leases, reap those of the dead, promote.
+
+Every worker does all of it, so there is no scheduler process to forget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from producer import keyspace
+from producer.connection import connect_async
+from producer.scripts import Command, run_async
+from worker import transitions
+from worker.breaker import RouteBreaker
+from worker.routes import Routes
+
+log = logging.getLogger("failover.worker")
+
+HEARTBEAT_SECONDS = 4.0
+REAP_SECONDS = 2.0
+PROMOTE_SECONDS = 1.0
+RECONNECT_SECONDS = 2.0
+ROUTES_VIEW_SECONDS = 30
+
+
+async def every(seconds: float, step: Callable[[], Awaitable[None]]) -> None:
+    """Run `step` every `seconds`, with jitter, through all Redis trouble."""
+    while True:
+        try:
+            await step()
+        except RedisError as error:
+            log.warning("redis is away", extra={"step": step.__name__.strip("_"), "error": str(error)})
+        await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
+
+
+async def listen(url: str, worker_name: str, wake: Callable[[], None], shutdown: Callable[[], None]) -> None:
+    """Wake-ups and RQ's `shutdown` command, over one connection of its own. A lost message costs a second, no job."""
+    while True:
+        client = connect_async(url, max_connections=1, reply_timeout=None)
+        try:
+            async with client.pubsub(ignore_subscribe_messages=True) as messages:
+                await messages.subscribe(keyspace.WAKE, keyspace.worker_commands(worker_name))
+                async for message in messages.listen():
+                    if message["channel"] == keyspace.WAKE.encode():
+                        wake()
+                    elif _command(message["data"]) == "shutdown":
+                        shutdown()
+        except (RedisError, OSError):
+            await asyncio.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        finally:
+            with contextlib.suppress(RedisError, OSError):
+                await client.aclose()
+
+
+def _command(data: bytes) -> str | None:
+    try:
+        payload = json.loads(data)
+    except ValueError:
+        return None
+    return payload.get("command") if isinstance(payload, dict) else None
+
+
+def registration(key: str, fields: Mapping[str, Any], queues: Sequence[str], ttl: int) -> list[Command]:
+    """RQ's record of this worker, whole, so that it comes back by itself after Redis has lost it."""
+    flat = [word for pair in fields.items() for word in pair]
+    sets = [keyspace.WORKERS, *(keyspace.workers_of(queue) for queue in queues)]
+    return [("HSET", key, *flat), ("EXPIRE", key, ttl), *(("SADD", name, key) for name in sets)]
+
+
+async def extend(
+    client: redis.asyncio.Redis, leases: Mapping[str, Sequence[str]], also: Iterable[Command]
+) -> list[str]:
+    """Hold `leases` (by queue) for longer and send `also` in the same round trip; the leases that are lost."""
+    held = [(queue, members) for queue, members in leases.items() if members]
+    replies = await run_async(client, [*(transitions.extend(*entry) for entry in held), *also])
+    lost: list[str] = []
+    for reply in replies[: len(held)]:
+        if isinstance(reply, Exception):
+            raise reply
+        lost += [member.decode() for member in reply]
+    return lost
+
+
+async def reap(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
+    for queue, reply in zip(queues, await run_async(client, [transitions.reap(q) for q in queues]), strict=True):
+        if isinstance(reply, Exception):
+            raise reply
+        requeued, buried = ([job_id.decode() for job_id in ids] for ids in reply)
+        if requeued:
+            log.warning("a worker vanished, its jobs are queued again", extra={"queue": queue, "jobs": requeued})
+        if buried:
+            log.error("jobs that keep crashing workers are dead letters", extra={"queue": queue, "jobs": buried})
+
+
+async def promote(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
+    for reply in await run_async(client, [transitions.promote(queue) for queue in queues]):
+        if isinstance(reply, Exception):
+            raise reply
+
+
+def routes_view(worker_name: str, routes: Routes, breakers: Mapping[str, RouteBreaker]) -> Command:
+    """How this worker sees its routes, for `failover status`."""
+    view = [
+        {
+            "route": route.name,
+            "tier": route.tier,
+            "breaker": breakers[route.name].state,
+            "reopens_in": round(breakers[route.name].reopens_in(), 1),
+            "health": list(breakers[route.name].health),
+        }
+        for route in routes.routes
+    ]
+    left_out = [{"route": out.name, "tier": out.tier, "left_out": out.why} for out in routes.left_out]
+    return ("SET", keyspace.routes_of(worker_name), json.dumps(view + left_out), "EX", ROUTES_VIEW_SECONDS)
