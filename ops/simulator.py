@@ -1,0 +1,247 @@
+"""A misbehaving OpenAI-compatible provider over real HTTP, for the demo, the tests, the drills and the benchmarks.
+
+    python -m ops.simulator --port 8089
+
+One server plays any number of upstreams, told apart by the first part of the path, so a route's base URL is
+`http://127.0.0.1:8089/anthropic/v1`. How an upstream behaves is switched while it runs:
+
+    POST /_admin/anthropic   {"status": 503}          every answer is a 503
+    POST /_admin/anthropic   {}                       healthy again
+    GET  /_admin/anthropic                            what it was asked, and what it answered
+    DELETE /_admin                                    everything forgotten
+
+The fields of a behaviour are those of `Behaviour`. Connections are counted as a provider would bill them: a request
+that was received counts, whatever became of its answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from producer.errors import first_problem
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class Behaviour(BaseModel):
+    """How an upstream answers. The default is a healthy provider that answers at once. Times in seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    latency: tuple[Seconds, Seconds] = (0.0, 0.0)  # uniform between the two
+    status: int = 200
+    error: dict[str, Any] | None = None  # the error object of a non-200, or of a 200 that is one
+    retry_after: str | None = None
+    fault: Literal["none", "hang", "reset", "drip", "cut", "garbage"] = "none"
+    times: int | None = None  # the fault or status holds for this many requests, then all is well
+    until: float | None = None  # ... or for this many seconds from now: an outage window
+    finish_reason: str = "stop"
+    text: str | None = None  # the answer; by default it echoes the last message
+
+
+@dataclass
+class Upstream:
+    """One provider: its behaviour, and its own account of what happened."""
+
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    since: float = field(default_factory=time.monotonic)
+    asked: int = 0  # requests received
+    answered: int = 0  # completions sent whole
+    in_flight: int = 0
+    most_in_flight: int = 0
+    by_key: Counter[str] = field(default_factory=Counter)  # requests by Idempotency-Key
+    answers_by_key: Counter[str] = field(default_factory=Counter)
+    left: int | None = None
+
+    def behave(self, behaviour: Behaviour) -> None:
+        self.behaviour, self.left, self.since = behaviour, behaviour.times, time.monotonic()
+
+    def current(self) -> Behaviour:
+        """The behaviour for the next request; a fault that has run its course leaves only the latency."""
+        behaviour = self.behaviour
+        over = behaviour.until is not None and time.monotonic() - self.since > behaviour.until
+        if self.left is not None:
+            over = over or self.left <= 0
+            self.left -= 1
+        return Behaviour(latency=behaviour.latency, text=behaviour.text) if over else behaviour
+
+
+class Simulator:
+    """The server's state: upstreams by name, made when first named."""
+
+    def __init__(self) -> None:
+        self.upstreams: dict[str, Upstream] = {}
+        self._ids = itertools.count(1)
+
+    def app(self) -> web.Application:
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_post("/_admin/{upstream}", self._behave)
+        app.router.add_get("/_admin/{upstream}", self._account)
+        app.router.add_delete("/_admin", self._forget)
+        app.router.add_post("/{upstream}/v1/chat/completions", self._complete)
+        return app
+
+    def upstream(self, name: str) -> Upstream:
+        return self.upstreams.setdefault(name, Upstream())
+
+    async def _behave(self, request: web.Request) -> web.Response:
+        try:
+            behaviour = Behaviour.model_validate_json(await request.read() or b"{}")
+        except ValidationError as error:
+            return web.json_response({"error": {"message": ": ".join(first_problem(error))}}, status=422)
+        self.upstream(request.match_info["upstream"]).behave(behaviour)
+        return web.json_response(behaviour.model_dump())
+
+    async def _account(self, request: web.Request) -> web.Response:
+        upstream = self.upstream(request.match_info["upstream"])
+        account = {name: getattr(upstream, name) for name in ("asked", "answered", "in_flight", "most_in_flight")}
+        return web.json_response(account | {"by_key": upstream.by_key, "answers_by_key": upstream.answers_by_key})
+
+    async def _forget(self, _request: web.Request) -> web.Response:
+        self.upstreams.clear()
+        return web.json_response({})
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        upstream = self.upstream(request.match_info["upstream"])
+        body = json.loads(await request.read())
+        key = request.headers.get("Idempotency-Key", "")
+        upstream.asked += 1
+        upstream.by_key[key] += 1
+        upstream.in_flight += 1
+        upstream.most_in_flight = max(upstream.most_in_flight, upstream.in_flight)
+        try:
+            return await self._answer(request, upstream, body, key)
+        finally:
+            upstream.in_flight -= 1
+
+    async def _answer(
+        self, request: web.Request, upstream: Upstream, body: dict[str, Any], key: str
+    ) -> web.StreamResponse:
+        behaviour = upstream.current()
+        if behaviour.fault == "hang":
+            await asyncio.sleep(3600)
+        if behaviour.latency[1] > 0:
+            await asyncio.sleep(random.uniform(*behaviour.latency))  # noqa: S311 - a simulated latency
+        if behaviour.fault == "reset":
+            _reset(request)
+        if behaviour.fault == "garbage":
+            return web.Response(body=b"<html>\x00 gateway says no", content_type="text/html")
+        if behaviour.status != 200 or behaviour.error is not None:
+            return _error(behaviour)
+        payload = json.dumps(self._completion(behaviour, body)).encode()
+        if behaviour.fault in ("drip", "cut"):
+            await _trickle(request, payload, cut=behaviour.fault == "cut")
+        upstream.answered += 1
+        upstream.answers_by_key[key] += 1
+        return web.Response(body=payload, content_type="application/json")
+
+    def _completion(self, behaviour: Behaviour, body: dict[str, Any]) -> dict[str, Any]:
+        prompt = str(body["messages"][-1].get("content"))
+        text = f"You said: {prompt}" if behaviour.text is None else behaviour.text
+        asked, answered = max(1, len(prompt) // 4), max(1, len(text) // 4)
+        return {
+            "id": f"chatcmpl-{next(self._ids)}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": body.get("model"),
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": text},
+                    "finish_reason": behaviour.finish_reason,
+                }
+            ],
+            "usage": {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered},
+        }
+
+
+def _error(behaviour: Behaviour) -> web.Response:
+    headers = {"Retry-After": behaviour.retry_after} if behaviour.retry_after is not None else None
+    error = behaviour.error or {"message": f"simulated {behaviour.status}", "type": "simulated", "code": None}
+    return web.json_response({"error": error}, status=behaviour.status, headers=headers)
+
+
+def _reset(request: web.Request) -> None:
+    """Drop the connection without an answer."""
+    if request.transport is not None:
+        request.transport.abort()
+    raise ConnectionResetError("simulated reset")
+
+
+async def _trickle(request: web.Request, payload: bytes, *, cut: bool) -> None:
+    """One byte at a time for ever (a drip), or half of the answer and a broken connection (a cut)."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(payload))})
+    await response.prepare(request)
+    if cut:
+        await response.write(payload[: len(payload) // 2])
+        _reset(request)
+    for byte in itertools.cycle(payload[:-1]):
+        await response.write(bytes([byte]))
+        await asyncio.sleep(0.3)
+
+
+async def _serve(port: int, ready: Any = None) -> None:
+    runner = web.AppRunner(Simulator().app(), access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096)
+    await site.start()
+    if ready is not None:
+        ready(site._server.sockets[0].getsockname()[1])  # type: ignore[union-attr]
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+@contextlib.contextmanager
+def running() -> Iterator[str]:
+    """A simulator in a thread of this process, on a free port: its URL. Gone with the process, however that ends."""
+    loop = asyncio.new_event_loop()
+    ports: list[int] = []
+    ready = threading.Event()
+
+    def told(port: int) -> None:
+        ports.append(port)
+        ready.set()
+
+    serving = loop.create_task(_serve(0, told))
+
+    def serve() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(serving)
+        loop.close()
+
+    thread = threading.Thread(target=serve, name="simulator", daemon=True)
+    thread.start()
+    ready.wait()
+    try:
+        yield f"http://127.0.0.1:{ports[0]}"
+    finally:
+        loop.call_soon_threadsafe(serving.cancel)
+        thread.join()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--port", type=int, default=8089, help="0 takes a free one; the first line printed is the URL")
+    arguments = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve(arguments.port, lambda port: print(f"http://127.0.0.1:{port}", flush=True)))
+
+
+if __name__ == "__main__":
+    main()
