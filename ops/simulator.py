@@ -24,6 +24,7 @@ import json
 import random
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -194,6 +195,32 @@ async def _trickle(request: web.Request, payload: bytes, *, cut: bool) -> None:
         await asyncio.sleep(0.3)
 
 
+class Control:
+    """The admin calls of a running simulator, for tests, drills and benchmarks."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def base_url(self, upstream: str) -> str:
+        """What a route to `upstream` has as its baseUrl."""
+        return f"{self.url}/{upstream}/v1"
+
+    def behave(self, upstream: str, **behaviour: Any) -> None:
+        """Switch how `upstream` answers; without fields it is healthy."""
+        self._call("POST", f"/_admin/{upstream}", json.dumps(behaviour).encode())
+
+    def account(self, upstream: str) -> dict[str, Any]:
+        """`asked`, `answered`, `in_flight`, `most_in_flight`, `by_key`, `answers_by_key`."""
+        account: dict[str, Any] = json.loads(self._call("GET", f"/_admin/{upstream}"))
+        return account
+
+    def _call(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        request = urllib.request.Request(self.url + path, data=body, method=method)  # noqa: S310 - our own server
+        with urllib.request.urlopen(request) as reply:  # noqa: S310
+            answer: bytes = reply.read()
+        return answer
+
+
 async def _serve(port: int, ready: Any = None) -> None:
     runner = web.AppRunner(Simulator().app(), access_log=None)
     await runner.setup()
@@ -208,8 +235,8 @@ async def _serve(port: int, ready: Any = None) -> None:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[str]:
-    """A simulator in a thread of this process, on a free port: its URL. Gone with the process, however that ends."""
+def running() -> Iterator[Control]:
+    """A simulator in a thread of this process, on a free port. Gone with the process, however that ends."""
     loop = asyncio.new_event_loop()
     ports: list[int] = []
     ready = threading.Event()
@@ -229,7 +256,7 @@ def running() -> Iterator[str]:
     thread.start()
     ready.wait()
     try:
-        yield f"http://127.0.0.1:{ports[0]}"
+        yield Control(f"http://127.0.0.1:{ports[0]}")
     finally:
         loop.call_soon_threadsafe(serving.cancel)
         thread.join()

@@ -27,7 +27,7 @@ from producer.environment import Environment, load_environment
 from producer.errors import IdempotencyConflict, ServiceUnavailable, UnknownJob
 from producer.job import JobResult, LLMJob, encode_job
 from producer.policy import Policies, load_policies
-from producer.results import FIELDS, result_of
+from producer.results import FIELDS, result_of, status_of
 from producer.scripts import Command, Script, run, run_async
 
 ENQUEUE = Script.load(Path(__file__).parent / "lua", "enqueue")
@@ -35,6 +35,8 @@ DEFAULT_QUEUE = "ai-tasks"
 RESEND_FOR_SECONDS = 1.0  # then one last reply timeout: an enqueue fails within 2 s
 REPLY_TIMEOUT_SECONDS = 1.0
 BATCH_JOBS, BATCH_BYTES = 200, 1_000_000  # of one round trip
+
+STATUSES = 1000  # asked for in one round trip
 
 T = TypeVar("T")
 
@@ -94,6 +96,10 @@ class Producer:
     def fetch_many(self, job_ids: Sequence[str]) -> list[JobResult | None]:
         """The same for many in one round trip; None for an unknown id."""
         return self._drive(_fetch(job_ids))
+
+    def ended(self, job_ids: Sequence[str]) -> list[bool]:
+        """Whether each job has ended (or is unknown): a light question to ask about many."""
+        return self._drive(_ended(job_ids))
 
     def wait(self, job_id: str, timeout: float) -> JobResult:
         """The result once the job has ended, or how it stands after `timeout` seconds."""
@@ -266,6 +272,14 @@ def _fetch(job_ids: Sequence[str]) -> _Steps[list[JobResult | None]]:
         result_of(job_id, fields, entries)
         for job_id, fields, entries in zip(job_ids, replies[::2], replies[1::2], strict=True)
     ]
+
+
+def _ended(job_ids: Sequence[str]) -> _Steps[list[bool]]:
+    ended: list[bool] = []
+    for start in range(0, len(job_ids), STATUSES):
+        replies = yield [("HGET", keyspace.job(job_id), "status") for job_id in job_ids[start : start + STATUSES]]
+        ended += [status_of(reply).ended if isinstance(reply, bytes) else True for reply in replies]
+    return ended
 
 
 def _wait(job_id: str, timeout: float) -> _Steps[JobResult]:

@@ -30,10 +30,12 @@ def find_configuration(name: str, variable: str, environment: Environment) -> Pa
     """
     if chosen := environment.get(variable):
         return Path(chosen)
-    for folder in (Path.cwd(), _PACKAGED, _CHECKOUT):
-        if (folder / name).exists():
-            return folder / name
-    return Path(name)
+    return Path(name) if Path(name).exists() else packaged(name)
+
+
+def packaged(name: str) -> Path:
+    """A file that comes with failover-worker: from the wheel, or from the checkout."""
+    return next((folder / name for folder in (_PACKAGED, _CHECKOUT) if (folder / name).exists()), Path(name))
 
 
 def flag(environment: Environment, name: str, default: bool) -> bool:

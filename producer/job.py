@@ -10,10 +10,17 @@ import json
 import zlib
 from enum import StrEnum
 from hashlib import sha256
-from typing import Annotated, Any, Literal, NoReturn
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NoReturn,
+    Required,  # pydantic wants this TypedDict before Python 3.12
+)
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import from_json, to_json
+from typing_extensions import TypedDict
 
 from producer.errors import InvalidJob, first_problem
 
@@ -49,6 +56,25 @@ class DeadReason(StrEnum):
     OVER_BUDGET = "over_budget"
 
 
+class Message(TypedDict):
+    """One chat message; what else it holds (content, tool calls) is the provider's business."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]  # pydantic's documented way
+
+    role: str
+
+
+class ChatBody(TypedDict, total=False):
+    """An OpenAI chat-completions body: checked for what routing needs, otherwise passed on as it is."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    messages: Required[Annotated[list[Message], Field(min_length=1)]]
+    n: Literal[1]  # one job is one completion
+    tools: list[Any] | None
+    response_format: dict[str, Any] | None
+
+
 class LLMJob(BaseModel):
     """One unit of work: a chat completion to get, and for whom.
 
@@ -61,7 +87,7 @@ class LLMJob(BaseModel):
 
     schema_version: int = SCHEMA_VERSION
     job_type: Name = "default"
-    body: dict[str, Any]
+    body: ChatBody
     tenant_id: Name = "default"
     user_id: Annotated[str, StringConstraints(max_length=256)] = ""
     feature: Annotated[str, StringConstraints(max_length=256)] = ""
@@ -69,19 +95,6 @@ class LLMJob(BaseModel):
     priority: Literal[0, 1] = 0
     expires_after_seconds: Annotated[float, Field(gt=0, le=90 * 86400)] | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
-
-    @field_validator("body")
-    @classmethod
-    def _is_chat_body(cls, body: dict[str, Any]) -> dict[str, Any]:
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise ValueError("messages: a chat-completions body needs a non-empty list of messages")
-        for number, message in enumerate(messages):
-            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-                raise ValueError(f"messages.{number}: each message is an object with a role and content")  # noqa: TRY004
-        if body.get("n", 1) != 1:
-            raise ValueError("n: one job is one completion; submit n jobs instead")
-        return body
 
     @classmethod
     def parse(cls, data: Any) -> LLMJob:

@@ -34,6 +34,11 @@ _STATUS = {
 }
 
 
+def status_of(rq_status: bytes) -> JobStatus:
+    """RQ's word for a job's status in ours. (A parked job is `scheduled` to RQ, like a retrying one.)"""
+    return _STATUS.get(rq_status.decode(errors="replace"), JobStatus.QUEUED)
+
+
 def encode_result(result: JobResult) -> bytes:
     """The `return_value` of an RQ result entry: base64 of the JSON."""
     return b64encode(result.model_dump_json(exclude_none=True).encode())
@@ -49,8 +54,8 @@ def result_of(job_id: str, fields: Any, entries: Any) -> JobResult | None:
             raise reply
     if fields[0] is None:
         return None
-    status, waiting, waiting_for, until, attempts, run_ms, trail, reason, detail = map(_text, fields)
-    job_status = _STATUS.get(status or "", JobStatus.QUEUED)
+    _, waiting, waiting_for, until, attempts, run_ms, trail, reason, detail = map(_text, fields)
+    job_status = status_of(fields[0])
     if job_status is JobStatus.DONE and (stored := _stored(entries)) is not None:
         return stored
     if job_status is JobStatus.RETRYING and waiting == "park":

@@ -4,10 +4,13 @@ pybreaker guards a call while holding a lock, which would serialise a whole work
 only its bookkeeping goes through: `admit` before an attempt, `record` after it. Three things are ours, because
 pybreaker lets them through: half-open admits one probe at a time; a result from before the opening settles nothing;
 a neutral outcome is neither a failure nor a success.
+
+Beside the breaker a route may rest: its provider said when to come back (429 with Retry-After). That is no failure.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,29 +59,36 @@ class RouteBreaker:
         )
         self._epoch = 0
         self._probing = False
+        self._rests_until = 0.0  # monotonic
         self.health: deque[int] = deque(maxlen=HEALTH_LENGTH)  # 1 success, 0 failure, newest last
 
     @property
     def state(self) -> str:
         """closed | open | half-open; an open one whose cooldown is over is half-open."""
         state = self._breaker.current_state
-        return "half-open" if state == pybreaker.STATE_OPEN and self.reopens_in() == 0 else state
+        return "half-open" if state == pybreaker.STATE_OPEN and self._cools_for() <= 0 else state
 
     def reopens_in(self) -> float:
         """Seconds until an attempt may be made; 0 when one may be made now, as far as time goes."""
-        if self._breaker.current_state != pybreaker.STATE_OPEN:
-            return 0.0
-        opened_at = self._breaker._state_storage.opened_at
-        if opened_at is None:
-            return 0.0
-        passed = (datetime.now(UTC) - opened_at).total_seconds()
-        return max(0.0, self._breaker.reset_timeout - passed)
+        return max(0.0, self._cools_for(), self._rests_until - time.monotonic())
+
+    def closed_off(self) -> str:
+        """Why no attempt is admitted now."""
+        if self._rests_until > time.monotonic():
+            return f"rate limited for {self._rests_until - time.monotonic():.0f} s"
+        return "breaker half-open, its probe under way" if self._probing else f"breaker {self.state}"
+
+    def rest(self, seconds: float) -> None:
+        """Admit nothing for `seconds`: the provider asked for it."""
+        self._rests_until = max(self._rests_until, time.monotonic() + seconds)
 
     def admit(self) -> Admission | None:
-        """Leave for one attempt, or None: the route is open, or half-open with its probe under way."""
+        """Leave for one attempt, or None: the route rests, is open, or half-open with its probe under way."""
+        if self._rests_until > time.monotonic():
+            return None
         if self._breaker.current_state == pybreaker.STATE_CLOSED:
             return Admission(self._epoch, probe=False)
-        if self._probing or self.reopens_in() > 0:
+        if self._probing or self._cools_for() > 0:
             return None
         if self._breaker.current_state == pybreaker.STATE_OPEN:
             self._breaker.half_open()
@@ -102,6 +112,12 @@ class RouteBreaker:
             self._breaker.call(_fail)
         except (_RouteFailed, pybreaker.CircuitBreakerError):
             return
+
+    def _cools_for(self) -> float:
+        opened_at = self._breaker._state_storage.opened_at
+        if self._breaker.current_state != pybreaker.STATE_OPEN or opened_at is None:
+            return 0.0
+        return self._breaker.reset_timeout - (datetime.now(UTC) - opened_at).total_seconds()
 
     def _turn(self) -> None:
         self._epoch += 1

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -66,13 +67,14 @@ class FailoverWorker(BaseWorker):
         concurrency: int = 100,
         drain_seconds: float = 25.0,
         burst: bool = False,
+        breaker: Callable[[], RouteBreaker] = RouteBreaker,
     ) -> None:
         name = f"failover-worker-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         super().__init__(queues, name=name, connection=connect(redis_url), serializer="json")
         self.concurrency, self.drain_seconds, self.burst = concurrency, drain_seconds, burst
         self.ended = 0  # executions whose outcome was settled here
         self._url, self._policies, self._routes = redis_url, policies, routes
-        self._breakers = {route.name: RouteBreaker() for route in routes.routes}
+        self._breakers = {route.name: breaker() for route in routes.routes}
         self._executions: dict[str, _Execution] = {}  # by lease, in the order claimed
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = asyncio.Event()

@@ -109,9 +109,10 @@ class Executor:
             return Dead(DeadReason.REFUSED, said, walk.trail, keep)
         if failures and all(failure.action is Action.LARGER for failure in failures) and unanswered.reopens_in is None:
             return Dead(DeadReason.REJECTED, said, walk.trail, keep)
-        if not failures and unanswered.reopens_in is not None:
-            wait = max(unanswered.reopens_in, PARK_AT_LEAST_SECONDS) * (1 + self._jitter() / 10)
-            return Park(wait, "every route's breaker is open", walk.trail)
+        opens_in = _all_open_in(unanswered)
+        if opens_in is not None and walk.attempts_left > 0:
+            wait = max(opens_in, PARK_AT_LEAST_SECONDS) * (1 + self._jitter() / 10)
+            return Park(wait, "a route to open: " + (said if failures else "all are closed off"), walk.trail)
         if not failures and walk.attempts_left > 0 and walk.seconds_left() > 0:
             return Dead(DeadReason.REJECTED, "no route can do what this job needs", walk.trail, keep)
         if walk.attempts_left <= 0:
@@ -119,9 +120,14 @@ class Executor:
         if claim.executions + 1 >= policy.executions:
             return Dead(DeadReason.EXHAUSTED, f"{policy.executions} executions; the last: {said}", walk.trail, keep)
         backoff = min(policy.backoff_seconds.first * 2**claim.executions, policy.backoff_seconds.max) * self._jitter()
-        named = [failure.retry_after for failure in failures if failure.retry_after is not None]
-        wait = max(backoff, min(named)) if len(named) == len(failures) and named else backoff
-        return Retry(wait, said, walk.trail)
+        return Retry(backoff, said, walk.trail)
+
+
+def _all_open_in(unanswered: Unanswered) -> float | None:
+    """Seconds until the first route opens, when every route is closed off or has named the time to come back."""
+    named = [failure.retry_after for failure in unanswered.failures]
+    times = [seconds for seconds in (unanswered.reopens_in, *named) if seconds is not None]
+    return min(times) if times and None not in named else None
 
 
 def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: int) -> JobResult:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from producer.job import LLMJob
+from producer.job import ChatBody, LLMJob
 from producer.policy import Capability, JobPolicy
 from worker.routes import Route, Routes
 
@@ -38,7 +37,7 @@ def plan(job: LLMJob, policy: JobPolicy, routes: Routes) -> Plan:
     return Plan(tuple(candidates), tuple(rejected))
 
 
-def _asked_for(body: Mapping[str, Any]) -> set[Capability]:
+def _asked_for(body: ChatBody) -> set[Capability]:
     """The capabilities that a chat body needs by what it contains."""
     asked: set[Capability] = set()
     if body.get("tools"):

@@ -23,6 +23,7 @@ from worker.routes import Route
 ATTEMPTS_ON_A_ROUTE = 3
 BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.2, 10.0
 SHORTEST_ATTEMPT_SECONDS = 0.05
+LONGEST_WAIT_SECONDS = 5.0  # on a route that names its Retry-After; for longer ones another route, or the schedule
 FAIR_ATTEMPT_SECONDS = 5.0  # a silence shorter than this, forced by our own deadline, is not held against the route
 
 
@@ -51,7 +52,7 @@ class Walk:
     """One execution's way over its candidates. `deadline` in the loop's time; `ordinal` counts executions from 1."""
 
     ordinal: int
-    body: dict[str, Any]
+    body: Mapping[str, Any]
     idempotency_key: str
     deadline: float
     attempts_left: int
@@ -80,7 +81,7 @@ class Router:
             tried = await self._on_route(route, walk, is_last=position == len(candidates) - 1)
             if tried is None:
                 reopens.append(self._breakers[route.name].reopens_in())
-                walk.reject(route, f"breaker {self._breakers[route.name].state}")
+                walk.reject(route, self._breakers[route.name].closed_off())
                 continue
             if isinstance(tried, Reply):
                 return Answer(route, tried.body, len(failures))
@@ -104,7 +105,7 @@ class Router:
                 and failure.action is Action.RETRY
                 and state.attempt_number <= failure.retries
                 and walk.attempts_left > 0
-                and (failure.retry_after or 0.0) < _share(route, walk, is_last=is_last)
+                and (failure.retry_after or 0.0) <= min(LONGEST_WAIT_SECONDS, _share(route, walk, is_last=is_last))
             )
 
         tried: Reply | Failure | None = None
@@ -137,6 +138,8 @@ class Router:
                 succeeded = False
         finally:
             self._breakers[route.name].record(admission, succeeded)
+        if failure is not None and failure.retry_after:
+            self._breakers[route.name].rest(failure.retry_after)
         walk.trail.append(
             Attempt(
                 execution=walk.ordinal,

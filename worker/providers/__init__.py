@@ -6,6 +6,7 @@ request, this one 0.4. Its pool takes as many connections as the worker has slot
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -32,7 +33,7 @@ class Providers:
         self._client = HttpxAiohttpClient(limits=limits, timeout=timeout)
 
     async def complete(
-        self, route: Route, body: dict[str, Any], idempotency_key: str, seconds: float
+        self, route: Route, body: Mapping[str, Any], idempotency_key: str, seconds: float
     ) -> Reply | Broken:
         """One attempt on `route`, cut off after `seconds`."""
         return await _DIALECTS[route.entry.api](self._client, route, body, idempotency_key, seconds)

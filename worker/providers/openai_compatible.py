@@ -7,6 +7,7 @@ httpx.ConnectTimeout, and only `__cause__` tells them apart; a malformed status 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -20,7 +21,7 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 
 
 async def complete(
-    client: httpx.AsyncClient, route: Route, body: dict[str, Any], idempotency_key: str, seconds: float
+    client: httpx.AsyncClient, route: Route, body: Mapping[str, Any], idempotency_key: str, seconds: float
 ) -> Reply | Broken:
     """One attempt: POST {base_url}/chat/completions with the route's model, cut off after `seconds` of wall clock."""
     headers = {"content-type": "application/json", "accept": "application/json", "idempotency-key": idempotency_key}

@@ -1,0 +1,135 @@
+"""`failover batch run`: hand in a batch file, wait for its jobs, write their results in input order."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from producer import Producer
+from producer.batch import BadLine, Line, error_line, output_line, read
+from producer.errors import UsageError
+from producer.job import JobResult, JobStatus
+
+CHUNK = 200
+LOOK_EVERY_SECONDS = 0.25
+
+
+@dataclass
+class Submitted:
+    """The lines of a file, in order: a job each, or what is wrong with the line."""
+
+    entries: list[tuple[str, str] | BadLine] = field(default_factory=list)  # (custom_id, job id)
+    known: int = 0  # of them jobs of an earlier run
+
+    @property
+    def job_ids(self) -> list[str]:
+        return [entry[1] for entry in self.entries if not isinstance(entry, BadLine)]
+
+    @property
+    def bad(self) -> list[BadLine]:
+        return [entry for entry in self.entries if isinstance(entry, BadLine)]
+
+
+@dataclass
+class Written:
+    """How a batch ended."""
+
+    done: int = 0
+    dead: int = 0
+    bad: int = 0
+    by_route: dict[str, int] = field(default_factory=dict)
+
+
+def submit(producer: Producer, source: Path, *, job_type: str, tenant: str) -> Submitted:
+    """Enqueue every line that is a job. Run again, it finds the jobs of the first run."""
+    producer.policies.of(job_type)
+    submitted = Submitted()
+    with _open(source) as lines:
+        parsed = read(lines, job_type=job_type, tenant_id=tenant)
+        while chunk := list(islice(parsed, CHUNK)):
+            receipts = iter(producer.enqueue_many(line.job for line in chunk if isinstance(line, Line)))
+            for line in chunk:
+                if isinstance(line, BadLine):
+                    submitted.entries.append(line)
+                    continue
+                receipt = next(receipts)
+                submitted.entries.append((line.custom_id, receipt.job_id))
+                submitted.known += receipt.outcome == "duplicate"
+    return submitted
+
+
+def wait(producer: Producer, submitted: Submitted, progress: Callable[[int], None]) -> None:
+    """Until every job has ended; tells `progress` how many have."""
+    waiting = submitted.job_ids
+    total = len(waiting)
+    while waiting:
+        began = time.monotonic()
+        ended = producer.ended(waiting)
+        waiting = [job_id for job_id, has_ended in zip(waiting, ended, strict=True) if not has_ended]
+        progress(total - len(waiting))
+        if waiting:
+            time.sleep(max(LOOK_EVERY_SECONDS, 4 * (time.monotonic() - began)))  # ask less of a slow Redis
+
+
+def write(producer: Producer, submitted: Submitted, output: Path, errors: Path | None) -> Written:
+    """The results in input order; failed lines too, or into `errors` where it is given. Files appear whole or not."""
+    written = Written()
+    with ExitStack() as stack:
+        sink = stack.enter_context(_replacing(output))
+        error_sink = stack.enter_context(_replacing(errors)) if errors else sink
+        for line, result in _results(producer, submitted):
+            failed = line["error"] is not None
+            (error_sink if failed else sink).write(json.dumps(line, ensure_ascii=False) + "\n")
+            written.done += not failed
+            if result is not None and result.status is JobStatus.DEAD:
+                written.dead += 1
+            if result is not None and result.route:
+                written.by_route[result.route] = written.by_route.get(result.route, 0) + 1
+    written.bad = len(submitted.bad)
+    return written
+
+
+def _results(producer: Producer, submitted: Submitted) -> Iterator[tuple[dict[str, Any], JobResult | None]]:
+    entries = iter(submitted.entries)
+    while chunk := list(islice(entries, CHUNK)):
+        results = iter(producer.fetch_many([entry[1] for entry in chunk if not isinstance(entry, BadLine)]))
+        for entry in chunk:
+            if isinstance(entry, BadLine):
+                yield error_line(entry), None
+            else:
+                result = next(results)
+                yield output_line(*entry, result), result
+
+
+def _open(source: Path) -> IO[bytes]:
+    try:
+        return source.open("rb")
+    except OSError as error:
+        raise UsageError(f"{source}: {error.strerror}") from None
+
+
+class _replacing:  # noqa: N801 - used as a word, like contextlib's own
+    """A text file that takes its place only when all of it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._partial = path, path.with_name(path.name + ".partial")
+
+    def __enter__(self) -> IO[str]:
+        try:
+            self._file = self._partial.open("w", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{self._partial}: {error.strerror}") from None
+        return self._file
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if kind is None:
+            self._partial.replace(self._path)
+        else:
+            self._partial.unlink(missing_ok=True)

@@ -1,0 +1,278 @@
+"""The `failover` command. Errors become one sentence on stderr and the exit code of their kind; no traceback."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import click
+from redis.exceptions import RedisError
+
+from ops import batch, place
+from producer.environment import Environment, load_environment
+from producer.errors import FailoverError, UsageError
+from producer.job import JobResult, JobStatus, LLMJob
+from worker import pause as pause_flag
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="failover-worker")
+@click.pass_context
+def failover(context: click.Context) -> None:
+    """Hand in LLM jobs, see how they stand, and operate the system. Configuration: the environment or `.env`."""
+    context.obj = load_environment()
+
+
+@failover.command()
+@as_json
+def demo(as_json: bool) -> None:
+    """Run a batch through an outage of the hot provider. Needs no key, no Redis, no network."""
+    from ops.demo import run
+
+    sys.exit(run(as_json=as_json))
+
+
+@failover.group("batch")
+def batch_group() -> None:
+    """Batch files in OpenAI Batch form."""
+
+
+@batch_group.command("run")
+@click.argument("source", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Results, in input order.")
+@click.option("--errors", type=click.Path(dir_okay=False, path_type=Path), help="Failed lines go here instead.")
+@click.option("--job-type", default="batch", show_default=True, help="A type of policies/jobs.yaml.")
+@click.option("--tenant", default="default", show_default=True, help="Whose work it is.")
+@click.option("--detach", is_flag=True, help="Only enqueue; run the same command without it to collect the results.")
+@click.pass_obj
+def batch_run(
+    environment: Environment,
+    source: Path,
+    output: Path | None,
+    errors: Path | None,
+    job_type: str,
+    tenant: str,
+    detach: bool,
+) -> None:
+    """Run every line of SOURCE. The same file run again resumes, and pays nothing twice."""
+    if output is None and not detach:
+        raise UsageError("where to? Add -o OUT.jsonl, or --detach to enqueue only")
+    with (place.opened if detach else place.executing)(environment) as here:
+        submitted = batch.submit(here.producer, source, job_type=job_type, tenant=tenant)
+        for bad in submitted.bad:
+            place.note(str(bad))
+        known = f", {submitted.known} of them from an earlier run" if submitted.known else ""
+        place.note(f"{len(submitted.job_ids)} jobs{known}, {len(submitted.bad)} malformed lines")
+        if detach or output is None:
+            place.warn_without_worker(here)
+            sys.exit(1 if submitted.bad else 0)
+        _wait_aloud(here, submitted)
+        written = batch.write(here.producer, submitted, output, errors)
+    for route, count in sorted(written.by_route.items()):
+        place.note(f"  {count:6} by {route}")
+    place.note(f"{written.done} done, {written.dead} dead, {written.bad} malformed -> {output}")
+    sys.exit(0 if written.done == len(submitted.entries) else 1)
+
+
+def _wait_aloud(here: place.Place, submitted: batch.Submitted) -> None:
+    """A progress bar on a terminal, a plain line now and then elsewhere."""
+    total = len(submitted.job_ids)
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("jobs", total=total)
+            batch.wait(here.producer, submitted, lambda ended: bar.update(task, completed=ended))
+        return
+    said = time.monotonic()
+
+    def tell(ended: int) -> None:
+        nonlocal said
+        if time.monotonic() - said >= 5:
+            said = time.monotonic()
+            place.note(f"{ended} of {total} ended")
+
+    batch.wait(here.producer, submitted, tell)
+
+
+@failover.command()
+@click.argument("stdin", required=False, type=click.Choice(["-"]), metavar="[-]")
+@click.option("--prompt", help="The user's message.")
+@click.option("--file", "source", type=click.File("rb"), help="A prompt as text, or a chat-completions body as JSON.")
+@click.option("--job-type", default="default", show_default=True, help="A type of policies/jobs.yaml.")
+@click.option("--tenant", default="default", show_default=True)
+@click.option("--user", default="")
+@click.option("--idempotency-key", help="The same key again gives the same job.")
+@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Print the answer instead of the job id.")
+@as_json
+@click.pass_obj
+def submit(
+    environment: Environment,
+    stdin: str | None,
+    prompt: str | None,
+    source: IO[bytes] | None,
+    job_type: str,
+    tenant: str,
+    user: str,
+    idempotency_key: str | None,
+    wait: float | None,
+    as_json: bool,
+) -> None:
+    """Submit one job (--prompt TEXT, --file F, or - for standard input): its id, or with --wait its result."""
+    given = [name for name, value in (("-", stdin), ("--prompt", prompt), ("--file", source)) if value is not None]
+    if len(given) != 1:
+        raise UsageError("give exactly one of --prompt TEXT, --file F and -")
+    body = _body(prompt if prompt is not None else (source or sys.stdin.buffer).read())
+    fields = {"job_type": job_type, "tenant_id": tenant, "user_id": user, "idempotency_key": idempotency_key}
+    job = LLMJob.parse({**fields, "body": body})
+    with (place.opened if wait is None else place.executing)(environment) as here:
+        job_id = here.producer.enqueue(job)
+        if wait is None:
+            place.warn_without_worker(here)
+            click.echo(json.dumps({"job_id": job_id}) if as_json else job_id)
+            return
+        result = here.producer.wait(job_id, wait)
+    if as_json:
+        click.echo(result.model_dump_json(indent=2))
+    elif result.status is JobStatus.DONE:
+        click.echo(result.text)
+        place.note(f"job {job_id}: {result.route} ({result.tier}), {result.attempts} attempts, {result.run_ms} ms")
+    else:
+        place.note(f"job {job_id} is {result.status}: {result.dead_detail or result.waiting_for or 'not ended yet'}")
+    sys.exit(0 if result.status is JobStatus.DONE else 1)
+
+
+def _body(given: str | bytes) -> Any:
+    """A chat body: the JSON object itself, or one user message of the text."""
+    try:
+        text = given if isinstance(given, str) else given.decode()
+    except UnicodeDecodeError:
+        raise UsageError("the prompt is not UTF-8 text") from None
+    if not text.strip():
+        raise UsageError("the prompt is empty")
+    try:
+        data = json.loads(text)
+    except ValueError:
+        data = None
+    if isinstance(data, dict) and "messages" in data:
+        return data
+    return {"messages": [{"role": "user", "content": text}]}
+
+
+@failover.group("job")
+def job_group() -> None:
+    """One job."""
+
+
+@job_group.command("show")
+@click.argument("job_id")
+@as_json
+@click.pass_obj
+def job_show(environment: Environment, job_id: str, as_json: bool) -> None:
+    """How a job stands, its attempts, and its result."""
+    with place.opened(environment) as here:
+        result = here.producer.fetch(job_id)
+    if as_json:
+        click.echo(result.model_dump_json(indent=2))
+    else:
+        _show(result)
+
+
+def _show(result: JobResult) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    facts = result.model_dump(exclude={"trail", "completion", "schema_version"}, exclude_none=True)
+    for name, value in facts.items():
+        console.print(f"[dim]{name:16}[/] {escape(str(value))}")
+    if result.trail:
+        trail = Table(
+            "execution", "route", "tier", "outcome", "ms", "detail", box=None, title="trail", title_justify="left"
+        )
+        for entry in result.trail:
+            said = entry.model_dump()
+            outcome = said.get("outcome") or f"not tried: {said['rejected']}"
+            cells = (
+                said["execution"],
+                said["route"],
+                said["tier"],
+                outcome,
+                said.get("ms", ""),
+                said.get("detail") or "",
+            )
+            trail.add_row(*(escape(str(cell)) for cell in cells))
+        console.print(trail)
+    if result.text:
+        console.print()
+        click.echo(result.text)
+
+
+@failover.command()
+@as_json
+@click.pass_obj
+def status(environment: Environment, as_json: bool) -> None:
+    """What is paused, queued, running, waiting and dead; routes and workers."""
+    from ops import status as status_view
+
+    with place.opened(environment) as here:
+        found = status_view.gather(here.producer.client, here.producer.queue)
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), indent=2))
+        return
+    from rich.console import Console
+
+    status_view.render(found, Console(highlight=False))
+
+
+@failover.command()
+@click.option("--reason", default="", help="Why; shown to everybody who looks.")
+@click.option("--queue", help="Only this queue.")
+@click.pass_obj
+def pause(environment: Environment, reason: str, queue: str | None) -> None:
+    """Start no more jobs. Running ones end; nothing is lost, no attempt is burned."""
+    with place.opened(environment) as here:
+        pause_flag.pause(
+            here.producer.client, who=f"{getpass.getuser()}@{socket.gethostname()}", why=reason, queue=queue
+        )
+    click.echo(
+        f"paused {queue or 'everything'}; `failover resume{f' --queue {queue}' if queue else ''}` starts it again"
+    )
+
+
+@failover.command()
+@click.option("--queue", help="Only this queue.")
+@click.pass_obj
+def resume(environment: Environment, queue: str | None) -> None:
+    """Clear the pause flag; the backlog drains by itself."""
+    with place.opened(environment) as here:
+        was_paused = pause_flag.resume(here.producer.client, queue)
+    click.echo(f"resumed {queue or 'everything'}" if was_paused else f"{queue or 'nothing'} was not paused")
+
+
+def main() -> None:
+    """Entry point."""
+    try:
+        failover.main(standalone_mode=False)
+    except FailoverError as error:
+        place.note(f"failover: {error}")
+        sys.exit(error.exit_code)
+    except RedisError as error:
+        place.note(f"failover: Redis failed in the middle of the command: {error} — run it again when Redis is back")
+        sys.exit(3)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        place.note("interrupted; what was accepted stays accepted, and the same command goes on where it stopped")
+        sys.exit(130)

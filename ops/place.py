@@ -1,0 +1,99 @@
+"""Where a command works: the Redis of REDIS_URL, or an embedded Valkey under .failover/ with a worker of its own.
+
+On a laptop without REDIS_URL, a command that waits for results also executes them, so one provider key in the
+environment is all that a first real run needs. The worker is a thread of the command: it cannot outlive it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from redis.exceptions import RedisError
+
+from ops import embedded
+from producer import Producer, keyspace
+from producer.client import REPLY_TIMEOUT_SECONDS
+from producer.connection import check_reachable, connect
+from producer.environment import Environment
+from producer.policy import Policies, load_policies
+from worker.breaker import RouteBreaker
+from worker.consumer import FailoverWorker
+from worker.routes import Routes, load_routes
+
+FOLDER = Path(".failover")
+OWN_WORKER_SLOTS = 100
+
+
+@dataclass(frozen=True)
+class Place:
+    url: str
+    producer: Producer
+    embedded: bool
+
+
+@contextlib.contextmanager
+def opened(environment: Environment) -> Iterator[Place]:
+    """A Redis that answers, and a producer on it."""
+    policies = load_policies(environment)
+    with contextlib.ExitStack() as stack:
+        url = environment.get("REDIS_URL")
+        if not url:
+            note("REDIS_URL is not set: using an embedded Valkey under .failover/ (for a laptop only)")
+            url = stack.enter_context(embedded.running(FOLDER / "valkey"))
+        client = stack.enter_context(connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS))
+        check_reachable(client, url)
+        yield Place(url, Producer(client, policies), embedded="REDIS_URL" not in environment)
+
+
+@contextlib.contextmanager
+def executing(environment: Environment) -> Iterator[Place]:
+    """`opened`, with somebody to execute jobs: our own worker on the embedded server, else a word if nobody listens."""
+    if environment.get("REDIS_URL"):
+        with opened(environment) as place:
+            warn_without_worker(place)
+            yield place
+        return
+    routes = load_routes(environment)  # wrong configuration is told before a server is started for it
+    for out in routes.left_out:
+        note(f"route {out.name} is left out: {out.why}")
+    with opened(environment) as place, own_worker(place.url, place.producer.policies, routes):
+        yield place
+
+
+@contextlib.contextmanager
+def own_worker(
+    url: str,
+    policies: Policies,
+    routes: Routes,
+    *,
+    slots: int = OWN_WORKER_SLOTS,
+    breaker: Callable[[], RouteBreaker] = RouteBreaker,
+) -> Iterator[FailoverWorker]:
+    """A FailoverWorker in a thread, for as long as the block lasts; what still runs at its end goes back to the queue."""
+    worker = FailoverWorker(url, [routes.cold.queue], policies, routes, concurrency=slots, breaker=breaker)
+    logging.getLogger("failover").addHandler(logging.NullHandler())
+    thread = threading.Thread(target=lambda: asyncio.run(worker.run()), name="failover-worker")
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.drain(hurry=True)
+        thread.join()
+
+
+def warn_without_worker(place: Place) -> None:
+    with contextlib.suppress(RedisError):
+        if not place.producer.client.scard(keyspace.workers_of(place.producer.queue)):
+            note(f"no worker listens on {place.producer.queue}: jobs wait until you start `failover-worker`")
+
+
+def note(text: str) -> None:
+    """A word to the person, beside the output."""
+    click.echo(text, err=True)

@@ -1,0 +1,145 @@
+"""`failover status`: what is paused, queued, running, waiting and dead; routes and workers. Reading changes nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import redis
+from rich.console import Console
+from rich.table import Table
+
+from producer import keyspace
+from producer.keyspace import JobField
+from producer.scripts import Command, run
+from worker.pause import Paused, paused
+
+
+@dataclass(frozen=True)
+class QueueStatus:
+    """One queue; ages in seconds."""
+
+    queue: str
+    queued: int
+    oldest_seconds: float | None
+    in_flight: int
+    waiting: int  # scheduled: to be retried, or parked until a route opens
+    next_due_seconds: float | None
+    dead: int
+    done: int
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    worker: str
+    state: str
+    queues: str
+    done: int
+    dead: int
+
+
+@dataclass(frozen=True)
+class Status:
+    paused: list[Paused]
+    queues: list[QueueStatus]
+    workers: list[WorkerStatus]
+    routes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # each worker's view
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def gather(client: redis.Redis, default_queue: str) -> Status:
+    """Everything in a handful of round trips."""
+    queues_reply, workers_reply = run(client, [("SMEMBERS", keyspace.QUEUES), ("SMEMBERS", keyspace.WORKERS)])
+    queues = sorted({key.decode().removeprefix(keyspace.QUEUE) for key in queues_reply} | {default_queue})
+    names = sorted(key.decode().removeprefix(keyspace.WORKER) for key in workers_reply)
+    return Status(
+        paused=paused(client, queues),
+        queues=[_queue(client, name) for name in queues],
+        workers=_workers(client, names),
+        routes=_routes(client, names),
+    )
+
+
+def _queue(client: redis.Redis, name: str) -> QueueStatus:
+    commands: list[Command] = [
+        ("LLEN", keyspace.queue(name)),
+        ("LINDEX", keyspace.queue(name), 0),
+        ("ZCARD", keyspace.leases(name)),
+        ("ZCARD", keyspace.scheduled(name)),
+        ("ZRANGE", keyspace.scheduled(name), 0, 0, "WITHSCORES"),
+        ("ZCARD", keyspace.failed(name)),
+        ("ZCARD", keyspace.finished(name)),
+    ]
+    queued, head, in_flight, waiting, due, dead, done = run(client, commands)
+    accepted = client.hget(keyspace.job(head.decode()), JobField.ACCEPTED) if head else None
+    now = time.time()
+    return QueueStatus(
+        queue=name,
+        queued=queued,
+        oldest_seconds=max(0.0, now - float(accepted) / 1000) if accepted else None,
+        in_flight=in_flight,
+        waiting=waiting,
+        next_due_seconds=max(0.0, float(due[0][1]) - now) if due else None,
+        dead=dead,
+        done=done,
+    )
+
+
+def _workers(client: redis.Redis, names: list[str]) -> list[WorkerStatus]:
+    fields = ("state", "queues", "successful_job_count", "failed_job_count")
+    replies = run(client, [("HMGET", keyspace.worker(name), *fields) for name in names]) if names else []
+    found = []
+    for name, reply in zip(names, replies, strict=True):
+        state, queues, done, dead = reply
+        if queues is not None:  # a record that outlived its worker has no hash any more
+            found.append(WorkerStatus(name, (state or b"?").decode(), queues.decode(), int(done or 0), int(dead or 0)))
+    return found
+
+
+def _routes(client: redis.Redis, names: list[str]) -> dict[str, list[dict[str, Any]]]:
+    replies = run(client, [("GET", keyspace.routes_of(name)) for name in names]) if names else []
+    return {name: json.loads(reply) for name, reply in zip(names, replies, strict=True) if isinstance(reply, bytes)}
+
+
+def render(status: Status, console: Console) -> None:
+    """The status as a person reads it at 3 AM: the pause first."""
+    for flag in status.paused:
+        scope = f"queue {flag.queue}" if flag.queue else "everything"
+        since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(flag.since)) if flag.since else "unknown"
+        console.print(f"[bold red]PAUSED[/]: {scope}, by {flag.who or 'unknown'}, since {since}: {flag.why or '-'}")
+    if not status.paused:
+        console.print("not paused")
+    queues = Table("queue", "queued", "oldest", "in flight", "waiting", "next due", "dead", "done", box=None)
+    for queue in status.queues:
+        numbers = (queue.in_flight, queue.waiting)
+        queues.add_row(
+            queue.queue, str(queue.queued), _age(queue.oldest_seconds), *map(str, numbers),
+            _age(queue.next_due_seconds), str(queue.dead), str(queue.done),
+        )  # fmt: skip
+    console.print(queues)
+    workers = Table("worker", "state", "queues", "done", "dead", box=None)
+    for worker in status.workers:
+        workers.add_row(worker.worker, worker.state, worker.queues, str(worker.done), str(worker.dead))
+    console.print(workers if status.workers else "no worker is running: start `failover-worker`")
+    for name, view in status.routes.items():
+        routes = Table("route", "tier", "breaker", "last 20", box=None, title=f"routes as {name} sees them")
+        for route in view:
+            if why := route.get("left_out"):
+                routes.add_row(route["route"], route["tier"], "left out", why)
+            else:
+                health = "".join("+" if good else "-" for good in route["health"])
+                reopens = f", reopens in {route['reopens_in']:.0f} s" if route["reopens_in"] else ""
+                routes.add_row(route["route"], route["tier"], route["breaker"] + reopens, health or "no calls yet")
+        console.print(routes)
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,107 @@
+"""Batch files in OpenAI Batch form: JSONL in, JSONL out. A line that cannot be read spoils no other line.
+
+The idempotency key of a line comes from what it says (custom_id, body, job type), so the same file run again finds
+the jobs of the first run and pays nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from producer.errors import InvalidJob, first_problem
+from producer.job import JobResult, JobStatus, LLMJob
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that is a job. `number` counts from 1."""
+
+    number: int
+    custom_id: str
+    job: LLMJob
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that is not; `field` is the dotted path of what is wrong, empty for the line as a whole."""
+
+    number: int
+    custom_id: str | None
+    field: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"line {self.number}: " + (f"{self.field}: {self.what}" if self.field else self.what)
+
+
+class _Form(BaseModel):
+    """An input line as OpenAI documents it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    custom_id: Annotated[str, Field(min_length=1, max_length=512)]
+    method: Literal["POST"]
+    url: Literal["/v1/chat/completions"]
+    body: dict[str, Any]
+
+
+def read(lines: Iterable[bytes], *, job_type: str, tenant_id: str) -> Iterator[Line | BadLine]:
+    """Every line that is not blank, in order."""
+    seen: dict[str, int] = {}
+    for number, raw in enumerate(lines, start=1):
+        if not raw.strip():
+            continue
+        line = _read_line(number, raw, job_type, tenant_id)
+        if isinstance(line, Line):
+            first = seen.setdefault(line.custom_id, number)
+            if first != number:
+                line = BadLine(
+                    number, line.custom_id, "custom_id", f"{line.custom_id!r} is already that of line {first}"
+                )
+        yield line
+
+
+def _read_line(number: int, raw: bytes, job_type: str, tenant_id: str) -> Line | BadLine:
+    try:
+        data = from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        return BadLine(number, None, "", f"is not JSON: {error}")
+    custom_id = data.get("custom_id") if isinstance(data, dict) else None
+    known_id = custom_id if isinstance(custom_id, str) else None
+    if not isinstance(data, dict):
+        return BadLine(number, None, "", "is not a JSON object")
+    try:
+        form = _Form.model_validate(data)
+        key = sha256(json.dumps([job_type, form.custom_id, form.body], sort_keys=True).encode()).hexdigest()
+        job = {"job_type": job_type, "tenant_id": tenant_id, "body": form.body, "idempotency_key": f"batch:{key}"}
+        return Line(number, form.custom_id, LLMJob.parse(job))
+    except ValidationError as error:
+        return BadLine(number, known_id, *first_problem(error))
+    except InvalidJob as error:
+        return BadLine(number, known_id, error.field, error.what)
+
+
+def output_line(custom_id: str, job_id: str, result: JobResult | None) -> dict[str, Any]:
+    """The output line of a job that has ended; None is a result past its retention."""
+    line: dict[str, Any] = {"id": f"batch_req_{job_id}", "custom_id": custom_id, "response": None, "error": None}
+    if result is None:
+        line["error"] = {"code": "result_gone", "message": f"job {job_id} is past its retention (policies/jobs.yaml)"}
+    elif result.status is JobStatus.DONE and result.completion is not None:
+        line["response"] = {"status_code": 200, "request_id": job_id, "body": result.completion}
+    else:
+        code = result.dead_reason or result.status
+        line["error"] = {"code": str(code), "message": result.dead_detail or f"job {job_id} is {result.status}"}
+    return line
+
+
+def error_line(bad: BadLine) -> dict[str, Any]:
+    """The output line of an input line that could not be read."""
+    error = {"code": "invalid_line", "message": str(bad)}
+    return {"id": f"batch_line_{bad.number}", "custom_id": bad.custom_id, "response": None, "error": error}
