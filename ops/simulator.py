@@ -113,7 +113,7 @@ class Simulator:
         return web.json_response(account | {"by_key": upstream.by_key, "answers_by_key": upstream.answers_by_key})
 
     async def _forget(self, _request: web.Request) -> web.Response:
-        self.upstreams.clear()
+        self.upstreams.clear()  # requests still in flight keep the upstream that they came to
         return web.json_response({})
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
@@ -214,6 +214,10 @@ class Control:
         account: dict[str, Any] = json.loads(self._call("GET", f"/_admin/{upstream}"))
         return account
 
+    def forget(self) -> None:
+        """Every upstream healthy again, with an empty account."""
+        self._call("DELETE", "/_admin")
+
     def _call(self, method: str, path: str, body: bytes | None = None) -> bytes:
         request = urllib.request.Request(self.url + path, data=body, method=method)  # noqa: S310 - our own server
         with urllib.request.urlopen(request) as reply:  # noqa: S310
@@ -222,7 +226,7 @@ class Control:
 
 
 async def _serve(port: int, ready: Any = None) -> None:
-    runner = web.AppRunner(Simulator().app(), access_log=None)
+    runner = web.AppRunner(Simulator().app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096)
     await site.start()

@@ -70,7 +70,13 @@ class Claimed:
 
 def claim(token: str, at_most: int, worker_name: str, queues: Sequence[str]) -> Call:
     """`token` names the call; sent again it returns the same claims."""
-    keys = [keyspace.PAUSE, keyspace.SUSPENDED, keyspace.claim(token), keyspace.QUARANTINE]
+    keys = [
+        keyspace.PAUSE,
+        keyspace.SUSPENDED,
+        keyspace.claim(token),
+        keyspace.QUARANTINE,
+        keyspace.worker(worker_name),
+    ]
     for queue in queues:
         keys += [keyspace.queue(queue), keyspace.pause_of(queue), keyspace.leases(queue), keyspace.wip(queue)]
     prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)

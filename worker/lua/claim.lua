@@ -1,7 +1,7 @@
 -- prelude: clock
 -- Claim up to n queued jobs for one worker, highest queue first.
 --
--- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 failover:quarantine
+-- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 failover:quarantine   5 rq:worker:{name}
 --       then for each queue: rq:queue:{q}   pause_ai_tasks:{q}   failover:leases:{q}   rq:wip:{q}
 -- ARGV  1 token   2 n   3 lease (ms)   4 worker name   5 rq:job:   6 rq:execution:   7 rq:executions:   8.. queue names
 -- Returns {paused (0 | 1), now (ms), claim, ...}, a claim being {job id, execution id, queue, data, accepted_ms,
@@ -40,7 +40,7 @@ local seconds = string.format('%.3f', now_ms / 1000)
 local left = tonumber(ARGV[2])
 local claims = {}
 for q = 8, #ARGV do
-  local queue, base = ARGV[q], 4 + (q - 8) * 4
+  local queue, base = ARGV[q], 5 + (q - 8) * 4
   local list, leases, wip = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4]
   local open = not set(redis.call('GET', KEYS[base + 2]))
   while open and left > 0 do
@@ -71,5 +71,6 @@ for q = 8, #ARGV do
 end
 if #claims > 0 then
   redis.call('SET', KEYS[3], cjson.encode(claims), 'EX', 60)
+  if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('HSET', KEYS[5], 'state', 'busy') end
 end
 return reply

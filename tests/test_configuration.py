@@ -1,0 +1,135 @@
+"""Policies and routes: the SOP's map verbatim, and wrong files told with place, field and mend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from producer import ConfigurationError, InvalidJob
+from producer.environment import load_environment
+from producer.policy import load_policies, read_policies
+from worker.routes import load_routes, read_routes
+
+SEED = """
+{
+  "hot": [
+    { "provider": "anthropic", "model": "sonnet-4.6", "baseUrl": "${ANTHROPIC_BASE_URL}" },
+    { "provider": "anthropic", "model": "haiku-4.5",  "baseUrl": "${ANTHROPIC_BASE_URL_2}" }
+  ],
+  "warm": [
+    { "provider": "openai",  "model": "gpt-4o-mini",     "baseUrl": "https://api.openai.com/v1" },
+    { "provider": "google",  "model": "gemini-3-flash",  "baseUrl": "${GEMINI_OPENAI_COMPAT}" }
+  ],
+  "cold": { "mode": "graceful_degrade", "queue": "ai-tasks", "notify": ["ops@yourco.com"] }
+}
+"""
+SEED_ENVIRONMENT = {
+    "ANTHROPIC_BASE_URL": "https://gateway.example.com/v1",
+    "ANTHROPIC_BASE_URL_2": "https://gateway-2.example.com/v1/",
+    "GEMINI_OPENAI_COMPAT": "https://gemini.example.com/v1",
+    "ANTHROPIC_KEY": "sk-a",
+    "OPENAI_API_KEY": "sk-o, sk-o2",
+    "GEMINI_API_KEY": "ya29",
+}
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_the_seeds_routing_map_works_verbatim(tmp_path: Path) -> None:
+    routes = read_routes(written(tmp_path, "routes.json", SEED), SEED_ENVIRONMENT)
+    assert [(route.name, route.tier, route.base_url, route.key) for route in routes.routes] == [
+        ("anthropic/sonnet-4.6", "hot", "https://gateway.example.com/v1", "sk-a"),
+        ("anthropic/haiku-4.5", "hot", "https://gateway-2.example.com/v1", "sk-a"),
+        ("openai/gpt-4o-mini", "warm", "https://api.openai.com/v1", "sk-o"),
+        ("google/gemini-3-flash", "warm", "https://gemini.example.com/v1", "ya29"),
+    ]
+    assert routes.cold.notify == ("ops@yourco.com",)
+    assert "sk-" not in repr(routes)
+
+
+def test_one_key_is_enough_and_the_rest_is_left_out_with_reasons(tmp_path: Path) -> None:
+    routes = read_routes(written(tmp_path, "routes.json", SEED), {"OPENAI_API_KEY": "sk-o"})
+    assert [route.name for route in routes.routes] == ["openai/gpt-4o-mini"]
+    assert {out.name: out.why for out in routes.left_out} == {
+        "anthropic/sonnet-4.6": "ANTHROPIC_BASE_URL is not set",
+        "anthropic/haiku-4.5": "ANTHROPIC_BASE_URL_2 is not set",
+        "google/gemini-3-flash": "GEMINI_OPENAI_COMPAT is not set",
+    }
+
+
+def test_warm_can_be_switched_off(tmp_path: Path) -> None:
+    environment = {**SEED_ENVIRONMENT, "ENABLE_WARM_FALLBACK": "false"}
+    routes = read_routes(written(tmp_path, "routes.json", SEED), environment)
+    assert {route.tier for route in routes.routes} == {"hot"}
+
+
+def test_the_second_route_of_a_name_is_numbered_and_defaults_fill_in(tmp_path: Path) -> None:
+    route = {"provider": "local", "model": "m", "baseUrl": "${LOCAL:-http://localhost:11434/v1}", "apiKeyEnv": ""}
+    routes = read_routes(written(tmp_path, "routes.json", json.dumps({"hot": [route, route]})), {})
+    assert [route.name for route in routes.routes] == ["local/m", "local/m#2"]
+    assert routes.routes[0].base_url == "http://localhost:11434/v1"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "is not JSON"),
+        ('{"hot": [{"provider": "openai", "model": "m"}]}', "hot.0.baseUrl: Field required"),
+        (
+            '{"hot": [{"provider": "o", "model": "m", "baseUrl": "ftp://x", "apiKeyEnv": ""}]}',
+            "o/m.baseUrl: is not an http",
+        ),
+        ('{"hot": [{"provider": "o", "model": "m", "baseUrl": "http://x", "timeout": 3}]}', "hot.0.timeout"),
+        ('{"hot": []}', "no route can be used"),
+        ('{"hot": [{"provider": "openai", "model": "m", "baseUrl": "http://x"}]}', "OPENAI_API_KEY is not set"),
+    ],
+)
+def test_a_wrong_map_is_told_by_file_and_field(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"routes\.json") as error:
+        read_routes(written(tmp_path, "routes.json", text), {})
+    assert told in str(error.value)
+
+
+def test_the_example_files_are_valid() -> None:
+    policies = load_policies({})
+    assert policies.of("draft_email").deadline_seconds == 30
+    assert policies.of("batch").keep_results_seconds == policies.of("default").keep_results_seconds
+    assert len(load_routes(SEED_ENVIRONMENT).routes) == 4
+
+
+def test_an_unknown_job_type_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(
+        InvalidJob, match=r"job_type: 'draft_emial' is not in policies/jobs\.yaml; it has default, batch"
+    ):
+        load_policies({}).of("draft_emial")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("job_types: [", "is not YAML"),
+        ("job_types:\n  default:\n    executions: 0\n  other: {}", ":3: job_types.default.executions: "),
+        ("job_types:\n  default: {}\n  draft:\n    degrade: [cheaper]", ":4: job_types.draft.degrade.0: "),
+        ("job_types:\n  draft:\n    retries: 3", ":3: job_types.draft.retries: Extra inputs are not permitted"),
+        ("types: {}", "job_types"),
+        ("", "job_types"),
+    ],
+)
+def test_a_wrong_policy_is_told_by_file_line_and_field(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        read_policies(written(tmp_path, "jobs.yaml", text))
+    assert told in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_dotenv_is_read_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path, ".env", "FROM_FILE=file\nFROM_BOTH=file\n")
+    monkeypatch.setenv("FROM_BOTH", "process")
+    environment = load_environment(path)
+    assert (environment["FROM_FILE"], environment["FROM_BOTH"]) == ("file", "process")

@@ -1,0 +1,147 @@
+"""The router over real HTTP: one wall clock, who is retried, what a deadline leaves for the next route."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from ops.simulator import Control
+from producer.job import Attempt
+from producer.policy import JobPolicy
+from tests.conftest import chat
+from worker.breaker import RouteBreaker
+from worker.planner import plan
+from worker.providers import Providers
+from worker.router import Answer, Router, Unanswered, Walk
+from worker.routes import Cold, Route, RouteEntry, Routes
+
+
+def route(providers: Control, name: str, tier: Any = "hot", **fields: Any) -> Route:
+    entry = RouteEntry(provider=name, model="m", base_url="x", **fields)
+    return Route(name, tier, entry, providers.base_url(name), key="sk-test")
+
+
+def walk_over(
+    routes: list[Route], *, seconds: float = 20, attempts: int = 30, breakers: Mapping[str, RouteBreaker] | None = None
+) -> tuple[Answer | Unanswered, list[Attempt]]:
+    async def go() -> tuple[Answer | Unanswered, list[Attempt]]:
+        providers = Providers(10)
+        deadline = asyncio.get_running_loop().time() + seconds
+        walk = Walk(1, chat().body, "key", deadline, attempts)
+        router = Router(providers, breakers or {route.name: RouteBreaker() for route in routes})
+        try:
+            answer = await router.execute(routes, walk)
+        finally:
+            await providers.close()
+        return answer, [entry for entry in walk.trail if isinstance(entry, Attempt)]
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "calls"),
+    [
+        ({"status": 503}, 3),
+        ({"status": 429}, 3),
+        ({"status": 429, "retry_after": "0"}, 3),
+        ({"status": 429, "retry_after": "30"}, 1),
+        ({"status": 500}, 2),
+        ({"status": 502}, 1),
+        ({"status": 401}, 1),
+        ({"fault": "reset"}, 1),
+        ({"fault": "cut"}, 1),
+        ({"fault": "garbage"}, 1),
+    ],
+)
+def test_how_often_a_route_is_asked_before_the_next(providers: Control, behaviour: dict[str, Any], calls: int) -> None:
+    providers.behave("a", **behaviour)
+    answer, trail = walk_over([route(providers, "a"), route(providers, "b", "warm")])
+    assert isinstance(answer, Answer)
+    assert (answer.route.name, answer.hops) == ("b", 1)
+    assert providers.account("a")["asked"] == calls == len(trail) - 1
+    assert providers.account("b")["asked"] == 1
+
+
+def test_a_provider_that_recovers_in_between_is_not_left(providers: Control) -> None:
+    providers.behave("a", status=503, times=2)
+    answer, trail = walk_over([route(providers, "a"), route(providers, "b")])
+    assert isinstance(answer, Answer)
+    assert (answer.route.name, answer.hops) == ("a", 0)
+    assert [attempt.outcome for attempt in trail] == ["unavailable", "unavailable", "ok"]
+
+
+def test_one_deadline_over_all_leaves_time_for_the_failover(providers: Control) -> None:
+    providers.behave("a", fault="hang")
+    answer, trail = walk_over([route(providers, "a"), route(providers, "b")], seconds=2)
+    assert isinstance(answer, Answer)
+    assert answer.route.name == "b"
+    assert [attempt.outcome for attempt in trail] == ["timeout", "ok"]
+    providers.behave("b", fault="drip")
+    answer, trail = walk_over([route(providers, "a"), route(providers, "b")], seconds=1)
+    assert isinstance(answer, Unanswered)
+    assert [attempt.outcome for attempt in trail] == ["timeout", "timeout"]
+    assert all(attempt.ambiguous for attempt in trail)
+
+
+def test_a_silence_forced_by_a_short_deadline_is_not_held_against_the_route(providers: Control) -> None:
+    providers.behave("a", fault="hang")
+    a = route(providers, "a")
+    breakers = {"a": RouteBreaker(failures=1)}
+    walk_over([a], seconds=0.2, breakers=breakers)
+    assert breakers["a"].state == "closed"
+    walk_over([route(providers, "a", timeout_seconds=0.2)], seconds=5, breakers=breakers)
+    assert breakers["a"].state == "open"
+
+
+def test_attempts_have_a_hard_cap_that_failover_does_not_reset(providers: Control) -> None:
+    for name in ("a", "b"):
+        providers.behave(name, status=503)
+    answer, trail = walk_over([route(providers, "a"), route(providers, "b")], attempts=4)
+    assert isinstance(answer, Unanswered)
+    assert [attempt.route for attempt in trail] == ["a", "a", "a", "b"]
+
+
+def test_an_open_breaker_is_passed_over_without_a_call(providers: Control) -> None:
+    breakers = {"a": RouteBreaker(failures=1), "b": RouteBreaker()}
+    providers.behave("a", status=502)
+    walk_over([route(providers, "a"), route(providers, "b")], breakers=breakers)
+    walk_over([route(providers, "a"), route(providers, "b")], breakers=breakers)
+    assert providers.account("a")["asked"] == 1
+    assert providers.account("b")["asked"] == 2
+
+
+def test_only_a_larger_context_is_tried_after_one_was_too_small(providers: Control) -> None:
+    error = {"message": "prompt is too long", "code": "context_length_exceeded"}
+    providers.behave("a", status=400, error=error)
+    routes = [
+        route(providers, "a", context_window=100),
+        route(providers, "b", context_window=100),
+        route(providers, "c", context_window=200),
+    ]
+    answer, _ = walk_over(routes)
+    assert isinstance(answer, Answer)
+    assert answer.route.name == "c"
+    assert providers.account("b")["asked"] == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "needs"),
+    [
+        ({"tools": [{}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "json_mode"),
+        ({"response_format": {"type": "json_schema"}}, "json_schema"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "vision"),
+    ],
+)
+def test_a_route_that_lacks_what_the_job_asks_for_is_not_called(
+    providers: Control, body: dict[str, Any], needs: str
+) -> None:
+    job = chat().model_copy(update={"body": {"messages": [{"role": "user", "content": "x"}], **body}})
+    able, unable = route(providers, "able", capabilities=(needs,)), route(providers, "unable", capabilities=())
+    unknown = route(providers, "unknown")
+    planned = plan(job, JobPolicy(), Routes((unable, able, unknown), (), Cold()))
+    assert planned.candidates == (able, unknown)
+    assert [(rejected.route.name, rejected.reason) for rejected in planned.rejected] == [("unable", f"lacks {needs}")]
