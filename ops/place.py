@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from redis.exceptions import RedisError
@@ -24,8 +25,10 @@ from producer.connection import check_reachable, connect
 from producer.environment import Environment
 from producer.policy import Policies, load_policies
 from worker.breaker import RouteBreaker
-from worker.consumer import FailoverWorker
 from worker.routes import Routes, load_routes
+
+if TYPE_CHECKING:
+    from worker.consumer import FailoverWorker
 
 FOLDER = Path(".failover")
 OWN_WORKER_SLOTS = 100
@@ -77,6 +80,8 @@ def own_worker(
     breaker: Callable[[], RouteBreaker] = RouteBreaker,
 ) -> Iterator[FailoverWorker]:
     """A FailoverWorker in a thread, for as long as the block lasts; what still runs at its end goes back to the queue."""
+    from worker.consumer import FailoverWorker  # brings in the HTTP client, which most commands do without
+
     worker = FailoverWorker(url, [routes.cold.queue], policies, routes, concurrency=slots, breaker=breaker)
     logging.getLogger("failover").addHandler(logging.NullHandler())
     thread = threading.Thread(target=lambda: asyncio.run(worker.run()), name="failover-worker")

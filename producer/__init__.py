@@ -8,6 +8,7 @@ from producer.errors import (
     InvalidJob,
     ServiceUnavailable,
     UnknownJob,
+    UsageError,
 )
 from producer.job import JobResult, JobStatus, LLMJob
 
@@ -24,4 +25,5 @@ __all__ = [
     "Receipt",
     "ServiceUnavailable",
     "UnknownJob",
+    "UsageError",
 ]

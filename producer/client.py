@@ -26,6 +26,7 @@ from producer.connection import connect, connect_async
 from producer.environment import Environment, load_environment
 from producer.errors import IdempotencyConflict, ServiceUnavailable, UnknownJob
 from producer.job import JobResult, LLMJob, encode_job
+from producer.keyspace import JobField
 from producer.policy import Policies, load_policies
 from producer.results import FIELDS, result_of, status_of
 from producer.scripts import Command, Script, run, run_async
@@ -233,6 +234,8 @@ def _enqueue_call(job: LLMJob, job_id: str, data: bytes, policies: Policies, que
         "data": data,
         "origin": queue,
         "description": f"{job.job_type} for {job.tenant_id}",  # shown by every RQ tool, so no prompt in it
+        JobField.TENANT: job.tenant_id,
+        JobField.TYPE: job.job_type,
         "timeout": int(policy.deadline_seconds),
         "started_at": "",
         "ended_at": "",

@@ -13,7 +13,8 @@ RQ's own (formats of rq 2.12, so that `rq info`, rq-dashboard and rq-exporter sh
 | rq:scheduled:{queue}         | zset   | retried and parked jobs, score due (s)           | reschedule, promote                |
 | rq:finished:{queue}          | zset   | done jobs, score end of retention (s)            | complete                           |
 | rq:failed:{queue}            | zset   | dead letters, score end of retention (s)         | bury, reap                         |
-| rq:results:{id}              | stream | results; one entry a job                         | complete, bury                     |
+| rq:canceled:{queue}          | zset   | cancelled and discarded jobs                     | cancel                             |
+| rq:results:{id}              | stream | results; one entry a job                         | complete, bury, resolve            |
 | rq:workers, rq:workers:{q}   | set    | worker keys                                      | RQ's worker registration           |
 | rq:worker:{name}             | hash   | a worker, gone 480 s after its last heartbeat    | RQ's worker registration, complete |
 | rq:suspended                 | string | RQ's own pause (`rq suspend`)                    | RQ                                 |
@@ -31,6 +32,11 @@ Ours:
 | failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
 | failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until someone acts  |
 | failover:routes:{worker}    | string | a worker's view of its routes (JSON), for `status`    | 30 s                |
+| failover:dead:{queue}       | zset   | dead letters, score time of burial (ms)               | until requeued, ... |
+| failover:dead:{queue}:*:*   | zset   | the same by reason:, tenant: and route:               | the same            |
+| failover:dead:{queue}:indexes | set  | the keys of those indexes                             | the same            |
+| failover:audit              | stream | who requeued, resolved, discarded, cancelled what     | the last 100,000    |
+| failover:audit-turn:{queue} | string | a worker looked for strays lately                     | 5 min               |
 | failover:wake               | pubsub | a job became available                                | -                   |
 
 Redis Cluster is not supported (RQ is not either): scripts reach job keys by the prefixes given here.
@@ -54,6 +60,7 @@ PAUSE = "pause_ai_tasks"
 PAUSE_INFO = "failover:pause"
 QUARANTINE = "failover:quarantine"
 WAKE = "failover:wake"
+AUDIT = "failover:audit"
 CLAIM = "failover:claim:"
 
 
@@ -75,6 +82,10 @@ def scheduled(name: str) -> str:
 
 def finished(name: str) -> str:
     return "rq:finished:" + name
+
+
+def canceled(name: str) -> str:
+    return "rq:canceled:" + name
 
 
 def failed(name: str) -> str:
@@ -118,6 +129,23 @@ def accepted(queue_name: str) -> str:
     return "failover:accepted:" + queue_name
 
 
+def dead(queue_name: str) -> str:
+    return "failover:dead:" + queue_name
+
+
+def dead_by(queue_name: str, kind: str, value: str) -> str:
+    """The index of dead letters by `reason`, `tenant` or `route`, as worker/lua/dead.lua spells it."""
+    return f"{dead(queue_name)}:{kind}:{value}"
+
+
+def dead_indexes(queue_name: str) -> str:
+    return dead(queue_name) + ":indexes"
+
+
+def audit_turn(queue_name: str) -> str:
+    return "failover:audit-turn:" + queue_name
+
+
 def claim(token: str) -> str:
     return CLAIM + token
 
@@ -149,3 +177,10 @@ class JobField:
     WAITING_UNTIL = "waiting_until_ms"
     DEAD_REASON = "dead_reason"
     DEAD_DETAIL = "dead_detail"
+    DEAD_ROUTE = "dead_route"  # the last one tried
+    TENANT = "tenant"
+    TYPE = "job_type"
+    GENERATION = "generation"  # how often it was requeued from the dead letters
+    REQUEUED_BY = "requeued_by"  # token of the call that did
+    REQUEUED_WHO = "requeued_who"
+    REQUEUED = "requeued_ms"

@@ -13,17 +13,20 @@ from typing import Any
 from pydantic_core import to_json
 
 from producer import keyspace
+from producer.job import Attempt, JobResult
 from producer.results import encode_result
 from producer.scripts import Call, Script
 from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry, Trail
 
 _LUA = Path(__file__).parent / "lua"
 CLAIM, EXTEND, PROMOTE, REAP = (Script.load(_LUA, name) for name in ("claim", "extend", "promote", "reap"))
+REQUEUE, RESOLVE, CANCEL, AUDIT = (Script.load(_LUA, name) for name in ("requeue", "resolve", "cancel", "audit"))
 COMPLETE, BURY, RESCHEDULE, RELEASE = (Script.load(_LUA, n) for n in ("complete", "bury", "reschedule", "release"))
 
 LEASE_SECONDS = 12.0  # a job whose worker died runs again within this and one reaper interval
 CRASHES_THAT_BURY = 3
 KEEP_CRASHED_SECONDS = 90 * 86400
+KEEP_CANCELLED_SECONDS = 7 * 86400
 PROMOTE_AT_MOST = REAP_AT_MOST = 1000
 
 
@@ -79,6 +82,7 @@ def claim(token: str, at_most: int, worker_name: str, queues: Sequence[str]) -> 
     ]
     for queue in queues:
         keys += [keyspace.queue(queue), keyspace.pause_of(queue), keyspace.leases(queue), keyspace.wip(queue)]
+        keys.append(keyspace.accepted(queue))
     prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
     return CLAIM.call(keys, [token, at_most, int(LEASE_SECONDS * 1000), worker_name, *prefixes, *queues])
 
@@ -128,7 +132,14 @@ def promote(queue: str) -> Call:
 def reap(queue: str) -> Call:
     """Reply: [ids requeued, ids buried]."""
     q = queue
-    keys = [keyspace.leases(q), keyspace.wip(q), keyspace.queue(q), keyspace.failed(q), keyspace.accepted(q)]
+    keys = [
+        keyspace.leases(q),
+        keyspace.wip(q),
+        keyspace.queue(q),
+        keyspace.failed(q),
+        keyspace.accepted(q),
+        keyspace.dead(q),
+    ]
     prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
     limits = (REAP_AT_MOST, CRASHES_THAT_BURY, KEEP_CRASHED_SECONDS)
     return REAP.call(keys, [*limits, *prefixes, keyspace.WAKE, keyspace.RESULTS])
@@ -151,9 +162,11 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
             keys += [results, keyspace.finished(held.queue), worker]
             return COMPLETE.call(keys, [*who, encode_result(result), worker_name, keep_seconds, attempts, run_ms])
         case Dead(reason, detail, trail, keep_seconds):
-            keys += [results, keyspace.failed(held.queue), worker]
+            keys += [results, keyspace.failed(held.queue), worker, keyspace.dead(held.queue)]
             counts = (worker_name, keep_seconds, attempts, run_ms)
-            return BURY.call(keys, [*who, reason, *counts, detail, _exc_string(reason, detail), _json(trail)])
+            last_route = next((entry.route for entry in reversed(trail) if isinstance(entry, Attempt)), "")
+            texts = (detail, _exc_string(reason, detail), _json(trail), last_route)
+            return BURY.call(keys, [*who, reason, *counts, *texts])
         case Retry(wait_seconds, why, trail) | Park(wait_seconds, why, trail):
             keys += [keyspace.scheduled(held.queue)]
             kind = "retry" if isinstance(outcome, Retry) else "park"
@@ -161,6 +174,39 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
             return RESCHEDULE.call(keys, [*who, kind, wait_ms, why, attempts, run_ms, _json(trail)])
         case Released():
             return RELEASE.call([*keys, keyspace.queue(held.queue)], [*who, keyspace.WAKE])
+
+
+def requeue(queue: str, job_ids: Sequence[str], *, token: str, who: str, generations: int) -> Call:
+    """Reply: [ids requeued, ids refused for their generation, ids that are no dead letter]."""
+    q = queue
+    keys = [keyspace.failed(q), keyspace.queue(q), keyspace.accepted(q), keyspace.dead(q), keyspace.AUDIT]
+    return REQUEUE.call(keys, [token, who, generations, keyspace.JOB, keyspace.RESULTS, keyspace.WAKE, *job_ids])
+
+
+def resolve(queue: str, result: JobResult, *, token: str, who: str, keep_seconds: int) -> Call:
+    """Reply: committed | again | not dead."""
+    q, job_id = queue, result.job_id
+    keys = [keyspace.job(job_id), keyspace.failed(q), keyspace.finished(q), keyspace.accepted(q), keyspace.dead(q)]
+    keys += [keyspace.results(job_id), keyspace.AUDIT]
+    return RESOLVE.call(keys, [job_id, token, who, encode_result(result), keep_seconds])
+
+
+def cancel(queue: str, job_id: str, *, who: str, only_dead: bool = False) -> Call:
+    """Reply: the status that the job had (RQ's word), or unknown."""
+    q = queue
+    keys = [keyspace.job(job_id), keyspace.queue(q), keyspace.scheduled(q), keyspace.leases(q), keyspace.wip(q)]
+    keys += [keyspace.failed(q), keyspace.canceled(q), keyspace.accepted(q), keyspace.dead(q)]
+    keys += [keyspace.results(job_id), keyspace.AUDIT]
+    action, flag = ("discard", "1") if only_dead else ("cancel", "0")
+    prefixes = (keyspace.EXECUTION, keyspace.EXECUTIONS)
+    return CANCEL.call(keys, [job_id, who, KEEP_CANCELLED_SECONDS, *prefixes, action, flag])
+
+
+def audit(queue: str, job_ids: Sequence[str]) -> Call:
+    """Reply: [ids queued again, ids that had ended or are gone]."""
+    q = queue
+    keys = [keyspace.accepted(q), keyspace.queue(q), keyspace.leases(q), keyspace.scheduled(q), keyspace.AUDIT]
+    return AUDIT.call(keys, [keyspace.JOB, keyspace.WAKE, *job_ids])
 
 
 def _json(trail: Trail) -> bytes:

@@ -2,7 +2,7 @@
 -- Claim up to n queued jobs for one worker, highest queue first.
 --
 -- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 failover:quarantine   5 rq:worker:{name}
---       then for each queue: rq:queue:{q}   pause_ai_tasks:{q}   failover:leases:{q}   rq:wip:{q}
+--       then for each queue: rq:queue:{q}   pause_ai_tasks:{q}   failover:leases:{q}   rq:wip:{q}   failover:accepted:{q}
 -- ARGV  1 token   2 n   3 lease (ms)   4 worker name   5 rq:job:   6 rq:execution:   7 rq:executions:   8.. queue names
 -- Returns {paused (0 | 1), now (ms), claim, ...}, a claim being {job id, execution id, queue, data, accepted_ms,
 --         expires_ms, executions, crashes, attempts, run_ms, trail}
@@ -40,8 +40,8 @@ local seconds = string.format('%.3f', now_ms / 1000)
 local left = tonumber(ARGV[2])
 local claims = {}
 for q = 8, #ARGV do
-  local queue, base = ARGV[q], 5 + (q - 8) * 4
-  local list, leases, wip = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4]
+  local queue, base = ARGV[q], 5 + (q - 8) * 5
+  local list, leases, wip, accepted = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4], KEYS[base + 5]
   local open = not set(redis.call('GET', KEYS[base + 2]))
   while open and left > 0 do
     local id = redis.call('LPOP', list)
@@ -53,6 +53,7 @@ for q = 8, #ARGV do
     elseif status == 'queued' then
       local execution = ARGV[1] .. '-' .. (#claims + 1)
       redis.call('PERSIST', job)
+      redis.call('ZADD', accepted, 'NX', now_ms, id) -- what RQ's own tools put into the queue counts too
       redis.call('HSET', job, 'status', 'started', 'started_at', now, 'last_heartbeat', now,
         'worker_name', ARGV[4], 'lease', execution)
       redis.call('ZADD', leases, now_ms + tonumber(ARGV[3]), id .. ':' .. execution)

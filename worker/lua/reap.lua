@@ -1,9 +1,9 @@
--- prelude: clock ends
+-- prelude: clock ends dead
 -- Leases that ended without a heartbeat: the worker is gone. Its jobs return to the head of the queue; one that has
 -- crashed too often is buried.
 --
 -- KEYS  1 failover:leases:{queue}   2 rq:wip:{queue}   3 rq:queue:{queue}   4 rq:failed:{queue}
---       5 failover:accepted:{queue}
+--       5 failover:accepted:{queue}   6 failover:dead:{queue}
 -- ARGV  1 at most   2 crashes that bury   3 keep a dead letter (s)   4 rq:job:   5 rq:execution:   6 rq:executions:
 --       7 wake channel   8 rq:results:
 -- Returns {job ids requeued, job ids buried}
@@ -25,6 +25,7 @@ for i = #expired, 1, -1 do
       redis.call('HSET', job, 'status', 'failed', 'ended_at', iso(now_ms), 'worker_name', '',
         'dead_reason', 'crashed', 'dead_detail', detail, 'exc_info', detail)
       redis.call('ZADD', KEYS[4], math.floor(now_ms / 1000) + tonumber(ARGV[3]), id)
+      file(KEYS[6], id, job, now_ms)
       ends(id, job, KEYS[5], ARGV[8] .. id, ARGV[3])
       buried[#buried + 1] = id
     else

@@ -1,0 +1,245 @@
+"""`failover dlq ...`: dead letters at a terminal."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ops import place
+from producer.environment import Environment
+from producer.errors import UsageError
+from producer.job import DeadReason, JobStatus
+from worker import dead_letter
+from worker.dead_letter import Filters, Requeued
+
+CANARY_SECONDS = 600.0
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def filters(command: Command) -> Command:
+    """The options that choose dead letters."""
+    options = (
+        click.option("--reason", type=click.Choice([str(reason) for reason in DeadReason])),
+        click.option("--tenant"),
+        click.option("--since", metavar="AGE", help="Only those of the last 90m, 12h, 7d."),
+        click.option("--route", help="Whose last attempt was on this route."),
+        click.option("--queue", help="[default: ai-tasks]"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def who() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def _filters(here: place.Place, fields: dict[str, Any]) -> tuple[str, Filters]:
+    since = fields["since"]
+    since_ms = dead_letter.now_ms(here.producer.client) - _age_ms(since) if since else None
+    chosen = Filters(fields["reason"], fields["tenant"], fields["route"], since_ms)
+    return fields["queue"] or here.producer.queue, chosen
+
+
+def _age_ms(age: str) -> int:
+    found = re.fullmatch(r"(\d+)([smhd])", age)
+    if not found:
+        raise UsageError(f"--since {age}: a number and s, m, h or d, as in 90m")
+    return int(found[1]) * _UNITS[found[2]] * 1000
+
+
+@click.group("dlq")
+def group() -> None:
+    """Dead letters: jobs that ended without an answer."""
+
+
+@group.command("list")
+@filters
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def list_letters(environment: Environment, /, limit: int, as_json: bool, **fields: Any) -> None:
+    """The newest dead letters."""
+    with place.opened(environment) as here:
+        queue, chosen = _filters(here, fields)
+        letters = dead_letter.listed(here.producer.client, queue, chosen, limit)
+    if as_json:
+        click.echo(json.dumps([asdict(letter) for letter in letters], indent=2))
+        return
+    table = Table("job", "died (UTC)", "reason", "tenant", "type", "gen", "why", box=None)
+    for letter in letters:
+        died = time.strftime("%m-%d %H:%M:%S", time.gmtime(letter.died_ms / 1000))
+        cells = (letter.job_id, died, letter.reason, letter.tenant, letter.job_type, letter.generation, letter.detail)
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    Console(highlight=False).print(table if letters else "no dead letter matches")
+
+
+@group.command()
+@click.option("--queue")
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_obj
+def stats(environment: Environment, queue: str | None, as_json: bool) -> None:
+    """How many, since when, and by what."""
+    with place.opened(environment) as here:
+        found = dead_letter.stats(here.producer.client, queue or here.producer.queue)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2))
+        return
+    click.echo(f"{found.total} dead letters")
+    if found.oldest_ms:
+        click.echo(f"the oldest of {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(found.oldest_ms / 1000))}")
+    for name, counts in (("reason", found.by_reason), ("tenant", found.by_tenant), ("route", found.by_route)):
+        for value, count in islice(counts.items(), 20):
+            click.echo(f"{count:8} {name} {value}")
+
+
+@group.command()
+@click.argument("job_id")
+@click.option("--json", "as_json", is_flag=True)
+@click.pass_context
+def show(context: click.Context, job_id: str, as_json: bool) -> None:
+    """One dead letter: why, and every attempt."""
+    from ops.cli import job_show
+
+    context.invoke(job_show, job_id=job_id, as_json=as_json)
+
+
+@group.command()
+@click.argument("job_ids", nargs=-1)
+@filters
+@click.option("--all", "everything", is_flag=True, help="Every dead letter of the queue.")
+@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most N jobs a second.")
+@click.option("--canary", type=click.IntRange(min=1), metavar="N", help="First N; go on only if all of them are done.")
+@click.option("--force", is_flag=True, help=f"Also those requeued {dead_letter.GENERATIONS_ALLOWED} times already.")
+@click.pass_obj
+def requeue(
+    environment: Environment,
+    /,
+    job_ids: tuple[str, ...],
+    everything: bool,
+    dry_run: bool,
+    rate: float | None,
+    canary: int | None,
+    force: bool,
+    **fields: Any,
+) -> None:
+    """Give dead letters a new life: by id, by filter, or --all. Each exactly once, whoever else is at it."""
+    named = any(fields[name] for name in ("reason", "tenant", "since", "route"))
+    if bool(job_ids) + (named or everything) != 1:
+        raise UsageError("which? Give job ids, or filters (--reason, --tenant, --since, --route), or --all")
+    with place.opened(environment) as here:
+        client = here.producer.client
+        queue, chosen = _filters(here, fields)
+        until_ms = dead_letter.now_ms(client)
+
+        def batches() -> Iterator[list[str]]:
+            if job_ids:
+                yield list(job_ids)
+                return
+            for page in dead_letter.pages(client, queue, chosen, until_ms=until_ms):
+                yield [job_id for job_id, _ in page]
+
+        if dry_run:
+            count = sum(len(batch) for batch in batches())
+            click.echo(f"{count} dead letters would be requeued")
+            return
+        if canary:
+            _try_canary(here, queue, [job_id for batch in batches() for job_id in batch][:canary], force)
+        done = _requeue_aloud(here, queue, batches(), force, rate)
+    click.echo(
+        f"{done.requeued} requeued"
+        + (f", {done.refused} refused: requeued too often already (--force requeues them)" if done.refused else "")
+        + (f", {done.gone} were no dead letters any more" if done.gone else "")
+    )
+    sys.exit(1 if done.refused else 0)
+
+
+def _try_canary(here: place.Place, queue: str, job_ids: list[str], force: bool) -> None:
+    """Requeue a few, wait for them; stop the whole command unless all are done."""
+    place.warn_without_worker(here)
+    dead_letter.requeue(here.producer.client, queue, iter([job_ids]), who=who(), force=force)
+    results = [here.producer.wait(job_id, CANARY_SECONDS) for job_id in job_ids]
+    failed = [result for result in results if result.status is not JobStatus.DONE]
+    if failed:
+        said = "; ".join(f"{result.job_id} is {result.status} ({result.dead_detail})" for result in failed[:5])
+        raise UsageError(f"the canary failed, nothing more was requeued: {said}")
+    place.note(f"the canary is well: {len(results)} done")
+
+
+def _requeue_aloud(
+    here: place.Place, queue: str, batches: Iterator[list[str]], force: bool, rate: float | None
+) -> Requeued:
+    said = time.monotonic()
+
+    def tell(done: Requeued) -> None:
+        nonlocal said
+        if time.monotonic() - said >= 2:
+            said = time.monotonic()
+            place.note(f"{done.requeued} requeued")
+
+    return dead_letter.requeue(here.producer.client, queue, batches, who=who(), force=force, rate=rate, told=tell)
+
+
+@group.command()
+@click.argument("job_id")
+@click.option(
+    "--answer", required=True, type=click.File("r", encoding="utf-8"), help="A file with the answer; - for stdin."
+)
+@click.pass_obj
+def resolve(environment: Environment, job_id: str, answer: Any) -> None:
+    """Hand in a human's answer as the job's result: text, or a chat completion as JSON."""
+    text = answer.read()
+    if not text.strip():
+        raise UsageError("the answer is empty")
+    with place.opened(environment) as here:
+        keep = here.producer.policies.of_known("default").keep_results_seconds
+        dead_letter.resolve(here.producer.client, job_id, text, who=who(), keep_seconds=keep)
+    click.echo(f"{job_id} is done, resolved by {who()}")
+
+
+@group.command()
+@click.argument("job_ids", nargs=-1)
+@filters
+@click.option("--all", "everything", is_flag=True)
+@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def discard(
+    environment: Environment, /, job_ids: tuple[str, ...], everything: bool, dry_run: bool, yes: bool, **fields: Any
+) -> None:
+    """Give dead letters up for good. They are kept, as cancelled, for a week; who did it stands in the audit."""
+    named = any(fields[name] for name in ("reason", "tenant", "since", "route"))
+    if bool(job_ids) + (named or everything) != 1:
+        raise UsageError("which? Give job ids, or filters (--reason, --tenant, --since, --route), or --all")
+    with place.opened(environment) as here:
+        client = here.producer.client
+        queue, chosen = _filters(here, fields)
+        found = dead_letter.pages(client, queue, chosen, until_ms=dead_letter.now_ms(client))
+        chosen_ids = list(job_ids) or [job_id for page in found for job_id, _ in page]
+        if dry_run:
+            click.echo(f"{len(chosen_ids)} dead letters would be discarded")
+            return
+        if not yes:
+            click.confirm(f"discard {len(chosen_ids)} dead letters for good?", abort=True)
+        before = [dead_letter.cancel(client, job_id, who=who(), only_dead=True) for job_id in chosen_ids]
+    discarded = before.count("failed")
+    click.echo(
+        f"{discarded} discarded"
+        + (f", {len(before) - discarded} were no dead letters" if discarded < len(before) else "")
+    )

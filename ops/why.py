@@ -1,0 +1,106 @@
+"""`failover job why ID`: a job's story in words: when, where, who holds it, what it waits for and until when."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import redis
+
+from producer import Producer, keyspace
+from producer.job import Attempt, JobResult, JobStatus, Rejection
+from producer.keyspace import JobField
+from producer.scripts import run
+from worker.dead_letter import now_ms, queue_of
+from worker.pause import paused
+
+
+def story(producer: Producer, job_id: str) -> dict[str, Any]:
+    """`facts` and `timeline` as data; `told` as lines. Raises UnknownJob."""
+    client = producer.client
+    queue = queue_of(client, job_id)
+    result = producer.fetch(job_id)
+    facts = _facts(client, job_id)
+    now = now_ms(client)
+    told = [_standing(client, queue, job_id, result, facts, now)]
+    told += _history(facts)
+    told += [_entry(entry) for entry in result.trail]
+    told.append(_cost(result))
+    return {"job_id": job_id, "queue": queue, "status": str(result.status), "facts": facts, "told": told}
+
+
+def _facts(client: redis.Redis, job_id: str) -> dict[str, str]:
+    names = (
+        JobField.ACCEPTED, JobField.EXPIRES, JobField.TENANT, JobField.TYPE, JobField.LEASE, JobField.EXECUTIONS,
+        JobField.CRASHES, JobField.ATTEMPTS, JobField.GENERATION, JobField.REQUEUED, JobField.REQUEUED_WHO,
+        "worker_name", "created_at", "started_at", "ended_at",
+    )  # fmt: skip
+    (values,) = run(client, [("HMGET", keyspace.job(job_id), *names)])
+    return {name: value.decode() for name, value in zip(names, values, strict=True) if value}
+
+
+def _standing(client: redis.Redis, queue: str, job_id: str, result: JobResult, facts: dict[str, str], now: int) -> str:
+    """One sentence: how it stands, what it waits for, until when."""
+    match result.status:
+        case JobStatus.QUEUED:
+            (ahead,) = run(client, [("LPOS", keyspace.queue(queue), job_id)])
+            place = f"{ahead} jobs ahead of it" if isinstance(ahead, int) else "not in the list: the audit will find it"
+            flags = [flag for flag in paused(client, [queue]) if flag.queue in (None, queue)]
+            stopped = f"; paused by {flags[0].who or 'unknown'}: {flags[0].why or '-'}" if flags else ""
+            workers = run(client, [("SCARD", keyspace.workers_of(queue))])[0]
+            nobody = "; no worker listens" if not workers else ""
+            return (
+                f"queued in {queue}, {place}{stopped}{nobody}; worth nothing after {_at(facts.get(JobField.EXPIRES))}"
+            )
+        case JobStatus.RUNNING:
+            lease = f"{job_id}:{facts.get(JobField.LEASE, '')}"
+            (until,) = run(client, [("ZSCORE", keyspace.leases(queue), lease)])
+            held = f"its lease runs for {(float(until) - now) / 1000:.0f} s more" if until else "its lease is gone"
+            return f"running on {facts.get('worker_name') or '?'} since {facts.get('started_at', '?')}; {held}"
+        case JobStatus.RETRYING | JobStatus.PARKED:
+            left = max(0, (result.waiting_until_ms or now) - now) / 1000
+            return f"{result.status}: waits for {result.waiting_for}; goes on in {left:.0f} s, at {_at(result.waiting_until_ms)}"
+        case JobStatus.DEAD:
+            return (
+                f"dead since {facts.get('ended_at', '?')}: {result.dead_reason}: {result.dead_detail}; "
+                f"`failover dlq requeue {job_id}` tries again, `failover dlq resolve {job_id} --answer FILE` answers it"
+            )
+        case JobStatus.DONE:
+            by = f"by {result.route} ({result.tier})" if result.route else f"by a {result.resolved_by}"
+            return f"done at {facts.get('ended_at', '?')} {by}, after {result.attempts} attempts and {result.run_ms or 0} ms"
+        case JobStatus.CANCELLED:
+            return f"cancelled at {facts.get('ended_at', '?')}"
+
+
+def _history(facts: dict[str, str]) -> list[str]:
+    told = [
+        f"{facts.get('created_at', '?')}  accepted: {facts.get(JobField.TYPE, '?')} for {facts.get(JobField.TENANT, '?')}"
+    ]
+    if JobField.GENERATION in facts:
+        times, who = facts[JobField.GENERATION], facts.get(JobField.REQUEUED_WHO, "?")
+        told.append(f"{_at(facts.get(JobField.REQUEUED))}  requeued, {times} times so far, last by {who}")
+    if crashes := facts.get(JobField.CRASHES):
+        told.append(f"{crashes} of its workers vanished")
+    if executions := facts.get(JobField.EXECUTIONS):
+        told.append(f"{executions} executions failed on every route")
+    return told
+
+
+def _entry(entry: Attempt | Rejection) -> str:
+    where = f"execution {entry.execution}: {entry.route} ({entry.tier})"
+    if isinstance(entry, Rejection):
+        return f"{where} not tried: {entry.rejected}"
+    detail = f" {entry.detail}" if entry.detail else ""
+    billed = ", may have been billed" if entry.ambiguous else ""
+    return f"{where} {entry.outcome}{f' {entry.status}' if entry.status else ''} in {entry.ms} ms{billed}{detail}"
+
+
+def _cost(result: JobResult) -> str:
+    if result.usage is None:
+        return "cost: no tokens reported"
+    tokens = f"{result.usage.get('prompt_tokens', '?')} tokens in, {result.usage.get('completion_tokens', '?')} out"
+    return f"cost: {tokens}" + (f", ${result.cost_usd:.6f}" if result.cost_usd is not None else ", price unknown")
+
+
+def _at(ms: str | int | None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(float(ms) / 1000)) if ms else "?"
