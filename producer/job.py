@@ -128,6 +128,7 @@ class Attempt(BaseModel):
     status: int | None = None  # HTTP
     ms: int = 0
     ambiguous: bool = False  # the provider may have done, and billed, the work
+    probe: bool = False  # made to see whether an open route has recovered; not counted against the job
     detail: str | None = None
 
 

@@ -27,7 +27,7 @@ Ours:
 | pause_ai_tasks:{queue}      | string | the same for one queue                                | until resume        |
 | failover:pause              | hash   | who paused, why, since (ms)                           | until resume        |
 | failover:leases:{queue}     | zset   | {job}:{execution}, score lease end (ms of Redis TIME) | while executed      |
-| failover:accepted:{queue}   | zset   | jobs accepted and not ended, score accepted (ms)      | until done or dead  |
+| failover:accepted:{queue}   | zset   | jobs accepted and not ended, score expiry (ms)        | until done or dead  |
 | failover:idempotency:{hash} | hash   | job_id, fingerprint of a tenant's idempotency key     | as long as its job  |
 | failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
 | failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until someone acts  |
@@ -178,6 +178,7 @@ class JobField:
     DEAD_REASON = "dead_reason"
     DEAD_DETAIL = "dead_detail"
     DEAD_ROUTE = "dead_route"  # the last one tried
+    ESCALATED = "escalated_ms"  # late, and its policy lets a human answer it
     TENANT = "tenant"
     TYPE = "job_type"
     GENERATION = "generation"  # how often it was requeued from the dead letters

@@ -144,7 +144,7 @@ def test_a_humans_answer_is_the_result(producer: Producer, client: redis.Redis) 
     assert (result.status, result.text, result.resolved_by) == (JobStatus.DONE, "Dear client, ...", "human")
     assert where(client, job_id) == ["finished"]
     assert dead_letter.stats(client, Q).total == 0
-    with pytest.raises(UsageError, match="not a dead letter"):
+    with pytest.raises(UsageError, match="has a result"):
         dead_letter.resolve(client, job_id, "another", who="va", keep_seconds=100)
     assert producer.fetch(job_id).text == "Dear client, ..."
     with pytest.raises(UnknownJob):

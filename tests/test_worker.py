@@ -109,16 +109,16 @@ def test_both_down_is_retried_then_dead(workshop: Workshop, producer: Producer) 
     assert len(workshop.events(worker, "dead")) == 1
 
 
-def test_with_every_breaker_open_jobs_are_parked_and_call_nobody(workshop: Workshop, producer: Producer) -> None:
+def test_with_no_route_open_nothing_is_claimed_and_nobody_called(workshop: Workshop, producer: Producer) -> None:
     workshop.routes(hot=[{"upstream": "hot"}])
     workshop.providers.behave("hot", status=500)
     worker = workshop.worker("--concurrency", "1")
     job_ids = submit(producer, 6)
-    until(lambda: len(workshop.events(worker, "parked")) >= 3, "jobs are parked")
+    until(lambda: workshop.events(worker, "no route is open, claiming waits"), "the gate shuts")
+    until(lambda: "open, reopens in" in workshop.run("failover", "status").stdout, "the status says until when")
     assert workshop.providers.account("hot")["asked"] == 5
-    parked = [result for result in producer.fetch_many(job_ids) if result and result.status is JobStatus.PARKED]
-    assert parked
-    assert all(result.attempts == 0 and "closed off" in (result.waiting_for or "") for result in parked)
+    untouched = producer.fetch_many(job_ids[3:])
+    assert [(result.status, result.attempts) for result in untouched if result] == [(JobStatus.QUEUED, 0)] * 3
 
 
 def test_a_rejected_job_is_dead_at_once_and_a_rate_limit_moves_on(two_tiers: Workshop, producer: Producer) -> None:

@@ -82,6 +82,14 @@ class RouteBreaker:
         """Admit nothing for `seconds`: the provider asked for it."""
         self._rests_until = max(self._rests_until, time.monotonic() + seconds)
 
+    def open_for_all(self) -> bool:
+        """Whether any number of attempts would be admitted now."""
+        return self._breaker.current_state == pybreaker.STATE_CLOSED and self._rests_until <= time.monotonic()
+
+    def may_probe(self) -> bool:
+        """Whether exactly one attempt would be admitted now."""
+        return not self.open_for_all() and not self._probing and self.reopens_in() <= 0
+
     def admit(self) -> Admission | None:
         """Leave for one attempt, or None: the route rests, is open, or half-open with its probe under way."""
         if self._rests_until > time.monotonic():

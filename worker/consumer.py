@@ -28,6 +28,7 @@ from worker import transitions, upkeep
 from worker.breaker import RouteBreaker
 from worker.committer import Committer
 from worker.execution import Executed, Executor
+from worker.gate import Gate
 from worker.outcomes import Dead, Done, Park, Released, Retry
 from worker.providers import Providers
 from worker.router import Router
@@ -76,6 +77,8 @@ class FailoverWorker(BaseWorker):
         self._url, self._policies, self._routes = redis_url, policies, routes
         self._breakers = {route.name: breaker() for route in routes.routes}
         self._executions: dict[str, _Execution] = {}  # by lease, in the order claimed
+        self._gate = Gate(self._breakers.values(), concurrency)
+        self._hungry = False  # more could have been claimed, had there been room
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -132,6 +135,12 @@ class FailoverWorker(BaseWorker):
         async def reap() -> None:
             await upkeep.reap(self._redis, queues)
 
+        async def expire() -> None:
+            await upkeep.expire(self._redis, queues)
+
+        async def audit() -> None:
+            await upkeep.audit(self._redis, queues)
+
         async def promote() -> None:
             await upkeep.promote(self._redis, queues)
 
@@ -141,18 +150,21 @@ class FailoverWorker(BaseWorker):
             upkeep.every(upkeep.HEARTBEAT_SECONDS, self._beat),
             upkeep.every(upkeep.REAP_SECONDS, reap),
             upkeep.every(upkeep.PROMOTE_SECONDS, promote),
+            upkeep.every(upkeep.EXPIRE_SECONDS, expire),
+            upkeep.every(upkeep.AUDIT_SECONDS, audit),
         ]
 
     async def _claim_until_drained(self) -> None:
         token, wait = uuid4().hex, RECONNECT_SECONDS[0]
         while not self._draining.is_set():
-            free = min(self.concurrency - len(self._executions), CLAIM_AT_MOST)
-            if free <= 0:
-                await self._rest(IDLE_SECONDS)
+            room = min(self._room(), CLAIM_AT_MOST)
+            self._hungry = room <= 0
+            if self._hungry:
+                await self._rest(min(IDLE_SECONDS, self._gate.opens_in() or IDLE_SECONDS))
                 continue
             self._wake.clear()
             try:
-                claimed = await self._claim(token, free)
+                claimed = await self._claim(token, room)
             except RedisError as error:
                 log.warning("redis is away, claiming waits", extra={"error": str(error)})
                 await self._rest(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -161,12 +173,24 @@ class FailoverWorker(BaseWorker):
             token, wait = uuid4().hex, RECONNECT_SECONDS[0]
             for claim in claimed:
                 self._start(claim)
-            if len(claimed) == free:
+            self._hungry = len(claimed) == room
+            if self._hungry:
                 await asyncio.sleep(GATHER_SECONDS)
             elif self.burst and not self._executions:
                 break
             else:
                 await self._rest(IDLE_SECONDS)
+
+    def _room(self) -> int:
+        """The gate's word, and a line in the log when it shuts or opens."""
+        was_open = self._gate.opens_in() is None
+        room = self._gate.room(len(self._executions))
+        opens_in = self._gate.opens_in()
+        if was_open and opens_in is not None:
+            log.warning("no route is open, claiming waits", extra={"probe_in_seconds": round(opens_in, 1)})
+        elif not was_open and opens_in is None:
+            log.info("a route is open again, claiming ramps up")
+        return room
 
     async def _claim(self, token: str, at_most: int) -> tuple[Claim, ...]:
         call = transitions.claim(token, at_most, self.name, self.queue_names())
@@ -188,9 +212,8 @@ class FailoverWorker(BaseWorker):
         task.add_done_callback(lambda _: self._end(claim.lease))
 
     def _end(self, lease: str) -> None:
-        was_full = len(self._executions) >= self.concurrency
         del self._executions[lease]
-        if was_full or (self.burst and not self._executions):
+        if self._hungry or (self.burst and not self._executions):
             self._wake.set()
 
     async def _execute(self, claim: Claim) -> None:
@@ -256,13 +279,13 @@ def _tell(claim: Claim, executed: Executed, verdict: Verdict) -> None:
         case Done(result):
             event = "done"
             facts |= {"route": result.route, "tier": result.tier, "attempts": result.attempts, "run_ms": result.run_ms}
-        case Retry(wait, why, _):
+        case Retry(wait, why):
             event = "retry"
             facts |= {"in_seconds": round(wait, 1), "why": why}
-        case Park(wait, why, _):
+        case Park(wait, why):
             event = "parked"
             facts |= {"in_seconds": round(wait, 1), "why": why}
-        case Dead(reason, detail, _, _):
+        case Dead(reason, detail):
             event = "dead"
             facts |= {"reason": str(reason), "why": detail}
         case Released():

@@ -203,7 +203,10 @@ def _step(rate: float | None) -> int:
 
 
 def resolve(client: redis.Redis, job_id: str, answer: str, *, who: str, keep_seconds: int) -> None:
-    """A human's answer (text, or a chat completion as JSON) becomes the result. Raises UnknownJob, UsageError."""
+    """A human's answer (text, or a chat completion as JSON) becomes the result of a job that has none yet.
+
+    Most are dead letters; one that still waits or runs is taken from whoever has it. Raises UnknownJob, UsageError.
+    """
     result = JobResult(
         job_id=job_id,
         status=JobStatus.DONE,
@@ -216,8 +219,8 @@ def resolve(client: redis.Redis, job_id: str, answer: str, *, who: str, keep_sec
     (reply,) = run(client, [call])
     if isinstance(reply, Exception):
         raise reply
-    if reply == b"not dead":
-        raise UsageError(f"job {job_id} is not a dead letter; `failover job show {job_id}` says how it stands")
+    if reply == b"ended":
+        raise UsageError(f"job {job_id} has a result or was cancelled; `failover job show {job_id}` says how it ended")
 
 
 def _completion(job_id: str, answer: str) -> dict[str, Any]:

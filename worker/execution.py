@@ -22,6 +22,7 @@ from producer.job import (
     decode_job,
 )
 from producer.policy import JobPolicy, Policies
+from worker.degrade import degraded
 from worker.failures import Action
 from worker.outcomes import Dead, Done, Outcome, Park, Retry
 from worker.planner import plan
@@ -30,7 +31,8 @@ from worker.routes import Routes
 from worker.transitions import Claim
 
 NEWER_SCHEMA_WAIT_SECONDS = 60.0
-PARK_AT_LEAST_SECONDS = 0.5
+PARK_MARGIN_SECONDS = 0.5  # after the opening: whoever probed last lets another job go first
+PROBES_TOLD = 20
 
 _TRAIL = TypeAdapter(list[Attempt | Rejection])
 
@@ -65,26 +67,30 @@ class Executor:
             dead = Dead(DeadReason.EXPIRED, "its answer would come too late", trail, policy.keep_dead_seconds)
             return Executed(dead, claim.attempts, claim.run_ms)
 
-        # 3. plan: which routes, in which order
+        # 3. plan: which routes, in which order; what to give up when it is late
         planned = plan(job, policy, self._routes)
-        deadline = asyncio.get_running_loop().time() + min(policy.deadline_seconds, left_ms / 1000)
-        walk = Walk(
-            claim.number, job.body, job.key_for(claim.job_id), deadline, policy.attempts - claim.attempts, trail
-        )
-        for rejected in planned.rejected:
-            walk.reject(rejected.route, rejected.reason)
+        late = claim.claimed_ms - claim.accepted_ms > policy.max_time_to_answer_seconds * 1000
+        body, candidates, how = job.body, planned.candidates, None
+        if late:
+            body, candidates, how = degraded(body, candidates, policy.degrade)
 
         # 4. attempts
+        deadline = asyncio.get_running_loop().time() + min(policy.deadline_seconds, left_ms / 1000)
+        attempts_left = policy.attempts - sum(isinstance(entry, Attempt) and not entry.probe for entry in trail)
+        walk = Walk(claim.number, body, job.key_for(claim.job_id), deadline, attempts_left, trail)
+        for rejected in planned.rejected:
+            walk.reject(rejected.route, rejected.reason)
         started = time.monotonic()
-        answer = await self._router.execute(planned.candidates, walk)
+        answer = await self._router.execute(candidates, walk)
 
         # 5. outcome
         run_ms = claim.run_ms + round((time.monotonic() - started) * 1000)
-        attempts = policy.attempts - walk.attempts_left
+        attempts = claim.attempts + walk.attempts
         if isinstance(answer, Answer):
-            result = _result(claim, answer, walk, attempts=attempts, run_ms=run_ms)
+            result = _result(claim, answer, walk, attempts=attempts, run_ms=run_ms, degraded=how)
             return Executed(Done(result, policy.keep_results_seconds), attempts, run_ms)
-        return Executed(self._unanswered(claim, policy, answer, walk), attempts, run_ms)
+        escalate = late and "human_review" in policy.degrade
+        return Executed(self._unanswered(claim, policy, answer, walk, escalate), attempts, run_ms)
 
     def _read(self, claim: Claim) -> LLMJob | Outcome:
         keep = self._policies.of_known("default").keep_dead_seconds
@@ -98,39 +104,37 @@ class Executor:
         except NewerSchema as newer:
             return Park(NEWER_SCHEMA_WAIT_SECONDS, f"a newer worker: {newer}", _trail(claim))
 
-    def _unanswered(self, claim: Claim, policy: JobPolicy, unanswered: Unanswered, walk: Walk) -> Outcome:
+    def _unanswered(
+        self, claim: Claim, policy: JobPolicy, unanswered: Unanswered, walk: Walk, escalate: bool
+    ) -> Outcome:
         """No route answered: is that for good, for now, or for want of an open route?"""
-        failures, keep = unanswered.failures, policy.keep_dead_seconds
+        failures = unanswered.failures
         last = failures[-1] if failures else None
         said = f"{last.code}: {last.detail}".rstrip(": ") if last else "no route may be tried"
+
+        def dead(reason: DeadReason, detail: str = said) -> Dead:
+            return Dead(reason, detail, walk.trail, policy.keep_dead_seconds)
+
         if last and last.action is Action.REJECT:
-            return Dead(DeadReason.REJECTED, said, walk.trail, keep)
+            return dead(DeadReason.REJECTED)
         if last and last.action is Action.REFUSE:
-            return Dead(DeadReason.REFUSED, said, walk.trail, keep)
-        if failures and all(failure.action is Action.LARGER for failure in failures) and unanswered.reopens_in is None:
-            return Dead(DeadReason.REJECTED, said, walk.trail, keep)
-        opens_in = _all_open_in(unanswered)
-        if opens_in is not None and walk.attempts_left > 0:
-            wait = max(opens_in, PARK_AT_LEAST_SECONDS) * (1 + self._jitter() / 10)
-            return Park(wait, "a route to open: " + (said if failures else "all are closed off"), walk.trail)
+            return dead(DeadReason.REFUSED)
+        if failures and all(failure.action is Action.LARGER for failure in failures):
+            return dead(DeadReason.REJECTED)
+        if unanswered.opens_in is not None and not walk.burned and walk.attempts_left > 0:
+            wait = unanswered.opens_in + PARK_MARGIN_SECONDS * (1 + self._jitter())
+            return Park(wait, "a route to open" + (f" ({said})" if failures else ""), walk.trail, escalate)
         if not failures and walk.attempts_left > 0 and walk.seconds_left() > 0:
-            return Dead(DeadReason.REJECTED, "no route can do what this job needs", walk.trail, keep)
+            return dead(DeadReason.REJECTED, "no route can do what this job needs")
         if walk.attempts_left <= 0:
-            return Dead(DeadReason.EXHAUSTED, f"{policy.attempts} attempts; the last: {said}", walk.trail, keep)
+            return dead(DeadReason.EXHAUSTED, f"{policy.attempts} attempts; the last: {said}")
         if claim.executions + 1 >= policy.executions:
-            return Dead(DeadReason.EXHAUSTED, f"{policy.executions} executions; the last: {said}", walk.trail, keep)
-        backoff = min(policy.backoff_seconds.first * 2**claim.executions, policy.backoff_seconds.max) * self._jitter()
-        return Retry(backoff, said, walk.trail)
+            return dead(DeadReason.EXHAUSTED, f"{policy.executions} executions; the last: {said}")
+        wait = min(policy.backoff_seconds.first * 2**claim.executions, policy.backoff_seconds.max) * self._jitter()
+        return Retry(wait, said, walk.trail, escalate)
 
 
-def _all_open_in(unanswered: Unanswered) -> float | None:
-    """Seconds until the first route opens, when every route is closed off or has named the time to come back."""
-    named = [failure.retry_after for failure in unanswered.failures]
-    times = [seconds for seconds in (unanswered.reopens_in, *named) if seconds is not None]
-    return min(times) if times and None not in named else None
-
-
-def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: int) -> JobResult:
+def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: int, degraded: str | None) -> JobResult:
     usage = answer.completion.get("usage")
     return JobResult(
         job_id=claim.job_id,
@@ -145,14 +149,21 @@ def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: 
         usage=usage if isinstance(usage, dict) else None,
         queue_latency_ms=max(0, claim.claimed_ms - claim.accepted_ms - claim.run_ms),
         run_ms=run_ms,
+        degraded=degraded,
         resolved_by="model",
         trail=walk.trail,
     )
 
 
 def _trail(claim: Claim) -> list[Attempt | Rejection]:
-    """The attempts so far (rejections are told for the newest execution only); an unreadable trail is not worth a job."""
+    """The attempts so far, the newest probes among them; rejections are told for the newest execution only.
+
+    A trail that cannot be read is not worth a job.
+    """
     try:
-        return [entry for entry in _TRAIL.validate_json(claim.trail) if isinstance(entry, Attempt)]
+        attempts = [entry for entry in _TRAIL.validate_json(claim.trail) if isinstance(entry, Attempt)]
     except ValidationError:
         return []
+    probes = [entry for entry in attempts if entry.probe]
+    forgotten = {id(entry) for entry in probes[:-PROBES_TOLD]}
+    return [entry for entry in attempts if id(entry) not in forgotten]

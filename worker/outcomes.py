@@ -25,6 +25,7 @@ class Retry:
     wait_seconds: float
     why: str
     trail: Trail
+    escalate: bool = False  # late, and its policy lets a human answer it
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Park:
     wait_seconds: float
     why: str
     trail: Trail
+    escalate: bool = False  # late, and its policy lets a human answer it
 
 
 @dataclass(frozen=True)

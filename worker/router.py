@@ -40,16 +40,20 @@ class Answer:
 class Unanswered:
     """No route answered. `failures`: the last one of each route tried, in order; empty when none could be tried.
 
-    `reopens_in`: seconds until the first closed-off route may be tried, None when none is closed off.
+    `opens_in`: seconds until the first candidate may be tried again, None when one may be tried at once.
     """
 
     failures: tuple[Failure, ...]
-    reopens_in: float | None
+    opens_in: float | None
 
 
 @dataclass
 class Walk:
-    """One execution's way over its candidates. `deadline` in the loop's time; `ordinal` counts executions from 1."""
+    """One execution's way over its candidates. `deadline` in the loop's time; `ordinal` counts executions from 1.
+
+    `attempts` are all calls made; `attempts_left` is the job's hard cap, which probes do not use up. `burned`: an
+    attempt failed that was no probe, on a route that did not name the time to come back.
+    """
 
     ordinal: int
     body: Mapping[str, Any]
@@ -57,6 +61,8 @@ class Walk:
     deadline: float
     attempts_left: int
     trail: list[Attempt | Rejection] = field(default_factory=list)
+    attempts: int = 0
+    burned: bool = False
 
     def seconds_left(self) -> float:
         return self.deadline - asyncio.get_running_loop().time()
@@ -72,7 +78,6 @@ class Router:
     async def execute(self, candidates: Sequence[Route], walk: Walk) -> Answer | Unanswered:
         """The first answer that can be used, or why there is none. Every attempt and rejection goes into the trail."""
         failures: list[Failure] = []
-        reopens: list[float] = []
         too_small: Route | None = None
         for position, route in enumerate(candidates):
             if why := _hindrance(route, walk, too_small):
@@ -80,7 +85,6 @@ class Router:
                 continue
             tried = await self._on_route(route, walk, is_last=position == len(candidates) - 1)
             if tried is None:
-                reopens.append(self._breakers[route.name].reopens_in())
                 walk.reject(route, self._breakers[route.name].closed_off())
                 continue
             if isinstance(tried, Reply):
@@ -90,7 +94,13 @@ class Router:
                 break
             if tried.action is Action.LARGER:
                 too_small = route
-        return Unanswered(tuple(failures), min(reopens) if reopens else None)
+        return Unanswered(tuple(failures), self._opens_in(candidates))
+
+    def _opens_in(self, candidates: Sequence[Route]) -> float | None:
+        breakers = [self._breakers[route.name] for route in candidates]
+        if not breakers or any(breaker.open_for_all() for breaker in breakers):
+            return None
+        return min(breaker.reopens_in() for breaker in breakers)
 
     async def _on_route(self, route: Route, walk: Walk, *, is_last: bool) -> Reply | Failure | None:
         """Up to three attempts, exponential from 0.2 s with full jitter, or as late as the provider says.
@@ -128,7 +138,8 @@ class Router:
         started = time.monotonic()
         failure: Failure | None = None
         succeeded: bool | None = None
-        walk.attempts_left -= 1
+        walk.attempts += 1
+        walk.attempts_left -= not admission.probe
         try:
             answer = await self._providers.complete(route, walk.body, walk.idempotency_key, seconds)
             failure = classify(answer, time.time())
@@ -140,6 +151,8 @@ class Router:
             self._breakers[route.name].record(admission, succeeded)
         if failure is not None and failure.retry_after:
             self._breakers[route.name].rest(failure.retry_after)
+        elif failure is not None and not admission.probe:
+            walk.burned = True
         walk.trail.append(
             Attempt(
                 execution=walk.ordinal,
@@ -149,6 +162,7 @@ class Router:
                 status=failure.status if failure else None,
                 ms=round((time.monotonic() - started) * 1000),
                 ambiguous=failure.ambiguous if failure else False,
+                probe=admission.probe,
                 detail=(failure.detail or None) if failure else None,
             )
         )

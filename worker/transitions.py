@@ -21,13 +21,14 @@ from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry, Trail
 _LUA = Path(__file__).parent / "lua"
 CLAIM, EXTEND, PROMOTE, REAP = (Script.load(_LUA, name) for name in ("claim", "extend", "promote", "reap"))
 REQUEUE, RESOLVE, CANCEL, AUDIT = (Script.load(_LUA, name) for name in ("requeue", "resolve", "cancel", "audit"))
+EXPIRE = Script.load(_LUA, "expire")
 COMPLETE, BURY, RESCHEDULE, RELEASE = (Script.load(_LUA, n) for n in ("complete", "bury", "reschedule", "release"))
 
 LEASE_SECONDS = 12.0  # a job whose worker died runs again within this and one reaper interval
 CRASHES_THAT_BURY = 3
-KEEP_CRASHED_SECONDS = 90 * 86400
+KEEP_DEAD_SECONDS = 90 * 86400
 KEEP_CANCELLED_SECONDS = 7 * 86400
-PROMOTE_AT_MOST = REAP_AT_MOST = 1000
+PROMOTE_AT_MOST = REAP_AT_MOST = EXPIRE_AT_MOST = 1000
 
 
 class Verdict(StrEnum):
@@ -141,7 +142,7 @@ def reap(queue: str) -> Call:
         keyspace.dead(q),
     ]
     prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
-    limits = (REAP_AT_MOST, CRASHES_THAT_BURY, KEEP_CRASHED_SECONDS)
+    limits = (REAP_AT_MOST, CRASHES_THAT_BURY, KEEP_DEAD_SECONDS)
     return REAP.call(keys, [*limits, *prefixes, keyspace.WAKE, keyspace.RESULTS])
 
 
@@ -167,11 +168,12 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
             last_route = next((entry.route for entry in reversed(trail) if isinstance(entry, Attempt)), "")
             texts = (detail, _exc_string(reason, detail), _json(trail), last_route)
             return BURY.call(keys, [*who, reason, *counts, *texts])
-        case Retry(wait_seconds, why, trail) | Park(wait_seconds, why, trail):
+        case Retry(wait_seconds, why, trail, escalate) | Park(wait_seconds, why, trail, escalate):
             keys += [keyspace.scheduled(held.queue)]
             kind = "retry" if isinstance(outcome, Retry) else "park"
             wait_ms = max(0, int(wait_seconds * 1000))
-            return RESCHEDULE.call(keys, [*who, kind, wait_ms, why, attempts, run_ms, _json(trail)])
+            told = (why, attempts, run_ms, _json(trail), "1" if escalate else "0")
+            return RESCHEDULE.call(keys, [*who, kind, wait_ms, *told])
         case Released():
             return RELEASE.call([*keys, keyspace.queue(held.queue)], [*who, keyspace.WAKE])
 
@@ -184,22 +186,31 @@ def requeue(queue: str, job_ids: Sequence[str], *, token: str, who: str, generat
 
 
 def resolve(queue: str, result: JobResult, *, token: str, who: str, keep_seconds: int) -> Call:
-    """Reply: committed | again | not dead."""
-    q, job_id = queue, result.job_id
-    keys = [keyspace.job(job_id), keyspace.failed(q), keyspace.finished(q), keyspace.accepted(q), keyspace.dead(q)]
-    keys += [keyspace.results(job_id), keyspace.AUDIT]
-    return RESOLVE.call(keys, [job_id, token, who, encode_result(result), keep_seconds])
+    """Reply: committed | again | ended | unknown."""
+    keys = [*_withdrawn_from(queue, result.job_id), keyspace.finished(queue)]
+    prefixes = (keyspace.EXECUTION, keyspace.EXECUTIONS)
+    return RESOLVE.call(keys, [result.job_id, *prefixes, who, keep_seconds, token, encode_result(result)])
 
 
 def cancel(queue: str, job_id: str, *, who: str, only_dead: bool = False) -> Call:
     """Reply: the status that the job had (RQ's word), or unknown."""
-    q = queue
-    keys = [keyspace.job(job_id), keyspace.queue(q), keyspace.scheduled(q), keyspace.leases(q), keyspace.wip(q)]
-    keys += [keyspace.failed(q), keyspace.canceled(q), keyspace.accepted(q), keyspace.dead(q)]
-    keys += [keyspace.results(job_id), keyspace.AUDIT]
-    action, flag = ("discard", "1") if only_dead else ("cancel", "0")
+    keys = [*_withdrawn_from(queue, job_id), keyspace.canceled(queue)]
     prefixes = (keyspace.EXECUTION, keyspace.EXECUTIONS)
-    return CANCEL.call(keys, [job_id, who, KEEP_CANCELLED_SECONDS, *prefixes, action, flag])
+    return CANCEL.call(keys, [job_id, *prefixes, who, KEEP_CANCELLED_SECONDS, "discard" if only_dead else "cancel"])
+
+
+def _withdrawn_from(queue: str, job_id: str) -> list[str]:
+    q = queue
+    places = [keyspace.queue(q), keyspace.scheduled(q), keyspace.leases(q), keyspace.wip(q), keyspace.failed(q)]
+    books = [keyspace.accepted(q), keyspace.dead(q), keyspace.results(job_id), keyspace.AUDIT]
+    return [keyspace.job(job_id), *places, *books]
+
+
+def expire(queue: str) -> Call:
+    """Reply: the ids buried."""
+    q = queue
+    keys = [keyspace.accepted(q), keyspace.scheduled(q), keyspace.failed(q), keyspace.dead(q)]
+    return EXPIRE.call(keys, [EXPIRE_AT_MOST, KEEP_DEAD_SECONDS, keyspace.JOB, keyspace.RESULTS])
 
 
 def audit(queue: str, job_ids: Sequence[str]) -> Call:

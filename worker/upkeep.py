@@ -28,6 +28,10 @@ log = logging.getLogger("failover.worker")
 HEARTBEAT_SECONDS = 4.0
 REAP_SECONDS = 2.0
 PROMOTE_SECONDS = 1.0
+EXPIRE_SECONDS = 5.0
+AUDIT_SECONDS = 300
+AUDIT_AT_MOST = 200_000  # queued jobs; a longer list is too much to read in one go
+PAGE = 5000
 RECONNECT_SECONDS = 2.0
 ROUTES_VIEW_SECONDS = 30
 
@@ -101,10 +105,54 @@ async def reap(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
             log.error("jobs that keep crashing workers are dead letters", extra={"queue": queue, "jobs": buried})
 
 
+async def expire(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
+    for queue, reply in zip(queues, await run_async(client, [transitions.expire(q) for q in queues]), strict=True):
+        if isinstance(reply, Exception):
+            raise reply
+        if reply:
+            log.error("jobs waited past their expiry and are dead letters", extra={"queue": queue, "jobs": len(reply)})
+
+
 async def promote(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
     for reply in await run_async(client, [transitions.promote(queue) for queue in queues]):
         if isinstance(reply, Exception):
             raise reply
+
+
+async def audit(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
+    """The last net, one worker at a time: accepted jobs that are nowhere are queued again."""
+    for queue in queues:
+        if await client.set(keyspace.audit_turn(queue), "1", nx=True, ex=AUDIT_SECONDS - 10):
+            strays = await _nowhere(client, queue)
+            if not strays:
+                continue
+            (reply,) = await run_async(client, [transitions.audit(queue, strays)])
+            if isinstance(reply, Exception):
+                raise reply
+            if reply[0]:
+                log.error("jobs were nowhere and are queued again", extra={"queue": queue, "jobs": reply[0]})
+
+
+async def _nowhere(client: redis.asyncio.Redis, queue: str) -> list[str]:
+    """Accepted jobs that seem to be in no list, lease or schedule; the audit script looks again before it acts."""
+    whole = (0, -1)
+    accepted_ids, leases, scheduled, length = await run_async(
+        client,
+        [
+            ("ZRANGE", keyspace.accepted(queue), *whole),
+            ("ZRANGE", keyspace.leases(queue), *whole),
+            ("ZRANGE", keyspace.scheduled(queue), *whole),
+            ("LLEN", keyspace.queue(queue)),
+        ],
+    )
+    nowhere: set[bytes] = set(accepted_ids)
+    if not nowhere or length > AUDIT_AT_MOST:
+        return []
+    nowhere.difference_update(scheduled, (lease.rpartition(b":")[0] for lease in leases))
+    for start in range(0, length, PAGE):
+        (queued,) = await run_async(client, [("LRANGE", keyspace.queue(queue), start, start + PAGE - 1)])
+        nowhere.difference_update(queued)
+    return [job_id.decode() for job_id in nowhere][:PAGE]
 
 
 def routes_view(worker_name: str, routes: Routes, breakers: Mapping[str, RouteBreaker]) -> Command:

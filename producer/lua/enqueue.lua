@@ -22,7 +22,7 @@ redis.call('HSET', KEYS[2], 'created_at', now, 'enqueued_at', now, 'status', 'qu
   'accepted_ms', now_ms, 'expires_ms', now_ms + tonumber(ARGV[3]),
   'idempotency', KEYS[1], unpack(ARGV, 7))
 redis.call('SADD', KEYS[4], KEYS[3])
-redis.call('ZADD', KEYS[5], now_ms, ARGV[1])
+redis.call('ZADD', KEYS[5], now_ms + tonumber(ARGV[3]), ARGV[1])
 if redis.call(ARGV[4] == '1' and 'LPUSH' or 'RPUSH', KEYS[3], ARGV[1]) == 1 then
   redis.call('PUBLISH', ARGV[6], KEYS[3])
 end

@@ -53,7 +53,7 @@ for q = 8, #ARGV do
     elseif status == 'queued' then
       local execution = ARGV[1] .. '-' .. (#claims + 1)
       redis.call('PERSIST', job)
-      redis.call('ZADD', accepted, 'NX', now_ms, id) -- what RQ's own tools put into the queue counts too
+      redis.call('ZADD', accepted, 'NX', now_ms + 86400000, id) -- what RQ's own tools queued counts too
       redis.call('HSET', job, 'status', 'started', 'started_at', now, 'last_heartbeat', now,
         'worker_name', ARGV[4], 'lease', execution)
       redis.call('ZADD', leases, now_ms + tonumber(ARGV[3]), id .. ':' .. execution)

@@ -31,7 +31,7 @@ for i = 7, #ARGV do
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms), 'started_at', '', 'ended_at', '',
       'accepted_ms', now_ms, 'expires_ms', now_ms + worth, 'generation', generation + 1,
       'requeued_by', ARGV[1], 'requeued_who', ARGV[2], 'requeued_ms', now_ms)
-    redis.call('ZADD', KEYS[3], now_ms, id)
+    redis.call('ZADD', KEYS[3], now_ms + worth, id)
     redis.call('RPUSH', KEYS[2], id)
     requeued[#requeued + 1] = id
     fresh[#fresh + 1] = id

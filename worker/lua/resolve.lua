@@ -1,21 +1,20 @@
--- prelude: clock ends dead
--- A human's answer becomes the result of a dead letter.
+-- prelude: clock ends dead withdraw
+-- A human's answer becomes the job's result, wherever the job stands; whoever executes it now is fenced.
 --
--- KEYS  1 rq:job:{id}   2 rq:failed:{queue}   3 rq:finished:{queue}   4 failover:accepted:{queue}
---       5 failover:dead:{queue}   6 rq:results:{id}   7 failover:audit
--- ARGV  1 job id   2 token   3 who   4 result (base64 of JSON)   5 keep (s)
--- Returns 'committed' | 'again' (our own resend) | 'not dead'
--- Invariant: a job has at most one result; one that is not dead keeps its own.
-if redis.call('ZREM', KEYS[2], ARGV[1]) == 0 then
-  return redis.call('HGET', KEYS[1], 'settled') == ARGV[2] and 'again' or 'not dead'
-end
-unfile(KEYS[5], ARGV[1], KEYS[1])
-redis.call('DEL', KEYS[6])
-redis.call('XADD', KEYS[6], '*', 'type', 1, 'worker_name', ARGV[3], 'return_value', ARGV[4])
+-- KEYS  1-10 as in withdraw   11 rq:finished:{queue}
+-- ARGV  1-3 as in withdraw   4 who   5 keep (s)   6 token   7 result (base64 of JSON)
+-- Returns 'committed' | 'again' (our own resend) | 'ended' (done or cancelled: nothing was changed) | 'unknown'
+-- Invariant: a job has at most one result.
+local state = redis.call('HMGET', KEYS[1], 'status', 'resolved_by')
+if not state[1] then return 'unknown' end
+if state[1] == 'finished' or state[1] == 'canceled' then return state[2] == ARGV[6] and 'again' or 'ended' end
+
+withdraw()
+redis.call('DEL', KEYS[9])
+redis.call('XADD', KEYS[9], '*', 'type', 1, 'worker_name', ARGV[4], 'return_value', ARGV[7])
 redis.call('HDEL', KEYS[1], 'dead_reason', 'dead_detail', 'dead_route', 'exc_info')
-redis.call('HSET', KEYS[1], 'status', 'finished', 'ended_at', iso(now_ms), 'settled', ARGV[2])
-redis.call('ZADD', KEYS[3], math.floor(now_ms / 1000) + tonumber(ARGV[5]), ARGV[1])
-ends(ARGV[1], KEYS[1], KEYS[4], KEYS[6], ARGV[5])
-redis.call('XADD', KEYS[7], 'MAXLEN', '~', 100000, '*', 'action', 'resolve', 'who', ARGV[3], 'token', ARGV[2],
-  'jobs', ARGV[1])
+redis.call('HSET', KEYS[1], 'status', 'finished', 'resolved_by', ARGV[6])
+redis.call('ZADD', KEYS[11], math.floor(now_ms / 1000) + tonumber(ARGV[5]), ARGV[1])
+ends(ARGV[1], KEYS[1], KEYS[7], KEYS[9], ARGV[5])
+redis.call('XADD', KEYS[10], 'MAXLEN', '~', 100000, '*', 'action', 'resolve', 'who', ARGV[4], 'jobs', ARGV[1])
 return 'committed'

@@ -1,0 +1,47 @@
+"""How many jobs a worker may start now.
+
+While a route is open: as many as there are slots. While none is: only as many as there are probes to make, so an outage
+of all providers costs probes and nothing else, and no job leaves the queue to wait elsewhere. After it: a ramp, so that
+the backlog does not fall on a provider that has just got up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from worker.breaker import RouteBreaker
+
+RAMP_SECONDS = 20.0  # from the first few to all slots
+RAMP_FIRST_SHARE = 0.05
+
+
+class Gate:
+    def __init__(self, breakers: Collection[RouteBreaker], slots: int) -> None:
+        self._breakers, self._slots = breakers, slots
+        self._shut = False
+        self._reopened_at: float | None = None  # monotonic
+
+    def room(self, running: int) -> int:
+        """How many more jobs may start beside `running` ones."""
+        free = self._slots - running
+        if not any(breaker.open_for_all() for breaker in self._breakers):
+            self._shut = True
+            probes = sum(breaker.may_probe() for breaker in self._breakers)
+            return max(0, min(free, probes - running))
+        if self._shut:
+            self._shut, self._reopened_at = False, time.monotonic()
+        if self._reopened_at is None:
+            return free
+        passed = (time.monotonic() - self._reopened_at) / RAMP_SECONDS
+        if passed >= 1:
+            self._reopened_at = None
+            return free
+        share = RAMP_FIRST_SHARE + (1 - RAMP_FIRST_SHARE) * passed
+        return max(0, min(free, max(1, int(self._slots * share)) - running))
+
+    def opens_in(self) -> float | None:
+        """Seconds until a probe may be made; None while a route is open for all."""
+        if not self._shut:
+            return None
+        return min(breaker.reopens_in() for breaker in self._breakers)
