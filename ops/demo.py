@@ -27,7 +27,7 @@ from producer.environment import packaged
 from producer.errors import UsageError
 from producer.job import Attempt, JobStatus
 from producer.policy import load_policies
-from producer.scripts import run as run_commands
+from producer.scripts import ask
 from worker.breaker import RouteBreaker
 from worker.routes import read_routes
 
@@ -116,7 +116,7 @@ def _tell_story(
 def _judge(
     producer: Producer, job_ids: list[str], results: list[JobResult], providers: simulator.Control, seconds: float
 ) -> Verdict:
-    stored = run_commands(producer.client, [("XLEN", keyspace.results(job_id)) for job_id in job_ids])
+    stored = ask(producer.client, [("XLEN", keyspace.results(job_id)) for job_id in job_ids])
     accounts = [providers.account(upstream) for upstream in UPSTREAMS]
     ended = [result for result in results if result.status.ended]
     attempts = [entry for result in results for entry in result.trail if isinstance(entry, Attempt)]

@@ -37,7 +37,7 @@ def running(folder: Path) -> Iterator[str]:
     with (folder / "users.lock").open("a") as users, (folder / "start.lock").open("a") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
         fcntl.flock(users, fcntl.LOCK_SH)
-        if not _answers(socket):
+        if not _answers(socket) and not _answers_later(folder, socket):
             _start(folder, socket)
         fcntl.flock(starting, fcntl.LOCK_UN)
         try:
@@ -47,6 +47,30 @@ def running(folder: Path) -> Iterator[str]:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _stop(folder, socket)
+
+
+def _answers_later(folder: Path, socket: Path) -> bool:
+    """Whether a server of an earlier command lives in `folder` and answers in the end: busy, or reading a large AOF."""
+    give_up = time.monotonic() + START_SECONDS
+    while _is_our_server(folder):
+        if _answers(socket):
+            return True
+        if time.monotonic() > give_up:
+            raise ServiceUnavailable(f"the embedded Valkey in {folder} runs but does not answer — see its valkey.log")
+        time.sleep(0.05)
+    return False
+
+
+def _is_our_server(folder: Path) -> bool:
+    """Whether the process of valkey.pid runs and is a server of this folder (pids are used again)."""
+    try:
+        pid = int((folder / "valkey.pid").read_text())
+        command = subprocess.run(
+            ["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
+        ).stdout  # /proc is Linux's alone
+    except (OSError, ValueError):
+        return False
+    return "valkey" in command and str(folder) in command
 
 
 def _socket_path(folder: Path) -> Path:

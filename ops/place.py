@@ -82,7 +82,7 @@ def own_worker(
     """A FailoverWorker in a thread, for as long as the block lasts; what still runs at its end goes back to the queue."""
     from worker.consumer import FailoverWorker  # brings in the HTTP client, which most commands do without
 
-    worker = FailoverWorker(url, [routes.cold.queue], policies, routes, concurrency=slots, breaker=breaker)
+    worker = FailoverWorker(url, routes.queues, policies, routes, concurrency=slots, breaker=breaker)
     logging.getLogger("failover").addHandler(logging.NullHandler())
     thread = threading.Thread(target=lambda: asyncio.run(worker.run()), name="failover-worker")
     thread.start()

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from producer import keyspace
 from producer.keyspace import JobField
-from producer.scripts import Command, run
+from producer.scripts import Command, ask
 from worker.pause import Paused, paused
 
 
@@ -53,7 +53,7 @@ class Status:
 
 def gather(client: redis.Redis, default_queue: str) -> Status:
     """Everything in a handful of round trips."""
-    queues_reply, workers_reply = run(client, [("SMEMBERS", keyspace.QUEUES), ("SMEMBERS", keyspace.WORKERS)])
+    queues_reply, workers_reply = ask(client, [("SMEMBERS", keyspace.QUEUES), ("SMEMBERS", keyspace.WORKERS)])
     queues = sorted({key.decode().removeprefix(keyspace.QUEUE) for key in queues_reply} | {default_queue})
     names = sorted(key.decode().removeprefix(keyspace.WORKER) for key in workers_reply)
     return Status(
@@ -74,7 +74,7 @@ def _queue(client: redis.Redis, name: str) -> QueueStatus:
         ("ZCARD", keyspace.failed(name)),
         ("ZCARD", keyspace.finished(name)),
     ]
-    queued, head, in_flight, waiting, due, dead, done = run(client, commands)
+    queued, head, in_flight, waiting, due, dead, done = ask(client, commands)
     accepted = client.hget(keyspace.job(head.decode()), JobField.ACCEPTED) if head else None
     now = time.time()
     return QueueStatus(
@@ -91,7 +91,7 @@ def _queue(client: redis.Redis, name: str) -> QueueStatus:
 
 def _workers(client: redis.Redis, names: list[str]) -> list[WorkerStatus]:
     fields = ("state", "queues", "successful_job_count", "failed_job_count")
-    replies = run(client, [("HMGET", keyspace.worker(name), *fields) for name in names]) if names else []
+    replies = ask(client, [("HMGET", keyspace.worker(name), *fields) for name in names])
     found = []
     for name, reply in zip(names, replies, strict=True):
         state, queues, done, dead = reply
@@ -101,7 +101,7 @@ def _workers(client: redis.Redis, names: list[str]) -> list[WorkerStatus]:
 
 
 def _routes(client: redis.Redis, names: list[str]) -> dict[str, list[dict[str, Any]]]:
-    replies = run(client, [("GET", keyspace.routes_of(name)) for name in names]) if names else []
+    replies = ask(client, [("GET", keyspace.routes_of(name)) for name in names])
     return {name: json.loads(reply) for name, reply in zip(names, replies, strict=True) if isinstance(reply, bytes)}
 
 

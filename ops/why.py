@@ -10,7 +10,7 @@ import redis
 from producer import Producer, keyspace
 from producer.job import Attempt, JobResult, JobStatus, Rejection
 from producer.keyspace import JobField
-from producer.scripts import run
+from producer.scripts import ask
 from worker.dead_letter import now_ms, queue_of
 from worker.pause import paused
 
@@ -35,7 +35,7 @@ def _facts(client: redis.Redis, job_id: str) -> dict[str, str]:
         JobField.CRASHES, JobField.ATTEMPTS, JobField.GENERATION, JobField.REQUEUED, JobField.REQUEUED_WHO,
         "worker_name", "created_at", "started_at", "ended_at",
     )  # fmt: skip
-    (values,) = run(client, [("HMGET", keyspace.job(job_id), *names)])
+    (values,) = ask(client, [("HMGET", keyspace.job(job_id), *names)])
     return {name: value.decode() for name, value in zip(names, values, strict=True) if value}
 
 
@@ -43,18 +43,18 @@ def _standing(client: redis.Redis, queue: str, job_id: str, result: JobResult, f
     """One sentence: how it stands, what it waits for, until when."""
     match result.status:
         case JobStatus.QUEUED:
-            (ahead,) = run(client, [("LPOS", keyspace.queue(queue), job_id)])
+            (ahead,) = ask(client, [("LPOS", keyspace.queue(queue), job_id)])
             place = f"{ahead} jobs ahead of it" if isinstance(ahead, int) else "not in the list: the audit will find it"
             flags = [flag for flag in paused(client, [queue]) if flag.queue in (None, queue)]
             stopped = f"; paused by {flags[0].who or 'unknown'}: {flags[0].why or '-'}" if flags else ""
-            workers = run(client, [("SCARD", keyspace.workers_of(queue))])[0]
+            workers = ask(client, [("SCARD", keyspace.workers_of(queue))])[0]
             nobody = "; no worker listens" if not workers else ""
             return (
                 f"queued in {queue}, {place}{stopped}{nobody}; worth nothing after {_at(facts.get(JobField.EXPIRES))}"
             )
         case JobStatus.RUNNING:
             lease = f"{job_id}:{facts.get(JobField.LEASE, '')}"
-            (until,) = run(client, [("ZSCORE", keyspace.leases(queue), lease)])
+            (until,) = ask(client, [("ZSCORE", keyspace.leases(queue), lease)])
             held = f"its lease runs for {(float(until) - now) / 1000:.0f} s more" if until else "its lease is gone"
             return f"running on {facts.get('worker_name') or '?'} since {facts.get('started_at', '?')}; {held}"
         case JobStatus.RETRYING | JobStatus.PARKED:

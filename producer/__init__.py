@@ -1,6 +1,6 @@
 """failover-worker's public API: what a web app or a script needs to hand in LLM work and read its results."""
 
-from producer.client import AsyncProducer, Producer, Receipt
+from producer.client import AsyncProducer, Producer
 from producer.errors import (
     ConfigurationError,
     FailoverError,
@@ -10,6 +10,7 @@ from producer.errors import (
     UnknownJob,
     UsageError,
 )
+from producer.exchange import Receipt
 from producer.job import JobResult, JobStatus, LLMJob
 
 __all__ = [

@@ -22,12 +22,14 @@ REPLY_TIMEOUT_SECONDS = 5.0
 SCHEMES = ("redis", "rediss", "unix")
 
 
-def connect(url: str, *, reply_timeout: float = REPLY_TIMEOUT_SECONDS) -> redis.Redis:
+def connect(
+    url: str, *, connect_timeout: float = CONNECT_TIMEOUT_SECONDS, reply_timeout: float = REPLY_TIMEOUT_SECONDS
+) -> redis.Redis:
     """A blocking client (redis://, rediss://, unix://). No connection is made yet."""
     _check_url(url)
     return redis.Redis.from_url(
         url,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        socket_connect_timeout=connect_timeout,
         socket_timeout=reply_timeout,
         retry=Retry(NoBackoff(), 0),
         health_check_interval=30,
@@ -35,7 +37,11 @@ def connect(url: str, *, reply_timeout: float = REPLY_TIMEOUT_SECONDS) -> redis.
 
 
 def connect_async(
-    url: str, *, max_connections: int = 2, reply_timeout: float | None = REPLY_TIMEOUT_SECONDS
+    url: str,
+    *,
+    max_connections: int = 2,
+    connect_timeout: float = CONNECT_TIMEOUT_SECONDS,
+    reply_timeout: float | None = REPLY_TIMEOUT_SECONDS,
 ) -> redis.asyncio.Redis:
     """An asyncio client with at most `max_connections` connections; a caller beyond that waits for one."""
     _check_url(url)
@@ -43,7 +49,7 @@ def connect_async(
         url,
         max_connections=max_connections,
         timeout=10,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        socket_connect_timeout=connect_timeout,
         socket_timeout=reply_timeout,
         retry=AsyncRetry(NoBackoff(), 0),
         health_check_interval=30,

@@ -96,6 +96,10 @@ class LLMJob(BaseModel):
     expires_after_seconds: Annotated[float, Field(gt=0, le=90 * 86400)] | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
 
+    def provider_key(self, job_id: str) -> str:
+        """The Idempotency-Key of every call for this job: of one tenant, and safe in a header."""
+        return sha256(f"{self.tenant_id}\0{self.key_for(job_id)}".encode()).hexdigest()
+
     @classmethod
     def parse(cls, data: Any) -> LLMJob:
         """A job from plain data. Raises InvalidJob naming the first wrong field."""
@@ -106,8 +110,8 @@ class LLMJob(BaseModel):
 
     def fingerprint(self) -> str:
         """Hash of what the job asks for; the same key with another fingerprint is a conflict."""
-        asked = {"type": self.job_type, "body": self.body}
-        return sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        asked = json.dumps({"type": self.job_type, "body": self.body}, sort_keys=True, separators=(",", ":"))
+        return sha256(asked.encode()).hexdigest()
 
     def key_for(self, job_id: str) -> str:
         """The idempotency key: the caller's, or the hash of user id, job id and input (SOP step 9)."""
@@ -194,8 +198,11 @@ LLM_JOB = f"{llm_job.__module__}.{llm_job.__qualname__}"
 
 
 def encode_job(job: LLMJob) -> bytes:
-    """The `data` field of RQ's job hash: zlib(JSON [function, instance, args, kwargs])."""
-    return zlib.compress(to_json([LLM_JOB, None, [job.model_dump(exclude_defaults=True)], {}]), 1)
+    """The `data` field of RQ's job hash: zlib(JSON [function, instance, args, kwargs]). Raises InvalidJob."""
+    try:
+        return zlib.compress(to_json([LLM_JOB, None, [job.model_dump(exclude_defaults=True)], {}]), 1)
+    except ValueError:
+        raise InvalidJob("body", "holds text that is not Unicode (a lone surrogate)") from None
 
 
 class ForeignJob(Exception):

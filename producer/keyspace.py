@@ -16,7 +16,7 @@ RQ's own (formats of rq 2.12, so that `rq info`, rq-dashboard and rq-exporter sh
 | rq:canceled:{queue}          | zset   | cancelled and discarded jobs                     | cancel                             |
 | rq:results:{id}              | stream | results; one entry a job                         | complete, bury, resolve            |
 | rq:workers, rq:workers:{q}   | set    | worker keys                                      | RQ's worker registration           |
-| rq:worker:{name}             | hash   | a worker, gone 480 s after its last heartbeat    | RQ's worker registration, complete |
+| rq:worker:{name}             | hash   | a worker, gone 30 s after its last heartbeat     | RQ's worker registration, complete |
 | rq:suspended                 | string | RQ's own pause (`rq suspend`)                    | RQ                                 |
 
 Ours:
@@ -25,7 +25,7 @@ Ours:
 |-----------------------------|--------|-------------------------------------------------------|---------------------|
 | pause_ai_tasks              | string | "1" = paused; "0", empty or absent = running          | until resume        |
 | pause_ai_tasks:{queue}      | string | the same for one queue                                | until resume        |
-| failover:pause              | hash   | who paused, why, since (ms)                           | until resume        |
+| failover:pause              | hash   | who paused, why, since (s)                            | until resume        |
 | failover:leases:{queue}     | zset   | {job}:{execution}, score lease end (ms of Redis TIME) | while executed      |
 | failover:accepted:{queue}   | zset   | jobs accepted and not ended, score expiry (ms)        | until done or dead  |
 | failover:idempotency:{hash} | hash   | job_id, fingerprint of a tenant's idempotency key     | as long as its job  |

@@ -53,6 +53,23 @@ class Call:
 Command = Call | tuple[Word, ...]
 
 
+def ask(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
+    """`run`, for a caller to whom one failed command fails all: raises the first exception among the replies."""
+    return _checked(run(client, commands) if commands else [])
+
+
+async def ask_async(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:
+    """`ask` for an asyncio client."""
+    return _checked(await run_async(client, commands) if commands else [])
+
+
+def _checked(replies: list[Any]) -> list[Any]:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
 def run(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     """Send all commands in one round trip; one reply each, in order. A failed one has its exception as its reply."""
     replies: list[Any] = _pipeline(client, commands).execute(raise_on_error=False)

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from tests.conftest import until
 from worker.breaker import Admission, RouteBreaker
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def opened(clock: Clock) -> RouteBreaker:
+    breaker = RouteBreaker(clock=clock)
+    fail(breaker, 5)
+    assert breaker.state == "open"
+    return breaker
 
 
 def admitted(breaker: RouteBreaker) -> Admission:
@@ -31,29 +44,37 @@ def test_five_consecutive_failures_open_it() -> None:
 
 
 def test_half_open_admits_one_probe_at_a_time_and_two_successes_close_it() -> None:
-    breaker = RouteBreaker(cooldown_seconds=0.05)
-    fail(breaker, 5)
-    probe = until(breaker.admit, "the cooldown ends")
+    breaker = opened(clock := Clock())
+    clock.now += 29.9
+    assert breaker.admit() is None
+    clock.now += 0.2
+    probe = admitted(breaker)
     assert probe.probe
     assert breaker.admit() is None
+    assert breaker.reopens_in() > 0
     breaker.record(probe, True)
     assert breaker.state == "half-open"
     breaker.record(admitted(breaker), True)
     assert breaker.state == "closed"
 
 
-def test_a_failed_probe_opens_it_again() -> None:
-    breaker = RouteBreaker(cooldown_seconds=0.05)
-    fail(breaker, 5)
-    breaker.record(until(breaker.admit, "the cooldown ends"), False)
-    assert breaker.state in ("open", "half-open")
-    assert until(breaker.admit, "the cooldown ends again").probe
+def test_a_failed_probe_opens_it_again_for_a_whole_cooldown() -> None:
+    breaker = opened(clock := Clock())
+    clock.now += 31
+    breaker.record(admitted(breaker), True)
+    breaker.record(admitted(breaker), False)
+    assert breaker.state == "open"
+    clock.now += 29
+    assert breaker.admit() is None
+    clock.now += 2
+    assert admitted(breaker).probe
 
 
 def test_a_neutral_probe_frees_its_place() -> None:
-    breaker = RouteBreaker(cooldown_seconds=0.05)
-    fail(breaker, 5)
-    breaker.record(until(breaker.admit, "the cooldown ends"), None)
+    breaker = opened(clock := Clock())
+    clock.now += 31
+    breaker.record(admitted(breaker), None)
+    assert breaker.state == "half-open"
     assert admitted(breaker).probe
 
 
@@ -66,12 +87,13 @@ def test_a_neutral_outcome_neither_counts_nor_resets() -> None:
 
 
 def test_results_from_before_the_opening_settle_nothing() -> None:
-    breaker = RouteBreaker(cooldown_seconds=0.05)
+    breaker = RouteBreaker(clock=(clock := Clock()))
     early_good, early_bad = admitted(breaker), admitted(breaker)
     fail(breaker, 5)
     breaker.record(early_good, True)
-    assert breaker.state in ("open", "half-open")
-    probe = until(breaker.admit, "the cooldown ends")
+    assert breaker.state == "open"
+    clock.now += 31
+    probe = admitted(breaker)
     breaker.record(early_good, True)
     breaker.record(early_bad, False)
     assert breaker.state == "half-open"
@@ -82,9 +104,10 @@ def test_results_from_before_the_opening_settle_nothing() -> None:
 
 
 def test_a_resting_route_admits_nothing_and_has_not_failed() -> None:
-    breaker = RouteBreaker()
-    breaker.rest(0.1)
+    breaker = RouteBreaker(clock=(clock := Clock()))
+    breaker.rest(10, "rate_limited")
     assert breaker.admit() is None
     assert breaker.state == "closed"
-    assert "rate limited" in breaker.closed_off()
-    assert not until(breaker.admit, "the rest is over").probe
+    assert breaker.closed_off() == "rate_limited for 10 s"
+    clock.now += 10
+    assert not admitted(breaker).probe

@@ -17,7 +17,7 @@ from tests.test_transitions import Q, claim, done, expire_leases, send, settle, 
 from worker import dead_letter, transitions
 from worker.dead_letter import Filters
 from worker.outcomes import Dead, Released, Retry
-from worker.transitions import Verdict
+from worker.transitions import Settled
 
 
 def bury(
@@ -33,7 +33,7 @@ def bury(
     job_ids = [r.job_id for r in producer.enqueue_many(chat(f"{tenant}{n}", tenant_id=tenant) for n in range(count))]
     trail = [Attempt(execution=1, route=route, tier="hot", outcome="server_error", status=500)]
     for held in claim(client, count, token=job_ids[0]):
-        assert settle(client, held, Dead(reason, "down", trail, 1000)) is Verdict.COMMITTED
+        assert settle(client, held, Dead(reason, "down", trail, 1000)) is Settled.COMMITTED
     return job_ids
 
 
@@ -163,7 +163,7 @@ def test_cancel_takes_a_job_out_of_wherever_it_is(producer: Producer, client: re
         assert where(client, job_id) == []
         assert producer.fetch(job_id).status is JobStatus.CANCELLED
         assert dead_letter.cancel(client, job_id, who="me") == "canceled"
-    assert settle(client, held[2], done(running)) is Verdict.FENCED
+    assert settle(client, held[2], done(running)) is Settled.FENCED
     assert client.zcard(keyspace.accepted(Q)) == 0
     (buried,) = bury(producer)
     assert dead_letter.cancel(client, buried, who="me", only_dead=True) == "failed"

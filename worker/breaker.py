@@ -2,19 +2,19 @@
 
 pybreaker guards a call while holding a lock, which would serialise a whole worker; so the HTTP call stays outside and
 only its bookkeeping goes through: `admit` before an attempt, `record` after it. Three things are ours, because
-pybreaker lets them through: half-open admits one probe at a time; a result from before the opening settles nothing;
-a neutral outcome is neither a failure nor a success.
+pybreaker does not keep them: half-open admits one probe at a time; a result from before the opening settles nothing;
+a neutral outcome is neither a failure nor a success. The cooldown is ours too, on a clock that is an argument.
 
 Beside the breaker a route may rest: its provider said when to come back (429 with Retry-After). That is no failure.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import pybreaker
 
@@ -22,6 +22,7 @@ OPEN_AFTER_FAILURES = 5
 COOLDOWN_SECONDS = 30.0
 CLOSE_AFTER_SUCCESSES = 2
 HEALTH_LENGTH = 20
+PROBE_SECONDS = 1.0  # how soon to look again while a probe is under way
 
 
 class _RouteFailed(Exception):
@@ -49,17 +50,19 @@ class RouteBreaker:
         failures: int = OPEN_AFTER_FAILURES,
         cooldown_seconds: float = COOLDOWN_SECONDS,
         successes: int = CLOSE_AFTER_SUCCESSES,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock, self._cooldown = clock, cooldown_seconds
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=failures,
-            reset_timeout=cooldown_seconds,
             success_threshold=successes,
             throw_new_error_on_trip=False,
-            listeners=[_Epoch(self._turn)],
+            listeners=[_States(self._turn)],
         )
         self._epoch = 0
         self._probing = False
-        self._rests_until = 0.0  # monotonic
+        self._opened_at = self._rests_until = -math.inf
+        self._rests_for = ""
         self.health: deque[int] = deque(maxlen=HEALTH_LENGTH)  # 1 success, 0 failure, newest last
 
     @property
@@ -69,22 +72,25 @@ class RouteBreaker:
         return "half-open" if state == pybreaker.STATE_OPEN and self._cools_for() <= 0 else state
 
     def reopens_in(self) -> float:
-        """Seconds until an attempt may be made; 0 when one may be made now, as far as time goes."""
-        return max(0.0, self._cools_for(), self._rests_until - time.monotonic())
+        """Seconds until an attempt may be made, as far as is known; 0 when one may be made now."""
+        if self._probing:
+            return PROBE_SECONDS
+        return max(0.0, self._cools_for(), self._rests_until - self._clock())
 
     def closed_off(self) -> str:
         """Why no attempt is admitted now."""
-        if self._rests_until > time.monotonic():
-            return f"rate limited for {self._rests_until - time.monotonic():.0f} s"
+        if self._rests_until > self._clock():
+            return f"{self._rests_for} for {self._rests_until - self._clock():.0f} s"
         return "breaker half-open, its probe under way" if self._probing else f"breaker {self.state}"
 
-    def rest(self, seconds: float) -> None:
-        """Admit nothing for `seconds`: the provider asked for it."""
-        self._rests_until = max(self._rests_until, time.monotonic() + seconds)
+    def rest(self, seconds: float, why: str) -> None:
+        """Admit nothing for `seconds`: the provider asked for it, or the account has to be mended first."""
+        if self._clock() + seconds > self._rests_until:
+            self._rests_until, self._rests_for = self._clock() + seconds, why
 
     def open_for_all(self) -> bool:
         """Whether any number of attempts would be admitted now."""
-        return self._breaker.current_state == pybreaker.STATE_CLOSED and self._rests_until <= time.monotonic()
+        return self._breaker.current_state == pybreaker.STATE_CLOSED and self._rests_until <= self._clock()
 
     def may_probe(self) -> bool:
         """Whether exactly one attempt would be admitted now."""
@@ -92,7 +98,7 @@ class RouteBreaker:
 
     def admit(self) -> Admission | None:
         """Leave for one attempt, or None: the route rests, is open, or half-open with its probe under way."""
-        if self._rests_until > time.monotonic():
+        if self._rests_until > self._clock():
             return None
         if self._breaker.current_state == pybreaker.STATE_CLOSED:
             return Admission(self._epoch, probe=False)
@@ -122,21 +128,27 @@ class RouteBreaker:
             return
 
     def _cools_for(self) -> float:
-        opened_at = self._breaker._state_storage.opened_at
-        if self._breaker.current_state != pybreaker.STATE_OPEN or opened_at is None:
+        if self._breaker.current_state != pybreaker.STATE_OPEN:
             return 0.0
-        return self._breaker.reset_timeout - (datetime.now(UTC) - opened_at).total_seconds()
+        return self._opened_at + self._cooldown - self._clock()
 
-    def _turn(self) -> None:
+    def _turn(self, state: str) -> None:
         self._epoch += 1
         self._probing = False
+        if state == pybreaker.STATE_OPEN:
+            self._opened_at = self._clock()
 
 
-class _Epoch(pybreaker.CircuitBreakerListener):
+class _States(pybreaker.CircuitBreakerListener):
     """Tells of every change of state."""
 
-    def __init__(self, turn: Callable[[], None]) -> None:
+    def __init__(self, turn: Callable[[str], None]) -> None:
         self._turn = turn
 
-    def state_change(self, cb: object, old_state: object, new_state: object) -> None:
-        self._turn()
+    def state_change(
+        self,
+        cb: pybreaker.CircuitBreaker,
+        old_state: pybreaker.CircuitBreakerState | None,
+        new_state: pybreaker.CircuitBreakerState,
+    ) -> None:
+        self._turn(new_state.name)

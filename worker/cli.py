@@ -46,7 +46,7 @@ def command(concurrency: int, queues: tuple[str, ...], burst: bool, drain_second
         check_reachable(client, url)
     worker = FailoverWorker(
         url,
-        list(queues) or [routes.cold.queue],
+        list(queues) or routes.queues,
         policies,
         routes,
         concurrency=concurrency,

@@ -13,6 +13,7 @@ import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
     MasterDownError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -22,7 +23,7 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producer.scripts import Call, run_async
-from worker.transitions import Verdict
+from worker.transitions import Settled
 
 log = logging.getLogger("failover.worker")
 
@@ -30,10 +31,18 @@ GATHER_SECONDS = 0.01
 BATCH = 200
 LONGEST_RESEND_SECONDS = 2.0
 
-_PASSES = (RedisConnectionError, RedisTimeoutError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
-_PASSES_TOO = ("BUSY", "MISCONF", "NOREPLICAS", "NOSCRIPT")
+_PASSES = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+_PASSES_TOO = ("BUSY", "MISCONF", "NOREPLICAS")
 
-Waiting = list[tuple[Call, "asyncio.Future[Verdict]"]]
+Waiting = list[tuple[Call, "asyncio.Future[Settled]"]]
 
 
 class Committer:
@@ -44,12 +53,12 @@ class Committer:
         self._waiting: Waiting = []
         self._work = asyncio.Event()
 
-    async def settle(self, call: Call) -> Verdict:
+    async def settle(self, call: Call) -> Settled:
         """Commit one outcome; returns once Redis has said what became of it, however long Redis is away.
 
         Raises ResponseError when Redis can never take it (a key of a wrong type): the lease then runs out.
         """
-        done: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, done))
         self._work.set()
         return await done
@@ -78,7 +87,7 @@ class Committer:
             if done.done():
                 continue
             if isinstance(reply, bytes):
-                done.set_result(Verdict(reply.decode()))
+                done.set_result(Settled(reply.decode()))
             elif isinstance(reply, _PASSES) or str(reply).startswith(_PASSES_TOO):
                 again.append((call, done))
             else:

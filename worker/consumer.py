@@ -12,7 +12,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -23,7 +23,7 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from producer.connection import connect, connect_async
 from producer.policy import Policies
-from producer.scripts import run_async
+from producer.scripts import ask_async
 from worker import transitions, upkeep
 from worker.breaker import RouteBreaker
 from worker.committer import Committer
@@ -33,7 +33,7 @@ from worker.outcomes import Dead, Done, Park, Released, Retry
 from worker.providers import Providers
 from worker.router import Router
 from worker.routes import Routes
-from worker.transitions import Claim, Verdict
+from worker.transitions import Claim, Settled
 
 log = logging.getLogger("failover.worker")
 
@@ -71,7 +71,9 @@ class FailoverWorker(BaseWorker):
         breaker: Callable[[], RouteBreaker] = RouteBreaker,
     ) -> None:
         name = f"failover-worker-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
-        super().__init__(queues, name=name, connection=connect(redis_url), serializer="json")
+        super().__init__(
+            queues, name=name, connection=connect(redis_url), serializer="json", worker_ttl=upkeep.WORKER_TTL_SECONDS
+        )
         self.concurrency, self.drain_seconds, self.burst = concurrency, drain_seconds, burst
         self.ended = 0  # executions whose outcome was settled here
         self._url, self._policies, self._routes = redis_url, policies, routes
@@ -79,6 +81,8 @@ class FailoverWorker(BaseWorker):
         self._executions: dict[str, _Execution] = {}  # by lease, in the order claimed
         self._gate = Gate(self._breakers.values(), concurrency)
         self._hungry = False  # more could have been claimed, had there been room
+        self._unanswered: str | None = None  # the token of a claim whose reply was lost
+        self._broken: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -101,7 +105,9 @@ class FailoverWorker(BaseWorker):
             if hurry:
                 self._hurried.set()
 
-        if self._loop is not None:
+        if self._loop is None:
+            begin()
+        else:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(begin)
 
@@ -115,19 +121,28 @@ class FailoverWorker(BaseWorker):
         await asyncio.to_thread(self.register_birth)
         log.info("worker started", extra={"worker": self.name, "queues": self.queue_names(), "slots": self.concurrency})
         services = [asyncio.create_task(service) for service in self._services()]
+        for service in services:
+            service.add_done_callback(self._service_ended)
         try:
             await self._claim_until_drained()
             await self._let_running_end()
         finally:
-            for service in services:
-                service.cancel()
-            await asyncio.gather(*services, return_exceptions=True)
+            await _cancel(services)
             await providers.close()
             with contextlib.suppress(RedisError, OSError):
                 await asyncio.to_thread(self.register_death)
             await self._redis.aclose()
             self.connection.close()
-            log.info("worker stopped", extra={"worker": self.name, "ended": self.ended})
+            log.info("worker stopped", extra={"worker": self.name, "executions": self.ended})
+        if self._broken is not None:
+            raise self._broken
+
+    def _service_ended(self, service: asyncio.Task[None]) -> None:
+        """A service never ends by itself: without it leases or results would be lost, so the worker stops."""
+        if not service.cancelled() and (error := service.exception()) is not None:
+            log.critical("a part of the worker broke, it stops", exc_info=error)
+            self._broken = error
+            self.drain(hurry=True)
 
     def _services(self) -> list[Any]:
         queues = self.queue_names()
@@ -155,7 +170,7 @@ class FailoverWorker(BaseWorker):
         ]
 
     async def _claim_until_drained(self) -> None:
-        token, wait = uuid4().hex, RECONNECT_SECONDS[0]
+        wait = RECONNECT_SECONDS[0]
         while not self._draining.is_set():
             room = min(self._room(), CLAIM_AT_MOST)
             self._hungry = room <= 0
@@ -164,13 +179,13 @@ class FailoverWorker(BaseWorker):
                 continue
             self._wake.clear()
             try:
-                claimed = await self._claim(token, room)
+                claimed = await self._claim(room)
             except RedisError as error:
                 log.warning("redis is away, claiming waits", extra={"error": str(error)})
                 await self._rest(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 wait = min(wait * 2, RECONNECT_SECONDS[1])
-                continue  # with the same token: what a lost reply had claimed comes back
-            token, wait = uuid4().hex, RECONNECT_SECONDS[0]
+                continue
+            wait = RECONNECT_SECONDS[0]
             for claim in claimed:
                 self._start(claim)
             self._hungry = len(claimed) == room
@@ -180,6 +195,14 @@ class FailoverWorker(BaseWorker):
                 break
             else:
                 await self._rest(IDLE_SECONDS)
+
+    async def _claim(self, at_most: int) -> tuple[Claim, ...]:
+        """A claim whose reply was lost is asked for again by its token, so what it took is not left to its lease."""
+        self._unanswered = self._unanswered or uuid4().hex
+        call = transitions.claim(self._unanswered, at_most, self.name, self.queue_names())
+        (reply,) = await ask_async(self._redis, [call])
+        self._unanswered = None
+        return transitions.claimed(reply)
 
     def _room(self) -> int:
         """The gate's word, and a line in the log when it shuts or opens."""
@@ -191,13 +214,6 @@ class FailoverWorker(BaseWorker):
         elif not was_open and opens_in is None:
             log.info("a route is open again, claiming ramps up")
         return room
-
-    async def _claim(self, token: str, at_most: int) -> tuple[Claim, ...]:
-        call = transitions.claim(token, at_most, self.name, self.queue_names())
-        (reply,) = await run_async(self._redis, [call])
-        if isinstance(reply, Exception):
-            raise reply
-        return transitions.claimed(reply).claims
 
     async def _rest(self, seconds: float) -> None:
         """Until something changes (a wake-up, a free slot, the drain), at most `seconds`."""
@@ -242,7 +258,7 @@ class FailoverWorker(BaseWorker):
         for lease, execution in self._executions.items():
             leases.setdefault(execution.claim.queue, []).append(lease)
         fields = {**self.serialize(), "state": self._state}
-        also = upkeep.registration(self.key, fields, self.queue_names(), self.worker_ttl + 60)
+        also = upkeep.registration(self.key, fields, self.queue_names())
         also.append(upkeep.routes_view(self.name, self._routes, self._breakers))
         for lease in await upkeep.extend(self._redis, leases, also):
             held = self._executions.get(lease)
@@ -253,6 +269,10 @@ class FailoverWorker(BaseWorker):
 
     async def _let_running_end(self) -> None:
         """The drain: wait for what ends in time, then give the rest back to the head of the queue, in order."""
+        if self._unanswered is not None:
+            with contextlib.suppress(RedisError):
+                for claim in await self._claim(1):
+                    self._start(claim)
         if not self._executions:
             return
         log.info("draining", extra={"running": len(self._executions), "seconds": self.drain_seconds})
@@ -272,7 +292,16 @@ class FailoverWorker(BaseWorker):
         await asyncio.wait([all_ended, *released], timeout=RELEASE_SECONDS)
 
 
-def _tell(claim: Claim, executed: Executed, verdict: Verdict) -> None:
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel until it is heard: a cancel that meets a time-out inside a Redis call can be swallowed there."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.2)
+
+
+def _tell(claim: Claim, executed: Executed, verdict: Settled) -> None:
     """One line for each execution that ended."""
     facts: dict[str, object] = {"job": claim.job_id}
     match executed.outcome:
@@ -290,7 +319,7 @@ def _tell(claim: Claim, executed: Executed, verdict: Verdict) -> None:
             facts |= {"reason": str(reason), "why": detail}
         case Released():
             event = "released"
-    if verdict is Verdict.FENCED:
+    if verdict is Settled.FENCED:
         facts["outcome"], event = event, "fenced"
     level = logging.WARNING if event in ("dead", "fenced") else logging.INFO
     log.log(level, event, extra=facts)

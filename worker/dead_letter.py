@@ -20,7 +20,7 @@ from producer import keyspace
 from producer.errors import UnknownJob, UsageError
 from producer.job import JobResult, JobStatus
 from producer.keyspace import JobField
-from producer.scripts import Command, run
+from producer.scripts import Command, ask
 from worker import transitions
 
 PAGE = 500
@@ -79,7 +79,7 @@ def pages(
 ) -> Iterator[list[tuple[str, int]]]:
     """(job id, died ms) of the letters that match, page by page. Safe while letters come and go."""
     wanted = filters.indexes(queue)
-    sizes = run(client, [("ZCARD", key) for key in wanted]) if wanted else []
+    sizes = ask(client, [("ZCARD", key) for key in wanted]) if wanted else []
     by_size = [key for _, key in sorted(zip(sizes, wanted, strict=True))]
     index, others = (by_size[0], by_size[1:]) if by_size else (keyspace.dead(queue), [])
     low, high = filters.since_ms or 0, until_ms
@@ -89,7 +89,7 @@ def pages(
         command: Command = ("ZRANGEBYSCORE", index, low, high, "WITHSCORES", *limit)
         if newest_first:
             command = ("ZREVRANGEBYSCORE", index, high, low, "WITHSCORES", *limit)
-        (reply,) = run(client, [command])
+        (reply,) = ask(client, [command])
         fresh = [(name.decode(), int(score)) for name, score in reply if name.decode() not in seen]
         if not fresh:
             return
@@ -106,7 +106,7 @@ def _matching(
 ) -> list[tuple[str, int]]:
     """Those that every other index has too, and that are still dead letters to RQ."""
     names = [name for name, _ in found]
-    replies = run(client, [("ZMSCORE", key, *names) for key in (keyspace.failed(queue), *others)])
+    replies = ask(client, [("ZMSCORE", key, *names) for key in (keyspace.failed(queue), *others)])
     return [entry for entry, *scores in zip(found, *replies, strict=True) if None not in scores]
 
 
@@ -129,7 +129,7 @@ def _letters(client: redis.Redis, found: Sequence[tuple[str, int]]) -> list[Dead
         JobField.DEAD_ROUTE,
         JobField.GENERATION,
     )
-    replies = run(client, [("HMGET", keyspace.job(job_id), *fields) for job_id, _ in found])
+    replies = ask(client, [("HMGET", keyspace.job(job_id), *fields) for job_id, _ in found])
     letters = []
     for (job_id, died_ms), reply in zip(found, replies, strict=True):
         reason, detail, tenant, job_type, route, generation = (value and value.decode() for value in reply)
@@ -156,10 +156,10 @@ def stats(client: redis.Redis, queue: str) -> Stats:
         ("ZRANGE", dead, 0, 0, "WITHSCORES"),
         ("SMEMBERS", keyspace.dead_indexes(queue)),
     ]
-    total, oldest, indexes = run(client, commands)
+    total, oldest, indexes = ask(client, commands)
     names = sorted(name.decode() for name in indexes)
     groups: dict[str, dict[str, int]] = {"reason": {}, "tenant": {}, "route": {}}
-    for name, count in zip(names, run(client, [("ZCARD", name) for name in names]) if names else [], strict=True):
+    for name, count in zip(names, ask(client, [("ZCARD", name) for name in names]), strict=True):
         kind, _, value = name.removeprefix(f"{dead}:").partition(":")
         if count:
             groups[kind][value] = count
@@ -187,9 +187,7 @@ def requeue(
         for start in range(0, len(batch), _step(rate)):
             chunk = batch[start : start + _step(rate)]
             call = transitions.requeue(queue, chunk, token=uuid4().hex, who=who, generations=allowed)
-            (reply,) = run(client, [call])
-            if isinstance(reply, Exception):
-                raise reply
+            (reply,) = ask(client, [call])
             requeued, refused, gone = (len(ids) for ids in reply)
             done.requeued, done.refused, done.gone = done.requeued + requeued, done.refused + refused, done.gone + gone
             told(done)
@@ -216,9 +214,7 @@ def resolve(client: redis.Redis, job_id: str, answer: str, *, who: str, keep_sec
     )
     queue = queue_of(client, job_id)
     call = transitions.resolve(queue, result, token=uuid4().hex, who=who, keep_seconds=keep_seconds)
-    (reply,) = run(client, [call])
-    if isinstance(reply, Exception):
-        raise reply
+    (reply,) = ask(client, [call])
     if reply == b"ended":
         raise UsageError(f"job {job_id} has a result or was cancelled; `failover job show {job_id}` says how it ended")
 
@@ -243,9 +239,7 @@ def _completion(job_id: str, answer: str) -> dict[str, Any]:
 def cancel(client: redis.Redis, job_id: str, *, who: str, only_dead: bool = False) -> str:
     """Cancel a job (with `only_dead`: discard a dead letter); the status that it had, in RQ's word."""
     call = transitions.cancel(queue_of(client, job_id), job_id, who=who, only_dead=only_dead)
-    (reply,) = run(client, [call])
-    if isinstance(reply, Exception):
-        raise reply
+    (reply,) = ask(client, [call])
     return str(reply.decode())
 
 

@@ -74,10 +74,14 @@ class Executor:
         if late:
             body, candidates, how = degraded(body, candidates, policy.degrade)
 
+        if not candidates:
+            dead = Dead(DeadReason.REJECTED, "no route can do what this job needs", trail, policy.keep_dead_seconds)
+            return Executed(dead, claim.attempts, claim.run_ms)
+
         # 4. attempts
         deadline = asyncio.get_running_loop().time() + min(policy.deadline_seconds, left_ms / 1000)
         attempts_left = policy.attempts - sum(isinstance(entry, Attempt) and not entry.probe for entry in trail)
-        walk = Walk(claim.number, body, job.key_for(claim.job_id), deadline, attempts_left, trail)
+        walk = Walk(claim.ordinal, body, job.provider_key(claim.job_id), deadline, attempts_left, trail)
         for rejected in planned.rejected:
             walk.reject(rejected.route, rejected.reason)
         started = time.monotonic()
@@ -124,8 +128,6 @@ class Executor:
         if unanswered.opens_in is not None and not walk.burned and walk.attempts_left > 0:
             wait = unanswered.opens_in + PARK_MARGIN_SECONDS * (1 + self._jitter())
             return Park(wait, "a route to open" + (f" ({said})" if failures else ""), walk.trail, escalate)
-        if not failures and walk.attempts_left > 0 and walk.seconds_left() > 0:
-            return dead(DeadReason.REJECTED, "no route can do what this job needs")
         if walk.attempts_left <= 0:
             return dead(DeadReason.EXHAUSTED, f"{policy.attempts} attempts; the last: {said}")
         if claim.executions + 1 >= policy.executions:

@@ -32,7 +32,11 @@ class Breaker(StrEnum):
 
 @dataclass(frozen=True)
 class Failure:
-    """One failed attempt. `retry_after` in seconds, when the provider named it; `ambiguous`: it may have been billed."""
+    """One failed attempt. `ambiguous`: it may have been billed.
+
+    `retry_after`: seconds that the provider named. `rests`: seconds for which nobody should call the route, when it is
+    the account or the route itself that is wrong: no job is to blame, and calling again soon mends nothing.
+    """
 
     code: str
     action: Action
@@ -41,6 +45,7 @@ class Failure:
     ambiguous: bool = False
     status: int | None = None
     retry_after: float | None = None
+    rests: float = 0.0
     detail: str = ""
 
 
@@ -77,10 +82,10 @@ _BROKEN = {
 
 _STATUS = {
     400: Failure("bad_request", Action.REJECT, Breaker.NEUTRAL),
-    401: Failure("unauthorized", Action.FAILOVER, Breaker.NEUTRAL),
-    402: Failure("billing", Action.FAILOVER, Breaker.NEUTRAL),
-    403: Failure("forbidden", Action.FAILOVER, Breaker.NEUTRAL),
-    404: Failure("no_such_model", Action.FAILOVER, Breaker.NEUTRAL),
+    401: Failure("unauthorized", Action.FAILOVER, Breaker.NEUTRAL, rests=60),
+    402: Failure("billing", Action.FAILOVER, Breaker.NEUTRAL, rests=300),
+    403: Failure("forbidden", Action.FAILOVER, Breaker.NEUTRAL, rests=60),
+    404: Failure("no_such_model", Action.FAILOVER, Breaker.NEUTRAL, rests=60),
     408: Failure("request_timeout", Action.RETRY, retries=1),
     409: Failure("conflict", Action.RETRY, Breaker.NEUTRAL, retries=1),
     413: Failure("too_large", Action.LARGER, Breaker.NEUTRAL),
@@ -93,7 +98,7 @@ _STATUS = {
     529: Failure("overloaded", Action.RETRY),
 }
 
-_QUOTA = Failure("quota", Action.FAILOVER, Breaker.NEUTRAL)
+_QUOTA = Failure("quota", Action.FAILOVER, Breaker.NEUTRAL, rests=300)
 _CONTEXT = Failure("context_length", Action.LARGER, Breaker.NEUTRAL)
 _FILTER = Failure("content_filter", Action.REFUSE, Breaker.NEUTRAL)
 _EMPTY = Failure("empty_answer", Action.FAILOVER)

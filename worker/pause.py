@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import redis
 
 from producer import keyspace
-from producer.scripts import run
+from producer.scripts import ask
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def paused(client: redis.Redis, queues: Sequence[str]) -> list[Paused]:
     """Every flag that is set: the general one, RQ's `rq suspend`, and those of `queues`."""
     scopes: list[str | None] = [None, *queues]
     read = [("HGETALL", keyspace.PAUSE_INFO), ("EXISTS", keyspace.SUSPENDED), *(("GET", _flag(q)) for q in scopes)]
-    raw_notes, suspended, *flags = run(client, read)
+    raw_notes, suspended, *flags = ask(client, read)
     notes = {key.decode(): value.decode() for key, value in raw_notes.items()}
     found = []
     for queue, value in zip(scopes, flags, strict=True):

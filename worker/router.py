@@ -115,6 +115,7 @@ class Router:
                 and failure.action is Action.RETRY
                 and state.attempt_number <= failure.retries
                 and walk.attempts_left > 0
+                and walk.seconds_left() > SHORTEST_ATTEMPT_SECONDS
                 and (failure.retry_after or 0.0) <= min(LONGEST_WAIT_SECONDS, _share(route, walk, is_last=is_last))
             )
 
@@ -126,6 +127,8 @@ class Router:
             retry_error_callback=lambda _: None,
             sleep=asyncio.sleep,
         ):
+            if tried is not None and walk.seconds_left() < SHORTEST_ATTEMPT_SECONDS:
+                break
             admission = self._breakers[route.name].admit()
             if admission is None:
                 break
@@ -134,7 +137,7 @@ class Router:
         return tried
 
     async def _attempt(self, route: Route, walk: Walk, admission: Admission, seconds: float) -> Reply | Failure:
-        """One HTTP call: its outcome goes to the breaker and into the trail, also when we are cancelled in it."""
+        """One HTTP call. The breaker hears of it also when we are cancelled in it, the trail only of its end."""
         started = time.monotonic()
         failure: Failure | None = None
         succeeded: bool | None = None
@@ -149,9 +152,10 @@ class Router:
                 succeeded = False
         finally:
             self._breakers[route.name].record(admission, succeeded)
-        if failure is not None and failure.retry_after:
-            self._breakers[route.name].rest(failure.retry_after)
-        elif failure is not None and not admission.probe:
+        rest = (failure.retry_after or failure.rests) if failure else 0.0
+        if failure and rest:
+            self._breakers[route.name].rest(rest, failure.code)
+        elif failure and not admission.probe:
             walk.burned = True
         walk.trail.append(
             Attempt(

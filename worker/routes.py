@@ -11,12 +11,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment, find_configuration, flag
 from producer.errors import ConfigurationError, Problem, problems_of
 from producer.policy import Capability
@@ -50,7 +51,7 @@ class Cold(_FromJson):
     """What becomes of a job that neither hot nor warm can take: it stays in the durable queue, and people are told."""
 
     mode: Literal["graceful_degrade"] = "graceful_degrade"
-    queue: str = "ai-tasks"
+    queue: str = DEFAULT_QUEUE
     notify: tuple[str, ...] = ()
 
 
@@ -91,6 +92,11 @@ class Routes:
     left_out: tuple[LeftOut, ...]
     cold: Cold
 
+    @property
+    def queues(self) -> list[str]:
+        """What a worker listens on unless told otherwise: the producers' default, and the queue of the map."""
+        return list(dict.fromkeys([DEFAULT_QUEUE, self.cold.queue]))
+
 
 def load_routes(environment: Environment) -> Routes:
     """ROUTES_FILE. Raises ConfigurationError with every problem in it."""
@@ -129,12 +135,23 @@ def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[
         if why := _unusable(entry, tier, missing, key, key_variable, environment):
             left_out.append(LeftOut(name, tier, why))
             continue
-        if urlsplit(base_url).scheme not in ("http", "https"):
+        if not _is_http_url(base_url):
             raise ConfigurationError(
                 [Problem(where, f"{name}.baseUrl", "is not an http(s) URL", "as in https://api.openai.com/v1")]
             )
+        if key and not re.fullmatch(r"[!-~]+", key):
+            mend = "copy the key anew"
+            raise ConfigurationError([Problem(key_variable, "", "holds a character that no API key has", mend)])
         routes.append(Route(name, tier, entry, base_url.rstrip("/"), key or ""))
     return routes, left_out
+
+
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _unusable(
@@ -185,9 +202,3 @@ def _interpolate(text: str, environment: Environment) -> tuple[str, list[str]]:
         return str(default)
 
     return _VARIABLE.sub(value, text), missing
-
-
-def describe(routes: Routes) -> list[dict[str, Any]]:
-    """The map in plain words, without keys, for logs and `failover status`."""
-    kept = [{"route": route.name, "tier": route.tier, "usable": True} for route in routes.routes]
-    return kept + [{"route": out.name, "tier": out.tier, "usable": False, "why": out.why} for out in routes.left_out]

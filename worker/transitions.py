@@ -31,7 +31,7 @@ KEEP_CANCELLED_SECONDS = 7 * 86400
 PROMOTE_AT_MOST = REAP_AT_MOST = EXPIRE_AT_MOST = 1000
 
 
-class Verdict(StrEnum):
+class Settled(StrEnum):
     """What a settle did."""
 
     COMMITTED = "committed"
@@ -61,15 +61,9 @@ class Claim:
         return f"{self.job_id}:{self.execution_id}"
 
     @property
-    def number(self) -> int:
+    def ordinal(self) -> int:
         """The ordinal of this execution, from 1."""
         return self.executions + self.crashes + 1
-
-
-@dataclass(frozen=True)
-class Claimed:
-    paused: bool
-    claims: tuple[Claim, ...]
 
 
 def claim(token: str, at_most: int, worker_name: str, queues: Sequence[str]) -> Call:
@@ -88,9 +82,10 @@ def claim(token: str, at_most: int, worker_name: str, queues: Sequence[str]) -> 
     return CLAIM.call(keys, [token, at_most, int(LEASE_SECONDS * 1000), worker_name, *prefixes, *queues])
 
 
-def claimed(reply: list[Any]) -> Claimed:
-    paused, now_ms, *rows = reply
-    return Claimed(bool(paused), tuple(_claim(row, now_ms) for row in rows))
+def claimed(reply: list[Any]) -> tuple[Claim, ...]:
+    """The reply of `claim`, read."""
+    now_ms, *rows = reply
+    return tuple(_claim(row, now_ms) for row in rows)
 
 
 def _claim(row: list[bytes | None], now_ms: int) -> Claim:

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from producer import keyspace
 from producer.connection import connect_async
-from producer.scripts import Command, run_async
+from producer.scripts import Command, ask_async
 from worker import transitions
 from worker.breaker import RouteBreaker
 from worker.routes import Routes
@@ -26,6 +26,7 @@ from worker.routes import Routes
 log = logging.getLogger("failover.worker")
 
 HEARTBEAT_SECONDS = 4.0
+WORKER_TTL_SECONDS = 30
 REAP_SECONDS = 2.0
 PROMOTE_SECONDS = 1.0
 EXPIRE_SECONDS = 5.0
@@ -37,12 +38,18 @@ ROUTES_VIEW_SECONDS = 30
 
 
 async def every(seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-    """Run `step` every `seconds`, with jitter, through all Redis trouble."""
+    """Run `step` every `seconds`, with jitter, through all Redis trouble, which is told when it begins and ends."""
+    away = False
     while True:
         try:
             await step()
+            if away:
+                log.info("redis is back", extra={"step": step.__name__.strip("_")})
+            away = False
         except RedisError as error:
-            log.warning("redis is away", extra={"step": step.__name__.strip("_"), "error": str(error)})
+            if not away:
+                log.warning("redis is away", extra={"step": step.__name__.strip("_"), "error": str(error)})
+            away = True
         await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
 
 
@@ -73,11 +80,14 @@ def _command(data: bytes) -> str | None:
     return payload.get("command") if isinstance(payload, dict) else None
 
 
-def registration(key: str, fields: Mapping[str, Any], queues: Sequence[str], ttl: int) -> list[Command]:
-    """RQ's record of this worker, whole, so that it comes back by itself after Redis has lost it."""
+def registration(key: str, fields: Mapping[str, Any], queues: Sequence[str]) -> list[Command]:
+    """RQ's record of this worker, whole, so that it comes back by itself after Redis has lost it.
+
+    It lives for half a minute: a worker that was killed is soon gone from `failover status` and `rq info`.
+    """
     flat = [word for pair in fields.items() for word in pair]
     sets = [keyspace.WORKERS, *(keyspace.workers_of(queue) for queue in queues)]
-    return [("HSET", key, *flat), ("EXPIRE", key, ttl), *(("SADD", name, key) for name in sets)]
+    return [("HSET", key, *flat), ("EXPIRE", key, WORKER_TTL_SECONDS), *(("SADD", name, key) for name in sets)]
 
 
 async def extend(
@@ -85,38 +95,35 @@ async def extend(
 ) -> list[str]:
     """Hold `leases` (by queue) for longer and send `also` in the same round trip; the leases that are lost."""
     held = [(queue, members) for queue, members in leases.items() if members]
-    replies = await run_async(client, [*(transitions.extend(*entry) for entry in held), *also])
+    replies = await ask_async(client, [*(transitions.extend(*entry) for entry in held), *also])
     lost: list[str] = []
     for reply in replies[: len(held)]:
-        if isinstance(reply, Exception):
-            raise reply
         lost += [member.decode() for member in reply]
     return lost
 
 
 async def reap(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
-    for queue, reply in zip(queues, await run_async(client, [transitions.reap(q) for q in queues]), strict=True):
-        if isinstance(reply, Exception):
-            raise reply
+    for queue, reply in zip(queues, await ask_async(client, [transitions.reap(q) for q in queues]), strict=True):
         requeued, buried = ([job_id.decode() for job_id in ids] for ids in reply)
         if requeued:
-            log.warning("a worker vanished, its jobs are queued again", extra={"queue": queue, "jobs": requeued})
+            log.warning("a worker vanished, its jobs are queued again", extra={"queue": queue, **_some(requeued)})
         if buried:
-            log.error("jobs that keep crashing workers are dead letters", extra={"queue": queue, "jobs": buried})
+            log.error("jobs that keep crashing workers are dead letters", extra={"queue": queue, **_some(buried)})
+
+
+def _some(job_ids: list[str]) -> dict[str, object]:
+    """The count, and ids enough to begin with."""
+    return {"count": len(job_ids), "jobs": job_ids[:10]}
 
 
 async def expire(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
-    for queue, reply in zip(queues, await run_async(client, [transitions.expire(q) for q in queues]), strict=True):
-        if isinstance(reply, Exception):
-            raise reply
+    for queue, reply in zip(queues, await ask_async(client, [transitions.expire(q) for q in queues]), strict=True):
         if reply:
             log.error("jobs waited past their expiry and are dead letters", extra={"queue": queue, "jobs": len(reply)})
 
 
 async def promote(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
-    for reply in await run_async(client, [transitions.promote(queue) for queue in queues]):
-        if isinstance(reply, Exception):
-            raise reply
+    await ask_async(client, [transitions.promote(queue) for queue in queues])
 
 
 async def audit(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
@@ -126,9 +133,7 @@ async def audit(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
             strays = await _nowhere(client, queue)
             if not strays:
                 continue
-            (reply,) = await run_async(client, [transitions.audit(queue, strays)])
-            if isinstance(reply, Exception):
-                raise reply
+            (reply,) = await ask_async(client, [transitions.audit(queue, strays)])
             if reply[0]:
                 log.error("jobs were nowhere and are queued again", extra={"queue": queue, "jobs": reply[0]})
 
@@ -136,7 +141,7 @@ async def audit(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
 async def _nowhere(client: redis.asyncio.Redis, queue: str) -> list[str]:
     """Accepted jobs that seem to be in no list, lease or schedule; the audit script looks again before it acts."""
     whole = (0, -1)
-    accepted_ids, leases, scheduled, length = await run_async(
+    accepted_ids, leases, scheduled, length = await ask_async(
         client,
         [
             ("ZRANGE", keyspace.accepted(queue), *whole),
@@ -150,7 +155,7 @@ async def _nowhere(client: redis.asyncio.Redis, queue: str) -> list[str]:
         return []
     nowhere.difference_update(scheduled, (lease.rpartition(b":")[0] for lease in leases))
     for start in range(0, length, PAGE):
-        (queued,) = await run_async(client, [("LRANGE", keyspace.queue(queue), start, start + PAGE - 1)])
+        (queued,) = await ask_async(client, [("LRANGE", keyspace.queue(queue), start, start + PAGE - 1)])
         nowhere.difference_update(queued)
     return [job_id.decode() for job_id in nowhere][:PAGE]
 

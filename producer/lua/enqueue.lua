@@ -6,13 +6,14 @@
 --       6 wake channel   7.. field, value, ... of the job hash
 -- Returns {'accepted' | 'duplicate' | 'conflict', job id that holds the key}
 -- Invariant: one key, one job. The job hash, its place in the queue and the record appear together or not at all.
---            A resend finds its own record and answers 'duplicate' with the same id.
+--            A resend finds its own record and answers the same; a job id that is taken is a conflict.
 local held = redis.call('HMGET', KEYS[1], 'job_id', 'fingerprint')
 if held[1] and redis.call('EXISTS', ARGV[5] .. held[1]) == 1 then
+  if held[1] == ARGV[1] then return {'accepted', ARGV[1]} end -- our own resend
   return {held[2] == ARGV[2] and 'duplicate' or 'conflict', held[1]}
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then
-  return {'duplicate', ARGV[1]}
+  return {'conflict', ARGV[1]}
 end
 
 redis.call('HSET', KEYS[1], 'job_id', ARGV[1], 'fingerprint', ARGV[2])

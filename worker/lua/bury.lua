@@ -9,6 +9,7 @@
 local verdict = settles()
 if verdict ~= 'committed' then return verdict end
 
+only_stream(KEYS[7])
 redis.call('XADD', KEYS[7], '*', 'type', 2, 'worker_name', ARGV[4], 'exc_string', ARGV[9], 'execution_id', ARGV[2])
 redis.call('HSET', KEYS[1], 'status', 'failed', 'ended_at', iso(now_ms), 'attempts', ARGV[6], 'run_ms', ARGV[7],
   'dead_reason', ARGV[3], 'dead_detail', ARGV[8], 'trail', ARGV[10])

@@ -4,20 +4,15 @@
 -- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 failover:quarantine   5 rq:worker:{name}
 --       then for each queue: rq:queue:{q}   pause_ai_tasks:{q}   failover:leases:{q}   rq:wip:{q}   failover:accepted:{q}
 -- ARGV  1 token   2 n   3 lease (ms)   4 worker name   5 rq:job:   6 rq:execution:   7 rq:executions:   8.. queue names
--- Returns {paused (0 | 1), now (ms), claim, ...}, a claim being {job id, execution id, queue, data, accepted_ms,
+-- Returns {now (ms), claim, ...}, a claim being {job id, execution id, queue, data, accepted_ms,
 --         expires_ms, executions, crashes, attempts, run_ms, trail}
 -- Invariant: nothing starts while paused. A job leaves the list only into a lease; an entry that is no queued job
 --            (cancelled, ended, deleted) leaves it for good; one that cannot be read goes to quarantine.
 --            A resend of the token returns what the first one claimed, as far as it is still leased.
-local paused = 0
 local function set(flag)
   return flag and flag ~= '' and flag ~= '0'
 end
-if set(redis.call('GET', KEYS[1])) or redis.call('EXISTS', KEYS[2]) == 1 then
-  paused = 1
-end
-
-local reply = {paused, now_ms}
+local reply = {now_ms}
 local function answer(id, execution, queue)
   local job = redis.call('HMGET', ARGV[5] .. id, 'data', 'accepted_ms', 'expires_ms', 'executions', 'crashes',
     'attempts', 'run_ms', 'trail')
@@ -33,7 +28,7 @@ if before then
   end
   return reply
 end
-if paused == 1 then return reply end
+if set(redis.call('GET', KEYS[1])) or redis.call('EXISTS', KEYS[2]) == 1 then return reply end
 
 local now = iso(now_ms)
 local seconds = string.format('%.3f', now_ms / 1000)

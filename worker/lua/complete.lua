@@ -8,6 +8,7 @@
 local verdict = settles()
 if verdict ~= 'committed' then return verdict end
 
+only_stream(KEYS[7])
 redis.call('XADD', KEYS[7], '*', 'type', 1, 'worker_name', ARGV[4], 'return_value', ARGV[3], 'execution_id', ARGV[2])
 redis.call('HSET', KEYS[1], 'status', 'finished', 'ended_at', iso(now_ms), 'attempts', ARGV[6], 'run_ms', ARGV[7])
 redis.call('HDEL', KEYS[1], 'trail')

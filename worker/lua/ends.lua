@@ -1,3 +1,9 @@
+-- What another tool left under the results key is no result, and must not stop one: scripts do not roll back.
+local function only_stream(results)
+  local kind = redis.call('TYPE', results).ok
+  if kind ~= 'stream' and kind ~= 'none' then redis.call('DEL', results) end
+end
+
 -- A job has ended: it leaves the accepted set; it, its result and its idempotency record are kept for the same time.
 local function ends(id, job, accepted, results, keep_seconds)
   redis.call('ZREM', accepted, id)

@@ -28,8 +28,8 @@ async def complete(
     if route.key:
         headers["authorization"] = f"Bearer {route.key}"
     content = to_json({**body, "model": route.entry.model, "stream": False})
-    request = client.build_request("POST", f"{route.base_url}/chat/completions", content=content, headers=headers)
     try:
+        request = client.build_request("POST", f"{route.base_url}/chat/completions", content=content, headers=headers)
         async with asyncio.timeout(seconds):
             response = await client.send(request, stream=True)
             try:
@@ -40,6 +40,8 @@ async def complete(
         return Broken(Broke.SILENT, f"no whole answer within {seconds:.1f} s")
     except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
         return _broken(error)
+    except (httpx.InvalidURL, ValueError) as error:
+        return Broken(Broke.UNREACHABLE, f"the request cannot be made: {type(error).__name__}")
     if raw is None:
         return Broken(Broke.GARBLED, f"an answer of more than {MAX_ANSWER_BYTES} bytes")
     return Reply(response.status_code, response.headers, _json(raw))

@@ -1,0 +1,144 @@
+"""What a producer says to Redis and what it makes of the answer, written once for the sync and the async client.
+
+Each verb is a generator that yields the commands of one round trip (or a Sleep), is given the replies, and returns its
+result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from uuid import uuid4
+
+from producer import keyspace
+from producer.errors import IdempotencyConflict, UnknownJob
+from producer.job import JobResult, LLMJob, encode_job
+from producer.keyspace import JobField
+from producer.policy import Policies
+from producer.results import FIELDS, result_of, status_of
+from producer.scripts import Command, Script
+
+ENQUEUE = Script.load(Path(__file__).parent / "lua", "enqueue")
+BATCH_JOBS, BATCH_BYTES = 200, 1_000_000  # of one round trip
+STATUSES = 1000  # of one round trip
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a submission. `conflict`: the key belongs to `job_id`, which has another body."""
+
+    job_id: str
+    outcome: Literal["accepted", "duplicate", "conflict"]
+
+
+@dataclass(frozen=True)
+class Sleep:
+    seconds: float
+
+
+Steps = Generator[Sequence[Command] | Sleep, list[Any], T]
+
+
+def enqueue_one(job: LLMJob, job_id: str | None, policies: Policies, queue: str) -> Steps[str]:
+    (receipt,) = yield from enqueue([(job, job_id)], policies, queue)
+    if receipt.outcome == "conflict":
+        raise IdempotencyConflict(receipt.job_id)
+    return receipt.job_id
+
+
+def enqueue(jobs: Iterable[tuple[LLMJob, str | None]], policies: Policies, queue: str) -> Steps[list[Receipt]]:
+    receipts: list[Receipt] = []
+    batch: list[Command] = []
+    size = 0
+    wanted = list(jobs)
+    for job, _ in wanted:
+        policies.of(job.job_type)  # all are looked at before the first is accepted
+    for job, job_id in wanted:
+        data = encode_job(job)
+        batch.append(_enqueue_call(job, job_id or uuid4().hex, data, policies, queue))
+        size += len(data)
+        if len(batch) >= BATCH_JOBS or size >= BATCH_BYTES:
+            receipts += _receipts((yield batch))
+            batch, size = [], 0
+    if batch:
+        receipts += _receipts((yield batch))
+    return receipts
+
+
+def _enqueue_call(job: LLMJob, job_id: str, data: bytes, policies: Policies, queue: str) -> Command:
+    policy = policies.of(job.job_type)
+    keys = [
+        keyspace.idempotency(job.tenant_id, job.key_for(job_id)),
+        keyspace.job(job_id),
+        keyspace.queue(queue),
+        keyspace.QUEUES,
+        keyspace.accepted(queue),
+    ]
+    expires_ms = int((job.expires_after_seconds or policy.expires_after_seconds) * 1000)
+    fields: Mapping[str, str | bytes | int] = {
+        "data": data,
+        "origin": queue,
+        "description": f"{job.job_type} for {job.tenant_id}",  # shown by every RQ tool, so no prompt in it
+        JobField.TENANT: job.tenant_id,
+        JobField.TYPE: job.job_type,
+        "timeout": int(policy.deadline_seconds),
+        "started_at": "",
+        "ended_at": "",
+        "worker_name": "",
+        "success_callback_name": "",
+        "failure_callback_name": "",
+        "stopped_callback_name": "",
+    }
+    flat = [word for pair in fields.items() for word in pair]
+    at_head = "1" if job.priority else "0"
+    return ENQUEUE.call(keys, [job_id, job.fingerprint(), expires_ms, at_head, keyspace.JOB, keyspace.WAKE, *flat])
+
+
+def _receipts(replies: Sequence[Any]) -> list[Receipt]:
+    return [Receipt(job_id.decode(), outcome.decode()) for outcome, job_id in replies]
+
+
+def fetch_one(job_id: str) -> Steps[JobResult]:
+    (result,) = yield from fetch([job_id])
+    if result is None:
+        raise UnknownJob(job_id)
+    return result
+
+
+def fetch(job_ids: Sequence[str]) -> Steps[list[JobResult | None]]:
+    if not job_ids:
+        return []
+    commands: list[Command] = []
+    for job_id in job_ids:
+        commands.append(("HMGET", keyspace.job(job_id), *FIELDS))
+        commands.append(("XREVRANGE", keyspace.results(job_id), "+", "-", "COUNT", 1))
+    replies = yield commands
+    return [
+        result_of(job_id, fields, entries)
+        for job_id, fields, entries in zip(job_ids, replies[::2], replies[1::2], strict=True)
+    ]
+
+
+def ended(job_ids: Sequence[str]) -> Steps[list[bool]]:
+    answers: list[bool] = []
+    for start in range(0, len(job_ids), STATUSES):
+        replies = yield [("HGET", keyspace.job(job_id), "status") for job_id in job_ids[start : start + STATUSES]]
+        answers += [status_of(reply).ended if isinstance(reply, bytes) else True for reply in replies]
+    return answers
+
+
+def wait(job_id: str, timeout: float) -> Steps[JobResult]:
+    give_up = time.monotonic() + timeout
+    pause = 0.02
+    while True:
+        result = yield from fetch_one(job_id)
+        left = give_up - time.monotonic()
+        if result.status.ended or left <= 0:
+            return result
+        yield Sleep(min(pause, left))
+        pause = min(pause * 1.5, 0.5)
