@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,11 +15,13 @@ from typing import IO, Any
 
 from producer import Producer
 from producer.batch import BadLine, Line, error_line, output_line, read
-from producer.errors import UsageError
+from producer.errors import ServiceUnavailable, UsageError
 from producer.job import JobResult, JobStatus
+from worker.pause import paused
 
 CHUNK = 200
 LOOK_EVERY_SECONDS = 0.25
+WITHOUT_REDIS_SECONDS = 60.0
 
 
 @dataclass
@@ -44,6 +48,18 @@ class Written:
     dead: int = 0
     bad: int = 0
     by_route: dict[str, int] = field(default_factory=dict)
+    deaths: dict[str, list[str]] = field(default_factory=dict)  # why -> job ids
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Before anything is paid for: can the results be written?"""
+    for path in paths:
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: the folder {path.parent} does not exist")
+        if not os.access(path.parent, os.W_OK) or path.is_dir():
+            raise UsageError(f"{path}: cannot be written")
 
 
 def submit(producer: Producer, source: Path, *, job_type: str, tenant: str) -> Submitted:
@@ -65,16 +81,40 @@ def submit(producer: Producer, source: Path, *, job_type: str, tenant: str) -> S
 
 
 def wait(producer: Producer, submitted: Submitted, progress: Callable[[int], None]) -> None:
-    """Until every job has ended; tells `progress` how many have."""
+    """Until every job has ended; tells `progress` how many have. A Redis that restarts meanwhile is waited for."""
     waiting = submitted.job_ids
     total = len(waiting)
+    give_up: float | None = None
     while waiting:
         began = time.monotonic()
-        ended = producer.ended(waiting)
+        try:
+            ended = producer.ended(waiting)
+            give_up = None
+        except ServiceUnavailable:
+            give_up = give_up or began + WITHOUT_REDIS_SECONDS
+            if began > give_up:
+                raise
+            time.sleep(1)
+            continue
         waiting = [job_id for job_id, has_ended in zip(waiting, ended, strict=True) if not has_ended]
         progress(total - len(waiting))
         if waiting:
             time.sleep(max(LOOK_EVERY_SECONDS, 4 * (time.monotonic() - began)))  # ask less of a slow Redis
+
+
+def standing(producer: Producer, submitted: Submitted) -> str:
+    """Why it is not over yet: how the first of the waiting jobs stand, and what they wait for."""
+    flags = paused(producer.client, [producer.queue])
+    if flags:
+        return f"paused by {flags[0].who or 'unknown'}: {flags[0].why or '-'}"
+    ids = submitted.job_ids
+    waiting = [job_id for job_id, ended in zip(ids, producer.ended(ids), strict=True) if not ended]
+    results = [result for result in producer.fetch_many(waiting[:CHUNK]) if result]
+    counts = Counter(str(result.status) for result in results)
+    reasons = Counter(result.waiting_for for result in results if result.waiting_for)
+    told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    more = "" if len(waiting) <= CHUNK else f" (of the first {CHUNK} waiting)"
+    return told + more + (f"; waiting for {reasons.most_common(1)[0][0]}" if reasons else "")
 
 
 def write(producer: Producer, submitted: Submitted, output: Path, errors: Path | None) -> Written:
@@ -89,6 +129,7 @@ def write(producer: Producer, submitted: Submitted, output: Path, errors: Path |
             written.done += not failed
             if result is not None and result.status is JobStatus.DEAD:
                 written.dead += 1
+                written.deaths.setdefault(f"{result.dead_reason}: {result.dead_detail}", []).append(result.job_id)
             if result is not None and result.route:
                 written.by_route[result.route] = written.by_route.get(result.route, 0) + 1
     written.bad = len(submitted.bad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 from redis.exceptions import RedisError
 
 from ops import batch, dlq, place
+from producer import keyspace
 from producer.environment import Environment, load_environment
 from producer.errors import FailoverError, UsageError
 from producer.job import JobResult, JobStatus, LLMJob
@@ -21,7 +23,12 @@ from worker import pause as pause_flag
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 the work had failures, 2 wrong use or configuration, 3 Redis is not reachable or safe."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
 @click.version_option(package_name="failover-worker")
 @click.pass_context
 def failover(context: click.Context) -> None:
@@ -63,6 +70,7 @@ def batch_run(
     """Run every line of SOURCE. The same file run again resumes, and pays nothing twice."""
     if output is None and not detach:
         raise UsageError("where to? Add -o OUT.jsonl, or --detach to enqueue only")
+    batch.check_writable(output, errors)
     with (place.opened if detach else place.executing)(environment) as here:
         submitted = batch.submit(here.producer, source, job_type=job_type, tenant=tenant)
         for bad in submitted.bad:
@@ -75,7 +83,11 @@ def batch_run(
         _wait_aloud(here, submitted)
         written = batch.write(here.producer, submitted, output, errors)
     for route, count in sorted(written.by_route.items()):
-        place.note(f"  {count:6} by {route}")
+        place.note(f"{count:7} by {route}")
+    for why, dead in written.deaths.items():
+        place.note(f"{len(dead):7} dead, {why}: {' '.join(dead[:3])}{' ...' if len(dead) > 3 else ''}")
+    if written.dead:
+        place.note("mend the cause, `failover dlq requeue` them, and run the same command again for the whole file")
     place.note(f"{written.done} done, {written.dead} dead, {written.bad} malformed -> {output}")
     sys.exit(0 if written.done == len(submitted.entries) else 1)
 
@@ -85,12 +97,21 @@ def _wait_aloud(here: place.Place, submitted: batch.Submitted) -> None:
     total = len(submitted.job_ids)
     if sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("jobs", total=total)
-            batch.wait(here.producer, submitted, lambda ended: bar.update(task, completed=ended))
+            task = bar.add_task("", total=total)
+            looked = time.monotonic()
+
+            def show(ended: int) -> None:
+                nonlocal looked
+                bar.update(task, completed=ended)
+                if time.monotonic() - looked >= 5:
+                    looked = time.monotonic()
+                    bar.update(task, description=batch.standing(here.producer, submitted))
+
+            batch.wait(here.producer, submitted, show)
         return
     said = time.monotonic()
 
@@ -98,18 +119,18 @@ def _wait_aloud(here: place.Place, submitted: batch.Submitted) -> None:
         nonlocal said
         if time.monotonic() - said >= 5:
             said = time.monotonic()
-            place.note(f"{ended} of {total} ended")
+            place.note(f"{ended} of {total} ended; {batch.standing(here.producer, submitted)}")
 
     batch.wait(here.producer, submitted, tell)
 
 
 @failover.command()
-@click.argument("stdin", required=False, type=click.Choice(["-"]), metavar="[-]")
+@click.argument("stdin", required=False, metavar="[-]")
 @click.option("--prompt", help="The user's message.")
 @click.option("--file", "source", type=click.File("rb"), help="A prompt as text, or a chat-completions body as JSON.")
 @click.option("--job-type", default="default", show_default=True, help="A type of policies/jobs.yaml.")
-@click.option("--tenant", default="default", show_default=True)
-@click.option("--user", default="")
+@click.option("--tenant", default="default", show_default=True, help="Whose work it is.")
+@click.option("--user", default="", help="Who asked for it; part of the default idempotency key.")
 @click.option("--idempotency-key", help="The same key again gives the same job.")
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Print the answer instead of the job id.")
 @as_json
@@ -126,10 +147,13 @@ def submit(
     wait: float | None,
     as_json: bool,
 ) -> None:
-    """Submit one job (--prompt TEXT, --file F, or - for standard input): its id, or with --wait its result."""
+    """Submit one job: prints its id, or with --wait its answer.
+
+    The job comes from --prompt TEXT, --file F, or - (standard input).
+    """
     given = [name for name, value in (("-", stdin), ("--prompt", prompt), ("--file", source)) if value is not None]
-    if len(given) != 1:
-        raise UsageError("give exactly one of --prompt TEXT, --file F and -")
+    if len(given) != 1 or stdin not in (None, "-"):
+        raise UsageError("give exactly one of --prompt TEXT, --file F and - (for standard input)")
     body = _body(prompt if prompt is not None else (source or sys.stdin.buffer).read())
     fields = {"job_type": job_type, "tenant_id": tenant, "user_id": user, "idempotency_key": idempotency_key}
     job = LLMJob.parse({**fields, "body": body})
@@ -246,7 +270,7 @@ def _show(result: JobResult) -> None:
 @as_json
 @click.pass_obj
 def status(environment: Environment, as_json: bool) -> None:
-    """What is paused, queued, running, waiting and dead; routes and workers."""
+    """What is paused, queued, running, waiting, dead."""
     from ops import status as status_view
 
     with place.opened(environment) as here:
@@ -266,7 +290,10 @@ def status(environment: Environment, as_json: bool) -> None:
 def pause(environment: Environment, reason: str, queue: str | None) -> None:
     """Start no more jobs. Running ones end; nothing is lost, no attempt is burned."""
     with place.opened(environment) as here:
-        pause_flag.pause(here.producer.client, who=dlq.who(), why=reason, queue=queue)
+        client = here.producer.client
+        if queue and not client.sismember(keyspace.QUEUES, keyspace.queue(queue)):
+            place.note(f"no job was ever in a queue {queue}: mistyped?")
+        pause_flag.pause(client, who=dlq.who(), why=reason, queue=queue)
     click.echo(
         f"paused {queue or 'everything'}; `failover resume{f' --queue {queue}' if queue else ''}` starts it again"
     )
@@ -279,14 +306,18 @@ def resume(environment: Environment, queue: str | None) -> None:
     """Clear the pause flag; the backlog drains by itself."""
     with place.opened(environment) as here:
         was_paused = pause_flag.resume(here.producer.client, queue)
-    click.echo(f"resumed {queue or 'everything'}" if was_paused else f"{queue or 'nothing'} was not paused")
+    scope = queue or "everything"
+    click.echo(
+        f"resumed {scope}" if was_paused else f"{queue or 'the whole'} was not paused; `failover status` tells more"
+    )
 
 
 failover.add_command(dlq.group)
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point. A SIGTERM unwinds like Ctrl-C: what runs goes back to the queue, the embedded server stops."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         failover.main(standalone_mode=False)
     except FailoverError as error:

@@ -135,11 +135,14 @@ def _judge(
 
 def _report(submitted: batch.Submitted, results: list[JobResult], verdict: Verdict) -> None:
     console = Console(highlight=False)
-    console.width = max(console.width, 120)  # a narrow terminal wraps the lines itself
+    if not console.is_terminal:
+        console.width = 120
     names = {entry[1]: entry[0] for entry in submitted.entries if isinstance(entry, tuple)}
-    table = Table("job", "answered by", "tier", "calls", "ms", "before that", box=None)
+    table = Table("job", "answered by", "tier", "attempts", "ms", box=None)
+    table.add_column("before that", no_wrap=True, overflow="ellipsis")
     for result in results:
-        cells = (result.route or f"{result.status}: {result.dead_reason}", result.tier, result.attempts, result.run_ms)
+        route = (result.route or f"{result.status}: {result.dead_reason}").rpartition("/")[2]
+        cells = (route, result.tier, result.attempts, result.run_ms)
         table.add_row(names[result.job_id], *map(str, cells), _before(result))
     console.print(table)
     console.print()
@@ -159,7 +162,7 @@ def _before(result: JobResult) -> str:
     for entry in result.trail:
         model = entry.route.partition("/")[2]
         if not isinstance(entry, Attempt):
-            story[f"{model} {entry.rejected.removeprefix('breaker ')}"] += 1
+            story[f"{model} {entry.rejected.removeprefix('breaker ').partition(',')[0].partition(' for ')[0]}"] += 1
         elif entry.outcome != "ok":
             story[f"{model} {entry.status or entry.outcome}"] += 1
     return ", ".join(what if times == 1 else f"{what} x{times}" for what, times in story.items())

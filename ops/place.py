@@ -6,6 +6,7 @@ environment is all that a first real run needs. The worker is a thread of the co
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import logging
@@ -16,14 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from redis.exceptions import RedisError
+import redis
 
 from ops import embedded
 from producer import Producer, keyspace
 from producer.client import REPLY_TIMEOUT_SECONDS
 from producer.connection import check_reachable, connect
 from producer.environment import Environment
+from producer.errors import ServiceUnavailable
 from producer.policy import Policies, load_policies
+from producer.scripts import ask
 from worker.breaker import RouteBreaker
 from worker.routes import Routes, load_routes
 
@@ -52,7 +55,7 @@ def opened(environment: Environment) -> Iterator[Place]:
             url = stack.enter_context(embedded.running(FOLDER / "valkey"))
         client = stack.enter_context(connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS))
         check_reachable(client, url)
-        yield Place(url, Producer(client, policies), embedded="REDIS_URL" not in environment)
+        yield Place(url, Producer(client, policies), embedded=not environment.get("REDIS_URL"))
 
 
 @contextlib.contextmanager
@@ -84,19 +87,39 @@ def own_worker(
 
     worker = FailoverWorker(url, routes.queues, policies, routes, concurrency=slots, breaker=breaker)
     logging.getLogger("failover").addHandler(logging.NullHandler())
-    thread = threading.Thread(target=lambda: asyncio.run(worker.run()), name="failover-worker")
+    broken: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            asyncio.run(worker.run())
+        except BaseException as error:  # noqa: BLE001 - told below, by the thread that can tell it
+            broken.append(error)
+            _thread.interrupt_main()
+
+    thread = threading.Thread(target=work, name="failover-worker")
     thread.start()
     try:
         yield worker
+    except KeyboardInterrupt:
+        if broken:
+            raise ServiceUnavailable(f"the worker of this command stopped: {broken[0]}") from broken[0]
+        raise
     finally:
         worker.drain(hurry=True)
         thread.join()
 
 
 def warn_without_worker(place: Place) -> None:
-    with contextlib.suppress(RedisError):
-        if not place.producer.client.scard(keyspace.workers_of(place.producer.queue)):
-            note(f"no worker listens on {place.producer.queue}: jobs wait until you start `failover-worker`")
+    if place.embedded:
+        note("the job waits until a command executes it: `failover submit --wait` or `failover batch run`")
+    elif not workers_alive(place.producer.client, place.producer.queue):
+        note(f"no worker listens on {place.producer.queue}: jobs wait until you start `failover-worker`")
+
+
+def workers_alive(client: redis.Redis, queue: str) -> int:
+    """How many workers of a queue have a record that has not run out."""
+    (keys,) = ask(client, [("SMEMBERS", keyspace.workers_of(queue))])
+    return sum(ask(client, [("EXISTS", key) for key in keys]))
 
 
 def note(text: str) -> None:

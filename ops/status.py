@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import redis
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from producer import keyspace
@@ -38,6 +41,7 @@ class WorkerStatus:
     queues: str
     done: int
     dead: int
+    seen_seconds: float | None  # since its last heartbeat
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,26 @@ def _queue(client: redis.Redis, name: str) -> QueueStatus:
 
 
 def _workers(client: redis.Redis, names: list[str]) -> list[WorkerStatus]:
-    fields = ("state", "queues", "successful_job_count", "failed_job_count")
+    fields = ("state", "queues", "successful_job_count", "failed_job_count", "last_heartbeat")
     replies = ask(client, [("HMGET", keyspace.worker(name), *fields) for name in names])
     found = []
     for name, reply in zip(names, replies, strict=True):
-        state, queues, done, dead = reply
+        state, queues, done, dead, beat = reply
         if queues is not None:  # a record that outlived its worker has no hash any more
-            found.append(WorkerStatus(name, (state or b"?").decode(), queues.decode(), int(done or 0), int(dead or 0)))
+            found.append(
+                WorkerStatus(
+                    name, (state or b"?").decode(), queues.decode(), int(done or 0), int(dead or 0), _since(beat)
+                )
+            )
     return found
+
+
+def _since(heartbeat: bytes | None) -> float | None:
+    """Seconds since one of RQ's timestamps."""
+    if heartbeat is None:
+        return None
+    then = datetime.strptime(heartbeat.decode(), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    return max(0.0, (datetime.now(UTC) - then).total_seconds())
 
 
 def _routes(client: redis.Redis, names: list[str]) -> dict[str, list[dict[str, Any]]]:
@@ -110,7 +126,8 @@ def render(status: Status, console: Console) -> None:
     for flag in status.paused:
         scope = f"queue {flag.queue}" if flag.queue else "everything"
         since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(flag.since)) if flag.since else "unknown"
-        console.print(f"[bold red]PAUSED[/]: {scope}, by {flag.who or 'unknown'}, since {since}: {flag.why or '-'}")
+        told = f"{scope}, by {flag.who or 'unknown'}, since {since}: {flag.why or '-'}"
+        console.print(f"[bold red]PAUSED[/]: {escape(told)}")
     if not status.paused:
         console.print("not paused")
     queues = Table("queue", "queued", "oldest", "in flight", "waiting", "next due", "dead", "done", box=None)
@@ -121,20 +138,36 @@ def render(status: Status, console: Console) -> None:
             _age(queue.next_due_seconds), str(queue.dead), str(queue.done),
         )  # fmt: skip
     console.print(queues)
-    workers = Table("worker", "state", "queues", "done", "dead", box=None)
+    workers = Table("worker", "state", "seen", "queues", "done", "dead", box=None)
     for worker in status.workers:
-        workers.add_row(worker.worker, worker.state, worker.queues, str(worker.done), str(worker.dead))
-    console.print(workers if status.workers else "no worker is running: start `failover-worker`")
-    for name, view in status.routes.items():
-        routes = Table("route", "tier", "breaker", "last 20", box=None, title=f"routes as {name} sees them")
+        counts = (str(worker.done), str(worker.dead))
+        workers.add_row(worker.worker, worker.state, _age(worker.seen_seconds), worker.queues, *counts)
+    nobody = "no worker is running: start `failover-worker` (without REDIS_URL, commands that wait execute jobs)"
+    console.print(workers if status.workers else nobody)
+    if status.routes:
+        console.print(_routes_table(status.routes))
+
+
+def _routes_table(views: dict[str, list[dict[str, Any]]]) -> Table:
+    """The workers' views in one: each has breakers of its own."""
+    table = Table("route", "tier", "breaker", "last 20", box=None)
+    merged: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for view in views.values():
         for route in view:
-            if why := route.get("left_out"):
-                routes.add_row(route["route"], route["tier"], "left out", why)
-            else:
-                health = "".join("+" if good else "-" for good in route["health"])
-                reopens = f", reopens in {route['reopens_in']:.0f} s" if route["reopens_in"] else ""
-                routes.add_row(route["route"], route["tier"], route["breaker"] + reopens, health or "no calls yet")
-        console.print(routes)
+            merged.setdefault((route["route"], route["tier"]), []).append(route)
+    for (name, tier), seen in merged.items():
+        if why := seen[0].get("left_out"):
+            table.add_row(escape(name), tier, "left out", escape(why))
+            continue
+        states = Counter(route["breaker"] for route in seen)
+        told = ", ".join(state if len(states) == 1 else f"{state} in {count}" for state, count in states.items())
+        reopens = min((route["reopens_in"] for route in seen if route["reopens_in"]), default=None)
+        health = max((route["health"] for route in seen), key=len)
+        marks = "".join("+" if good else "-" for good in health)
+        table.add_row(
+            escape(name), tier, told + (f", reopens in {reopens:.0f} s" if reopens else ""), marks or "no calls yet"
+        )
+    return table
 
 
 def _age(seconds: float | None) -> str:

@@ -11,7 +11,11 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from producer.errors import ConfigurationError, Problem
+
 Environment = Mapping[str, str]
+
+_ON, _OFF = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 _PACKAGED = Path(__file__).parent / "packaged"  # in a wheel
 _CHECKOUT = Path(__file__).parent.parent  # in a checkout or an editable install
@@ -43,4 +47,6 @@ def flag(environment: Environment, name: str, default: bool) -> bool:
     value = environment.get(name, "").strip().lower()
     if not value:
         return default
-    return value in {"1", "true", "yes", "on"}
+    if value not in _ON | _OFF:
+        raise ConfigurationError([Problem(name, "", f"{value!r} is neither on nor off", "use true or false")])
+    return value in _ON

@@ -92,13 +92,18 @@ class UnknownJob(FailoverError):
 def first_problem(error: ValidationError) -> tuple[str, str]:
     """(field, what) of the first problem in a pydantic error, in words of ours; the input's value is never repeated."""
     details = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    field = ".".join(str(part) for part in details["loc"])
-    return field, details["msg"].removeprefix("Value error, ")
+    return ".".join(str(part) for part in details["loc"]), what_is_wrong(details["type"], details["msg"])
+
+
+def what_is_wrong(kind: str, message: str) -> str:
+    """pydantic's message in words for the person who wrote the file."""
+    known = {"missing": "is missing", "extra_forbidden": "is not a field here: mistyped?"}
+    return known.get(kind, message.removeprefix("Value error, "))
 
 
 def problems_of(where: str, error: ValidationError) -> list[Problem]:
     """Every problem in a pydantic error as a Problem of the file `where`."""
     return [
-        Problem(where, ".".join(str(part) for part in details["loc"]), details["msg"].removeprefix("Value error, "))
+        Problem(where, ".".join(str(part) for part in details["loc"]), what_is_wrong(details["type"], details["msg"]))
         for details in error.errors(include_url=False, include_input=False, include_context=False)
     ]

@@ -85,7 +85,7 @@ class LLMJob(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
     job_type: Name = "default"
     body: ChatBody
     tenant_id: Name = "default"
@@ -200,9 +200,11 @@ LLM_JOB = f"{llm_job.__module__}.{llm_job.__qualname__}"
 def encode_job(job: LLMJob) -> bytes:
     """The `data` field of RQ's job hash: zlib(JSON [function, instance, args, kwargs]). Raises InvalidJob."""
     try:
-        return zlib.compress(to_json([LLM_JOB, None, [job.model_dump(exclude_defaults=True)], {}]), 1)
-    except ValueError:
-        raise InvalidJob("body", "holds text that is not Unicode (a lone surrogate)") from None
+        encoded = to_json([LLM_JOB, None, [job.model_dump(exclude_defaults=True)], {}])
+        from_json(encoded, allow_inf_nan=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidJob("body", f"cannot be sent as JSON: {error}") from None
+    return zlib.compress(encoded, 1)
 
 
 class ForeignJob(Exception):

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from producer.environment import Environment, find_configuration
-from producer.errors import ConfigurationError, InvalidJob, Problem
+from producer.errors import ConfigurationError, InvalidJob, Problem, what_is_wrong
 
 Capability = Literal["tools", "json_mode", "json_schema", "vision"]
 Degrade = Literal["shorter_context", "smaller_model", "human_review"]
@@ -108,7 +108,8 @@ def _problems(path: Path, text: str, error: ValidationError) -> list[Problem]:
         if len(field) >= 3 and field[:3] not in lines and ("job_types", "default", field[2]) in lines:
             continue  # inherited from default, and told there
         line = next((lines[field[:n]] for n in range(len(field), 0, -1) if field[:n] in lines), None)
-        problems.append(Problem(f"{path}:{line}" if line else str(path), ".".join(field), details["msg"]))
+        what = what_is_wrong(details["type"], details["msg"])
+        problems.append(Problem(f"{path}:{line}" if line else str(path), ".".join(field), what))
     return problems
 
 

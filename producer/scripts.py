@@ -1,12 +1,14 @@
 """Lua scripts: loaded from the package, called by hash, loaded into Redis again when it has forgotten them.
 
-A script file opens with its KEYS, ARGV, returns and invariant. A first line `-- prelude: NAME ...` puts those files
-before it, so that scripts share local functions. Every script is idempotent under resend, so a call may be sent again
-after a lost reply.
+A script file opens with its KEYS, ARGV, returns and invariant. A line `-- prelude: NAME ...` puts those files before it,
+so that scripts share local functions; a line `-- flags: ...` declares Redis's script flags. Every script is idempotent
+under resend, so a call may be sent again after a lost reply. All open with Redis 7's `#!lua`: a full Redis then refuses
+a script before it begins and not in its middle, but for those with `allow-oom`, by which jobs in flight end.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
@@ -31,11 +33,11 @@ class Script:
     @classmethod
     def load(cls, folder: Path, name: str) -> Script:
         text = (folder / f"{name}.lua").read_text()
-        first_line = text.partition("\n")[0]
-        if first_line.startswith("-- prelude: "):
-            for prelude in reversed(first_line.removeprefix("-- prelude: ").split()):
-                path = folder / f"{prelude}.lua"
-                text = (path if path.exists() else PRELUDES / path.name).read_text() + text
+        header = dict(re.findall(r"^-- (prelude|flags): (.*)$", text, flags=re.MULTILINE))
+        for prelude in reversed(header.get("prelude", "").split()):
+            path = folder / f"{prelude}.lua"
+            text = (path if path.exists() else PRELUDES / path.name).read_text() + text
+        text = f"#!lua flags={header['flags']}\n{text}" if "flags" in header else f"#!lua\n{text}"
         return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
 
     def call(self, keys: Sequence[str], args: Sequence[Word]) -> Call:

@@ -46,9 +46,9 @@ def test_a_good_line_is_a_job_that_knows_itself_again() -> None:
         ({**GOOD, "method": "GET"}, "method", "'POST'"),
         ({**GOOD, "url": "/v1/embeddings"}, "url", "'/v1/chat/completions'"),
         ({**GOOD, "body": "hi"}, "body", "valid dictionary"),
-        ({**GOOD, "body": {}}, "body.messages", "Field required"),
+        ({**GOOD, "body": {}}, "body.messages", "is missing"),
         ({**GOOD, "body": {"messages": []}}, "body.messages", "at least 1 item"),
-        ({**GOOD, "body": {"messages": [{"content": "x"}]}}, "body.messages.0.role", "Field required"),
+        ({**GOOD, "body": {"messages": [{"content": "x"}]}}, "body.messages.0.role", "is missing"),
         ({**GOOD, "body": {**GOOD["body"], "n": 3}}, "body.n", "Input should be 1"),
     ],
 )

@@ -66,7 +66,7 @@ def test_malformed_lines_are_told_and_the_rest_is_processed(routed: Workshop) ->
     ended = routed.run("failover", "batch", "run", "in.jsonl", "-o", "out.jsonl", "--errors", "err.jsonl")
     assert ended.returncode == 1
     assert "line 2: is not JSON" in ended.stderr
-    assert "line 4: body.messages.0.role: Field required" in ended.stderr
+    assert "line 4: body.messages.0.role: is missing" in ended.stderr
     assert [line["custom_id"] for line in lines(routed.folder / "out.jsonl")] == ["c0", "c1", "c2"]
     assert [line["custom_id"] for line in lines(routed.folder / "err.jsonl")] == [None, "x"]
 
@@ -148,7 +148,7 @@ def test_submit_prints_an_id_that_job_show_knows(routed: Workshop) -> None:
         (("submit", "--file", "missing"), 2, "No such file"),
         (("batch", "run", "missing.jsonl", "-o", "out"), 2, "missing.jsonl: No such file or directory"),
         (("batch", "run", "in.jsonl"), 2, "-o OUT.jsonl"),
-        (("batch", "run", "in.jsonl", "-o", "no/such/folder/out"), 2, "No such file or directory"),
+        (("batch", "run", "in.jsonl", "-o", "no/such/folder/out"), 2, "the folder no/such/folder does not exist"),
         (("nope",), 2, "No such command"),
     ],
 )

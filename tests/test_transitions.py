@@ -225,7 +225,7 @@ def test_the_holder_of_a_lost_lease_is_fenced(producer: Producer, client: redis.
     job_id = producer.enqueue(chat())
     (lost,) = claim(client)
     expire_leases(client)
-    assert send(client, transitions.reap(Q)) == [[job_id.encode()], []]
+    assert send(client, transitions.reap(Q, 2**53)) == [[job_id.encode()], []]
     assert send(client, transitions.extend(Q, [lost.lease])) == [lost.lease.encode()]
     assert settle(client, lost, done(job_id, "late")) is Settled.FENCED
     assert where(client, job_id) == ["queue"]
@@ -242,7 +242,7 @@ def test_extend_keeps_a_lease_from_the_reaper(producer: Producer, client: redis.
     (held,) = claim(client)
     expire_leases(client)
     assert send(client, transitions.extend(Q, [held.lease])) == []
-    assert send(client, transitions.reap(Q)) == [[], []]
+    assert send(client, transitions.reap(Q, 2**53)) == [[], []]
     assert where(client, job_id) == ["leased"]
 
 
@@ -251,7 +251,7 @@ def test_a_job_that_crashes_three_workers_is_buried(producer: Producer, client: 
     for crash in range(1, 4):
         claim(client, token=f"t{crash}")
         expire_leases(client)
-        requeued, buried = send(client, transitions.reap(Q))
+        requeued, buried = send(client, transitions.reap(Q, 2**53))
         assert (requeued, buried) == (([], [job_id.encode()]) if crash == 3 else ([job_id.encode()], []))
     assert where(client, job_id) == ["failed"]
     assert producer.fetch(job_id).dead_reason is DeadReason.CRASHED

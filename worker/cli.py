@@ -18,7 +18,8 @@ from worker.logs import configure
 from worker.routes import load_routes
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="failover-worker")
 @click.option("--concurrency", default=100, show_default=True, type=click.IntRange(1, 5000), help="Jobs at once.")
 @click.option("--queue", "queues", multiple=True, help="Queue to work, highest first; repeatable.  [default: ai-tasks]")
 @click.option("--burst", is_flag=True, help="Stop once nothing is queued and nothing runs.")

@@ -41,13 +41,16 @@ CLAIM_AT_MOST = 200  # of one script call, which holds Redis for its length
 IDLE_SECONDS = 1.0  # an idle worker looks again this often; a wake-up message comes sooner
 GATHER_SECONDS = 0.01  # slots that fall free close together are filled by one claim
 RECONNECT_SECONDS = (0.2, 5.0)  # first wait, longest wait
-RELEASE_SECONDS = 3.0  # after the drain: to give back what did not end
+RELEASE_SECONDS = 2.0  # after the drain: to give back what did not end
+FAREWELL_SECONDS = 1.0
+BYTES_IN_FLIGHT = 256 * 1024 * 1024  # of compressed job data; beyond it a worker claims no more
 
 
 @dataclass
 class _Execution:
     claim: Claim
     task: asyncio.Task[None]
+    executed: Executed | None = None
     settling: bool = False  # an outcome is on its way: cancelling would lose it
     lost: bool = False  # the lease went to somebody else
 
@@ -129,9 +132,10 @@ class FailoverWorker(BaseWorker):
         finally:
             await _cancel(services)
             await providers.close()
-            with contextlib.suppress(RedisError, OSError):
-                await asyncio.to_thread(self.register_death)
-            await self._redis.aclose()
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    await ask_async(self._redis, upkeep.deregistration(self.key, self.queue_names()))
+                    await self._redis.aclose()
             self.connection.close()
             log.info("worker stopped", extra={"worker": self.name, "executions": self.ended})
         if self._broken is not None:
@@ -147,8 +151,7 @@ class FailoverWorker(BaseWorker):
     def _services(self) -> list[Any]:
         queues = self.queue_names()
 
-        async def reap() -> None:
-            await upkeep.reap(self._redis, queues)
+        reaper = upkeep.Reaper(self._redis, queues)
 
         async def expire() -> None:
             await upkeep.expire(self._redis, queues)
@@ -162,11 +165,11 @@ class FailoverWorker(BaseWorker):
         return [
             self._committer.run(),
             upkeep.listen(self._url, self.name, self._wake.set, self.drain),
-            upkeep.every(upkeep.HEARTBEAT_SECONDS, self._beat),
-            upkeep.every(upkeep.REAP_SECONDS, reap),
-            upkeep.every(upkeep.PROMOTE_SECONDS, promote),
-            upkeep.every(upkeep.EXPIRE_SECONDS, expire),
-            upkeep.every(upkeep.AUDIT_SECONDS, audit),
+            upkeep.every(upkeep.HEARTBEAT_SECONDS, self._beat, reaper.trouble),
+            upkeep.every(upkeep.REAP_SECONDS, reaper.reap, reaper.trouble),
+            upkeep.every(upkeep.PROMOTE_SECONDS, promote, reaper.trouble),
+            upkeep.every(upkeep.EXPIRE_SECONDS, expire, reaper.trouble),
+            upkeep.every(upkeep.AUDIT_SECONDS, audit, reaper.trouble),
         ]
 
     async def _claim_until_drained(self) -> None:
@@ -208,6 +211,8 @@ class FailoverWorker(BaseWorker):
         """The gate's word, and a line in the log when it shuts or opens."""
         was_open = self._gate.opens_in() is None
         room = self._gate.room(len(self._executions))
+        if sum(len(execution.claim.data) for execution in self._executions.values()) > BYTES_IN_FLIGHT:
+            room = 0
         opens_in = self._gate.opens_in()
         if was_open and opens_in is not None:
             log.warning("no route is open, claiming waits", extra={"probe_in_seconds": round(opens_in, 1)})
@@ -233,15 +238,16 @@ class FailoverWorker(BaseWorker):
             self._wake.set()
 
     async def _execute(self, claim: Claim) -> None:
-        """Cancelled (drain, lost lease), it leaves no outcome: whoever cancels says what becomes of the job."""
+        """Cancelled (drain, lost lease), it leaves its outcome to whoever cancelled."""
+        execution = self._executions[claim.lease]
+        execution.executed = await self._executor.run(claim)
+        if isinstance(execution.executed.outcome, Released):
+            return
+        execution.settling = True
         try:
-            executed = await self._executor.run(claim)
-            self._executions[claim.lease].settling = True
-            await self._settle(claim, executed)
+            await self._settle(claim, execution.executed)
         except RedisError:
             log.exception("redis refuses the outcome, the lease runs out", extra={"job": claim.job_id})
-        except Exception:
-            log.exception("execution failed in our own code, the lease runs out", extra={"job": claim.job_id})
 
     async def _settle(self, claim: Claim, executed: Executed) -> None:
         totals = {"attempts": executed.attempts, "run_ms": executed.run_ms}
@@ -284,10 +290,14 @@ class FailoverWorker(BaseWorker):
         unfinished = [execution for execution in self._executions.values() if not execution.settling]
         for execution in unfinished:
             execution.task.cancel()
+        if unfinished:
+            await asyncio.wait([execution.task for execution in unfinished], timeout=RELEASE_SECONDS)
         released: list[asyncio.Future[Any]] = [
-            asyncio.create_task(self._settle(e.claim, Executed(Released(), e.claim.attempts, e.claim.run_ms)))
+            asyncio.create_task(
+                self._settle(e.claim, e.executed or Executed(Released(), e.claim.attempts, e.claim.run_ms))
+            )
             for e in reversed(unfinished)
-            if not e.lost
+            if not e.lost and not e.settling
         ]
         await asyncio.wait([all_ended, *released], timeout=RELEASE_SECONDS)
 

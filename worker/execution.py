@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ from producer.job import (
 from producer.policy import JobPolicy, Policies
 from worker.degrade import degraded
 from worker.failures import Action
-from worker.outcomes import Dead, Done, Outcome, Park, Retry
+from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry
 from worker.planner import plan
 from worker.router import Answer, Router, Unanswered, Walk
 from worker.routes import Routes
 from worker.transitions import Claim
+
+log = logging.getLogger("failover.worker")
 
 NEWER_SCHEMA_WAIT_SECONDS = 60.0
 PARK_MARGIN_SECONDS = 0.5  # after the opening: whoever probed last lets another job go first
@@ -53,19 +56,34 @@ class Executor:
         self._policies, self._routes, self._router, self._jitter = policies, routes, router, jitter
 
     async def run(self, claim: Claim) -> Executed:
-        """Every claim ends in an outcome; only cancellation leaves without one."""
-        # 1. read the job
+        """Every claim ends in an outcome: cancelled (the drain), it is Released; a fault of ours is a Retry."""
+        trail = _trail(claim)
+        try:
+            return await self._run(claim, trail)
+        except asyncio.CancelledError:
+            return Executed(Released(trail), claim.attempts, claim.run_ms)
+        except Exception as error:
+            log.exception("an execution failed in our own code", extra={"job": claim.job_id})
+            policy = self._policies.of_known("default")
+            said = f"failover-worker itself failed: {type(error).__name__}"
+            if claim.executions + 1 >= policy.executions:
+                dead = Dead(DeadReason.EXHAUSTED, said, trail, policy.keep_dead_seconds)
+                return Executed(dead, claim.attempts, claim.run_ms)
+            return Executed(Retry(policy.backoff_seconds.max, said, trail), claim.attempts, claim.run_ms)
+
+    async def _run(self, claim: Claim, trail: list[Attempt | Rejection]) -> Executed:
+        # 1. is the answer still worth anything?
+        left_ms = claim.expires_ms - claim.claimed_ms
+        if left_ms <= 0:
+            keep = self._policies.of_known("default").keep_dead_seconds
+            dead = Dead(DeadReason.EXPIRED, "its answer would come too late", trail, keep)
+            return Executed(dead, claim.attempts, claim.run_ms)
+
+        # 2. read the job
         job = self._read(claim)
         if not isinstance(job, LLMJob):
             return Executed(job, claim.attempts, claim.run_ms)
         policy = self._policies.of_known(job.job_type)
-        trail = _trail(claim)
-
-        # 2. is the answer still worth anything?
-        left_ms = claim.expires_ms - claim.claimed_ms
-        if left_ms <= 0:
-            dead = Dead(DeadReason.EXPIRED, "its answer would come too late", trail, policy.keep_dead_seconds)
-            return Executed(dead, claim.attempts, claim.run_ms)
 
         # 3. plan: which routes, in which order; what to give up when it is late
         planned = plan(job, policy, self._routes)

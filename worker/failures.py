@@ -123,6 +123,7 @@ _WORDINGS = tuple(
         ("maximum context length|prompt is too long|context window|exceeds the maximum number of tokens", _CONTEXT),
     )
 )
+_KEY = re.compile(r"\b(?:sk|rk|pk|gsk|key|ya29|AIza)[-_.A-Za-z0-9*]{8,}")
 _TRY_AGAIN_IN = re.compile(r"try again in ([0-9.]+)\s*(ms|s)\b", re.IGNORECASE)
 
 LONGEST_RETRY_AFTER = 3600.0
@@ -183,6 +184,12 @@ def _by_status(status: int) -> Failure:
     if 400 <= status < 500:
         return Failure("rejected", Action.REJECT, Breaker.NEUTRAL)
     return Failure("unexpected_status", Action.FAILOVER)
+
+
+def redacted(text: str, key: str) -> str:
+    """A provider's words without the key that it may quote."""
+    text = text.replace(key, "[key]") if key else text
+    return _KEY.sub("[key]", text)
 
 
 def _error_of(body: Any) -> Mapping[str, Any] | None:

@@ -50,7 +50,9 @@ class Dead:
 
 @dataclass(frozen=True)
 class Released:
-    """The worker gives the job back unfinished. Burns nothing."""
+    """The worker gives the job back unfinished. Burns nothing; the trail tells what was broken off."""
+
+    trail: Trail = ()
 
 
 Outcome = Done | Retry | Park | Dead | Released

@@ -26,14 +26,13 @@ class Paused:
 
 
 def pause(client: redis.Redis, *, who: str, why: str, queue: str | None = None) -> None:
-    """Set the flag. Running jobs end; no other starts until `resume`."""
+    """Set the flag. Running jobs end; no other starts until `resume`. A pause that says why is not overwritten by one
+    that does not."""
+    if not why and any(flag.queue == queue and flag.why for flag in paused(client, [queue] if queue else [])):
+        return
     scope = queue or "*"
-    with client.pipeline() as pipeline:
-        pipeline.set(_flag(queue), "1")
-        pipeline.hset(keyspace.PAUSE_INFO, f"{scope}:who", who)
-        pipeline.hset(keyspace.PAUSE_INFO, f"{scope}:why", why)
-        pipeline.hset(keyspace.PAUSE_INFO, f"{scope}:since", f"{time.time():.0f}")
-        pipeline.execute()
+    note = (f"{scope}:who", who, f"{scope}:why", why, f"{scope}:since", f"{time.time():.0f}")
+    ask(client, [("SET", _flag(queue), "1"), ("HSET", keyspace.PAUSE_INFO, *note)])
 
 
 def resume(client: redis.Redis, queue: str | None = None) -> bool:
@@ -48,11 +47,12 @@ def resume(client: redis.Redis, queue: str | None = None) -> bool:
 
 
 def paused(client: redis.Redis, queues: Sequence[str]) -> list[Paused]:
-    """Every flag that is set: the general one, RQ's `rq suspend`, and those of `queues`."""
-    scopes: list[str | None] = [None, *queues]
-    read = [("HGETALL", keyspace.PAUSE_INFO), ("EXISTS", keyspace.SUSPENDED), *(("GET", _flag(q)) for q in scopes)]
-    raw_notes, suspended, *flags = ask(client, read)
+    """Every flag that is set: the general one, RQ's `rq suspend`, those of `queues` and of any queue in the notes."""
+    raw_notes, suspended = ask(client, [("HGETALL", keyspace.PAUSE_INFO), ("EXISTS", keyspace.SUSPENDED)])
     notes = {key.decode(): value.decode() for key, value in raw_notes.items()}
+    noted = {key.rpartition(":")[0] for key in notes} - {"*"}
+    scopes: list[str | None] = [None, *sorted(noted | set(queues))]
+    flags = ask(client, [("GET", _flag(queue)) for queue in scopes])
     found = []
     for queue, value in zip(scopes, flags, strict=True):
         if isinstance(value, bytes) and _set(value):

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tenacity
 
 from producer.job import Attempt, Rejection
 from worker.breaker import Admission, RouteBreaker
-from worker.failures import Action, Breaker, Failure, Reply, classify
+from worker.failures import Action, Breaker, Broken, Failure, Reply, classify, redacted
 from worker.providers import Providers
 from worker.routes import Route
 
@@ -66,6 +66,22 @@ class Walk:
 
     def seconds_left(self) -> float:
         return self.deadline - asyncio.get_running_loop().time()
+
+    def tell(self, route: Route, failure: Failure | None, started: float, *, probe: bool) -> None:
+        """An attempt that ended, into the trail."""
+        self.trail.append(
+            Attempt(
+                execution=self.ordinal,
+                route=route.name,
+                tier=route.tier,
+                outcome=failure.code if failure else "ok",
+                status=failure.status if failure else None,
+                ms=round((time.monotonic() - started) * 1000),
+                ambiguous=failure.ambiguous if failure else False,
+                probe=probe,
+                detail=(failure.detail or None) if failure else None,
+            )
+        )
 
     def reject(self, route: Route, why: str) -> None:
         self.trail.append(Rejection(execution=self.ordinal, route=route.name, tier=route.tier, rejected=why))
@@ -137,40 +153,34 @@ class Router:
         return tried
 
     async def _attempt(self, route: Route, walk: Walk, admission: Admission, seconds: float) -> Reply | Failure:
-        """One HTTP call. The breaker hears of it also when we are cancelled in it, the trail only of its end."""
+        """One HTTP call; the breaker and the trail hear of it also when it is broken off by a cancel."""
+        breaker = self._breakers[route.name]
         started = time.monotonic()
-        failure: Failure | None = None
-        succeeded: bool | None = None
-        walk.attempts += 1
-        walk.attempts_left -= not admission.probe
+        answer: Reply | Broken | None = None
         try:
             answer = await self._providers.complete(route, walk.body, walk.idempotency_key, seconds)
-            failure = classify(answer, time.time())
-            if failure is None:
-                succeeded = True
-            elif failure.breaker is Breaker.COUNT and not _cut_short(failure, route, seconds):
-                succeeded = False
         finally:
-            self._breakers[route.name].record(admission, succeeded)
-        rest = (failure.retry_after or failure.rests) if failure else 0.0
-        if failure and rest:
-            self._breakers[route.name].rest(rest, failure.code)
-        elif failure and not admission.probe:
-            walk.burned = True
-        walk.trail.append(
-            Attempt(
-                execution=walk.ordinal,
-                route=route.name,
-                tier=route.tier,
-                outcome=failure.code if failure else "ok",
-                status=failure.status if failure else None,
-                ms=round((time.monotonic() - started) * 1000),
-                ambiguous=failure.ambiguous if failure else False,
-                probe=admission.probe,
-                detail=(failure.detail or None) if failure else None,
-            )
-        )
+            if answer is None:
+                breaker.record(admission, None)
+                walk.tell(route, _BROKEN_OFF, started, probe=admission.probe)
+        failure = classify(answer, time.time())
+        walk.attempts += 1
+        walk.attempts_left -= not admission.probe
+        if failure is None:
+            breaker.record(admission, True)
+        else:
+            failure = replace(failure, detail=redacted(failure.detail, route.key))
+            counts = failure.breaker is Breaker.COUNT and not _cut_short(failure, route, seconds)
+            breaker.record(admission, False if counts else None)
+            if rest := failure.retry_after or failure.rests:
+                breaker.rest(rest, failure.code)
+            elif not admission.probe:
+                walk.burned = True
+        walk.tell(route, failure, started, probe=admission.probe)
         return failure or answer  # type: ignore[return-value]  # no failure means that a Reply came
+
+
+_BROKEN_OFF = Failure("broken_off", Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
 
 
 def _hindrance(route: Route, walk: Walk, too_small: Route | None) -> str | None:

@@ -26,6 +26,7 @@ COMPLETE, BURY, RESCHEDULE, RELEASE = (Script.load(_LUA, n) for n in ("complete"
 
 LEASE_SECONDS = 12.0  # a job whose worker died runs again within this and one reaper interval
 CRASHES_THAT_BURY = 3
+CLAIM_BYTES = 16 * 1024 * 1024  # of compressed job data in one claim
 KEEP_DEAD_SECONDS = 90 * 86400
 KEEP_CANCELLED_SECONDS = 7 * 86400
 PROMOTE_AT_MOST = REAP_AT_MOST = EXPIRE_AT_MOST = 1000
@@ -79,7 +80,8 @@ def claim(token: str, at_most: int, worker_name: str, queues: Sequence[str]) -> 
         keys += [keyspace.queue(queue), keyspace.pause_of(queue), keyspace.leases(queue), keyspace.wip(queue)]
         keys.append(keyspace.accepted(queue))
     prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
-    return CLAIM.call(keys, [token, at_most, int(LEASE_SECONDS * 1000), worker_name, *prefixes, *queues])
+    limits = (token, at_most, int(LEASE_SECONDS * 1000), worker_name)
+    return CLAIM.call(keys, [*limits, *prefixes, CLAIM_BYTES, *queues])
 
 
 def claimed(reply: list[Any]) -> tuple[Claim, ...]:
@@ -125,8 +127,8 @@ def promote(queue: str) -> Call:
     return PROMOTE.call(keys, [PROMOTE_AT_MOST, keyspace.JOB, keyspace.WAKE])
 
 
-def reap(queue: str) -> Call:
-    """Reply: [ids requeued, ids buried]."""
+def reap(queue: str, not_after_ms: int) -> Call:
+    """Reply: [ids requeued, ids buried]. Reaps nothing when it reaches Redis after `not_after_ms` of Redis TIME."""
     q = queue
     keys = [
         keyspace.leases(q),
@@ -138,7 +140,7 @@ def reap(queue: str) -> Call:
     ]
     prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
     limits = (REAP_AT_MOST, CRASHES_THAT_BURY, KEEP_DEAD_SECONDS)
-    return REAP.call(keys, [*limits, *prefixes, keyspace.WAKE, keyspace.RESULTS])
+    return REAP.call(keys, [*limits, *prefixes, keyspace.WAKE, keyspace.RESULTS, not_after_ms])
 
 
 def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, run_ms: int) -> Call:
@@ -169,8 +171,9 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
             wait_ms = max(0, int(wait_seconds * 1000))
             told = (why, attempts, run_ms, _json(trail), "1" if escalate else "0")
             return RESCHEDULE.call(keys, [*who, kind, wait_ms, *told])
-        case Released():
-            return RELEASE.call([*keys, keyspace.queue(held.queue)], [*who, keyspace.WAKE])
+        case Released(trail):
+            keys += [keyspace.queue(held.queue)]
+            return RELEASE.call(keys, [*who, keyspace.WAKE, attempts, run_ms, _json(trail)])
 
 
 def requeue(queue: str, job_ids: Sequence[str], *, token: str, who: str, generations: int) -> Call:

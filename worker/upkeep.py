@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,13 +36,15 @@ AUDIT_SECONDS = 300
 AUDIT_AT_MOST = 200_000  # queued jobs; a longer list is too much to read in one go
 PAGE = 5000
 RECONNECT_SECONDS = 2.0
+SLOW_SECONDS = 1.0  # a step that takes longer met a Redis that stands still
 ROUTES_VIEW_SECONDS = 30
 
 
-async def every(seconds: float, step: Callable[[], Awaitable[None]]) -> None:
+async def every(seconds: float, step: Callable[[], Awaitable[None]], trouble: Callable[[], None]) -> None:
     """Run `step` every `seconds`, with jitter, through all Redis trouble, which is told when it begins and ends."""
     away = False
     while True:
+        began = time.monotonic()
         try:
             await step()
             if away:
@@ -50,6 +54,8 @@ async def every(seconds: float, step: Callable[[], Awaitable[None]]) -> None:
             if not away:
                 log.warning("redis is away", extra={"step": step.__name__.strip("_"), "error": str(error)})
             away = True
+        if away or time.monotonic() - began > SLOW_SECONDS:
+            trouble()
         await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
 
 
@@ -90,6 +96,12 @@ def registration(key: str, fields: Mapping[str, Any], queues: Sequence[str]) -> 
     return [("HSET", key, *flat), ("EXPIRE", key, WORKER_TTL_SECONDS), *(("SADD", name, key) for name in sets)]
 
 
+def deregistration(key: str, queues: Sequence[str]) -> list[Command]:
+    """What RQ's register_death does, in one round trip of the loop's own client."""
+    sets = [keyspace.WORKERS, *(keyspace.workers_of(queue) for queue in queues)]
+    return [*(("SREM", name, key) for name in sets), ("DEL", key)]
+
+
 async def extend(
     client: redis.asyncio.Redis, leases: Mapping[str, Sequence[str]], also: Iterable[Command]
 ) -> list[str]:
@@ -102,13 +114,36 @@ async def extend(
     return lost
 
 
-async def reap(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
-    for queue, reply in zip(queues, await ask_async(client, [transitions.reap(q) for q in queues]), strict=True):
-        requeued, buried = ([job_id.decode() for job_id in ids] for ids in reply)
-        if requeued:
-            log.warning("a worker vanished, its jobs are queued again", extra={"queue": queue, **_some(requeued)})
-        if buried:
-            log.error("jobs that keep crashing workers are dead letters", extra={"queue": queue, **_some(buried)})
+class Reaper:
+    """Takes the jobs of vanished workers back.
+
+    When Redis has stood still, every lease has run out and nobody is to blame: heartbeats and results that waited go
+    first. So after trouble a reaper holds still for the length of a lease, and a reap that was sent before the trouble
+    and arrives after it reaps nothing.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
+        self._client, self._queues = client, queues
+        self._not_before = -math.inf  # monotonic
+
+    def trouble(self) -> None:
+        self._not_before = time.monotonic() + transitions.LEASE_SECONDS
+
+    async def reap(self) -> None:
+        if time.monotonic() < self._not_before:
+            return
+        began = time.monotonic()
+        ((seconds, micros),) = await ask_async(self._client, [("TIME",)])
+        if time.monotonic() - began > SLOW_SECONDS:
+            return
+        not_after_ms = int(seconds) * 1000 + int(micros) // 1000 + int(SLOW_SECONDS * 1000)
+        replies = await ask_async(self._client, [transitions.reap(queue, not_after_ms) for queue in self._queues])
+        for queue, reply in zip(self._queues, replies, strict=True):
+            requeued, buried = ([job_id.decode() for job_id in ids] for ids in reply)
+            if requeued:
+                log.warning("a worker vanished, its jobs are queued again", extra={"queue": queue, **_some(requeued)})
+            if buried:
+                log.error("jobs that crash workers are dead letters", extra={"queue": queue, **_some(buried)})
 
 
 def _some(job_ids: list[str]) -> dict[str, object]:
@@ -127,15 +162,37 @@ async def promote(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
 
 
 async def audit(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
-    """The last net, one worker at a time: accepted jobs that are nowhere are queued again."""
+    """The last net, one worker at a time: accepted jobs that are nowhere are queued again; old entries go."""
     for queue in queues:
         if await client.set(keyspace.audit_turn(queue), "1", nx=True, ex=AUDIT_SECONDS - 10):
+            await _trim(client, queue)
             strays = await _nowhere(client, queue)
             if not strays:
                 continue
             (reply,) = await ask_async(client, [transitions.audit(queue, strays)])
             if reply[0]:
                 log.error("jobs were nowhere and are queued again", extra={"queue": queue, "jobs": reply[0]})
+
+
+async def _trim(client: redis.asyncio.Redis, queue: str) -> None:
+    """Registry entries past their retention (RQ's own tools do the same), and index entries of letters that are gone."""
+    ((seconds, _),) = await ask_async(client, [("TIME",)])
+    registries = (keyspace.finished(queue), keyspace.failed(queue))
+    trims: list[Command] = [("ZREMRANGEBYSCORE", name, "-inf", int(seconds)) for name in registries]
+    trims.append(
+        ("ZREMRANGEBYSCORE", keyspace.canceled(queue), "-inf", int(seconds) - transitions.KEEP_CANCELLED_SECONDS)
+    )
+    oldest, indexes = (
+        await ask_async(
+            client, [*trims, ("ZRANGE", keyspace.dead(queue), 0, PAGE - 1), ("SMEMBERS", keyspace.dead_indexes(queue))]
+        )
+    )[-2:]
+    if not oldest:
+        return
+    (scores,) = await ask_async(client, [("ZMSCORE", keyspace.failed(queue), *oldest)])
+    gone = [job_id for job_id, score in zip(oldest, scores, strict=True) if score is None]
+    if gone:
+        await ask_async(client, [("ZREM", name, *gone) for name in (keyspace.dead(queue), *indexes)])
 
 
 async def _nowhere(client: redis.asyncio.Redis, queue: str) -> list[str]:

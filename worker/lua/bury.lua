@@ -1,4 +1,5 @@
 -- prelude: clock fence ends dead
+-- flags: allow-oom
 -- Dead: the job becomes a dead letter.
 --
 -- KEYS  1-6 as in fence   7 rq:results:{id}   8 rq:failed:{queue}   9 rq:worker:{name}   10 failover:dead:{queue}

@@ -1,4 +1,5 @@
 -- prelude: clock ends dead withdraw
+-- flags: allow-oom
 -- Cancel a job that has not ended; or discard one that is a dead letter.
 --
 -- KEYS  1-10 as in withdraw   11 rq:canceled:{queue}

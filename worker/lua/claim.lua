@@ -3,7 +3,8 @@
 --
 -- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 failover:quarantine   5 rq:worker:{name}
 --       then for each queue: rq:queue:{q}   pause_ai_tasks:{q}   failover:leases:{q}   rq:wip:{q}   failover:accepted:{q}
--- ARGV  1 token   2 n   3 lease (ms)   4 worker name   5 rq:job:   6 rq:execution:   7 rq:executions:   8.. queue names
+-- ARGV  1 token   2 n   3 lease (ms)   4 worker name   5 rq:job:   6 rq:execution:   7 rq:executions:   8 bytes of job data after which to stop
+--       9.. queue names
 -- Returns {now (ms), claim, ...}, a claim being {job id, execution id, queue, data, accepted_ms,
 --         expires_ms, executions, crashes, attempts, run_ms, trail}
 -- Invariant: nothing starts while paused. A job leaves the list only into a lease; an entry that is no queued job
@@ -12,11 +13,12 @@
 local function set(flag)
   return flag and flag ~= '' and flag ~= '0'
 end
-local reply = {now_ms}
+local reply, bytes = {now_ms}, 0
 local function answer(id, execution, queue)
   local job = redis.call('HMGET', ARGV[5] .. id, 'data', 'accepted_ms', 'expires_ms', 'executions', 'crashes',
     'attempts', 'run_ms', 'trail')
   reply[#reply + 1] = {id, execution, queue, unpack(job)}
+  bytes = bytes + #(job[1] or '')
 end
 
 local before = redis.call('GET', KEYS[3])
@@ -34,17 +36,19 @@ local now = iso(now_ms)
 local seconds = string.format('%.3f', now_ms / 1000)
 local left = tonumber(ARGV[2])
 local claims = {}
-for q = 8, #ARGV do
-  local queue, base = ARGV[q], 5 + (q - 8) * 5
+for q = 9, #ARGV do
+  local queue, base = ARGV[q], 5 + (q - 9) * 5
   local list, leases, wip, accepted = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4], KEYS[base + 5]
   local open = not set(redis.call('GET', KEYS[base + 2]))
-  while open and left > 0 do
+  while open and left > 0 and bytes < tonumber(ARGV[8]) do
     local id = redis.call('LPOP', list)
     if not id then break end
     local job = ARGV[5] .. id
     local status = redis.pcall('HGET', job, 'status')
     if type(status) == 'table' then
       redis.call('HSET', KEYS[4], id, queue .. ': ' .. status.err)
+    elseif not string.match(id, '^[%w_%-]+$') or (not status and redis.call('EXISTS', job) == 1) then
+      redis.call('HSET', KEYS[4], id, queue .. ': not a job of RQ')
     elseif status == 'queued' then
       local execution = ARGV[1] .. '-' .. (#claims + 1)
       redis.call('PERSIST', job)

@@ -1,4 +1,5 @@
 -- prelude: clock fence ends
+-- flags: allow-oom
 -- Done: the result is the job's, for good.
 --
 -- KEYS  1-6 as in fence   7 rq:results:{id}   8 rq:finished:{queue}   9 rq:worker:{name}

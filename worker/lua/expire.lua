@@ -1,4 +1,5 @@
 -- prelude: clock ends dead
+-- flags: allow-oom
 -- Jobs that wait past their expiry are buried: their answer would be worth nothing. One that runs is left to its
 -- deadline, which its expiry bounds.
 --

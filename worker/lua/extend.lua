@@ -1,4 +1,5 @@
 -- prelude: clock
+-- flags: allow-oom
 -- Heartbeat: hold the leases of all executions of one worker for longer.
 --
 -- KEYS  1 failover:leases:{queue}

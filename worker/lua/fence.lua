@@ -11,6 +11,10 @@ local function settles()
   redis.call('ZREM', KEYS[3], member)
   redis.call('DEL', KEYS[4])
   redis.call('ZREM', KEYS[5], ARGV[2])
+  if redis.call('HGET', KEYS[1], 'status') ~= 'started' then -- deleted or cancelled by one of RQ's tools
+    redis.call('ZREM', KEYS[6], ARGV[1])
+    return 'fenced'
+  end
   redis.call('HDEL', KEYS[1], 'lease')
   redis.call('HSET', KEYS[1], 'settled', ARGV[2], 'worker_name', '')
   return 'committed'

@@ -1,14 +1,16 @@
 -- prelude: clock ends dead
+-- flags: allow-oom
 -- Leases that ended without a heartbeat: the worker is gone. Its jobs return to the head of the queue; one that has
 -- crashed too often is buried.
 --
 -- KEYS  1 failover:leases:{queue}   2 rq:wip:{queue}   3 rq:queue:{queue}   4 rq:failed:{queue}
 --       5 failover:accepted:{queue}   6 failover:dead:{queue}
 -- ARGV  1 at most   2 crashes that bury   3 keep a dead letter (s)   4 rq:job:   5 rq:execution:   6 rq:executions:
---       7 wake channel   8 rq:results:
+--       7 wake channel   8 rq:results:   9 not after (ms of Redis TIME)
 -- Returns {job ids requeued, job ids buried}
 -- Invariant: an expired lease is taken away exactly once, and with it the holder's right to settle.
 local requeued, buried = {}, {}
+if now_ms > tonumber(ARGV[9]) then return {requeued, buried} end -- sent before Redis stood still; so were heartbeats
 local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, tonumber(ARGV[1]))
 for i = #expired, 1, -1 do
   local member = expired[i]
@@ -20,7 +22,9 @@ for i = #expired, 1, -1 do
   local job = ARGV[4] .. id
   if redis.pcall('HGET', job, 'lease') == execution then
     redis.call('HDEL', job, 'lease')
-    if redis.call('HINCRBY', job, 'crashes', 1) >= tonumber(ARGV[2]) then
+    local crashes = (tonumber(redis.call('HGET', job, 'crashes')) or 0) + 1
+    redis.call('HSET', job, 'crashes', crashes)
+    if crashes >= tonumber(ARGV[2]) then
       local detail = ARGV[2] .. ' workers vanished while executing it'
       redis.call('HSET', job, 'status', 'failed', 'ended_at', iso(now_ms), 'worker_name', '',
         'dead_reason', 'crashed', 'dead_detail', detail, 'exc_info', detail)

@@ -1,4 +1,5 @@
 -- prelude: clock fence
+-- flags: allow-oom
 -- Retry or Park: the job waits in RQ's schedule. A retry burns an execution, a park burns none.
 --
 -- KEYS  1-6 as in fence   7 rq:scheduled:{queue}
@@ -13,7 +14,7 @@ local due_ms = now_ms + tonumber(ARGV[4])
 redis.call('HSET', KEYS[1], 'status', 'scheduled', 'attempts', ARGV[6], 'run_ms', ARGV[7], 'trail', ARGV[8],
   'waiting', ARGV[3], 'waiting_for', ARGV[5], 'waiting_until_ms', due_ms)
 if ARGV[3] == 'retry' then
-  redis.call('HINCRBY', KEYS[1], 'executions', 1)
+  redis.call('HSET', KEYS[1], 'executions', (tonumber(redis.call('HGET', KEYS[1], 'executions')) or 0) + 1)
 end
 if ARGV[9] == '1' then redis.call('HSETNX', KEYS[1], 'escalated_ms', now_ms) end
 redis.call('ZADD', KEYS[7], due_ms / 1000, ARGV[1])

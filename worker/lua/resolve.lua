@@ -1,4 +1,5 @@
 -- prelude: clock ends dead withdraw
+-- flags: allow-oom
 -- A human's answer becomes the job's result, wherever the job stands; whoever executes it now is fenced.
 --
 -- KEYS  1-10 as in withdraw   11 rq:finished:{queue}

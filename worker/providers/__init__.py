@@ -6,20 +6,31 @@ request, this one 0.4. Its pool takes as many connections as the worker has slot
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
+import aiohttp
 import httpx
-from httpx_aiohttp import HttpxAiohttpClient
+from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 
-from worker.failures import Broken, Reply
+from worker.failures import Broke, Broken, Reply
 from worker.providers import openai_compatible
 from worker.routes import Route
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 30.0
 
+log = logging.getLogger("failover.worker")
+
 _DIALECTS = {"openai": openai_compatible.complete}
+
+
+def _session(concurrency: int) -> aiohttp.ClientSession:
+    """As httpx-aiohttp would make it, but without a cookie jar: jobs and tenants share nothing."""
+    connector = aiohttp.TCPConnector(limit=concurrency + 16, keepalive_timeout=KEEP_ALIVE_SECONDS)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 class Providers:
@@ -30,13 +41,19 @@ class Providers:
             max_connections=concurrency + 16, max_keepalive_connections=concurrency, keepalive_expiry=KEEP_ALIVE_SECONDS
         )
         timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_SECONDS)  # the whole call is cut by wall clock instead
-        self._client = HttpxAiohttpClient(limits=limits, timeout=timeout)
+        transport = AiohttpTransport(client=lambda: _session(concurrency))
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        self._client = HttpxAiohttpClient(transport=transport, timeout=timeout, limits=limits, cookies=no_cookies)
 
     async def complete(
         self, route: Route, body: Mapping[str, Any], idempotency_key: str, seconds: float
     ) -> Reply | Broken:
-        """One attempt on `route`, cut off after `seconds`."""
-        return await _DIALECTS[route.entry.api](self._client, route, body, idempotency_key, seconds)
+        """One attempt on `route`, cut off after `seconds`. Whatever a provider sends, this returns."""
+        try:
+            return await _DIALECTS[route.entry.api](self._client, route, body, idempotency_key, seconds)
+        except Exception as error:
+            log.exception("an answer broke the client", extra={"route": route.name})
+            return Broken(Broke.GARBLED, f"{type(error).__name__} in the HTTP client")
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -40,8 +40,6 @@ async def complete(
         return Broken(Broke.SILENT, f"no whole answer within {seconds:.1f} s")
     except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
         return _broken(error)
-    except (httpx.InvalidURL, ValueError) as error:
-        return Broken(Broke.UNREACHABLE, f"the request cannot be made: {type(error).__name__}")
     if raw is None:
         return Broken(Broke.GARBLED, f"an answer of more than {MAX_ANSWER_BYTES} bytes")
     return Reply(response.status_code, response.headers, _json(raw))
@@ -59,9 +57,10 @@ async def _read(response: httpx.Response) -> bytes | None:
 
 
 def _json(raw: bytes) -> Any:
+    """None for what is not JSON, or nested so deeply that the result around it could not be read again."""
     try:
-        return from_json(raw)
-    except ValueError:
+        return from_json(b"[[" + raw + b"]]")[0][0]
+    except (ValueError, IndexError):
         return None
 
 
