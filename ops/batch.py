@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -51,14 +51,19 @@ class Written:
     deaths: dict[str, list[str]] = field(default_factory=dict)  # why -> job ids
 
 
-def check_writable(*paths: Path | None) -> None:
-    """Before anything is paid for: can the results be written?"""
+def check_writable(source: Path, *paths: Path | None) -> None:
+    """Before anything is paid for: can the results be written, each to a file of its own?"""
+    taken = {source.resolve()}
     for path in paths:
         if path is None:
             continue
-        if not path.parent.is_dir():
+        where = path.resolve()
+        if where in taken:
+            raise UsageError(f"{path}: is already the input or the other output")
+        taken.add(where)
+        if not where.parent.is_dir():
             raise UsageError(f"{path}: the folder {path.parent} does not exist")
-        if not os.access(path.parent, os.W_OK) or path.is_dir():
+        if where.is_dir() or not os.access(where if where.exists() else where.parent, os.W_OK):
             raise UsageError(f"{path}: cannot be written")
 
 
@@ -155,22 +160,18 @@ def _open(source: Path) -> IO[bytes]:
         raise UsageError(f"{source}: {error.strerror}") from None
 
 
-class _replacing:  # noqa: N801 - used as a word, like contextlib's own
-    """A text file that takes its place only when all of it is written."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._partial = path, path.with_name(path.name + ".partial")
-
-    def __enter__(self) -> IO[str]:
-        try:
-            self._file = self._partial.open("w", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"{self._partial}: {error.strerror}") from None
-        return self._file
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._file.close()
-        if kind is None:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink(missing_ok=True)
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[str]]:
+    """A text file that takes its place only when all of it is written; a pipe or a device is written to directly."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as file:
+            yield file
+        return
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

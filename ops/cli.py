@@ -70,7 +70,7 @@ def batch_run(
     """Run every line of SOURCE. The same file run again resumes, and pays nothing twice."""
     if output is None and not detach:
         raise UsageError("where to? Add -o OUT.jsonl, or --detach to enqueue only")
-    batch.check_writable(output, errors)
+    batch.check_writable(source, output, errors)
     with (place.opened if detach else place.executing)(environment) as here:
         submitted = batch.submit(here.producer, source, job_type=job_type, tenant=tenant)
         for bad in submitted.bad:
@@ -184,7 +184,7 @@ def _body(given: str | bytes) -> Any:
         raise UsageError("the prompt is empty")
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if isinstance(data, dict) and "messages" in data:
         return data
@@ -329,6 +329,12 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except UnicodeError:
+        place.note("failover: an argument is not UTF-8 text")
+        sys.exit(2)
+    except OSError as error:
+        place.note(f"failover: {error.filename or 'a file'}: {error.strerror or error}")
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         place.note("interrupted; what was accepted stays accepted, and the same command goes on where it stopped")
         sys.exit(130)

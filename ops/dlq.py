@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import re
 import socket
 import sys
@@ -46,7 +47,12 @@ def filters(command: Command) -> Command:
 
 
 def who() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """The person, as the audit names them; a container's user may have no name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def _filters(here: place.Place, fields: dict[str, Any]) -> tuple[str, Filters]:

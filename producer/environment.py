@@ -23,7 +23,11 @@ _CHECKOUT = Path(__file__).parent.parent  # in a checkout or an editable install
 
 def load_environment(dotenv: Path | None = None) -> Environment:
     """The process environment over the values of `.env` in the working folder (which is read last: it never overrides)."""
-    from_file = {key: value for key, value in dotenv_values(dotenv or Path(".env")).items() if value is not None}
+    path = dotenv or Path(".env")
+    try:
+        from_file = {key: value for key, value in dotenv_values(path).items() if value is not None}
+    except (UnicodeDecodeError, OSError):
+        raise ConfigurationError([Problem(str(path), "", "is not a readable text file")]) from None
     return {**from_file, **os.environ}
 
 

@@ -9,7 +9,7 @@ import sys
 import click
 from redis.exceptions import RedisError
 
-from producer.connection import check_reachable, connect, without_secret
+from producer.connection import check_reachable, check_safe, connect, without_secret
 from producer.environment import load_environment
 from producer.errors import FailoverError, ServiceUnavailable
 from producer.policy import load_policies
@@ -30,7 +30,10 @@ from worker.routes import load_routes
     type=click.FloatRange(0, 3600),
     help="After SIGTERM: how long running jobs may take to end, before they go back to the queue.",
 )
-def command(concurrency: int, queues: tuple[str, ...], burst: bool, drain_seconds: float) -> None:
+@click.option("--allow-unsafe-redis", is_flag=True, help="Start also on a Redis that can lose jobs; it is said aloud.")
+def command(
+    concurrency: int, queues: tuple[str, ...], burst: bool, drain_seconds: float, allow_unsafe_redis: bool
+) -> None:
     """Execute LLM jobs from Redis, many at once. Redis, routes and policies: REDIS_URL, ROUTES_FILE, POLICIES_DIR.
 
     SIGTERM drains: no new job starts, running ones end or go back to the head of the queue, exit 0.
@@ -45,6 +48,7 @@ def command(concurrency: int, queues: tuple[str, ...], burst: bool, drain_second
         log.warning("route left out", extra={"route": out.name, "why": out.why})
     with connect(url) as client:
         check_reachable(client, url)
+        _require_safe(check_safe(client), allow_unsafe_redis)
     worker = FailoverWorker(
         url,
         list(queues) or routes.queues,
@@ -58,6 +62,16 @@ def command(concurrency: int, queues: tuple[str, ...], burst: bool, drain_second
         asyncio.run(_run(worker))
     except RedisError as error:
         raise ServiceUnavailable(f"Redis at {without_secret(url)} went away during the start: {error}") from None
+
+
+def _require_safe(dangers: list[str], allowed: bool) -> None:
+    if dangers and not allowed:
+        told = "".join(f"\n  - {danger}" for danger in dangers)
+        raise ServiceUnavailable(
+            f"this Redis is not safe to keep jobs in:{told}\n--allow-unsafe-redis starts all the same"
+        )
+    for danger in dangers:
+        log.warning("redis is not safe", extra={"danger": danger})
 
 
 async def _run(worker: FailoverWorker) -> None:
