@@ -121,26 +121,29 @@ def job(number: int) -> LLMJob:
 
 
 @contextlib.contextmanager
+def simulator_process() -> Iterator[Control]:
+    """A simulator in a process of its own, so that its CPU is nobody else's."""
+    command = [sys.executable, "-m", "ops.simulator", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        yield Control(cast(IO[bytes], process.stdout).readline().decode().strip())
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextlib.contextmanager
 def bench_place(latency: tuple[float, float]) -> Iterator[tuple[str, dict[str, str], Path]]:
     """A Valkey, a simulator in its own process, and a routing map of one route to it."""
-    with tempfile.TemporaryDirectory(prefix="failover-bench-") as name:
-        folder = Path(name)
-        simulator = subprocess.Popen([sys.executable, "-m", "ops.simulator", "--port", "0"], stdout=subprocess.PIPE)
-        try:
-            control = Control(cast(IO[bytes], simulator.stdout).readline().decode().strip())
-            control.behave("provider", latency=latency, text="x" * 400)
-            base_url = control.base_url("provider")
-            route = {"provider": "openai", "model": "gpt-4o-mini", "baseUrl": base_url, "apiKeyEnv": ""}
-            (folder / "routes.json").write_text(json.dumps({"hot": [route]}))
-            with embedded.running(folder / "valkey") as url:
-                yield (
-                    url,
-                    {"REDIS_URL": url, "ROUTES_FILE": str(folder / "routes.json"), "SIMULATOR": control.url},
-                    folder,
-                )
-        finally:
-            simulator.terminate()
-            simulator.wait()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="failover-bench-")))
+        control = stack.enter_context(simulator_process())
+        control.behave("provider", latency=latency, text="x" * 400)
+        base_url = control.base_url("provider")
+        route = {"provider": "openai", "model": "gpt-4o-mini", "baseUrl": base_url, "apiKeyEnv": ""}
+        (folder / "routes.json").write_text(json.dumps({"hot": [route]}))
+        url = stack.enter_context(embedded.running(folder / "valkey"))
+        yield url, {"REDIS_URL": url, "ROUTES_FILE": str(folder / "routes.json"), "SIMULATOR": control.url}, folder
 
 
 def main() -> None:

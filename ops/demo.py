@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from ops import batch, embedded, place, simulator
 from producer import JobResult, Producer, keyspace
@@ -134,20 +133,16 @@ def _judge(
 
 
 def _report(submitted: batch.Submitted, results: list[JobResult], verdict: Verdict) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 120
     names = {entry[1]: entry[0] for entry in submitted.entries if isinstance(entry, tuple)}
-    table = Table("job", "answered by", "tier", "attempts", "ms", box=None)
-    table.add_column("before that", no_wrap=True, overflow="ellipsis")
+    width = shutil.get_terminal_size((110, 24)).columns
+    click.echo(f"{'job':29}{'answered by':16}{'tier':5}{'attempts':>8}{'ms':>6}  before that")
     for result in results:
         route = (result.route or f"{result.status}: {result.dead_reason}").rpartition("/")[2]
-        cells = (route, result.tier, result.attempts, result.run_ms)
-        table.add_row(names[result.job_id], *map(str, cells), _before(result))
-    console.print(table)
-    console.print()
+        line = f"{names[result.job_id]:29}{route:16}{result.tier or '':5}{result.attempts:8}{result.run_ms or 0:6}"
+        click.echo(f"{line}  {_before(result)}".rstrip()[:width])
+    click.echo()
     for route, count in verdict.by_route.items():
-        console.print(f"{count:4} answered by {route}")
+        click.echo(f"{count:4} answered by {route}")
     click.echo(
         f"\n{verdict.jobs} jobs in {verdict.seconds} s: {verdict.done} done, {verdict.dead} dead, "
         f"{verdict.lost} lost, {verdict.double} double; {verdict.failed_attempts} failed attempts, "

