@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench bench-durability chaos lock clean
+.PHONY: help install demo test check format bench bench-durability bench-outage chaos lock clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -44,6 +44,9 @@ chaos: $(READY) ## 3,000 jobs under kills of workers and of Redis: nothing lost,
 
 bench-durability: $(READY) ## Recovery time, dead letters by the hundred thousand, a queue of a million
 	$(BIN)/python -m bench.durability
+
+bench-outage: $(READY) ## A 90-minute outage of every provider, 300 times as fast
+	$(BIN)/python -m bench.outage
 
 lock: ## Compile the hashed requirements anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements.txt
