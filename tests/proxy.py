@@ -1,0 +1,79 @@
+"""A TCP proxy before Redis that loses one script call, or the reply to it, and breaks the connection."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class Proxy:
+    """`lose`: so many script calls pass, the next one is lost (or, with `lose_reply`, its reply is); -1: none is."""
+
+    def __init__(self, server: Path) -> None:
+        self.lose, self.lose_reply, self.lost = -1, False, 0
+        self._server = server
+        self._lock = threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets = [self._listener]
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        _close(*self._sockets)
+
+    def _loses(self, chunk: bytes) -> bool:
+        with self._lock:
+            if b"EVALSHA" not in chunk or self.lose < 0:
+                return False
+            self.lose -= 1
+            self.lost += self.lose < 0
+            return self.lose < 0
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                upstream = socket.socket(socket.AF_UNIX)
+                upstream.connect(str(self._server))
+                self._sockets += [client, upstream]
+                silenced = threading.Event()
+                for direction in (self._requests, self._replies):
+                    threading.Thread(target=direction, args=(client, upstream, silenced), daemon=True).start()
+
+    def _requests(self, client: socket.socket, upstream: socket.socket, silenced: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := client.recv(1 << 20):
+                if self._loses(chunk):
+                    if self.lose_reply:
+                        silenced.set()
+                        upstream.sendall(chunk)
+                        return  # `_replies` breaks the connection once the server has answered
+                    break
+                upstream.sendall(chunk)
+        _close(client, upstream)
+
+    def _replies(self, client: socket.socket, upstream: socket.socket, silenced: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while (chunk := upstream.recv(1 << 20)) and not silenced.is_set():
+                client.sendall(chunk)
+        _close(client, upstream)
+
+
+def _close(*sockets: socket.socket) -> None:
+    for one in sockets:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
+
+
+@contextlib.contextmanager
+def proxy(server: Path) -> Iterator[Proxy]:
+    """A proxy on a free port to the Unix socket `server`."""
+    running = Proxy(server)
+    try:
+        yield running
+    finally:
+        running.close()

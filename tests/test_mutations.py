@@ -1,0 +1,131 @@
+"""The gate on the tests: with a safeguard taken out, they must fail. Each mutation is made in a copy of the code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+MUTATIONS = {
+    # name: (file, what stands there, what the mutant has instead, tests that must notice)
+    "fence": (
+        "worker/lua/fence.lua",
+        "if redis.call('ZREM', KEYS[2], member) == 0 then",
+        "redis.call('ZREM', KEYS[2], member) if false then",
+        "tests/test_transitions.py",
+    ),
+    "lease check of the heartbeat": (
+        "worker/lua/extend.lua",
+        "if redis.call('ZSCORE', KEYS[1], ARGV[i]) then",
+        "if redis.call('ZADD', KEYS[1], 1, ARGV[i]) then",
+        "tests/test_transitions.py",
+    ),
+    "lease check of the reaper": (
+        "worker/lua/reap.lua",
+        "ZRANGEBYSCORE', KEYS[1], '-inf', now_ms,",
+        "ZRANGEBYSCORE', KEYS[1], '-inf', '+inf',",
+        "tests/test_transitions.py",
+    ),
+    "idempotency record": (
+        "producer/lua/enqueue.lua",
+        "if held[1] and",
+        "if false and",
+        "tests/test_transitions.py",
+    ),
+    "resend of a claim": (
+        "worker/lua/claim.lua",
+        "if before then",
+        "if false then",
+        "tests/test_transitions.py",
+    ),
+    "pause flag": (
+        "worker/lua/claim.lua",
+        "if set(redis.call('GET', KEYS[1])) or",
+        "if false or",
+        "tests/test_transitions.py",
+    ),
+    "a dead letter is requeued once": (
+        "worker/lua/requeue.lua",
+        "if not redis.call('ZSCORE', KEYS[1], id) or",
+        "if false or",
+        "tests/test_dead_letters.py",
+    ),
+    "cancel takes the lease": (
+        "worker/lua/withdraw.lua",
+        "redis.call('ZREM', KEYS[4], member)",
+        "",
+        "tests/test_dead_letters.py",
+    ),
+    "promote only what is scheduled": (
+        "worker/lua/promote.lua",
+        "if redis.pcall('HGET', job, 'status') == 'scheduled' then",
+        "if true then",
+        "tests/test_transitions.py",
+    ),
+    "one probe at a time": (
+        "worker/breaker.py",
+        "if self._probing or self._cools_for() > 0:",
+        "if self._cools_for() > 0:",
+        "tests/test_breaker.py",
+    ),
+    "results from before the opening": (
+        "worker/breaker.py",
+        "if admission.epoch != self._epoch:",
+        "if False:",
+        "tests/test_breaker.py",
+    ),
+    "hard cap of attempts": (
+        "worker/router.py",
+        "walk.attempts_left -= not admission.probe",
+        "pass",
+        "tests/test_router.py",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mutants")
+    for name in ("producer", "worker", "ops", "tests", "policies", "examples"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "routes.json"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def suite(copy: Path, tests: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-k", "not workshop and not commands and not canary", tests]
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_suite_notices(copy: Path, name: str) -> None:
+    file, original, mutant, tests = MUTATIONS[name]
+    path = copy / file
+    text = path.read_text()
+    assert text.count(original) == 1, f"{file} has changed: mend the mutation"
+    path.write_text(text.replace(original, mutant))
+    try:
+        mutated = suite(copy, tests)
+    finally:
+        path.write_text(text)
+    assert mutated.returncode == 1, mutated.stdout[-2000:]
+    assert "FAILURES" in mutated.stdout
+
+
+def test_the_copy_passes_as_it_is(copy: Path) -> None:
+    whole = suite(copy, "tests/test_breaker.py")
+    assert whole.returncode == 0, whole.stdout
+    where = "import worker; print(worker.__file__)"
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    used = subprocess.run(
+        [sys.executable, "-c", where], cwd=copy, env=environment, capture_output=True, text=True, check=True
+    )
+    assert used.stdout.strip().startswith(str(copy))

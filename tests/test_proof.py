@@ -1,0 +1,84 @@
+"""Two sweeps: SIGKILL at every point of a worker's day, and the loss of every command or its reply."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import redis
+
+from ops import place
+from producer import Producer, keyspace
+from producer.job import JobStatus
+from producer.policy import Policies
+from tests.conftest import Workshop, chat, until
+from tests.kill_worker import POINTS
+from tests.proxy import proxy
+from tests.test_transitions import Q, where
+from worker.routes import read_routes
+
+ROOT = Path(__file__).parent.parent
+
+
+def holds(client: redis.Redis, producer: Producer, job_ids: list[str]) -> None:
+    """The invariants after every case: one state, one result, nothing left over."""
+    results = [result for result in producer.fetch_many(job_ids) if result]
+    assert [result.status for result in results] == [JobStatus.DONE] * len(job_ids)
+    assert [where(client, job_id) for job_id in job_ids] == [["finished"]] * len(job_ids)
+    assert {client.xlen(keyspace.results(job_id)) for job_id in job_ids} == {1}
+    for key in (keyspace.accepted(Q), keyspace.leases(Q), keyspace.wip(Q), keyspace.scheduled(Q), keyspace.dead(Q)):
+        assert client.zcard(key) == 0, key
+    assert client.llen(keyspace.queue(Q)) == 0
+    assert list(client.scan_iter("rq:execution*")) == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_any_point_every_job_ends_once(
+    workshop: Workshop, producer: Producer, client: redis.Redis, point: str, when: str
+) -> None:
+    workshop.routes(hot=[{"upstream": "hot"}])
+    workshop.providers.behave("hot", latency=(0.5, 0.6) if point == "heartbeat" else (0.05, 0.1))
+    job_ids = [receipt.job_id for receipt in producer.enqueue_many(chat(str(n)) for n in range(6))]
+    environment = {**os.environ, "REDIS_URL": workshop.url, **workshop.environment, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.kill_worker", f"{point}-{when}"]
+    killed = subprocess.run(command, cwd=workshop.folder, env=environment, check=False, timeout=60, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    before = workshop.providers.account("hot")["asked"]
+    workshop.worker()
+    until(lambda: all(producer.ended(job_ids)), "a second worker ends them all", 40)
+    holds(client, producer, job_ids)
+    calls = workshop.providers.account("hot")["asked"]
+    assert calls <= len(job_ids) + min(before, 3)  # three slots: at most what was in flight is asked again
+
+
+@pytest.mark.parametrize("lose_reply", [False, True], ids=["request", "reply"])
+def test_any_command_or_reply_lost_changes_nothing(
+    workshop: Workshop, url: str, client: redis.Redis, policies: Policies, lose_reply: bool
+) -> None:
+    """Every script call of a batch's life, one by one: enqueue, claims, heartbeats, promotions, reaps, settles."""
+    workshop.routes(hot=[{"upstream": "hot"}])
+    routes = read_routes(Path(workshop.environment["ROUTES_FILE"]), {})
+    with proxy(Path(url.removeprefix("unix://"))) as between:
+        for position in itertools.count():
+            client.flushall()
+            workshop.providers.forget()
+            workshop.providers.behave("hot", latency=(0.02, 0.3))
+            between.lose, between.lose_reply, between.lost = position, lose_reply, 0
+            producer = Producer.from_url(between.url, policies)
+            job_ids = [receipt.job_id for receipt in producer.enqueue_many(chat(str(n)) for n in range(5))]
+            with place.own_worker(between.url, policies, routes, slots=3):
+                direct = Producer(client, policies)
+                until(lambda ids=job_ids, ask=direct: all(ask.ended(ids)), f"all end, call {position} lost", 40)
+            producer.close()
+            between.lose = -1
+            holds(client, Producer(client, policies), job_ids)
+            assert workshop.providers.account("hot")["asked"] == 5, f"call {position} lost"
+            if not between.lost:
+                break  # a batch's life has no more calls than that
+        assert position > 5

@@ -1,0 +1,175 @@
+"""The transitions on a real server against a small model in Python: any order of steps leaves each job in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
+
+from producer import IdempotencyConflict, Producer, keyspace
+from producer.connection import connect
+from producer.job import DeadReason
+from producer.policy import load_policies
+from tests.conftest import chat
+from tests.test_transitions import Q, claim, done, expire_leases, send, settle, where
+from worker import dead_letter, transitions
+from worker.outcomes import Dead, Outcome, Park, Released, Retry
+from worker.transitions import Claim, Settled
+
+
+@dataclass
+class Model:
+    """What the system should know of one job."""
+
+    place: str = "queue"
+    holder: str | None = None  # execution id
+    crashes: int = 0
+    generation: int = 0
+    executions: int = 0
+    results: int = 0
+    settled: set[str] = field(default_factory=set)
+
+
+class Transitions(RuleBasedStateMachine):
+    server = ""
+    claims = Bundle("claims")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client: redis.Redis = connect(self.server)
+        self.client.flushall()
+        self.producer = Producer(self.client, load_policies({}))
+        self.jobs: dict[str, Model] = {}
+        self.tokens = count()
+        self.paused = False
+
+    def teardown(self) -> None:
+        self.client.close()
+
+    @rule(key=st.none() | st.sampled_from(["a", "b"]), body=st.sampled_from(["x", "y"]))
+    def submit(self, key: str | None, body: str) -> None:
+        before = set(self.jobs)
+        try:
+            job_id = self.producer.enqueue(chat(body, idempotency_key=key))
+        except IdempotencyConflict as conflict:
+            assert conflict.job_id in before
+            return
+        if key is None:
+            assert job_id not in before
+        self.jobs.setdefault(job_id, Model())
+
+    @rule(target=claims, at_most=st.integers(1, 4), resends=st.integers(0, 1))
+    def claim(self, at_most: int, resends: int) -> object:
+        token = f"t{next(self.tokens)}"
+        taken = claim(self.client, at_most, token)
+        for _ in range(resends):
+            assert [held.lease for held in claim(self.client, at_most, token)] == [held.lease for held in taken]
+        waiting = [job_id for job_id, model in self.jobs.items() if model.place == "queue"]
+        assert len(taken) == (0 if self.paused else min(at_most, len(waiting)))
+        for held in taken:
+            model = self.jobs[held.job_id]
+            assert (model.place, model.crashes, model.executions) == ("queue", held.crashes, held.executions)
+            model.place, model.holder = "leased", held.execution_id
+        return multiple(*taken)
+
+    @rule(held=claims, kind=st.sampled_from(["done", "retry", "park", "dead", "release"]), resends=st.integers(0, 1))
+    def end(self, held: Claim, kind: str, resends: int) -> None:
+        outcomes: dict[str, tuple[Outcome, str]] = {
+            "done": (done(held.job_id), "finished"),
+            "retry": (Retry(60, "why", []), "scheduled"),
+            "park": (Park(60, "why", []), "scheduled"),
+            "dead": (Dead(DeadReason.EXHAUSTED, "down", [], 1000), "failed"),
+            "release": (Released(), "queue"),
+        }
+        outcome, place = outcomes[kind]
+        model = self.jobs[held.job_id]
+        holds = model.holder == held.execution_id
+        said = settle(self.client, held, outcome)
+        assert (said is Settled.COMMITTED) == holds
+        if holds:
+            model.place, model.holder = place, None
+            model.results += kind == "done"
+            model.executions += kind == "retry"
+        for _ in range(resends):
+            assert settle(self.client, held, outcome) is not Settled.COMMITTED
+
+    @rule()
+    def workers_vanish(self) -> None:
+        expire_leases(self.client)
+        send(self.client, transitions.reap(Q, 2**53))
+        for model in self.jobs.values():
+            if model.place == "leased":
+                model.crashes += 1
+                model.holder = None
+                model.place = "failed" if model.crashes >= 3 else "queue"
+
+    @rule()
+    def time_passes(self) -> None:
+        for job_id in self.client.zrange(keyspace.scheduled(Q), 0, -1):
+            self.client.zadd(keyspace.scheduled(Q), {job_id: 1})
+        send(self.client, transitions.promote(Q))
+        for model in self.jobs.values():
+            if model.place == "scheduled":
+                model.place = "queue"
+
+    @rule(data=st.data())
+    def operate(self, data: st.DataObject) -> None:
+        """An operator cancels, requeues or resolves some job."""
+        if not self.jobs:
+            return
+        job_id = data.draw(st.sampled_from(sorted(self.jobs)))
+        model = self.jobs[job_id]
+        match data.draw(st.sampled_from(["cancel", "requeue", "resolve"])):
+            case "cancel":
+                dead_letter.cancel(self.client, job_id, who="me")
+                if model.place not in ("finished", "cancelled"):
+                    model.place, model.holder = "cancelled", None
+            case "requeue":
+                report = dead_letter.requeue(self.client, Q, iter([[job_id]]), who="me")
+                allowed = model.place == "failed" and model.generation < 3
+                assert report.requeued == allowed
+                if allowed:
+                    model.place, model.crashes, model.executions = "queue", 0, 0
+                    model.generation += 1
+            case "resolve":
+                if model.place in ("finished", "cancelled"):
+                    return
+                dead_letter.resolve(self.client, job_id, "by hand", who="me", keep_seconds=1000)
+                model.place, model.holder = "finished", None
+                model.results += 1
+
+    @rule(flag=st.sampled_from(["0", "1"]))
+    def pause(self, flag: str) -> None:
+        self.client.set(keyspace.PAUSE, flag)
+        self.paused = flag == "1"
+
+    @rule()
+    def audit(self) -> None:
+        assert send(self.client, transitions.audit(Q, [*self.jobs] or ["none"]))[0] == []
+
+    @invariant()
+    def each_job_is_in_its_one_place(self) -> None:
+        for job_id, model in self.jobs.items():
+            assert where(self.client, job_id) == ([] if model.place == "cancelled" else [model.place])
+            assert model.results <= 1
+            has_result = self.producer.fetch(job_id).completion is not None
+            assert has_result == (model.results == 1)
+        live = {job_id for job_id, model in self.jobs.items() if model.place in ("queue", "leased", "scheduled")}
+        assert {name.decode() for name in self.client.zrange(keyspace.accepted(Q), 0, -1)} == live
+        dead = {job_id for job_id, model in self.jobs.items() if model.place == "failed"}
+        assert {name.decode() for name in self.client.zrange(keyspace.dead(Q), 0, -1)} == dead
+
+
+@pytest.mark.timeout(300)
+def test_any_order_of_steps(url: str) -> None:
+    Transitions.server = url
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    steps = settings(
+        max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=checks, database=None
+    )
+    run_state_machine_as_test(Transitions, settings=steps)
