@@ -23,6 +23,8 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
     facts = _facts(client, job_id)
     now = now_ms(client)
     told = [_standing(client, queue, job_id, result, facts, now)]
+    if JobField.ESCALATED in facts and not result.status.ended:
+        told.append(f"it is late, and a human may answer it: `failover dlq resolve {job_id} --answer FILE`")
     told += _history(facts)
     told += [_entry(entry) for entry in result.trail]
     told.append(_cost(result))
@@ -32,7 +34,7 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
 def _facts(client: redis.Redis, job_id: str) -> dict[str, str]:
     names = (
         JobField.ACCEPTED, JobField.EXPIRES, JobField.TENANT, JobField.TYPE, JobField.LEASE, JobField.EXECUTIONS,
-        JobField.CRASHES, JobField.ATTEMPTS, JobField.GENERATION, JobField.REQUEUED, JobField.REQUEUED_WHO,
+        JobField.CRASHES, JobField.ATTEMPTS, JobField.GENERATION, JobField.REQUEUED, JobField.REQUEUED_WHO, JobField.ESCALATED,
         "worker_name", "created_at", "started_at", "ended_at",
     )  # fmt: skip
     (values,) = ask(client, [("HMGET", keyspace.job(job_id), *names)])

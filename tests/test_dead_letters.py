@@ -217,6 +217,19 @@ def test_rqs_own_requeue_is_survived(producer: Producer, client: redis.Redis) ->
     assert producer.fetch(job_id).status is JobStatus.DONE
 
 
+def test_a_requeue_killed_in_the_middle_goes_on_where_it_stopped(workshop: Workshop, producer: Producer) -> None:
+    workshop.routes(hot=[{"upstream": "hot"}])
+    job_ids = bury(producer, 1200)
+    killed = workshop.start("failover", "dlq", "requeue", "--all", "--rate", "400")
+    until(lambda: producer.client.llen(keyspace.queue(Q)) >= 200, "some are requeued")
+    killed.kill()
+    killed.wait()
+    assert producer.client.zcard(keyspace.failed(Q)) > 0
+    assert workshop.run("failover", "dlq", "requeue", "--all").returncode == 0
+    queued = [name.decode() for name in producer.client.lrange(keyspace.queue(Q), 0, -1)]
+    assert sorted(queued) == sorted(job_ids)
+
+
 @pytest.fixture
 def letters(workshop: Workshop, producer: Producer) -> list[str]:
     workshop.routes(hot=[{"upstream": "hot"}])

@@ -1,0 +1,91 @@
+"""What a late job gives up, and that its result says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+
+from producer import Producer, keyspace
+from producer.job import ChatBody, JobStatus
+from tests.conftest import Workshop, chat, until
+from worker.degrade import degraded, shorter_context, smaller_first
+from worker.routes import Route, RouteEntry
+
+
+def message(role: str, content: str = "", **fields: Any) -> Any:
+    return {"role": role, "content": content, **fields}
+
+
+def body(*messages: Any) -> ChatBody:
+    return {"messages": list(messages)}
+
+
+def route(name: str, tier: Any = "hot") -> Route:
+    return Route(name, tier, RouteEntry(provider="p", model=name, base_url="http://x"), "http://x", "")
+
+
+def test_shorter_context_drops_older_turns_and_keeps_instructions_and_the_last() -> None:
+    long = body(
+        message("system", "be brief"),
+        *(message(role, f"{role} {turn}") for turn in range(4) for role in ("user", "assistant")),
+        message("user", "now this"),
+    )
+    kept = [entry["content"] for entry in shorter_context(long)["messages"]]  # type: ignore[typeddict-item]
+    assert kept[0] == "be brief"
+    assert kept[-1] == "now this"
+    assert len(kept) < 7
+    assert kept[1].startswith("user")
+
+
+def test_shorter_context_keeps_tool_calls_with_their_answers() -> None:
+    turns = body(
+        message("user", "old"),
+        message("assistant", "old answer"),
+        message("user", "look it up"),
+        message("assistant", tool_calls=[{"id": "1"}]),
+        message("tool", "found", tool_call_id="1"),
+    )
+    assert [entry["role"] for entry in shorter_context(turns)["messages"]] == ["user", "assistant", "tool"]
+
+
+@pytest.mark.parametrize("short", [body(message("user", "x")), body(message("system", "s"), message("user", "x"))])
+def test_a_body_with_nothing_to_drop_is_left_alone(short: ChatBody) -> None:
+    assert shorter_context(short) is short
+    routes = [route("large"), route("warm", "warm")]
+    assert degraded(short, routes, ["shorter_context", "smaller_model"]) == (short, tuple(routes), None)
+
+
+def test_smaller_model_tries_each_tier_from_its_last_route_up() -> None:
+    routes = [route("large"), route("small"), route("other large", "warm"), route("other small", "warm")]
+    assert [r.name for r in smaller_first(routes)] == ["small", "large", "other small", "other large"]
+
+
+def test_a_late_job_is_answered_smaller_and_says_so(workshop: Workshop, producer: Producer) -> None:
+    workshop.routes(hot=[{"upstream": "large"}, {"upstream": "small"}])
+    workshop.policy(max_time_to_answer_seconds=0.001, degrade=["smaller_model", "human_review"])
+    job_id = producer.enqueue(chat())
+    workshop.worker()
+    until(lambda: producer.ended([job_id])[0], "it is done")
+    result = producer.fetch(job_id)
+    assert (result.status, result.route, result.degraded) == (JobStatus.DONE, "small/small-1", "smaller_model")
+
+
+def test_a_late_job_that_fails_may_be_answered_by_a_human_while_it_waits(
+    workshop: Workshop, producer: Producer, client: redis.Redis
+) -> None:
+    workshop.routes(hot=[{"upstream": "hot"}])
+    workshop.policy(
+        max_time_to_answer_seconds=0.001, degrade=["human_review"], backoff_seconds={"first": 600, "max": 600}
+    )
+    workshop.providers.behave("hot", status=500)
+    job_id = producer.enqueue(chat())
+    workshop.worker()
+    until(lambda: client.hexists(keyspace.job(job_id), "escalated_ms"), "it is escalated")
+    why = workshop.run("failover", "job", "why", job_id).stdout
+    assert "a human may answer it" in why and f"failover dlq resolve {job_id}" in why
+    assert workshop.run("failover", "dlq", "resolve", job_id, "--answer", "-", stdin=b"By hand.").returncode == 0
+    result = producer.fetch(job_id)
+    assert (result.status, result.text, result.resolved_by) == (JobStatus.DONE, "By hand.", "human")
+    assert client.zcard(keyspace.scheduled("ai-tasks")) == 0
