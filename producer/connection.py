@@ -111,7 +111,9 @@ def without_secret(url: str) -> str:
         return "REDIS_URL"
     if parts.scheme == "unix":
         return f"unix://{parts.path}"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if "@" not in parts.path else "REDIS_URL"
+    if "@" in parts.path:
+        return "REDIS_URL"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _checked(url: str, connection_of: Callable[[str], T]) -> T:
