@@ -15,6 +15,8 @@ import logging
 import sys
 import time
 
+import redis
+
 from bench.throughput import bench_place, wait_until
 from ops import place
 from ops.simulator import Control
@@ -30,18 +32,77 @@ FASTER = 300
 SLOTS = 100
 LATENCY = (0.2, 0.4)
 Q = "ai-tasks"
+UPSTREAMS = ("hot", "warm")
 
 
 class Events(logging.Handler):
-    """How often the gate shut and opened."""
+    """How often the gate shut."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = {"no route is open, claiming waits": 0, "a route is open again, claiming ramps up": 0}
+    shut = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.msg in self.count:
-            self.count[record.msg] += 1
+        self.shut += record.msg == "no route is open, claiming waits"
+
+
+def measure(jobs: int, minutes: float, events: Events) -> dict[str, float]:
+    """The outage, the healing and the drain, on a worker of this process."""
+    cooldown, outage = COOLDOWN_SECONDS / FASTER, minutes * 60 / FASTER
+    with bench_place(LATENCY) as (url, environment, folder), connect(url) as client:
+        control = Control(environment["SIMULATOR"])
+        tiers = {tier: [route(control, upstream)] for tier, upstream in (("hot", UPSTREAMS[0]), ("warm", UPSTREAMS[1]))}
+        (folder / "routes.json").write_text(json.dumps(tiers))
+        policies = load_policies({})
+        producer = Producer(client, policies)
+        for upstream in UPSTREAMS:
+            control.behave(upstream, status=503)
+        wanted = [LLMJob(body={"messages": [{"role": "user", "content": str(number)}]}) for number in range(jobs)]
+        job_ids = [receipt.job_id for receipt in producer.enqueue_many(wanted)]
+
+        def breaker() -> RouteBreaker:
+            return RouteBreaker(cooldown_seconds=cooldown)
+
+        with place.own_worker(url, policies, read_routes(folder / "routes.json", {}), slots=SLOTS, breaker=breaker):
+            began = time.monotonic()
+            wait_until(lambda: time.monotonic() > began + outage, "the outage", outage + 60)
+            calls = sum(int(control.account(upstream)["asked"]) for upstream in UPSTREAMS)
+            touched = jobs - int(client.llen(keyspace.queue(Q)))
+            shut_before = events.shut
+            for upstream in UPSTREAMS:
+                control.behave(upstream, latency=LATENCY)
+            ramping, took = drained(client, jobs)
+        dead = int(client.zcard(keyspace.failed(Q)))
+        ended_at = ask(client, [("HGET", keyspace.job(job_id), "ended_at") for job_id in job_ids])
+    order = sorted(range(jobs), key=lambda number: ended_at[number])
+    return {
+        "jobs": jobs,
+        "minutes of outage": minutes,
+        "dead": dead,
+        "calls during the outage": calls,
+        "probes that the cooldown allows": round(len(UPSTREAMS) * outage / cooldown),
+        "jobs touched by the outage": touched,
+        "seconds from healing to all done": round(took, 1),
+        "rate while ramping, jobs/s": round(ramping / RAMP_SECONDS),
+        "steady rate, jobs/s": round((jobs - ramping) / max(0.1, took - RAMP_SECONDS)),
+        "gate shut again by the drain": events.shut - shut_before,
+        "jobs out of order by 5 rounds of slots": sum(abs(at - n) > 5 * SLOTS for at, n in enumerate(order)),
+    }
+
+
+def route(control: Control, upstream: str) -> dict[str, str]:
+    return {"provider": upstream, "model": "m", "baseUrl": control.base_url(upstream), "apiKeyEnv": ""}
+
+
+def drained(client: redis.Redis, jobs: int) -> tuple[int, float]:
+    """(jobs ended while ramping, seconds until all have ended)."""
+    began = time.monotonic()
+    ramping = 0
+    while (ended := int(client.zcard(keyspace.finished(Q)) + client.zcard(keyspace.failed(Q)))) < jobs:
+        if time.monotonic() <= began + RAMP_SECONDS:
+            ramping = ended
+        if time.monotonic() > began + 300:
+            raise SystemExit(f"bench: only {ended} of {jobs} ended")
+        time.sleep(0.1)
+    return ramping, time.monotonic() - began
 
 
 def main() -> None:
@@ -50,67 +111,18 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90)
     chosen = parser.parse_args()
     events = Events()
-    logging.getLogger("failover").addHandler(events)
-    logging.getLogger("failover").setLevel(logging.INFO)
-    logging.getLogger("failover").propagate = False
-    cooldown, outage = COOLDOWN_SECONDS / FASTER, chosen.minutes * 60 / FASTER
-    with bench_place(LATENCY) as (url, environment, folder), connect(url) as client:
-        control = Control(environment["SIMULATOR"])
-        routes = [
-            {"provider": name, "model": "m", "baseUrl": control.base_url(name), "apiKeyEnv": ""}
-            for name in ("hot", "warm")
-        ]
-        (folder / "routes.json").write_text(json.dumps({"hot": routes[:1], "warm": routes[1:]}))
-        policies = load_policies({})
-        producer = Producer(client, policies)
-        for name in ("hot", "warm"):
-            control.behave(name, status=503)
-        jobs = [LLMJob(body={"messages": [{"role": "user", "content": str(n)}]}) for n in range(chosen.jobs)]
-        job_ids = [receipt.job_id for receipt in producer.enqueue_many(jobs)]
-
-        def breaker() -> RouteBreaker:
-            return RouteBreaker(cooldown_seconds=cooldown)
-
-        with place.own_worker(url, policies, read_routes(folder / "routes.json", {}), slots=SLOTS, breaker=breaker):
-            began = time.monotonic()
-            wait_until(lambda: time.monotonic() > began + outage, "the outage", outage + 60)
-            calls = sum(int(control.account(name)["asked"]) for name in ("hot", "warm"))
-            touched = chosen.jobs - int(client.llen(keyspace.queue(Q)))
-            for name in ("hot", "warm"):
-                control.behave(name, latency=LATENCY)
-            healed = time.monotonic()
-            done_at: list[tuple[float, int]] = []
-            shut_before = events.count["no route is open, claiming waits"]
-            while (ended := int(client.zcard(keyspace.finished(Q)) + client.zcard(keyspace.failed(Q)))) < chosen.jobs:
-                done_at.append((time.monotonic() - healed, ended))
-                if time.monotonic() > healed + 300:
-                    raise SystemExit(f"bench: only {ended} of {chosen.jobs} ended")
-                time.sleep(0.1)
-            took = time.monotonic() - healed
-            shut_again = events.count["no route is open, claiming waits"] - shut_before
-        dead = int(client.zcard(keyspace.failed(Q)))
-        ended_at = ask(client, [("HGET", keyspace.job(job_id), "ended_at") for job_id in job_ids])
-    ramp = next(count for seconds, count in reversed(done_at) if seconds <= RAMP_SECONDS) / RAMP_SECONDS
-    steady = (chosen.jobs - ramp * RAMP_SECONDS) / max(0.1, took - RAMP_SECONDS)
-    probes = 2 * outage / cooldown
-    order = sorted(range(chosen.jobs), key=lambda n: ended_at[n])
-    late = sum(abs(place_ - n) > 5 * SLOTS for place_, n in enumerate(order))
-    found = {
-        "jobs": chosen.jobs,
-        "minutes of outage": chosen.minutes,
-        "dead": dead,
-        "calls during the outage": calls,
-        "probes that the cooldown allows": round(probes),
-        "jobs touched by the outage": touched,
-        "seconds from healing to all done": round(took, 1),
-        "rate while ramping, jobs/s": round(ramp),
-        "steady rate, jobs/s": round(steady),
-        "gate shut again by the drain": shut_again,
-        "jobs out of order by more than 5 rounds of slots": late,
-    }
-    print("\n".join(f"{name:50} {value}" for name, value in found.items()))
-    allowed = probes + 6 * SLOTS
-    passed = dead == 0 and calls <= allowed and shut_again == 0 and ramp <= 1.5 * steady and late <= SLOTS
+    logger = logging.getLogger("failover")
+    logger.addHandler(events)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    found = measure(chosen.jobs, chosen.minutes, events)
+    print("\n".join(f"{name:40} {value:g}" for name, value in found.items()))
+    few_calls = found["calls during the outage"] <= found["probes that the cooldown allows"] + 6 * SLOTS
+    ramped = found["rate while ramping, jobs/s"] <= 1.5 * found["steady rate, jobs/s"]
+    calm = (
+        found["dead"] == found["gate shut again by the drain"] == found["jobs out of order by 5 rounds of slots"] == 0
+    )
+    passed = few_calls and ramped and calm
     print("passed" if passed else "FAILED")
     sys.exit(0 if passed else 1)
 

@@ -12,16 +12,13 @@ from typing import IO, Any
 import click
 from redis.exceptions import RedisError
 
-from ops import batch, dlq, place
+from ops import batch, dlq, job, place
+from ops.job import as_json
 from producer import keyspace
 from producer.environment import Environment, load_environment
 from producer.errors import FailoverError, UsageError
-from producer.job import JobResult, JobStatus, LLMJob
-from worker import dead_letter
+from producer.job import JobStatus, LLMJob
 from worker import pause as pause_flag
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the work had failures, 2 wrong use or configuration, 3 Redis is not reachable or safe."
@@ -156,9 +153,9 @@ def submit(
         raise UsageError("give exactly one of --prompt TEXT, --file F and - (for standard input)")
     body = _body(prompt if prompt is not None else (source or sys.stdin.buffer).read())
     fields = {"job_type": job_type, "tenant_id": tenant, "user_id": user, "idempotency_key": idempotency_key}
-    job = LLMJob.parse({**fields, "body": body})
+    asked = LLMJob.parse({**fields, "body": body})
     with (place.opened if wait is None else place.executing)(environment) as here:
-        job_id = here.producer.enqueue(job)
+        job_id = here.producer.enqueue(asked)
         if wait is None:
             place.warn_without_worker(here)
             click.echo(json.dumps({"job_id": job_id}) if as_json else job_id)
@@ -191,81 +188,6 @@ def _body(given: str | bytes) -> Any:
     return {"messages": [{"role": "user", "content": text}]}
 
 
-@failover.group("job")
-def job_group() -> None:
-    """One job."""
-
-
-@job_group.command("show")
-@click.argument("job_id")
-@as_json
-@click.pass_obj
-def job_show(environment: Environment, job_id: str, as_json: bool) -> None:
-    """How a job stands, its attempts, and its result."""
-    with place.opened(environment) as here:
-        result = here.producer.fetch(job_id)
-    if as_json:
-        click.echo(result.model_dump_json(indent=2))
-    else:
-        _show(result)
-
-
-@job_group.command("why")
-@click.argument("job_id")
-@as_json
-@click.pass_obj
-def job_why(environment: Environment, job_id: str, as_json: bool) -> None:
-    """A job's story: how it stands, what it waits for and until when, every attempt and route not tried, its cost."""
-    from ops.why import story
-
-    with place.opened(environment) as here:
-        told = story(here.producer, job_id)
-    click.echo(json.dumps(told, indent=2) if as_json else "\n".join(told["told"]))
-
-
-@job_group.command("cancel")
-@click.argument("job_id")
-@click.pass_obj
-def job_cancel(environment: Environment, job_id: str) -> None:
-    """Cancel a job that has not ended. A running call is broken off within seconds; its answer is not taken."""
-    with place.opened(environment) as here:
-        status = dead_letter.cancel(here.producer.client, job_id, who=dlq.who())
-    if status in ("finished", "canceled"):
-        raise UsageError(f"job {job_id} is {'done' if status == 'finished' else 'cancelled'} already")
-    click.echo(f"{job_id} is cancelled")
-
-
-def _show(result: JobResult) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    facts = result.model_dump(exclude={"trail", "completion", "schema_version"}, exclude_none=True)
-    for name, value in facts.items():
-        console.print(f"[dim]{name:16}[/] {escape(str(value))}")
-    if result.trail:
-        trail = Table(
-            "execution", "route", "tier", "outcome", "ms", "detail", box=None, title="trail", title_justify="left"
-        )
-        for entry in result.trail:
-            said = entry.model_dump()
-            outcome = said.get("outcome") or f"not tried: {said['rejected']}"
-            cells = (
-                said["execution"],
-                said["route"],
-                said["tier"],
-                outcome,
-                said.get("ms", ""),
-                said.get("detail") or "",
-            )
-            trail.add_row(*(escape(str(cell)) for cell in cells))
-        console.print(trail)
-    if result.text:
-        console.print()
-        click.echo(result.text)
-
-
 @failover.command()
 @as_json
 @click.pass_obj
@@ -293,7 +215,7 @@ def pause(environment: Environment, reason: str, queue: str | None) -> None:
         client = here.producer.client
         if queue and not client.sismember(keyspace.QUEUES, keyspace.queue(queue)):
             place.note(f"no job was ever in a queue {queue}: mistyped?")
-        pause_flag.pause(client, who=dlq.who(), why=reason, queue=queue)
+        pause_flag.pause(client, who=place.who(), why=reason, queue=queue)
     click.echo(
         f"paused {queue or 'everything'}; `failover resume{f' --queue {queue}' if queue else ''}` starts it again"
     )
@@ -313,6 +235,7 @@ def resume(environment: Environment, queue: str | None) -> None:
 
 
 failover.add_command(dlq.group)
+failover.add_command(job.group)
 
 
 def main() -> None:

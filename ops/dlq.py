@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import re
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ops import place
+from ops import job, place
+from ops.job import as_json
 from producer.environment import Environment
 from producer.errors import UsageError
 from producer.job import DeadReason, JobStatus
@@ -46,20 +44,18 @@ def filters(command: Command) -> Command:
     return command
 
 
-def who() -> str:
-    """The person, as the audit names them; a container's user may have no name."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = f"uid {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
-
-
 def _filters(here: place.Place, fields: dict[str, Any]) -> tuple[str, Filters]:
     since = fields["since"]
     since_ms = dead_letter.now_ms(here.producer.client) - _age_ms(since) if since else None
     chosen = Filters(fields["reason"], fields["tenant"], fields["route"], since_ms)
     return fields["queue"] or here.producer.queue, chosen
+
+
+def _require_choice(job_ids: tuple[str, ...], everything: bool, fields: dict[str, Any]) -> None:
+    """What changes many letters has to be told which: ids, or filters, or all."""
+    named = any(fields[name] for name in ("reason", "tenant", "since", "route"))
+    if bool(job_ids) + (named or everything) != 1:
+        raise UsageError("which? Give job ids, or filters (--reason, --tenant, --since, --route), or --all")
 
 
 def _age_ms(age: str) -> int:
@@ -77,7 +73,7 @@ def group() -> None:
 @group.command("list")
 @filters
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
-@click.option("--json", "as_json", is_flag=True)
+@as_json
 @click.pass_obj
 def list_letters(environment: Environment, /, limit: int, as_json: bool, **fields: Any) -> None:
     """The newest dead letters."""
@@ -97,7 +93,7 @@ def list_letters(environment: Environment, /, limit: int, as_json: bool, **field
 
 @group.command()
 @click.option("--queue")
-@click.option("--json", "as_json", is_flag=True)
+@as_json
 @click.pass_obj
 def stats(environment: Environment, queue: str | None, as_json: bool) -> None:
     """How many, since when, and by what."""
@@ -116,13 +112,11 @@ def stats(environment: Environment, queue: str | None, as_json: bool) -> None:
 
 @group.command()
 @click.argument("job_id")
-@click.option("--json", "as_json", is_flag=True)
+@as_json
 @click.pass_context
 def show(context: click.Context, job_id: str, as_json: bool) -> None:
     """One dead letter: why, and every attempt."""
-    from ops.cli import job_show
-
-    context.invoke(job_show, job_id=job_id, as_json=as_json)
+    context.invoke(job.show, job_id=job_id, as_json=as_json)
 
 
 @group.command()
@@ -146,9 +140,7 @@ def requeue(
     **fields: Any,
 ) -> None:
     """Give dead letters a new life: by id, by filter, or --all. Each exactly once, whoever else is at it."""
-    named = any(fields[name] for name in ("reason", "tenant", "since", "route"))
-    if bool(job_ids) + (named or everything) != 1:
-        raise UsageError("which? Give job ids, or filters (--reason, --tenant, --since, --route), or --all")
+    _require_choice(job_ids, everything, fields)
     with place.opened(environment) as here:
         client = here.producer.client
         queue, chosen = _filters(here, fields)
@@ -179,7 +171,7 @@ def requeue(
 def _try_canary(here: place.Place, queue: str, job_ids: list[str], force: bool) -> None:
     """Requeue a few, wait for them; stop the whole command unless all are done."""
     place.warn_without_worker(here)
-    dead_letter.requeue(here.producer.client, queue, iter([job_ids]), who=who(), force=force)
+    dead_letter.requeue(here.producer.client, queue, iter([job_ids]), who=place.who(), force=force)
     results = [here.producer.wait(job_id, CANARY_SECONDS) for job_id in job_ids]
     failed = [result for result in results if result.status is not JobStatus.DONE]
     if failed:
@@ -199,7 +191,7 @@ def _requeue_aloud(
             said = time.monotonic()
             place.note(f"{done.requeued} requeued")
 
-    return dead_letter.requeue(here.producer.client, queue, batches, who=who(), force=force, rate=rate, told=tell)
+    return dead_letter.requeue(here.producer.client, queue, batches, who=place.who(), force=force, rate=rate, told=tell)
 
 
 @group.command()
@@ -215,8 +207,8 @@ def resolve(environment: Environment, job_id: str, answer: Any) -> None:
         raise UsageError("the answer is empty")
     with place.opened(environment) as here:
         keep = here.producer.policies.of_known("default").keep_results_seconds
-        dead_letter.resolve(here.producer.client, job_id, text, who=who(), keep_seconds=keep)
-    click.echo(f"{job_id} is done, resolved by {who()}")
+        dead_letter.resolve(here.producer.client, job_id, text, who=place.who(), keep_seconds=keep)
+    click.echo(f"{job_id} is done, resolved by {place.who()}")
 
 
 @group.command()
@@ -230,9 +222,7 @@ def discard(
     environment: Environment, /, job_ids: tuple[str, ...], everything: bool, dry_run: bool, yes: bool, **fields: Any
 ) -> None:
     """Give dead letters up for good. They are kept, as cancelled, for a week; who did it stands in the audit."""
-    named = any(fields[name] for name in ("reason", "tenant", "since", "route"))
-    if bool(job_ids) + (named or everything) != 1:
-        raise UsageError("which? Give job ids, or filters (--reason, --tenant, --since, --route), or --all")
+    _require_choice(job_ids, everything, fields)
     with place.opened(environment) as here:
         client = here.producer.client
         queue, chosen = _filters(here, fields)
@@ -243,7 +233,7 @@ def discard(
             return
         if not yes:
             click.confirm(f"discard {len(chosen_ids)} dead letters for good?", abort=True)
-        before = [dead_letter.cancel(client, job_id, who=who(), only_dead=True) for job_id in chosen_ids]
+        before = [dead_letter.cancel(client, job_id, who=place.who(), only_dead=True) for job_id in chosen_ids]
     discarded = before.count("failed")
     click.echo(
         f"{discarded} discarded"

@@ -9,7 +9,10 @@ from __future__ import annotations
 import _thread
 import asyncio
 import contextlib
+import getpass
 import logging
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -125,3 +128,12 @@ def workers_alive(client: redis.Redis, queue: str) -> int:
 def note(text: str) -> None:
     """A word to the person, beside the output."""
     click.echo(text, err=True)
+
+
+def who() -> str:
+    """The person, as the audit names them; a container's user may have no name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

@@ -24,16 +24,16 @@ from rq.worker import BaseWorker, WorkerStatus
 from producer.connection import connect, connect_async
 from producer.policy import Policies
 from producer.scripts import ask_async
-from worker import transitions, upkeep
+from worker import journal, transitions, upkeep
 from worker.breaker import RouteBreaker
 from worker.committer import Committer
 from worker.execution import Executed, Executor
 from worker.gate import Gate
-from worker.outcomes import Dead, Done, Park, Released, Retry
+from worker.outcomes import Released
 from worker.providers import Providers
 from worker.router import Router
 from worker.routes import Routes
-from worker.transitions import Claim, Settled
+from worker.transitions import Claim
 
 log = logging.getLogger("failover.worker")
 
@@ -254,7 +254,7 @@ class FailoverWorker(BaseWorker):
         call = transitions.settle(claim, executed.outcome, worker_name=self.name, **totals)
         verdict = await self._committer.settle(call)
         self.ended += 1
-        _tell(claim, executed, verdict)
+        journal.tell(claim, executed, verdict)
 
     async def _beat(self) -> None:
         """Heartbeat of the worker and of every lease it holds; what is lost is dropped at once."""
@@ -309,27 +309,3 @@ async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=0.2)
-
-
-def _tell(claim: Claim, executed: Executed, verdict: Settled) -> None:
-    """One line for each execution that ended."""
-    facts: dict[str, object] = {"job": claim.job_id}
-    match executed.outcome:
-        case Done(result):
-            event = "done"
-            facts |= {"route": result.route, "tier": result.tier, "attempts": result.attempts, "run_ms": result.run_ms}
-        case Retry(wait, why):
-            event = "retry"
-            facts |= {"in_seconds": round(wait, 1), "why": why}
-        case Park(wait, why):
-            event = "parked"
-            facts |= {"in_seconds": round(wait, 1), "why": why}
-        case Dead(reason, detail):
-            event = "dead"
-            facts |= {"reason": str(reason), "why": detail}
-        case Released():
-            event = "released"
-    if verdict is Settled.FENCED:
-        facts["outcome"], event = event, "fenced"
-    level = logging.WARNING if event in ("dead", "fenced") else logging.INFO
-    log.log(level, event, extra=facts)

@@ -1,0 +1,90 @@
+"""`failover job ...`: one job."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from ops import place
+from producer.environment import Environment
+from producer.errors import UsageError
+from producer.job import JobResult
+from worker import dead_letter
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+
+
+@click.group("job")
+def group() -> None:
+    """One job."""
+
+
+@group.command("show")
+@click.argument("job_id")
+@as_json
+@click.pass_obj
+def show(environment: Environment, job_id: str, as_json: bool) -> None:
+    """How a job stands, its attempts, and its result."""
+    with place.opened(environment) as here:
+        result = here.producer.fetch(job_id)
+    if as_json:
+        click.echo(result.model_dump_json(indent=2))
+    else:
+        _print(result)
+
+
+@group.command("why")
+@click.argument("job_id")
+@as_json
+@click.pass_obj
+def why(environment: Environment, job_id: str, as_json: bool) -> None:
+    """A job's story: how it stands, what it waits for and until when, every attempt and route not tried, its cost."""
+    from ops.why import story
+
+    with place.opened(environment) as here:
+        told = story(here.producer, job_id)
+    click.echo(json.dumps(told, indent=2) if as_json else "\n".join(told["told"]))
+
+
+@group.command("cancel")
+@click.argument("job_id")
+@click.pass_obj
+def cancel(environment: Environment, job_id: str) -> None:
+    """Cancel a job that has not ended. A running call is broken off within seconds; its answer is not taken."""
+    with place.opened(environment) as here:
+        status = dead_letter.cancel(here.producer.client, job_id, who=place.who())
+    if status in ("finished", "canceled"):
+        raise UsageError(f"job {job_id} is {'done' if status == 'finished' else 'cancelled'} already")
+    click.echo(f"{job_id} is cancelled")
+
+
+def _print(result: JobResult) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    facts = result.model_dump(exclude={"trail", "completion", "schema_version"}, exclude_none=True)
+    for name, value in facts.items():
+        console.print(f"[dim]{name:16}[/] {escape(str(value))}")
+    if result.trail:
+        trail = Table(
+            "execution", "route", "tier", "outcome", "ms", "detail", box=None, title="trail", title_justify="left"
+        )
+        for entry in result.trail:
+            said = entry.model_dump()
+            outcome = said.get("outcome") or f"not tried: {said['rejected']}"
+            cells = (
+                said["execution"],
+                said["route"],
+                said["tier"],
+                outcome,
+                said.get("ms", ""),
+                said.get("detail") or "",
+            )
+            trail.add_row(*(escape(str(cell)) for cell in cells))
+        console.print(trail)
+    if result.text:
+        console.print()
+        click.echo(result.text)
