@@ -54,8 +54,13 @@ def cancel(environment: Environment, job_id: str) -> None:
     """Cancel a job that has not ended. A running call is broken off within seconds; its answer is not taken."""
     with place.opened(environment) as here:
         status = dead_letter.cancel(here.producer.client, job_id, who=place.who())
-    if status in ("finished", "canceled"):
-        raise UsageError(f"job {job_id} is {'done' if status == 'finished' else 'cancelled'} already")
+    ended = {
+        "finished": "is done",
+        "canceled": "is cancelled already",
+        "failed": f"is dead: `failover dlq discard {job_id}`",
+    }
+    if status in ended:
+        raise UsageError(f"job {job_id} {ended[status]}")
     click.echo(f"{job_id} is cancelled")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 
+from ops.place import workers_alive
 from producer import Producer, keyspace
 from producer.job import Attempt, JobResult, JobStatus, Rejection
 from producer.keyspace import JobField
@@ -16,7 +17,7 @@ from worker.pause import paused
 
 
 def story(producer: Producer, job_id: str) -> dict[str, Any]:
-    """`facts` and `timeline` as data; `told` as lines. Raises UnknownJob."""
+    """`facts` and `trail` as data; `told` as lines. Raises UnknownJob."""
     client = producer.client
     queue = queue_of(client, job_id)
     result = producer.fetch(job_id)
@@ -28,7 +29,15 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
     told += _history(facts)
     told += [_entry(entry) for entry in result.trail]
     told.append(_cost(result))
-    return {"job_id": job_id, "queue": queue, "status": str(result.status), "facts": facts, "told": told}
+    trail = [entry.model_dump(exclude_none=True) for entry in result.trail]
+    return {
+        "job_id": job_id,
+        "queue": queue,
+        "status": str(result.status),
+        "facts": facts,
+        "trail": trail,
+        "told": told,
+    }
 
 
 def _facts(client: redis.Redis, job_id: str) -> dict[str, str]:
@@ -49,8 +58,7 @@ def _standing(client: redis.Redis, queue: str, job_id: str, result: JobResult, f
             place = f"{ahead} jobs ahead of it" if isinstance(ahead, int) else "not in the list: the audit will find it"
             flags = [flag for flag in paused(client, [queue]) if flag.queue in (None, queue)]
             stopped = f"; paused by {flags[0].who or 'unknown'}: {flags[0].why or '-'}" if flags else ""
-            workers = ask(client, [("SCARD", keyspace.workers_of(queue))])[0]
-            nobody = "; no worker listens" if not workers else ""
+            nobody = "" if workers_alive(client, queue) else "; no worker listens"
             return (
                 f"queued in {queue}, {place}{stopped}{nobody}; worth nothing after {_at(facts.get(JobField.EXPIRES))}"
             )
@@ -89,7 +97,8 @@ def _history(facts: dict[str, str]) -> list[str]:
 
 
 def _entry(entry: Attempt | Rejection) -> str:
-    where = f"execution {entry.execution}: {entry.route} ({entry.tier})"
+    at = f"{_at(entry.at_ms)}  " if isinstance(entry, Attempt) and entry.at_ms else ""
+    where = f"{at}execution {entry.execution}: {entry.route} ({entry.tier})"
     if isinstance(entry, Rejection):
         return f"{where} not tried: {entry.rejected}"
     detail = f" {entry.detail}" if entry.detail else ""

@@ -145,6 +145,9 @@ class AsyncProducer:
     async def fetch_many(self, job_ids: Sequence[str]) -> list[JobResult | None]:
         return await self._drive(exchange.fetch(job_ids))
 
+    async def ended(self, job_ids: Sequence[str]) -> list[bool]:
+        return await self._drive(exchange.ended(job_ids))
+
     async def wait(self, job_id: str, timeout: float) -> JobResult:  # noqa: ASYNC109 - the same word as Producer's
         return await self._drive(exchange.wait(job_id, timeout))
 

@@ -120,6 +120,9 @@ class LLMJob(BaseModel):
         return sha256(f"{self.user_id}\0{job_id}\0{self.fingerprint()}".encode()).hexdigest()
 
 
+BROKEN_OFF = "broken_off"  # the outcome of an attempt that the worker's drain ended
+
+
 class Attempt(BaseModel):
     """One HTTP call to a provider, as the trail tells it. Times in milliseconds."""
 
@@ -132,7 +135,14 @@ class Attempt(BaseModel):
     status: int | None = None  # HTTP
     ms: int = 0
     ambiguous: bool = False  # the provider may have done, and billed, the work
-    probe: bool = False  # made to see whether an open route has recovered; not counted against the job
+    probe: bool = False  # made to see whether an open route has recovered
+    at_ms: int = 0  # when it began, Unix time of the worker
+
+    @property
+    def charged(self) -> bool:
+        """Whether it counts toward the policy's cap: no probe does, and none that our own drain broke off."""
+        return not self.probe and self.outcome != BROKEN_OFF
+
     detail: str | None = None
 
 

@@ -46,22 +46,22 @@ def command(
     configure()
     for out in routes.left_out:
         log.warning("route left out", extra={"route": out.name, "why": out.why})
-    with connect(url) as client:
-        check_reachable(client, url)
-        _require_safe(check_safe(client), allow_unsafe_redis)
-    worker = FailoverWorker(
-        url,
-        list(queues) or routes.queues,
-        policies,
-        routes,
-        concurrency=concurrency,
-        drain_seconds=drain_seconds,
-        burst=burst,
-    )
     try:
+        with connect(url) as client:
+            check_reachable(client, url)
+            _require_safe(check_safe(client), allow_unsafe_redis)
+        worker = FailoverWorker(
+            url,
+            list(queues) or routes.queues,
+            policies,
+            routes,
+            concurrency=concurrency,
+            drain_seconds=drain_seconds,
+            burst=burst,
+        )
         asyncio.run(_run(worker))
     except RedisError as error:
-        raise ServiceUnavailable(f"Redis at {without_secret(url)} went away during the start: {error}") from None
+        raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error}") from None
 
 
 def _require_safe(dangers: list[str], allowed: bool) -> None:

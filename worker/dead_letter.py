@@ -15,15 +15,19 @@ from typing import Any
 from uuid import uuid4
 
 import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producer import keyspace
 from producer.errors import UnknownJob, UsageError
 from producer.job import JobResult, JobStatus
 from producer.keyspace import JobField
-from producer.scripts import Command, ask
+from producer.results import FIELDS, result_of
+from producer.scripts import Call, Command, ask
 from worker import transitions
 
 PAGE = 500
+RESENDS = 3
 GENERATIONS_ALLOWED = 3
 FORCED_GENERATIONS = 1_000_000
 
@@ -187,7 +191,7 @@ def requeue(
         for start in range(0, len(batch), _step(rate)):
             chunk = batch[start : start + _step(rate)]
             call = transitions.requeue(queue, chunk, token=uuid4().hex, who=who, generations=allowed)
-            (reply,) = ask(client, [call])
+            reply = _told(client, call)
             requeued, refused, gone = (len(ids) for ids in reply)
             done.requeued, done.refused, done.gone = done.requeued + requeued, done.refused + refused, done.gone + gone
             told(done)
@@ -205,18 +209,33 @@ def resolve(client: redis.Redis, job_id: str, answer: str, *, who: str, keep_sec
 
     Most are dead letters; one that still waits or runs is taken from whoever has it. Raises UnknownJob, UsageError.
     """
+    queue = queue_of(client, job_id)
+    before = fetched(client, job_id)
     result = JobResult(
         job_id=job_id,
         status=JobStatus.DONE,
         completion=_completion(job_id, answer),
-        attempts=0,
+        attempts=before.attempts,
+        run_ms=before.run_ms,
+        trail=before.trail,
         resolved_by="human",
     )
-    queue = queue_of(client, job_id)
     call = transitions.resolve(queue, result, token=uuid4().hex, who=who, keep_seconds=keep_seconds)
-    (reply,) = ask(client, [call])
+    reply = _told(client, call)
     if reply == b"ended":
         raise UsageError(f"job {job_id} has a result or was cancelled; `failover job show {job_id}` says how it ended")
+
+
+def fetched(client: redis.Redis, job_id: str) -> JobResult:
+    """How a job stands. Raises UnknownJob."""
+    commands: list[Command] = [
+        ("HMGET", keyspace.job(job_id), *FIELDS),
+        ("XREVRANGE", keyspace.results(job_id), "+", "-"),
+    ]
+    result = result_of(job_id, *ask(client, commands))
+    if result is None:
+        raise UnknownJob(job_id)
+    return result
 
 
 def _completion(job_id: str, answer: str) -> dict[str, Any]:
@@ -239,8 +258,17 @@ def _completion(job_id: str, answer: str) -> dict[str, Any]:
 def cancel(client: redis.Redis, job_id: str, *, who: str, only_dead: bool = False) -> str:
     """Cancel a job (with `only_dead`: discard a dead letter); the status that it had, in RQ's word."""
     call = transitions.cancel(queue_of(client, job_id), job_id, who=who, only_dead=only_dead)
-    (reply,) = ask(client, [call])
-    return str(reply.decode())
+    return str(_told(client, call).decode())
+
+
+def _told(client: redis.Redis, call: Call) -> Any:
+    """The reply of a script, sent again after a lost one: its token makes that harmless."""
+    for _ in range(RESENDS):
+        try:
+            return ask(client, [call])[0]
+        except (RedisConnectionError, RedisTimeoutError):
+            time.sleep(0.2)
+    return ask(client, [call])[0]
 
 
 def queue_of(client: redis.Redis, job_id: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
 from producer.errors import InvalidJob
 from producer.job import (
+    BROKEN_OFF,
     Attempt,
     DeadReason,
     ForeignJob,
@@ -61,28 +62,27 @@ class Executor:
         try:
             return await self._run(claim, trail)
         except asyncio.CancelledError:
-            return Executed(Released(trail), claim.attempts, claim.run_ms)
+            return Executed(Released(trail), _made(claim, trail), claim.run_ms)
         except Exception as error:
             log.exception("an execution failed in our own code", extra={"job": claim.job_id})
             policy = self._policies.of_known("default")
             said = f"failover-worker itself failed: {type(error).__name__}"
+            outcome: Outcome = Retry(policy.backoff_seconds.max, said, trail)
             if claim.executions + 1 >= policy.executions:
-                dead = Dead(DeadReason.EXHAUSTED, said, trail, policy.keep_dead_seconds)
-                return Executed(dead, claim.attempts, claim.run_ms)
-            return Executed(Retry(policy.backoff_seconds.max, said, trail), claim.attempts, claim.run_ms)
+                outcome = Dead(DeadReason.EXHAUSTED, said, trail, policy.keep_dead_seconds)
+            return Executed(outcome, _made(claim, trail), claim.run_ms)
 
     async def _run(self, claim: Claim, trail: list[Attempt | Rejection]) -> Executed:
         # 1. is the answer still worth anything?
         left_ms = claim.expires_ms - claim.claimed_ms
         if left_ms <= 0:
             keep = self._policies.of_known("default").keep_dead_seconds
-            dead = Dead(DeadReason.EXPIRED, "its answer would come too late", trail, keep)
-            return Executed(dead, claim.attempts, claim.run_ms)
+            return _untried(claim, Dead(DeadReason.EXPIRED, "its answer would come too late", trail, keep))
 
         # 2. read the job
         job = self._read(claim)
         if not isinstance(job, LLMJob):
-            return Executed(job, claim.attempts, claim.run_ms)
+            return _untried(claim, job)
         policy = self._policies.of_known(job.job_type)
 
         # 3. plan: which routes, in which order; what to give up when it is late
@@ -93,12 +93,12 @@ class Executor:
             body, candidates, how = degraded(body, candidates, policy.degrade)
 
         if not candidates:
-            dead = Dead(DeadReason.REJECTED, "no route can do what this job needs", trail, policy.keep_dead_seconds)
-            return Executed(dead, claim.attempts, claim.run_ms)
+            unable = "no route can do what this job needs"
+            return _untried(claim, Dead(DeadReason.REJECTED, unable, trail, policy.keep_dead_seconds))
 
         # 4. attempts
         deadline = asyncio.get_running_loop().time() + min(policy.deadline_seconds, left_ms / 1000)
-        attempts_left = policy.attempts - sum(isinstance(entry, Attempt) and not entry.probe for entry in trail)
+        attempts_left = policy.attempts - sum(isinstance(entry, Attempt) and entry.charged for entry in trail)
         walk = Walk(claim.ordinal, body, job.provider_key(claim.job_id), deadline, attempts_left, trail)
         for rejected in planned.rejected:
             walk.reject(rejected.route, rejected.reason)
@@ -173,6 +173,17 @@ def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: 
         resolved_by="model",
         trail=walk.trail,
     )
+
+
+def _untried(claim: Claim, outcome: Outcome) -> Executed:
+    """An outcome without an attempt."""
+    return Executed(outcome, claim.attempts, claim.run_ms)
+
+
+def _made(claim: Claim, trail: Sequence[Attempt | Rejection]) -> int:
+    """The job's attempts when an execution was cut off: those before it, and those that it had ended."""
+    own = (entry for entry in trail if isinstance(entry, Attempt) and entry.execution == claim.ordinal)
+    return claim.attempts + sum(entry.outcome != BROKEN_OFF for entry in own)
 
 
 def _trail(claim: Claim) -> list[Attempt | Rejection]:

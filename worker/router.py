@@ -14,7 +14,7 @@ from typing import Any
 
 import tenacity
 
-from producer.job import Attempt, Rejection
+from producer.job import BROKEN_OFF, Attempt, Rejection
 from worker.breaker import Admission, RouteBreaker
 from worker.failures import Action, Breaker, Broken, Failure, Reply, classify, redacted
 from worker.providers import Providers
@@ -69,6 +69,7 @@ class Walk:
 
     def tell(self, route: Route, failure: Failure | None, started: float, *, probe: bool) -> None:
         """An attempt that ended, into the trail."""
+        ms = round((time.monotonic() - started) * 1000)
         self.trail.append(
             Attempt(
                 execution=self.ordinal,
@@ -76,7 +77,8 @@ class Walk:
                 tier=route.tier,
                 outcome=failure.code if failure else "ok",
                 status=failure.status if failure else None,
-                ms=round((time.monotonic() - started) * 1000),
+                at_ms=round(time.time() * 1000) - ms,
+                ms=ms,
                 ambiguous=failure.ambiguous if failure else False,
                 probe=probe,
                 detail=(failure.detail or None) if failure else None,
@@ -180,7 +182,7 @@ class Router:
         return failure or answer  # type: ignore[return-value]  # no failure means that a Reply came
 
 
-_BROKEN_OFF = Failure("broken_off", Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
+_BROKEN_OFF = Failure(BROKEN_OFF, Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
 
 
 def _hindrance(route: Route, walk: Walk, too_small: Route | None) -> str | None:

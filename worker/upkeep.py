@@ -16,7 +16,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import redis.asyncio
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producer import keyspace
 from producer.connection import connect_async
@@ -54,7 +56,9 @@ async def every(seconds: float, step: Callable[[], Awaitable[None]], trouble: Ca
             if not away:
                 log.warning("redis is away", extra={"step": step.__name__.strip("_"), "error": str(error)})
             away = True
-        if away or time.monotonic() - began > SLOW_SECONDS:
+            if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
+                trouble()
+        if time.monotonic() - began > SLOW_SECONDS:
             trouble()
         await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
 

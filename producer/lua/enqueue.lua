@@ -9,7 +9,7 @@
 --            A resend finds its own record and answers the same; a job id that is taken is a conflict.
 local held = redis.call('HMGET', KEYS[1], 'job_id', 'fingerprint')
 if held[1] and redis.call('EXISTS', ARGV[5] .. held[1]) == 1 then
-  if held[1] == ARGV[1] then return {'accepted', ARGV[1]} end -- our own resend
+  if held[1] == ARGV[1] and held[2] == ARGV[2] then return {'accepted', ARGV[1]} end -- our own resend
   return {held[2] == ARGV[2] and 'duplicate' or 'conflict', held[1]}
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then

@@ -4,11 +4,11 @@
 --
 -- KEYS  1-10 as in withdraw   11 rq:canceled:{queue}
 -- ARGV  1-3 as in withdraw   4 who   5 keep (s)   6 'cancel' | 'discard' (only a dead letter)
--- Returns the status that it had (RQ's word), or 'unknown'. A finished or canceled job is left as it is.
+-- Returns the status that it had (RQ's word), or 'unknown'. What is not for this action is left as it is.
 -- Invariant: after it the job is in no list, lease or schedule.
 local status = redis.call('HGET', KEYS[1], 'status')
 if not status then return 'unknown' end
-if status == 'finished' or status == 'canceled' or (ARGV[6] == 'discard' and status ~= 'failed') then return status end
+if status == 'finished' or status == 'canceled' or (ARGV[6] == 'discard') ~= (status == 'failed') then return status end
 
 withdraw()
 redis.call('HSET', KEYS[1], 'status', 'canceled')

@@ -16,6 +16,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT'
     local detail = 'its answer would come too late'
     redis.call('ZREM', KEYS[2], id)
     redis.call('HDEL', job, 'waiting', 'waiting_for', 'waiting_until_ms')
+    unfile(KEYS[4], id, job)
     redis.call('HSET', job, 'status', 'failed', 'ended_at', iso(now_ms),
       'dead_reason', 'expired', 'dead_detail', detail, 'exc_info', detail)
     redis.call('ZADD', KEYS[3], math.floor(now_ms / 1000) + tonumber(ARGV[2]), id)

@@ -20,12 +20,16 @@ for i = #expired, 1, -1 do
   redis.call('DEL', ARGV[5] .. member)
   redis.call('ZREM', ARGV[6] .. id, execution)
   local job = ARGV[4] .. id
-  if redis.pcall('HGET', job, 'lease') == execution then
-    redis.call('HDEL', job, 'lease')
+  local held = redis.pcall('HGET', job, 'lease') == execution
+  if held then redis.call('HDEL', job, 'lease') end
+  if held and redis.call('HGET', job, 'status') ~= 'started' then -- cancelled by one of RQ's tools
+    redis.call('ZREM', KEYS[5], id)
+  elseif held then
     local crashes = (tonumber(redis.call('HGET', job, 'crashes')) or 0) + 1
     redis.call('HSET', job, 'crashes', crashes)
     if crashes >= tonumber(ARGV[2]) then
       local detail = ARGV[2] .. ' workers vanished while executing it'
+      unfile(KEYS[6], id, job)
       redis.call('HSET', job, 'status', 'failed', 'ended_at', iso(now_ms), 'worker_name', '',
         'dead_reason', 'crashed', 'dead_detail', detail, 'exc_info', detail)
       redis.call('ZADD', KEYS[4], math.floor(now_ms / 1000) + tonumber(ARGV[3]), id)
