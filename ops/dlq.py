@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import click
+import redis
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -19,7 +20,7 @@ from rich.table import Table
 from ops import job, place
 from ops.job import as_json
 from producer.environment import Environment
-from producer.errors import UsageError
+from producer.errors import FailoverError, UnknownJob, UsageError
 from producer.job import DeadReason, JobStatus
 from worker import dead_letter
 from worker.dead_letter import Filters, Requeued
@@ -49,6 +50,13 @@ def _filters(here: place.Place, fields: dict[str, Any]) -> tuple[str, Filters]:
     since_ms = dead_letter.now_ms(here.producer.client) - _age_ms(since) if since else None
     chosen = Filters(fields["reason"], fields["tenant"], fields["route"], since_ms)
     return fields["queue"] or here.producer.queue, chosen
+
+
+def _discard(client: redis.Redis, job_id: str) -> str:
+    try:
+        return dead_letter.cancel(client, job_id, who=place.who(), only_dead=True)
+    except UnknownJob:
+        return "unknown"
 
 
 def _require_choice(job_ids: tuple[str, ...], everything: bool, fields: dict[str, Any]) -> None:
@@ -146,20 +154,21 @@ def requeue(
         queue, chosen = _filters(here, fields)
         until_ms = dead_letter.now_ms(client)
 
-        def batches() -> Iterator[list[str]]:
-            if job_ids:
-                yield list(job_ids)
-                return
+        def letters() -> Iterator[list[str]]:
             for page in dead_letter.pages(client, queue, chosen, until_ms=until_ms):
                 yield [job_id for job_id, _ in page]
 
+        by_queue = dead_letter.by_queue(client, job_ids)
+        named = sum(len(ids) for ids in by_queue.values())
         if dry_run:
-            count = sum(len(batch) for batch in batches())
+            count = named if job_ids else sum(len(page) for page in letters())
             click.echo(f"{count} dead letters would be requeued")
             return
-        if canary:
-            _try_canary(here, queue, [job_id for batch in batches() for job_id in batch][:canary], force)
-        done = _requeue_aloud(here, queue, batches(), force, rate)
+        done = Requeued(gone=len(job_ids) - named)
+        work = [(name, iter([ids])) for name, ids in by_queue.items()] if job_ids else [(queue, letters())]
+        for name, batches in work:
+            left = _after_canary(here, name, batches, canary, force, done) if canary else batches
+            _requeue_aloud(here, name, left, force, rate, done)
     click.echo(
         f"{done.requeued} requeued"
         + (f", {done.refused} refused: requeued too often already (--force requeues them)" if done.refused else "")
@@ -168,21 +177,27 @@ def requeue(
     sys.exit(1 if done.refused else 0)
 
 
-def _try_canary(here: place.Place, queue: str, job_ids: list[str], force: bool) -> None:
-    """Requeue a few, wait for them; stop the whole command unless all are done."""
+def _after_canary(
+    here: place.Place, queue: str, batches: Iterator[list[str]], canary: int, force: bool, done: Requeued
+) -> Iterator[list[str]]:
+    """Requeue the first few, wait for them, and give what is left, unless one of them fails."""
     place.warn_without_worker(here)
-    dead_letter.requeue(here.producer.client, queue, iter([job_ids]), who=place.who(), force=force)
-    results = [here.producer.wait(job_id, CANARY_SECONDS) for job_id in job_ids]
+    left = (job_id for batch in batches for job_id in batch)
+    first = list(islice(left, canary))
+    dead_letter.requeue(here.producer.client, queue, iter([first]), who=place.who(), force=force, done=done)
+    give_up = time.monotonic() + CANARY_SECONDS
+    results = [here.producer.wait(job_id, max(0.0, give_up - time.monotonic())) for job_id in first]
     failed = [result for result in results if result.status is not JobStatus.DONE]
     if failed:
         said = "; ".join(f"{result.job_id} is {result.status} ({result.dead_detail})" for result in failed[:5])
-        raise UsageError(f"the canary failed, nothing more was requeued: {said}")
+        raise FailoverError(f"the canary failed, nothing more was requeued: {said}")
     place.note(f"the canary is well: {len(results)} done")
+    return iter(lambda: list(islice(left, dead_letter.PAGE)), [])
 
 
 def _requeue_aloud(
-    here: place.Place, queue: str, batches: Iterator[list[str]], force: bool, rate: float | None
-) -> Requeued:
+    here: place.Place, queue: str, batches: Iterator[list[str]], force: bool, rate: float | None, done: Requeued
+) -> None:
     said = time.monotonic()
 
     def tell(done: Requeued) -> None:
@@ -191,7 +206,8 @@ def _requeue_aloud(
             said = time.monotonic()
             place.note(f"{done.requeued} requeued")
 
-    return dead_letter.requeue(here.producer.client, queue, batches, who=place.who(), force=force, rate=rate, told=tell)
+    client = here.producer.client
+    dead_letter.requeue(client, queue, batches, who=place.who(), force=force, rate=rate, told=tell, done=done)
 
 
 @group.command()
@@ -233,7 +249,7 @@ def discard(
             return
         if not yes:
             click.confirm(f"discard {len(chosen_ids)} dead letters for good?", abort=True)
-        before = [dead_letter.cancel(client, job_id, who=place.who(), only_dead=True) for job_id in chosen_ids]
+        before = [_discard(client, job_id) for job_id in chosen_ids]
     discarded = before.count("failed")
     click.echo(
         f"{discarded} discarded"

@@ -117,13 +117,18 @@ def start_server(folder: Path, settings: Mapping[str, str] | None = None) -> sub
     command = [binary, *(word for name, value in words.items() for word in (f"--{name}", value))]
     nowhere = subprocess.DEVNULL
     process = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
-    (folder / "valkey.pid").write_text(f"{process.pid}\n")
-    give_up = time.monotonic() + START_SECONDS
-    while not _answers(socket):
-        if process.poll() is not None or time.monotonic() > give_up:
-            process.kill()
-            raise ServiceUnavailable(f"the embedded Valkey did not start — {folder / 'valkey.log'} says why")
-        time.sleep(0.02)
+    try:
+        (folder / "valkey.pid").write_text(f"{process.pid}\n")
+        give_up = time.monotonic() + START_SECONDS
+        while not _answers(socket):
+            if process.poll() is not None or time.monotonic() > give_up:
+                why = f"the embedded Valkey did not start — {folder / 'valkey.log'} says why"
+                raise ServiceUnavailable(why)  # noqa: TRY301 - what is started is ended, whatever goes wrong
+            time.sleep(0.02)
+    except BaseException:  # a Ctrl-C meanwhile leaves no server behind either
+        process.kill()
+        process.wait()
+        raise
     return process
 
 

@@ -70,11 +70,13 @@ def test_a_failed_probe_opens_it_again_for_a_whole_cooldown() -> None:
     assert admitted(breaker).probe
 
 
-def test_a_neutral_probe_frees_its_place() -> None:
+def test_a_neutral_probe_frees_its_place_after_a_cooldown() -> None:
     breaker = opened(clock := Clock())
     clock.now += 31
     breaker.record(admitted(breaker), None)
     assert breaker.state == "half-open"
+    assert breaker.admit() is None
+    clock.now += 31
     assert admitted(breaker).probe
 
 

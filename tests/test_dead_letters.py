@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 from rq import Queue
+from rq.job import Job
 
 from producer import Producer, UnknownJob, UsageError, keyspace
 from producer.job import Attempt, DeadReason, JobStatus
@@ -114,6 +115,26 @@ def test_the_fourth_requeue_needs_force(producer: Producer, client: redis.Redis)
     assert requeue(client, [job_id]) == (0, 1, 0)
     assert where(client, job_id) == ["failed"]
     assert requeue(client, [job_id], force=True) == (1, 0, 0)
+
+
+def test_rq_cancels_a_running_job_and_its_worker_vanishes(producer: Producer, client: redis.Redis) -> None:
+    job_id = producer.enqueue(chat())
+    claim(client)
+    Job.fetch(job_id, connection=client, serializer="json").cancel()
+    expire_leases(client)
+    send(client, transitions.reap(Q, 2**53))
+    assert where(client, job_id) == []
+    assert producer.fetch(job_id).status is JobStatus.CANCELLED
+
+
+def test_letters_of_any_queue_are_found_by_id(workshop: Workshop, producer: Producer, client: redis.Redis) -> None:
+    workshop.routes(hot=[{"upstream": "hot"}])
+    job_id = Producer(client, producer.policies, queue="high").enqueue(chat())
+    (held,) = claim(client, queues=("high",))
+    settle(client, held, Dead(DeadReason.EXHAUSTED, "down", [], 1000))
+    assert "1 dead letters would" in workshop.run("failover", "dlq", "requeue", job_id, "nope", "--dry-run").stdout
+    assert "1 requeued, 1 were no" in workshop.run("failover", "dlq", "requeue", job_id, "nope").stdout
+    assert client.llen(keyspace.queue("high")) == 1
 
 
 def test_two_operators_requeue_each_letter_once(producer: Producer, client: redis.Redis) -> None:
@@ -263,7 +284,7 @@ def test_a_canary_that_fails_stops_the_requeue(workshop: Workshop, producer: Pro
     workshop.providers.behave("hot", status=400)
     workshop.worker()
     ended = workshop.run("failover", "dlq", "requeue", "--all", "--canary", "1")
-    assert ended.returncode == 2 and "the canary failed" in ended.stderr
+    assert ended.returncode == 1 and "the canary failed" in ended.stderr
     workshop.providers.behave("hot")
     ended = workshop.run("failover", "dlq", "requeue", "--all", "--canary", "1", "--rate", "100")
     assert ended.returncode == 0, ended.stderr

@@ -189,6 +189,22 @@ def test_a_full_redis_takes_no_job_and_lets_running_ones_end(apart: Workshop) ->
         producer.enqueue(chat("again"))
 
 
+def test_a_redis_that_is_read_only_for_a_while_loses_no_result(apart: Workshop) -> None:
+    """As in a failover to a replica: writes are refused, results wait, nothing is called again."""
+    apart.providers.behave("hot", latency=(1.0, 1.5))
+    worker = apart.worker()
+    with connect(apart.url) as client:
+        producer = Producer(client, load_policies({}))
+        job_ids = [producer.enqueue(chat(str(n))) for n in range(10)]
+        until(lambda: apart.providers.account("hot")["in_flight"] == 10, "all run")
+        client.replicaof("127.0.0.1", "1")
+        until(lambda: apart.providers.account("hot")["answered"] == 10, "all are answered")
+        until(lambda: "redis is away" in apart.log(worker), "the worker finds out")
+        client.replicaof("NO", "ONE")
+        assert {(result.status, result.attempts) for result in ended(producer, job_ids)} == {(JobStatus.DONE, 1)}
+    assert apart.providers.account("hot")["asked"] == 10
+
+
 @pytest.mark.timeout(180)
 def test_a_redis_that_stands_still_longer_than_a_lease_costs_no_second_call(apart: Workshop) -> None:
     apart.providers.behave("hot", latency=(2.0, 4.0))
@@ -243,6 +259,7 @@ def test_redis_killed_and_restarted_under_load_loses_and_doubles_nothing(apart: 
         until(lambda before=pid: not alive(before), "it is gone")
         apart.processes.append(embedded.start_server(tmp_path / "valkey", {"appendfsync": "always"}))
     with connect(apart.url) as client:
+        client.script_flush()
         producer = Producer(client, load_policies({}))
         found = ended(producer, job_ids, 90)
         assert {result.status for result in found} == {JobStatus.DONE}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 import pytest
@@ -32,7 +32,6 @@ class Model:
     generation: int = 0
     executions: int = 0
     results: int = 0
-    settled: set[str] = field(default_factory=set)
 
 
 class Transitions(RuleBasedStateMachine):
@@ -55,7 +54,7 @@ class Transitions(RuleBasedStateMachine):
     def submit(self, key: str | None, body: str) -> None:
         before = set(self.jobs)
         try:
-            job_id = self.producer.enqueue(chat(body, idempotency_key=key))
+            job_id = self.producer.enqueue(chat(body, idempotency_key=key), job_id=f"job{next(self.tokens)}")
         except IdempotencyConflict as conflict:
             assert conflict.job_id in before
             return
@@ -119,16 +118,20 @@ class Transitions(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def operate(self, data: st.DataObject) -> None:
-        """An operator cancels, requeues or resolves some job."""
+        """An operator cancels, discards, requeues or resolves some job."""
         if not self.jobs:
             return
-        job_id = data.draw(st.sampled_from(sorted(self.jobs)))
+        job_id = data.draw(st.sampled_from(list(self.jobs)))
         model = self.jobs[job_id]
-        match data.draw(st.sampled_from(["cancel", "requeue", "resolve"])):
+        match data.draw(st.sampled_from(["cancel", "discard", "requeue", "resolve"])):
             case "cancel":
                 dead_letter.cancel(self.client, job_id, who="me")
-                if model.place not in ("finished", "cancelled"):
+                if model.place not in ("finished", "cancelled", "failed"):
                     model.place, model.holder = "cancelled", None
+            case "discard":
+                dead_letter.cancel(self.client, job_id, who="me", only_dead=True)
+                if model.place == "failed":
+                    model.place = "cancelled"
             case "requeue":
                 report = dead_letter.requeue(self.client, Q, iter([[job_id]]), who="me")
                 allowed = model.place == "failed" and model.generation < 3

@@ -10,7 +10,7 @@ import redis
 from rq import Queue, Worker
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
-from producer import JobResult, Producer, keyspace
+from producer import JobResult, LLMJob, Producer, keyspace
 from producer.job import JobStatus, encode_job
 from tests.conftest import BIN, Workshop, chat, until
 
@@ -180,6 +180,37 @@ def test_sigterm_under_load_loses_nothing_and_burns_nothing(two_tiers: Workshop,
     found = results(producer, job_ids)
     assert {result.status for result in found} == {JobStatus.DONE}
     assert {result.attempts for result in found} == {1}
+
+
+def test_a_drain_charges_nothing_even_under_the_smallest_cap(workshop: Workshop, producer: Producer) -> None:
+    workshop.routes(hot=[{"upstream": "hot"}])
+    workshop.policy(attempts=1)
+    workshop.providers.behave("hot", fault="hang")
+    (job_id,) = submit(producer, 1)
+    for drained in range(2):
+        worker = workshop.worker("--drain-seconds", "0")
+        until(lambda asked=drained + 1: workshop.providers.account("hot")["asked"] == asked, "it is asked")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=15) == 0
+    broken_off = producer.fetch(job_id)
+    assert (broken_off.status, broken_off.attempts, len(broken_off.trail)) == (JobStatus.QUEUED, 0, 2)
+    workshop.providers.behave("hot")
+    workshop.worker()
+    (result,) = results(producer, [job_id])
+    assert (result.status, result.attempts) == (JobStatus.DONE, 1)
+
+
+def test_jobs_that_no_open_route_can_take_and_poison_jobs_keep_nobody_waiting(
+    workshop: Workshop, producer: Producer
+) -> None:
+    """Fifty jobs wait for a route that is down, at the head of the queue; the others are served meanwhile."""
+    workshop.routes(hot=[{"upstream": "able", "capabilities": ["tools"]}, {"upstream": "plain", "capabilities": []}])
+    workshop.providers.behave("able", status=503)
+    tools = LLMJob(body={"messages": [{"role": "user", "content": "x"}], "tools": [{}]})
+    producer.enqueue_many([tools] * 50)
+    plain = submit(producer, 20)
+    workshop.worker("--concurrency", "5")
+    assert {result.status for result in results(producer, plain)} == {JobStatus.DONE}
 
 
 def test_kill_9_mid_batch_a_second_worker_ends_every_job_once(two_tiers: Workshop, producer: Producer) -> None:

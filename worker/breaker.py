@@ -88,6 +88,11 @@ class RouteBreaker:
         if self._clock() + seconds > self._rests_until:
             self._rests_until, self._rests_for = self._clock() + seconds, why
 
+    @property
+    def probing(self) -> bool:
+        """Whether a probe is under way."""
+        return self._probing
+
     def open_for_all(self) -> bool:
         """Whether any number of attempts would be admitted now."""
         return self._breaker.current_state == pybreaker.STATE_CLOSED and self._rests_until <= self._clock()
@@ -110,7 +115,10 @@ class RouteBreaker:
         return Admission(self._epoch, probe=True)
 
     def record(self, admission: Admission, succeeded: bool | None) -> None:
-        """What the admitted attempt showed; None is neutral. Every admission is recorded exactly once."""
+        """What the admitted attempt showed; None is neutral: a probe that shows nothing is made again after a cooldown.
+
+        Every admission is recorded exactly once.
+        """
         if succeeded is not None:
             self.health.append(int(succeeded))
         if admission.epoch != self._epoch:
@@ -118,6 +126,8 @@ class RouteBreaker:
         if admission.probe:
             self._probing = False
         if succeeded is None:
+            if admission.probe:
+                self.rest(self._cooldown, "half-open")
             return
         if succeeded:
             self._breaker.call(int)

@@ -22,7 +22,7 @@ from worker.routes import load_routes
 @click.version_option(package_name="failover-worker")
 @click.option("--concurrency", default=100, show_default=True, type=click.IntRange(1, 5000), help="Jobs at once.")
 @click.option("--queue", "queues", multiple=True, help="Queue to work, highest first; repeatable.  [default: ai-tasks]")
-@click.option("--burst", is_flag=True, help="Stop once nothing is queued and nothing runs.")
+@click.option("--burst", is_flag=True, help="Stop once nothing runs and nothing can be claimed.")
 @click.option(
     "--drain-seconds",
     default=25.0,

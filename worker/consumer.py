@@ -58,7 +58,8 @@ class _Execution:
 class FailoverWorker(BaseWorker):
     """Claims from `queues` (highest first), executes up to `concurrency` jobs at once, drains on request.
 
-    With `burst` it stops once nothing is queued and nothing runs; it does not wait for scheduled retries.
+    With `burst` it stops once nothing runs and nothing can be claimed: an empty or paused queue, or no route open. It does
+    not wait for scheduled retries.
     """
 
     def __init__(
@@ -177,6 +178,8 @@ class FailoverWorker(BaseWorker):
         while not self._draining.is_set():
             room = min(self._room(), CLAIM_AT_MOST)
             self._hungry = room <= 0
+            if self._hungry and self.burst and self._gate.shut and not self._executions:
+                break
             if self._hungry:
                 await self._rest(min(IDLE_SECONDS, self._gate.opens_in() or IDLE_SECONDS))
                 continue
@@ -277,7 +280,7 @@ class FailoverWorker(BaseWorker):
         """The drain: wait for what ends in time, then give the rest back to the head of the queue, in order."""
         if self._unanswered is not None:
             with contextlib.suppress(RedisError):
-                for claim in await self._claim(1):
+                for claim in await self._claim(0):  # what it took, and nothing more
                     self._start(claim)
         if not self._executions:
             return

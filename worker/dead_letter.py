@@ -182,9 +182,10 @@ def requeue(
     force: bool = False,
     rate: float | None = None,
     told: Callable[[Requeued], None] = lambda _: None,
+    done: Requeued | None = None,
 ) -> Requeued:
-    """Requeue the letters of `batches`, at most `rate` a second. Killed in the middle, a new call goes on."""
-    done = Requeued()
+    """Requeue the letters of `batches`, at most `rate` a second, and count in `done`. Killed, a new call goes on."""
+    done = done or Requeued()
     allowed = FORCED_GENERATIONS if force else GENERATIONS_ALLOWED
     began = time.monotonic()
     for batch in batches:
@@ -269,6 +270,18 @@ def _told(client: redis.Redis, call: Call) -> Any:
         except (RedisConnectionError, RedisTimeoutError):
             time.sleep(0.2)
     return ask(client, [call])[0]
+
+
+def by_queue(client: redis.Redis, job_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Those of `job_ids` that are dead letters, under the queue of each."""
+    found: dict[str, list[str]] = {}
+    origins = ask(client, [("HGET", keyspace.job(job_id), "origin") for job_id in job_ids])
+    queues = [(job_id, origin.decode()) for job_id, origin in zip(job_ids, origins, strict=True) if origin]
+    scores = ask(client, [("ZSCORE", keyspace.failed(queue), job_id) for job_id, queue in queues])
+    for (job_id, queue), score in zip(queues, scores, strict=True):
+        if score is not None:
+            found.setdefault(queue, []).append(job_id)
+    return found
 
 
 def queue_of(client: redis.Redis, job_id: str) -> str:

@@ -36,6 +36,7 @@ log = logging.getLogger("failover.worker")
 
 NEWER_SCHEMA_WAIT_SECONDS = 60.0
 PARK_MARGIN_SECONDS = 0.5  # after the opening: whoever probed last lets another job go first
+PARK_UNTRIED_SECONDS = 10.0  # jobs for which no route is open do not ask again and again while others are served
 PROBES_TOLD = 20
 
 _TRAIL = TypeAdapter(list[Attempt | Rejection])
@@ -144,7 +145,8 @@ class Executor:
         if failures and all(failure.action is Action.LARGER for failure in failures):
             return dead(DeadReason.REJECTED)
         if unanswered.opens_in is not None and not walk.burned and walk.attempts_left > 0:
-            wait = unanswered.opens_in + PARK_MARGIN_SECONDS * (1 + self._jitter())
+            soonest = 0.0 if failures else PARK_UNTRIED_SECONDS
+            wait = max(unanswered.opens_in, soonest) + PARK_MARGIN_SECONDS * (1 + self._jitter())
             return Park(wait, "a route to open" + (f" ({said})" if failures else ""), walk.trail, escalate)
         if walk.attempts_left <= 0:
             return dead(DeadReason.EXHAUSTED, f"{policy.attempts} attempts; the last: {said}")

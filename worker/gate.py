@@ -8,7 +8,7 @@ the backlog does not fall on a provider that has just got up.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from worker.breaker import RouteBreaker
 
@@ -17,10 +17,12 @@ RAMP_FIRST_SHARE = 0.05
 
 
 class Gate:
-    def __init__(self, breakers: Collection[RouteBreaker], slots: int) -> None:
-        self._breakers, self._slots = breakers, slots
+    def __init__(
+        self, breakers: Collection[RouteBreaker], slots: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._breakers, self._slots, self._clock = breakers, slots, clock
         self._shut = False
-        self._reopened_at: float | None = None  # monotonic
+        self._reopened_at: float | None = None  # by the clock
 
     def room(self, running: int) -> int:
         """How many more jobs may start beside `running` ones."""
@@ -28,17 +30,23 @@ class Gate:
         if not any(breaker.open_for_all() for breaker in self._breakers):
             self._shut = True
             probes = sum(breaker.may_probe() for breaker in self._breakers)
-            return max(0, min(free, probes - running))
+            on_their_way = running - sum(breaker.probing for breaker in self._breakers)
+            return max(0, min(free, probes - max(0, on_their_way)))
         if self._shut:
-            self._shut, self._reopened_at = False, time.monotonic()
+            self._shut, self._reopened_at = False, self._clock()
         if self._reopened_at is None:
             return free
-        passed = (time.monotonic() - self._reopened_at) / RAMP_SECONDS
+        passed = (self._clock() - self._reopened_at) / RAMP_SECONDS
         if passed >= 1:
             self._reopened_at = None
             return free
         share = RAMP_FIRST_SHARE + (1 - RAMP_FIRST_SHARE) * passed
         return max(0, min(free, max(1, int(self._slots * share)) - running))
+
+    @property
+    def shut(self) -> bool:
+        """Whether no route was open when it was last asked for room."""
+        return self._shut
 
     def opens_in(self) -> float | None:
         """Seconds until a probe may be made; None while a route is open for all."""

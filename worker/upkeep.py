@@ -36,6 +36,7 @@ PROMOTE_SECONDS = 1.0
 EXPIRE_SECONDS = 5.0
 AUDIT_SECONDS = 300
 AUDIT_AT_MOST = 200_000  # queued jobs; a longer list is too much to read in one go
+AUDIT_CHUNK = 20  # strays of one script call, which looks through the whole list for each
 PAGE = 5000
 RECONNECT_SECONDS = 2.0
 SLOW_SECONDS = 1.0  # a step that takes longer met a Redis that stands still
@@ -173,9 +174,12 @@ async def audit(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
             strays = await _nowhere(client, queue)
             if not strays:
                 continue
-            (reply,) = await ask_async(client, [transitions.audit(queue, strays)])
-            if reply[0]:
-                log.error("jobs were nowhere and are queued again", extra={"queue": queue, "jobs": reply[0]})
+            queued: list[str] = []
+            for start in range(0, len(strays), AUDIT_CHUNK):
+                (reply,) = await ask_async(client, [transitions.audit(queue, strays[start : start + AUDIT_CHUNK])])
+                queued += [job_id.decode() for job_id in reply[0]]
+            if queued:
+                log.error("jobs were nowhere and are queued again", extra={"queue": queue, **_some(queued)})
 
 
 async def _trim(client: redis.asyncio.Redis, queue: str) -> None:
@@ -186,17 +190,17 @@ async def _trim(client: redis.asyncio.Redis, queue: str) -> None:
     trims.append(
         ("ZREMRANGEBYSCORE", keyspace.canceled(queue), "-inf", int(seconds) - transitions.KEEP_CANCELLED_SECONDS)
     )
-    oldest, indexes = (
-        await ask_async(
-            client, [*trims, ("ZRANGE", keyspace.dead(queue), 0, PAGE - 1), ("SMEMBERS", keyspace.dead_indexes(queue))]
-        )
-    )[-2:]
-    if not oldest:
-        return
-    (scores,) = await ask_async(client, [("ZMSCORE", keyspace.failed(queue), *oldest)])
-    gone = [job_id for job_id, score in zip(oldest, scores, strict=True) if score is None]
-    if gone:
-        await ask_async(client, [("ZREM", name, *gone) for name in (keyspace.dead(queue), *indexes)])
+    *_, indexes, count = await ask_async(
+        client, [*trims, ("SMEMBERS", keyspace.dead_indexes(queue)), ("ZCARD", keyspace.dead(queue))]
+    )
+    for start in range(0, count, PAGE):
+        (page,) = await ask_async(client, [("ZRANGE", keyspace.dead(queue), start, start + PAGE - 1)])
+        (scores,) = await ask_async(client, [("ZMSCORE", keyspace.failed(queue), *page)]) if page else ([],)
+        if gone := [job_id for job_id, score in zip(page, scores, strict=True) if score is None]:
+            await ask_async(client, [("ZREM", name, *gone) for name in (keyspace.dead(queue), *indexes)])
+    sizes = await ask_async(client, [("ZCARD", name) for name in indexes])
+    if empty := [name for name, size in zip(indexes, sizes, strict=True) if size == 0]:
+        await ask_async(client, [("SREM", keyspace.dead_indexes(queue), *empty)])
 
 
 async def _nowhere(client: redis.asyncio.Redis, queue: str) -> list[str]:

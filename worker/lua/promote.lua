@@ -1,6 +1,7 @@
 -- prelude: clock
--- Scheduled jobs that are due return to the head of the queue, in the order in which they fell due: all of them were
--- accepted before what is queued behind.
+-- Scheduled jobs that are due return to the queue: retried ones to its head, in the order in which they fell due, as they
+-- were accepted before what is queued behind; parked ones to its tail, so that jobs for which no route is open (or whose
+-- probes fail) never keep others from the routes that are.
 --
 -- KEYS  1 rq:scheduled:{queue}   2 rq:queue:{queue}
 -- ARGV  1 at most   2 rq:job:   3 wake channel
@@ -12,9 +13,10 @@ for i = #due, 1, -1 do
   local job = ARGV[2] .. due[i]
   redis.call('ZREM', KEYS[1], due[i])
   if redis.pcall('HGET', job, 'status') == 'scheduled' then
+    local parked = redis.call('HGET', job, 'waiting') == 'park'
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms))
     redis.call('HDEL', job, 'waiting', 'waiting_for', 'waiting_until_ms')
-    redis.call('LPUSH', KEYS[2], due[i])
+    redis.call(parked and 'RPUSH' or 'LPUSH', KEYS[2], due[i])
     promoted = promoted + 1
   end
 end
