@@ -34,6 +34,9 @@ class Model:
     results: int = 0
 
 
+POLICIES = load_policies({})
+
+
 class Transitions(RuleBasedStateMachine):
     server = ""
     claims = Bundle("claims")
@@ -42,7 +45,7 @@ class Transitions(RuleBasedStateMachine):
         super().__init__()
         self.client: redis.Redis = connect(self.server)
         self.client.flushall()
-        self.producer = Producer(self.client, load_policies({}))
+        self.producer = Producer(self.client, POLICIES)
         self.jobs: dict[str, Model] = {}
         self.tokens = count()
         self.paused = False
@@ -173,6 +176,6 @@ def test_any_order_of_steps(url: str) -> None:
     Transitions.server = url
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
     steps = settings(
-        max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=checks, database=None
+        max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=checks, database=None
     )
     run_state_machine_as_test(Transitions, settings=steps)
