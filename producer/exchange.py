@@ -18,7 +18,7 @@ from producer.errors import IdempotencyConflict, UnknownJob
 from producer.job import JobResult, LLMJob, encode_job
 from producer.keyspace import JobField
 from producer.policy import Policies
-from producer.results import FIELDS, result_of, status_of
+from producer.results import result_commands, result_of, status_of
 from producer.scripts import Command, Script
 
 ENQUEUE = Script.load(Path(__file__).parent / "lua", "enqueue")
@@ -113,11 +113,7 @@ def fetch_one(job_id: str) -> Steps[JobResult]:
 def fetch(job_ids: Sequence[str]) -> Steps[list[JobResult | None]]:
     if not job_ids:
         return []
-    commands: list[Command] = []
-    for job_id in job_ids:
-        commands.append(("HMGET", keyspace.job(job_id), *FIELDS))
-        commands.append(("XREVRANGE", keyspace.results(job_id), "+", "-", "COUNT", 1))
-    replies = yield commands
+    replies = yield [command for job_id in job_ids for command in result_commands(job_id)]
     return [
         result_of(job_id, fields, entries)
         for job_id, fields, entries in zip(job_ids, replies[::2], replies[1::2], strict=True)

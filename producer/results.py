@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from producer import keyspace
 from producer.job import DeadReason, JobResult, JobStatus
 from producer.keyspace import JobField
+from producer.scripts import Command
 
 FIELDS = (
     "status",
@@ -44,14 +46,16 @@ def encode_result(result: JobResult) -> bytes:
     return b64encode(result.model_dump_json(exclude_none=True).encode())
 
 
-def result_of(job_id: str, fields: Any, entries: Any) -> JobResult | None:
-    """HMGET of FIELDS and the newest stream entry -> JobResult; None when there is no such job.
+def result_commands(job_id: str) -> list[Command]:
+    """What to ask for one job; `result_of` reads the two replies."""
+    return [
+        ("HMGET", keyspace.job(job_id), *FIELDS),
+        ("XREVRANGE", keyspace.results(job_id), "+", "-", "COUNT", 1),
+    ]
 
-    Raises the reply when it is an exception (a key of another type, say).
-    """
-    for reply in (fields, entries):
-        if isinstance(reply, Exception):
-            raise reply
+
+def result_of(job_id: str, fields: Any, entries: Any) -> JobResult | None:
+    """HMGET of FIELDS and the newest stream entry -> JobResult; None when there is no such job."""
     if fields[0] is None:
         return None
     _, waiting, waiting_for, until, attempts, run_ms, trail, reason, detail = map(_text, fields)

@@ -83,6 +83,7 @@ class FailoverWorker(BaseWorker):
         self._url, self._policies, self._routes = redis_url, policies, routes
         self._breakers = {route.name: breaker() for route in routes.routes}
         self._executions: dict[str, _Execution] = {}  # by lease, in the order claimed
+        self._bytes_in_flight = 0  # of the executions' job data
         self._gate = Gate(self._breakers.values(), concurrency)
         self._hungry = False  # more could have been claimed, had there been room
         self._unanswered: str | None = None  # the token of a claim whose reply was lost
@@ -170,7 +171,7 @@ class FailoverWorker(BaseWorker):
             upkeep.every(upkeep.REAP_SECONDS, reaper.reap, reaper.trouble),
             upkeep.every(upkeep.PROMOTE_SECONDS, promote, reaper.trouble),
             upkeep.every(upkeep.EXPIRE_SECONDS, expire, reaper.trouble),
-            upkeep.every(upkeep.AUDIT_SECONDS, audit, lambda: None),  # its length says nothing of Redis,
+            upkeep.every(upkeep.AUDIT_SECONDS, audit, lambda: None),  # its length says nothing of Redis
         ]
 
     async def _claim_until_drained(self) -> None:
@@ -214,7 +215,7 @@ class FailoverWorker(BaseWorker):
         """The gate's word, and a line in the log when it shuts or opens."""
         was_open = self._gate.opens_in() is None
         room = self._gate.room(len(self._executions))
-        if sum(len(execution.claim.data) for execution in self._executions.values()) > BYTES_IN_FLIGHT:
+        if self._bytes_in_flight > BYTES_IN_FLIGHT:
             room = 0
         opens_in = self._gate.opens_in()
         if was_open and opens_in is not None:
@@ -233,10 +234,11 @@ class FailoverWorker(BaseWorker):
     def _start(self, claim: Claim) -> None:
         task = asyncio.create_task(self._execute(claim))
         self._executions[claim.lease] = _Execution(claim, task)
+        self._bytes_in_flight += len(claim.data)
         task.add_done_callback(lambda _: self._end(claim.lease))
 
     def _end(self, lease: str) -> None:
-        del self._executions[lease]
+        self._bytes_in_flight -= len(self._executions.pop(lease).claim.data)
         if self._hungry or (self.burst and not self._executions):
             self._wake.set()
 

@@ -22,7 +22,7 @@ from producer import keyspace
 from producer.errors import UnknownJob, UsageError
 from producer.job import JobResult, JobStatus
 from producer.keyspace import JobField
-from producer.results import FIELDS, result_of
+from producer.results import result_commands, result_of
 from producer.scripts import Call, Command, ask
 from worker import transitions
 
@@ -229,11 +229,7 @@ def resolve(client: redis.Redis, job_id: str, answer: str, *, who: str, keep_sec
 
 def fetched(client: redis.Redis, job_id: str) -> JobResult:
     """How a job stands. Raises UnknownJob."""
-    commands: list[Command] = [
-        ("HMGET", keyspace.job(job_id), *FIELDS),
-        ("XREVRANGE", keyspace.results(job_id), "+", "-"),
-    ]
-    result = result_of(job_id, *ask(client, commands))
+    result = result_of(job_id, *ask(client, result_commands(job_id)))
     if result is None:
         raise UnknownJob(job_id)
     return result
