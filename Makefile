@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench bench-durability bench-outage chaos lock clean
+.PHONY: help install demo test explore check format bench bench-durability bench-outage chaos lock clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ demo: $(READY) ## A batch through an outage of the hot provider, on this machine
 
 test: $(READY) ## All tests: a real Valkey, real processes, real HTTP
 	$(BIN)/python -m pytest
+
+explore: $(READY) ## The state machine through 500 orders of steps that no run has tried before
+	EXPLORE=500 $(BIN)/python -m pytest -q tests/test_state_machine.py
 
 check: $(READY) ## Lint, types, the import contract
 	$(BIN)/ruff check .

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +19,7 @@ from producer.errors import FailoverError, UsageError
 from producer.job import JobStatus, LLMJob
 from worker import pause as pause_flag
 
+STANDING_SECONDS = 5.0  # between two words on why a batch is not over yet
 EXIT_CODES = (
     "Exit codes: 0 done, 1 the work had failures, 2 wrong use or configuration, 3 Redis is not reachable or safe."
 )
@@ -92,6 +92,7 @@ def batch_run(
 def _wait_aloud(here: place.Place, submitted: batch.Submitted) -> None:
     """A progress bar on a terminal, a plain line now and then elsewhere."""
     total = len(submitted.job_ids)
+    due = place.paced(STANDING_SECONDS)
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -99,23 +100,17 @@ def _wait_aloud(here: place.Place, submitted: batch.Submitted) -> None:
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("", total=total)
-            looked = time.monotonic()
 
             def show(ended: int) -> None:
-                nonlocal looked
                 bar.update(task, completed=ended)
-                if time.monotonic() - looked >= 5:
-                    looked = time.monotonic()
+                if due():
                     bar.update(task, description=batch.standing(here.producer, submitted))
 
             batch.wait(here.producer, submitted, show)
         return
-    said = time.monotonic()
 
     def tell(ended: int) -> None:
-        nonlocal said
-        if time.monotonic() - said >= 5:
-            said = time.monotonic()
+        if due():
             place.note(f"{ended} of {total} ended; {batch.standing(here.producer, submitted)}")
 
     batch.wait(here.producer, submitted, tell)

@@ -198,12 +198,10 @@ def _after_canary(
 def _requeue_aloud(
     here: place.Place, queue: str, batches: Iterator[list[str]], force: bool, rate: float | None, done: Requeued
 ) -> None:
-    said = time.monotonic()
+    due = place.paced(2)
 
     def tell(done: Requeued) -> None:
-        nonlocal said
-        if time.monotonic() - said >= 2:
-            said = time.monotonic()
+        if due():
             place.note(f"{done.requeued} requeued")
 
     client = here.producer.client

@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,20 @@ def workers_alive(client: redis.Redis, queue: str) -> int:
 def note(text: str) -> None:
     """A word to the person, beside the output."""
     click.echo(text, err=True)
+
+
+def paced(seconds: float) -> Callable[[], bool]:
+    """A question that is answered with yes at most every `seconds`, the first time after `seconds`."""
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        if time.monotonic() - last < seconds:
+            return False
+        last = time.monotonic()
+        return True
+
+    return due
 
 
 def who() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from itertools import count
 
@@ -171,11 +172,17 @@ class Transitions(RuleBasedStateMachine):
         assert {name.decode() for name in self.client.zrange(keyspace.dead(Q), 0, -1)} == dead
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(3600)
 def test_any_order_of_steps(url: str) -> None:
     Transitions.server = url
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    examples = int(os.environ.get("EXPLORE", 0))  # `make explore`: other orders each time, and more of them
     steps = settings(
-        max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=checks, database=None
+        max_examples=examples or 30,
+        stateful_step_count=25,
+        deadline=None,
+        derandomize=not examples,
+        suppress_health_check=checks,
+        database=None,
     )
     run_state_machine_as_test(Transitions, settings=steps)

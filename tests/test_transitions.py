@@ -51,7 +51,7 @@ def where(client: redis.Redis, job_id: str) -> list[str]:
     for name in ("scheduled", "finished", "failed"):
         if client.zscore(f"rq:{name}:{Q}", job_id) is not None:
             places.append(name)
-    leased = [member for member in client.zrange(keyspace.leases(Q), 0, -1) if member.startswith(job_id.encode())]
+    leased = [lease for lease in client.zrange(keyspace.leases(Q), 0, -1) if lease.startswith(f"{job_id}:".encode())]
     return places + ["leased"] * len(leased)
 
 
