@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import click
-import redis
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -20,7 +19,7 @@ from rich.table import Table
 from ops import job, place
 from ops.job import as_json
 from producer.environment import Environment
-from producer.errors import FailoverError, UnknownJob, UsageError
+from producer.errors import FailoverError, UsageError
 from producer.job import DeadReason, JobStatus
 from worker import dead_letter
 from worker.dead_letter import Filters, Requeued
@@ -50,13 +49,6 @@ def _filters(here: place.Place, fields: dict[str, Any]) -> tuple[str, Filters]:
     since_ms = dead_letter.now_ms(here.producer.client) - _age_ms(since) if since else None
     chosen = Filters(fields["reason"], fields["tenant"], fields["route"], since_ms)
     return fields["queue"] or here.producer.queue, chosen
-
-
-def _discard(client: redis.Redis, job_id: str) -> str:
-    try:
-        return dead_letter.cancel(client, job_id, who=place.who(), only_dead=True)
-    except UnknownJob:
-        return "unknown"
 
 
 def _require_choice(job_ids: tuple[str, ...], everything: bool, fields: dict[str, Any]) -> None:
@@ -247,9 +239,7 @@ def discard(
             return
         if not yes:
             click.confirm(f"discard {len(chosen_ids)} dead letters for good?", abort=True)
-        before = [_discard(client, job_id) for job_id in chosen_ids]
-    discarded = before.count("failed")
-    click.echo(
-        f"{discarded} discarded"
-        + (f", {len(before) - discarded} were no dead letters" if discarded < len(before) else "")
-    )
+        by_queue = dead_letter.by_queue(client, chosen_ids) if job_ids else {queue: chosen_ids}
+        discarded = sum(dead_letter.discard(client, q, ids, who=place.who()) for q, ids in by_queue.items())
+    others = len(chosen_ids) - discarded
+    click.echo(f"{discarded} discarded" + (f", {others} were no dead letters" if others else ""))

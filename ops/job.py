@@ -7,6 +7,7 @@ import json
 import click
 
 from ops import place
+from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment
 from producer.errors import UsageError
 from producer.job import JobResult
@@ -45,6 +46,29 @@ def why(environment: Environment, job_id: str, as_json: bool) -> None:
     with place.opened(environment) as here:
         told = story(here.producer, job_id)
     click.echo(json.dumps(told, indent=2) if as_json else "\n".join(told["told"]))
+
+
+@group.command("late")
+@click.option("--queue", default=DEFAULT_QUEUE, show_default=True)
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@as_json
+@click.pass_obj
+def late(environment: Environment, queue: str, limit: int, as_json: bool) -> None:
+    """Jobs past the time to answer that their policy promises, the latest first."""
+    from dataclasses import asdict
+
+    from ops.late import listed
+
+    with place.opened(environment) as here:
+        total, jobs = listed(here.producer.client, queue, here.producer.policies, limit)
+    if as_json:
+        click.echo(json.dumps({"late": total, "jobs": [asdict(job) for job in jobs]}, indent=2))
+        return
+    click.echo(f"{total} jobs of {queue} are late")
+    for job in jobs:
+        click.echo(f"{job.job_id}  {job.tenant}  {job.job_type}  {job.status}, late by {job.late_seconds:.0f} s")
+    if by_hand := next((job for job in jobs if job.human_review), None):
+        click.echo(f"a human may answer: `failover dlq resolve {by_hand.job_id} --answer FILE`")
 
 
 @group.command("cancel")

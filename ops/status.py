@@ -30,6 +30,7 @@ class QueueStatus:
     in_flight: int
     waiting: int  # scheduled: to be retried, or parked until a route opens
     next_due_seconds: float | None
+    late: int  # past the promised time to answer
     dead: int
     done: int
 
@@ -75,10 +76,11 @@ def _queue(client: redis.Redis, name: str) -> QueueStatus:
         ("ZCARD", keyspace.leases(name)),
         ("ZCARD", keyspace.scheduled(name)),
         ("ZRANGE", keyspace.scheduled(name), 0, 0, "WITHSCORES"),
+        ("ZCOUNT", keyspace.promised(name), "-inf", int(time.time() * 1000)),
         ("ZCARD", keyspace.failed(name)),
         ("ZCARD", keyspace.finished(name)),
     ]
-    queued, head, in_flight, waiting, due, dead, done = ask(client, commands)
+    queued, head, in_flight, waiting, due, late, dead, done = ask(client, commands)
     accepted = client.hget(keyspace.job(head.decode()), JobField.ACCEPTED) if head else None
     now = time.time()
     return QueueStatus(
@@ -88,6 +90,7 @@ def _queue(client: redis.Redis, name: str) -> QueueStatus:
         in_flight=in_flight,
         waiting=waiting,
         next_due_seconds=max(0.0, float(due[0][1]) - now) if due else None,
+        late=late,
         dead=dead,
         done=done,
     )
@@ -130,12 +133,12 @@ def render(status: Status, console: Console) -> None:
         console.print(f"[bold red]PAUSED[/]: {escape(told)}")
     if not status.paused:
         console.print("not paused")
-    queues = Table("queue", "queued", "oldest", "in flight", "waiting", "next due", "dead", "done", box=None)
+    queues = Table("queue", "queued", "oldest", "in flight", "waiting", "next due", "late", "dead", "done", box=None)
     for queue in status.queues:
         numbers = (queue.in_flight, queue.waiting)
         queues.add_row(
             queue.queue, str(queue.queued), _age(queue.oldest_seconds), *map(str, numbers),
-            _age(queue.next_due_seconds), str(queue.dead), str(queue.done),
+            _age(queue.next_due_seconds), str(queue.late), str(queue.dead), str(queue.done),
         )  # fmt: skip
     console.print(queues)
     workers = Table("worker", "state", "seen", "queues", "done", "dead", box=None)

@@ -24,8 +24,8 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
     facts = _facts(client, job_id)
     now = now_ms(client)
     told = [_standing(client, queue, job_id, result, facts, now)]
-    if JobField.ESCALATED in facts and not result.status.ended:
-        told.append(f"it is late, and a human may answer it: `failover dlq resolve {job_id} --answer FILE`")
+    if not result.status.ended and now > int(facts.get(JobField.PROMISED, now)):
+        told.append(_late(producer, job_id, facts))
     told += _history(facts)
     told += [_entry(entry) for entry in result.trail]
     told.append(_cost(result))
@@ -43,7 +43,7 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
 def _facts(client: redis.Redis, job_id: str) -> dict[str, str]:
     names = (
         JobField.ACCEPTED, JobField.EXPIRES, JobField.TENANT, JobField.TYPE, JobField.LEASE, JobField.EXECUTIONS,
-        JobField.CRASHES, JobField.ATTEMPTS, JobField.GENERATION, JobField.REQUEUED, JobField.REQUEUED_WHO, JobField.ESCALATED,
+        JobField.CRASHES, JobField.ATTEMPTS, JobField.GENERATION, JobField.REQUEUED, JobField.REQUEUED_WHO, JobField.PROMISED,
         "worker_name", "created_at", "started_at", "ended_at",
     )  # fmt: skip
     (values,) = ask(client, [("HMGET", keyspace.job(job_id), *names)])
@@ -80,6 +80,12 @@ def _standing(client: redis.Redis, queue: str, job_id: str, result: JobResult, f
             return f"done at {facts.get('ended_at', '?')} {by}, after {result.attempts} attempts and {result.run_ms or 0} ms"
         case JobStatus.CANCELLED:
             return f"cancelled at {facts.get('ended_at', '?')}"
+
+
+def _late(producer: Producer, job_id: str, facts: dict[str, str]) -> str:
+    policy = producer.policies.of_known(facts.get(JobField.TYPE, "default"))
+    human = f"; a human may answer it: `failover dlq resolve {job_id} --answer FILE`"
+    return f"late: promised for {_at(facts[JobField.PROMISED])}" + (human if "human_review" in policy.degrade else "")
 
 
 def _history(facts: dict[str, str]) -> list[str]:

@@ -96,7 +96,9 @@ def _enqueue_call(job: LLMJob, job_id: str, data: bytes, policies: Policies, que
     }
     flat = [word for pair in fields.items() for word in pair]
     at_head = "1" if job.priority else "0"
-    return ENQUEUE.call(keys, [job_id, job.fingerprint(), expires_ms, at_head, keyspace.JOB, keyspace.WAKE, *flat])
+    promised_ms = int(policy.max_time_to_answer_seconds * 1000)
+    told = (job_id, job.fingerprint(), expires_ms, at_head, keyspace.JOB, keyspace.WAKE, promised_ms)
+    return ENQUEUE.call(keys, [*told, *flat])
 
 
 def _receipts(replies: Sequence[Any]) -> list[Receipt]:

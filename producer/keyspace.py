@@ -28,6 +28,7 @@ Ours:
 | failover:pause              | hash   | who paused, why, since (s)                            | until resume        |
 | failover:leases:{queue}     | zset   | {job}:{execution}, score lease end (ms of Redis TIME) | while executed      |
 | failover:accepted:{queue}   | zset   | jobs accepted and not ended, score expiry (ms)        | until done or dead  |
+| failover:accepted:{queue}:promised | zset | the same jobs, score time promised (ms)  | the same            |
 | failover:idempotency:{hash} | hash   | job_id, fingerprint of a tenant's idempotency key     | as long as its job  |
 | failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
 | failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until someone acts  |
@@ -129,6 +130,11 @@ def accepted(queue_name: str) -> str:
     return "failover:accepted:" + queue_name
 
 
+def promised(queue_name: str) -> str:
+    """Spelled by worker/lua/leaves.lua too. What is scored before now is late."""
+    return accepted(queue_name) + ":promised"
+
+
 def dead(queue_name: str) -> str:
     return "failover:dead:" + queue_name
 
@@ -163,6 +169,7 @@ class JobField:
     """Our fields in RQ's job hash, beside RQ's own. Times are milliseconds of Redis TIME."""
 
     ACCEPTED = "accepted_ms"
+    PROMISED = "promised_ms"  # the job is late after this (its policy's max_time_to_answer_seconds)
     EXPIRES = "expires_ms"  # the job is worth nothing after this
     IDEMPOTENCY = "idempotency"  # key of its idempotency record
     LEASE = "lease"  # execution id that holds the job now
@@ -178,7 +185,6 @@ class JobField:
     DEAD_REASON = "dead_reason"
     DEAD_DETAIL = "dead_detail"
     DEAD_ROUTE = "dead_route"  # the last one tried
-    ESCALATED = "escalated_ms"  # late, and its policy lets a human answer it
     TENANT = "tenant"
     TYPE = "job_type"
     GENERATION = "generation"  # how often it was requeued from the dead letters

@@ -10,10 +10,11 @@ from pathlib import Path
 
 
 class Proxy:
-    """`lose`: so many script calls pass, the next one is lost (or, with `lose_reply`, its reply is); -1: none is."""
+    """`lose`: so many calls of `script` (any script) pass, the next one is lost, or with `lose_reply` its reply; -1: none."""
 
     def __init__(self, server: Path) -> None:
         self.lose, self.lose_reply, self.lost = -1, False, 0
+        self.script = b"EVALSHA"
         self._server = server
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -26,7 +27,7 @@ class Proxy:
 
     def _loses(self, chunk: bytes) -> bool:
         with self._lock:
-            if b"EVALSHA" not in chunk or self.lose < 0:
+            if self.script not in chunk or self.lose < 0:
                 return False
             self.lose -= 1
             self.lost += self.lose < 0

@@ -13,6 +13,7 @@ from rq.job import Job
 
 from producer import Producer, UnknownJob, UsageError, keyspace
 from producer.job import Attempt, DeadReason, JobStatus
+from producer.scripts import ask
 from tests.conftest import Workshop, chat, until
 from tests.test_transitions import Q, claim, done, expire_leases, send, settle, where
 from worker import dead_letter, transitions
@@ -187,8 +188,22 @@ def test_cancel_takes_a_job_out_of_wherever_it_is(producer: Producer, client: re
     assert settle(client, held[2], done(running)) is Settled.FENCED
     assert client.zcard(keyspace.accepted(Q)) == 0
     (buried,) = bury(producer)
-    assert dead_letter.cancel(client, buried, who="me", only_dead=True) == "failed"
+    assert dead_letter.cancel(client, buried, who="me") == "failed"
+    assert where(client, buried) == ["failed"]
+
+
+def test_discarding_many_is_one_call_and_one_line_of_the_audit(producer: Producer, client: redis.Redis) -> None:
+    buried = bury(producer, 3)
+    alive = producer.enqueue(chat("alive"))
+    call = transitions.discard(Q, [*buried, alive, "unknown"], token="t", who="me")
+    for _ in range(2):  # its resend says the same
+        (reply,) = ask(client, [call])
+        assert [[name.decode() for name in names] for names in reply] == [buried, [alive, "unknown"]]
     assert dead_letter.stats(client, Q).total == 0
+    assert {result.status for result in producer.fetch_many(buried) if result} == {JobStatus.CANCELLED}
+    assert where(client, alive) == ["queue"]
+    ((_, entry),) = client.xrange(keyspace.AUDIT)
+    assert (entry[b"action"], entry[b"jobs"].decode().split()) == (b"discard", buried)
 
 
 def test_a_running_job_that_is_cancelled_is_broken_off(workshop: Workshop, producer: Producer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -73,19 +74,23 @@ def test_a_late_job_is_answered_smaller_and_says_so(workshop: Workshop, producer
 
 
 def test_a_late_job_that_fails_may_be_answered_by_a_human_while_it_waits(
-    workshop: Workshop, producer: Producer, client: redis.Redis
+    workshop: Workshop, client: redis.Redis
 ) -> None:
     workshop.routes(hot=[{"upstream": "hot"}])
-    workshop.policy(
+    policies = workshop.policy(
         max_time_to_answer_seconds=0.001, degrade=["human_review"], backoff_seconds={"first": 600, "max": 600}
     )
     workshop.providers.behave("hot", status=500)
+    producer = Producer(client, policies)
     job_id = producer.enqueue(chat())
     workshop.worker()
-    until(lambda: client.hexists(keyspace.job(job_id), "escalated_ms"), "it is escalated")
+    until(lambda: producer.fetch(job_id).status is JobStatus.RETRYING, "it waits")
+    late = json.loads(workshop.run("failover", "job", "late", "--json").stdout)
+    assert [(job["job_id"], job["human_review"]) for job in late["jobs"]] == [(job_id, True)]
     why = workshop.run("failover", "job", "why", job_id).stdout
     assert "a human may answer it" in why and f"failover dlq resolve {job_id}" in why
     assert workshop.run("failover", "dlq", "resolve", job_id, "--answer", "-", stdin=b"By hand.").returncode == 0
     result = producer.fetch(job_id)
     assert (result.status, result.text, result.resolved_by) == (JobStatus.DONE, "By hand.", "human")
     assert client.zcard(keyspace.scheduled("ai-tasks")) == 0
+    assert workshop.run("failover", "job", "late").stdout.startswith("0 jobs of ai-tasks are late")

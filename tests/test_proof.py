@@ -13,13 +13,15 @@ import pytest
 import redis
 
 from ops import place
-from producer import Producer, keyspace
-from producer.job import JobStatus
+from producer import LLMJob, Producer, keyspace
+from producer.job import BROKEN_OFF, JobStatus
 from producer.policy import Policies
+from producer.scripts import Script
 from tests.conftest import Workshop, chat, until
 from tests.kill_worker import POINTS
 from tests.proxy import proxy
 from tests.test_transitions import Q, where
+from worker import transitions, upkeep
 from worker.routes import read_routes
 
 ROOT = Path(__file__).parent.parent
@@ -31,8 +33,9 @@ def holds(client: redis.Redis, producer: Producer, job_ids: list[str]) -> None:
     assert [result.status for result in results] == [JobStatus.DONE] * len(job_ids)
     assert [where(client, job_id) for job_id in job_ids] == [["finished"]] * len(job_ids)
     assert {client.xlen(keyspace.results(job_id)) for job_id in job_ids} == {1}
-    for key in (keyspace.accepted(Q), keyspace.leases(Q), keyspace.wip(Q), keyspace.scheduled(Q), keyspace.dead(Q)):
-        assert client.zcard(key) == 0, key
+    sets = (keyspace.accepted, keyspace.promised, keyspace.leases, keyspace.wip, keyspace.scheduled, keyspace.dead)
+    for name in sets:
+        assert client.zcard(name(Q)) == 0, name
     assert client.llen(keyspace.queue(Q)) == 0
     assert list(client.scan_iter("rq:execution*")) == []
 
@@ -82,3 +85,41 @@ def test_any_command_or_reply_lost_changes_nothing(
             if not between.lost:
                 break  # a batch's life has no more calls than that
         assert position > 5
+
+
+@pytest.mark.parametrize("lose_reply", [False, True], ids=["request", "reply"])
+@pytest.mark.parametrize("script", [transitions.RESCHEDULE, transitions.BURY, transitions.RELEASE, transitions.EXTEND])
+def test_no_outcome_is_lost_or_applied_twice(
+    workshop: Workshop, url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, script: Script, lose_reply: bool
+) -> None:
+    """A day with a retry, a dead letter, a drain and heartbeats, in which one call of each script is lost."""
+    monkeypatch.setattr(upkeep, "HEARTBEAT_SECONDS", 0.1)
+    workshop.routes(hot=[{"upstream": "hot", "capabilities": []}])
+    policies = workshop.policy(backoff_seconds={"first": 0.1, "max": 0.1})
+    routes = read_routes(Path(workshop.environment["ROUTES_FILE"]), {})
+    direct = Producer(client, policies)
+    workshop.providers.behave("hot", status=500, times=2)
+    retried = direct.enqueue(chat("retried"))
+    buried = direct.enqueue(
+        LLMJob(body={"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]})
+    )
+    with proxy(Path(url.removeprefix("unix://"))) as between:
+        between.script, between.lose, between.lose_reply = script.sha.encode(), 0, lose_reply
+        with place.own_worker(between.url, policies, routes, slots=1):
+            until(lambda: all(direct.ended([retried, buried])), "a retry and a dead letter", 40)
+            workshop.providers.behave("hot", latency=(1, 1))
+            released = direct.enqueue(chat("released"))
+            until(lambda: workshop.providers.account("hot")["in_flight"], "a job that the drain meets")
+        assert between.lost == 1
+        result = direct.fetch(released)
+        assert (result.status, result.trail[0].outcome) == (JobStatus.QUEUED, BROKEN_OFF)
+        with place.own_worker(between.url, policies, routes, slots=1):
+            until(lambda: direct.ended([released])[0], "the released job", 40)
+    statuses = [result.status for result in direct.fetch_many([retried, buried, released]) if result]
+    assert statuses == [JobStatus.DONE, JobStatus.DEAD, JobStatus.DONE]
+    assert [client.hget(keyspace.job(retried), "executions"), client.hget(keyspace.job(released), "crashes")] == [
+        b"1",
+        None,
+    ]
+    assert {client.xlen(keyspace.results(job_id)) for job_id in (retried, buried, released)} == {1}
+    assert client.zcard(keyspace.leases(Q)) == 0

@@ -133,7 +133,7 @@ class Transitions(RuleBasedStateMachine):
                 if model.place not in ("finished", "cancelled", "failed"):
                     model.place, model.holder = "cancelled", None
             case "discard":
-                dead_letter.cancel(self.client, job_id, who="me", only_dead=True)
+                dead_letter.discard(self.client, Q, [job_id], who="me")
                 if model.place == "failed":
                     model.place = "cancelled"
             case "requeue":
@@ -168,6 +168,7 @@ class Transitions(RuleBasedStateMachine):
             assert has_result == (model.results == 1)
         live = {job_id for job_id, model in self.jobs.items() if model.place in ("queue", "leased", "scheduled")}
         assert {name.decode() for name in self.client.zrange(keyspace.accepted(Q), 0, -1)} == live
+        assert {name.decode() for name in self.client.zrange(keyspace.promised(Q), 0, -1)} == live
         dead = {job_id for job_id, model in self.jobs.items() if model.place == "failed"}
         assert {name.decode() for name in self.client.zrange(keyspace.dead(Q), 0, -1)} == dead
 

@@ -252,9 +252,18 @@ def _completion(job_id: str, answer: str) -> dict[str, Any]:
     }
 
 
-def cancel(client: redis.Redis, job_id: str, *, who: str, only_dead: bool = False) -> str:
-    """Cancel a job (with `only_dead`: discard a dead letter); the status that it had, in RQ's word."""
-    call = transitions.cancel(queue_of(client, job_id), job_id, who=who, only_dead=only_dead)
+def discard(client: redis.Redis, queue: str, job_ids: Sequence[str], *, who: str) -> int:
+    """Give dead letters up for good; how many there were. The other ids are left alone."""
+    discarded = 0
+    for start in range(0, len(job_ids), PAGE):
+        call = transitions.discard(queue, job_ids[start : start + PAGE], token=uuid4().hex, who=who)
+        discarded += len(_told(client, call)[0])
+    return discarded
+
+
+def cancel(client: redis.Redis, job_id: str, *, who: str) -> str:
+    """Cancel a job that has not ended; the status that it had, in RQ's word."""
+    call = transitions.cancel(queue_of(client, job_id), job_id, who=who)
     return str(_told(client, call).decode())
 
 

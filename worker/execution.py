@@ -112,8 +112,7 @@ class Executor:
         if isinstance(answer, Answer):
             result = _result(claim, answer, walk, attempts=attempts, run_ms=run_ms, degraded=how)
             return Executed(Done(result, policy.keep_results_seconds), attempts, run_ms)
-        escalate = late and "human_review" in policy.degrade
-        return Executed(self._unanswered(claim, policy, answer, walk, escalate), attempts, run_ms)
+        return Executed(self._unanswered(claim, policy, answer, walk), attempts, run_ms)
 
     def _read(self, claim: Claim) -> LLMJob | Outcome:
         keep = self._policies.of_known("default").keep_dead_seconds
@@ -127,9 +126,7 @@ class Executor:
         except NewerSchema as newer:
             return Park(NEWER_SCHEMA_WAIT_SECONDS, f"a newer worker: {newer}", _trail(claim))
 
-    def _unanswered(
-        self, claim: Claim, policy: JobPolicy, unanswered: Unanswered, walk: Walk, escalate: bool
-    ) -> Outcome:
+    def _unanswered(self, claim: Claim, policy: JobPolicy, unanswered: Unanswered, walk: Walk) -> Outcome:
         """No route answered: is that for good, for now, or for want of an open route?"""
         failures = unanswered.failures
         last = failures[-1] if failures else None
@@ -147,13 +144,13 @@ class Executor:
         if unanswered.opens_in is not None and not walk.burned and walk.attempts_left > 0:
             soonest = 0.0 if failures else PARK_UNTRIED_SECONDS
             wait = max(unanswered.opens_in, soonest) + PARK_MARGIN_SECONDS * (1 + self._jitter())
-            return Park(wait, "a route to open" + (f" ({said})" if failures else ""), walk.trail, escalate)
+            return Park(wait, "a route to open" + (f" ({said})" if failures else ""), walk.trail)
         if walk.attempts_left <= 0:
             return dead(DeadReason.EXHAUSTED, f"{policy.attempts} attempts; the last: {said}")
         if claim.executions + 1 >= policy.executions:
             return dead(DeadReason.EXHAUSTED, f"{policy.executions} executions; the last: {said}")
         wait = min(policy.backoff_seconds.first * 2**claim.executions, policy.backoff_seconds.max) * self._jitter()
-        return Retry(wait, said, walk.trail, escalate)
+        return Retry(wait, said, walk.trail)
 
 
 def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: int, degraded: str | None) -> JobResult:

@@ -25,7 +25,6 @@ class Retry:
     wait_seconds: float
     why: str
     trail: Trail
-    escalate: bool = False  # late, and its policy lets a human answer it
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,6 @@ class Park:
     wait_seconds: float
     why: str
     trail: Trail
-    escalate: bool = False  # late, and its policy lets a human answer it
 
 
 @dataclass(frozen=True)

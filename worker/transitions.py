@@ -21,7 +21,7 @@ from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry, Trail
 _LUA = Path(__file__).parent / "lua"
 CLAIM, EXTEND, PROMOTE, REAP = (Script.load(_LUA, name) for name in ("claim", "extend", "promote", "reap"))
 REQUEUE, RESOLVE, CANCEL, AUDIT = (Script.load(_LUA, name) for name in ("requeue", "resolve", "cancel", "audit"))
-EXPIRE = Script.load(_LUA, "expire")
+EXPIRE, DISCARD = (Script.load(_LUA, name) for name in ("expire", "discard"))
 COMPLETE, BURY, RESCHEDULE, RELEASE = (Script.load(_LUA, n) for n in ("complete", "bury", "reschedule", "release"))
 
 LEASE_SECONDS = 12.0  # a job whose worker died runs again within this and one reaper interval
@@ -165,12 +165,11 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
             last_route = next((entry.route for entry in reversed(trail) if isinstance(entry, Attempt)), "")
             texts = (detail, _exc_string(reason, detail), _json(trail), last_route)
             return BURY.call(keys, [*who, reason, *counts, *texts])
-        case Retry(wait_seconds, why, trail, escalate) | Park(wait_seconds, why, trail, escalate):
+        case Retry(wait_seconds, why, trail) | Park(wait_seconds, why, trail):
             keys += [keyspace.scheduled(held.queue)]
             kind = "retry" if isinstance(outcome, Retry) else "park"
             wait_ms = max(0, int(wait_seconds * 1000))
-            told = (why, attempts, run_ms, _json(trail), "1" if escalate else "0")
-            return RESCHEDULE.call(keys, [*who, kind, wait_ms, *told])
+            return RESCHEDULE.call(keys, [*who, kind, wait_ms, why, attempts, run_ms, _json(trail)])
         case Released(trail):
             keys += [keyspace.queue(held.queue)]
             return RELEASE.call(keys, [*who, keyspace.WAKE, attempts, run_ms, _json(trail)])
@@ -190,11 +189,18 @@ def resolve(queue: str, result: JobResult, *, token: str, who: str, keep_seconds
     return RESOLVE.call(keys, [result.job_id, *prefixes, who, keep_seconds, token, encode_result(result)])
 
 
-def cancel(queue: str, job_id: str, *, who: str, only_dead: bool = False) -> Call:
+def discard(queue: str, job_ids: Sequence[str], *, token: str, who: str) -> Call:
+    """Reply: [ids discarded, ids that are no dead letter]."""
+    q = queue
+    keys = [keyspace.failed(q), keyspace.canceled(q), keyspace.accepted(q), keyspace.dead(q), keyspace.AUDIT]
+    return DISCARD.call(keys, [token, who, KEEP_CANCELLED_SECONDS, keyspace.JOB, keyspace.RESULTS, *job_ids])
+
+
+def cancel(queue: str, job_id: str, *, who: str) -> Call:
     """Reply: the status that the job had (RQ's word), or unknown."""
     keys = [*_withdrawn_from(queue, job_id), keyspace.canceled(queue)]
     prefixes = (keyspace.EXECUTION, keyspace.EXECUTIONS)
-    return CANCEL.call(keys, [job_id, *prefixes, who, KEEP_CANCELLED_SECONDS, "discard" if only_dead else "cancel"])
+    return CANCEL.call(keys, [job_id, *prefixes, who, KEEP_CANCELLED_SECONDS])
 
 
 def _withdrawn_from(queue: str, job_id: str) -> list[str]:

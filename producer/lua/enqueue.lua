@@ -3,7 +3,7 @@
 --
 -- KEYS  1 failover:idempotency:{hash}   2 rq:job:{id}   3 rq:queue:{queue}   4 rq:queues   5 failover:accepted:{queue}
 -- ARGV  1 job id   2 fingerprint   3 expires after (ms)   4 '1' to enter at the head   5 rq:job: prefix
---       6 wake channel   7.. field, value, ... of the job hash
+--       6 wake channel   7 promised within (ms)   8.. field, value, ... of the job hash
 -- Returns {'accepted' | 'duplicate' | 'conflict', job id that holds the key}
 -- Invariant: one key, one job. The job hash, its place in the queue and the record appear together or not at all.
 --            A resend finds its own record and answers the same; a job id that is taken is a conflict.
@@ -21,9 +21,10 @@ redis.call('PERSIST', KEYS[1])
 local now = iso(now_ms)
 redis.call('HSET', KEYS[2], 'created_at', now, 'enqueued_at', now, 'status', 'queued',
   'accepted_ms', now_ms, 'expires_ms', now_ms + tonumber(ARGV[3]),
-  'idempotency', KEYS[1], unpack(ARGV, 7))
+  'promised_ms', now_ms + tonumber(ARGV[7]), 'idempotency', KEYS[1], unpack(ARGV, 8))
 redis.call('SADD', KEYS[4], KEYS[3])
 redis.call('ZADD', KEYS[5], now_ms + tonumber(ARGV[3]), ARGV[1])
+redis.call('ZADD', KEYS[5] .. ':promised', now_ms + tonumber(ARGV[7]), ARGV[1])
 if redis.call(ARGV[4] == '1' and 'LPUSH' or 'RPUSH', KEYS[3], ARGV[1]) == 1 then
   redis.call('PUBLISH', ARGV[6], KEYS[3])
 end

@@ -1,4 +1,4 @@
--- prelude: clock
+-- prelude: clock leaves
 -- The last net: accepted jobs that seem to be in no list, lease or schedule are looked at again, and queued.
 --
 -- KEYS  1 failover:accepted:{queue}   2 rq:queue:{queue}   3 failover:leases:{queue}   4 rq:scheduled:{queue}
@@ -15,7 +15,7 @@ for i = 3, #ARGV do
   if not redis.call('ZSCORE', KEYS[1], id) then
     -- ended while the reader read
   elseif not live then
-    redis.call('ZREM', KEYS[1], id)
+    leaves(KEYS[1], id)
     ended[#ended + 1] = id
   elseif not (state[2] and redis.call('ZSCORE', KEYS[3], id .. ':' .. state[2]))
     and not redis.call('ZSCORE', KEYS[4], id) and not redis.call('LPOS', KEYS[2], id) then

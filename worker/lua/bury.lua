@@ -1,4 +1,4 @@
--- prelude: clock fence ends dead
+-- prelude: clock leaves fence ends dead
 -- flags: allow-oom
 -- Dead: the job becomes a dead letter.
 --

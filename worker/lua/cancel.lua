@@ -1,18 +1,18 @@
--- prelude: clock ends dead withdraw
+-- prelude: clock leaves ends dead withdraw
 -- flags: allow-oom
--- Cancel a job that has not ended; or discard one that is a dead letter.
+-- Cancel a job that has not ended.
 --
 -- KEYS  1-10 as in withdraw   11 rq:canceled:{queue}
--- ARGV  1-3 as in withdraw   4 who   5 keep (s)   6 'cancel' | 'discard' (only a dead letter)
--- Returns the status that it had (RQ's word), or 'unknown'. What is not for this action is left as it is.
+-- ARGV  1-3 as in withdraw   4 who   5 keep (s)
+-- Returns the status that it had (RQ's word), or 'unknown'. A job that has ended is left as it is.
 -- Invariant: after it the job is in no list, lease or schedule.
 local status = redis.call('HGET', KEYS[1], 'status')
 if not status then return 'unknown' end
-if status == 'finished' or status == 'canceled' or (ARGV[6] == 'discard') ~= (status == 'failed') then return status end
+if status == 'finished' or status == 'canceled' or status == 'failed' then return status end
 
 withdraw()
 redis.call('HSET', KEYS[1], 'status', 'canceled')
 redis.call('ZADD', KEYS[11], math.floor(now_ms / 1000), ARGV[1])
 ends(ARGV[1], KEYS[1], KEYS[7], KEYS[9], ARGV[5])
-redis.call('XADD', KEYS[10], 'MAXLEN', '~', 100000, '*', 'action', ARGV[6], 'who', ARGV[4], 'jobs', ARGV[1])
+redis.call('XADD', KEYS[10], 'MAXLEN', '~', 100000, '*', 'action', 'cancel', 'who', ARGV[4], 'jobs', ARGV[1])
 return status

@@ -1,4 +1,4 @@
--- prelude: clock fence ends
+-- prelude: clock leaves fence ends
 -- flags: allow-oom
 -- Done: the result is the job's, for good.
 --

@@ -1,4 +1,4 @@
--- prelude: clock ends dead
+-- prelude: clock leaves ends dead
 -- flags: allow-oom
 -- Jobs that wait past their expiry are buried: their answer would be worth nothing. One that runs is left to its
 -- deadline, which its expiry bounds.
@@ -24,7 +24,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT'
     ends(id, job, KEYS[1], ARGV[4] .. id, ARGV[2])
     buried[#buried + 1] = id
   elseif status ~= 'started' then
-    redis.call('ZREM', KEYS[1], id)
+    leaves(KEYS[1], id)
   end
 end
 return buried

@@ -12,7 +12,7 @@ local function settles()
   redis.call('DEL', KEYS[4])
   redis.call('ZREM', KEYS[5], ARGV[2])
   if redis.call('HGET', KEYS[1], 'status') ~= 'started' then -- deleted or cancelled by one of RQ's tools
-    redis.call('ZREM', KEYS[6], ARGV[1])
+    leaves(KEYS[6], ARGV[1])
     return 'fenced'
   end
   redis.call('HDEL', KEYS[1], 'lease')

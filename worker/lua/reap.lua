@@ -1,4 +1,4 @@
--- prelude: clock ends dead
+-- prelude: clock leaves ends dead
 -- flags: allow-oom
 -- Leases that ended without a heartbeat: the worker is gone. Its jobs return to the head of the queue; one that has
 -- crashed too often is buried.
@@ -23,7 +23,7 @@ for i = #expired, 1, -1 do
   local held = redis.pcall('HGET', job, 'lease') == execution
   if held then redis.call('HDEL', job, 'lease') end
   if held and redis.call('HGET', job, 'status') ~= 'started' then -- cancelled by one of RQ's tools
-    redis.call('ZREM', KEYS[5], id)
+    leaves(KEYS[5], id)
   elseif held then
     local crashes = (tonumber(redis.call('HGET', job, 'crashes')) or 0) + 1
     redis.call('HSET', job, 'crashes', crashes)

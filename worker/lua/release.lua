@@ -1,4 +1,4 @@
--- prelude: clock fence
+-- prelude: clock leaves fence
 -- flags: allow-oom
 -- Released: the worker gives the job back unfinished (drain); it returns to the head of the queue, nothing burned.
 --

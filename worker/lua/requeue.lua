@@ -1,6 +1,6 @@
 -- prelude: clock dead
 -- Dead letters return to the tail of the queue, with a new life: attempts, executions and crashes from zero, its
--- expiry counted from now, generation + 1.
+-- promise and expiry counted from now, generation + 1.
 --
 -- KEYS  1 rq:failed:{queue}   2 rq:queue:{queue}   3 failover:accepted:{queue}   4 failover:dead:{queue}
 --       5 failover:audit
@@ -12,7 +12,8 @@ local requeued, refused, gone, fresh = {}, {}, {}, {}
 for i = 7, #ARGV do
   local id = ARGV[i]
   local job = ARGV[4] .. id
-  local life = redis.call('HMGET', job, 'requeued_by', 'generation', 'accepted_ms', 'expires_ms', 'idempotency')
+  local life = redis.call('HMGET', job, 'requeued_by', 'generation', 'accepted_ms', 'expires_ms', 'idempotency',
+      'promised_ms')
   local generation = tonumber(life[2] or '0') or 0
   if not redis.call('ZSCORE', KEYS[1], id) or redis.call('EXISTS', job) == 0 then
     if life[1] == ARGV[1] then requeued[#requeued + 1] = id else gone[#gone + 1] = id end
@@ -26,12 +27,17 @@ for i = 7, #ARGV do
     redis.call('DEL', ARGV[5] .. id)
     local worth = (tonumber(life[4]) or 0) - (tonumber(life[3]) or 0)
     if worth <= 0 then worth = 86400000 end
+    local promise = life[6] and tonumber(life[6]) - (tonumber(life[3]) or 0)
     redis.call('HDEL', job, 'dead_reason', 'dead_detail', 'dead_route', 'exc_info', 'executions', 'crashes', 'attempts',
-      'run_ms', 'trail', 'settled', 'escalated_ms')
+      'run_ms', 'trail', 'settled')
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms), 'started_at', '', 'ended_at', '',
       'accepted_ms', now_ms, 'expires_ms', now_ms + worth, 'generation', generation + 1,
       'requeued_by', ARGV[1], 'requeued_who', ARGV[2], 'requeued_ms', now_ms)
     redis.call('ZADD', KEYS[3], now_ms + worth, id)
+    if promise then
+      redis.call('HSET', job, 'promised_ms', now_ms + promise)
+      redis.call('ZADD', KEYS[3] .. ':promised', now_ms + promise, id)
+    end
     redis.call('RPUSH', KEYS[2], id)
     requeued[#requeued + 1] = id
     fresh[#fresh + 1] = id

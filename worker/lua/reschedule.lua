@@ -1,10 +1,9 @@
--- prelude: clock fence
+-- prelude: clock leaves fence
 -- flags: allow-oom
 -- Retry or Park: the job waits in RQ's schedule. A retry burns an execution, a park burns none.
 --
 -- KEYS  1-6 as in fence   7 rq:scheduled:{queue}
 -- ARGV  1-2 as in fence   3 'retry' | 'park'   4 wait (ms)   5 why, in words   6 attempts   7 run time (ms)   8 trail (JSON)
---       9 '1': it is late, and a human may answer it
 -- Returns 'committed' | 'again' | 'fenced'
 -- Invariant: the job is in the schedule and nowhere else, with no TTL.
 local verdict = settles()
@@ -16,6 +15,5 @@ redis.call('HSET', KEYS[1], 'status', 'scheduled', 'attempts', ARGV[6], 'run_ms'
 if ARGV[3] == 'retry' then
   redis.call('HSET', KEYS[1], 'executions', (tonumber(redis.call('HGET', KEYS[1], 'executions')) or 0) + 1)
 end
-if ARGV[9] == '1' then redis.call('HSETNX', KEYS[1], 'escalated_ms', now_ms) end
 redis.call('ZADD', KEYS[7], due_ms / 1000, ARGV[1])
 return verdict
