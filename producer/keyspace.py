@@ -179,7 +179,7 @@ class JobField:
     ATTEMPTS = "attempts"  # HTTP calls to providers so far
     RUN_MS = "run_ms"  # time worked in executions that ended
     TRAIL = "trail"  # JSON list of attempts so far
-    WAITING = "waiting"  # retry | park, while scheduled
+    WAITING = "waiting"  # retry | park | park in turn, while scheduled
     WAITING_FOR = "waiting_for"  # why, in words
     WAITING_UNTIL = "waiting_until_ms"
     DEAD_REASON = "dead_reason"

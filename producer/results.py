@@ -62,7 +62,7 @@ def result_of(job_id: str, fields: Any, entries: Any) -> JobResult | None:
     job_status = status_of(fields[0])
     if job_status is JobStatus.DONE and (stored := _stored(entries)) is not None:
         return stored
-    if job_status is JobStatus.RETRYING and waiting == "park":
+    if job_status is JobStatus.RETRYING and waiting in ("park", "park in turn"):
         job_status = JobStatus.PARKED
     waits = job_status in (JobStatus.RETRYING, JobStatus.PARKED)
     return JobResult(

@@ -246,7 +246,8 @@ class FailoverWorker(BaseWorker):
         """Cancelled (drain, lost lease), it leaves its outcome to whoever cancelled."""
         execution = self._executions[claim.lease]
         execution.executed = await self._executor.run(claim)
-        if isinstance(execution.executed.outcome, Released):
+        task = asyncio.current_task()
+        if isinstance(execution.executed.outcome, Released) and task is not None and task.cancelling():
             return
         execution.settling = True
         try:

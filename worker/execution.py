@@ -112,7 +112,8 @@ class Executor:
         if isinstance(answer, Answer):
             result = _result(claim, answer, walk, attempts=attempts, run_ms=run_ms, degraded=how)
             return Executed(Done(result, policy.keep_results_seconds), attempts, run_ms)
-        return Executed(self._unanswered(claim, policy, answer, walk), attempts, run_ms)
+        any_route_will_do = not planned.rejected
+        return Executed(self._unanswered(claim, policy, answer, walk, any_route_will_do), attempts, run_ms)
 
     def _read(self, claim: Claim) -> LLMJob | Outcome:
         keep = self._policies.of_known("default").keep_dead_seconds
@@ -126,8 +127,13 @@ class Executor:
         except NewerSchema as newer:
             return Park(NEWER_SCHEMA_WAIT_SECONDS, f"a newer worker: {newer}", _trail(claim))
 
-    def _unanswered(self, claim: Claim, policy: JobPolicy, unanswered: Unanswered, walk: Walk) -> Outcome:
-        """No route answered: is that for good, for now, or for want of an open route?"""
+    def _unanswered(
+        self, claim: Claim, policy: JobPolicy, unanswered: Unanswered, walk: Walk, any_route_will_do: bool
+    ) -> Outcome:
+        """No route answered: is that for good, for now, or for want of an open route?
+
+        When no route is open to a job that takes any, none is open to the others either: it keeps its place.
+        """
         failures = unanswered.failures
         last = failures[-1] if failures else None
         said = f"{last.code}: {last.detail}".rstrip(": ") if last else "no route may be tried"
@@ -142,9 +148,13 @@ class Executor:
         if failures and all(failure.action is Action.LARGER for failure in failures):
             return dead(DeadReason.REJECTED)
         if unanswered.opens_in is not None and not walk.burned and walk.attempts_left > 0:
+            if not failures and any_route_will_do:
+                return Released(walk.trail)
             soonest = 0.0 if failures else PARK_UNTRIED_SECONDS
             wait = max(unanswered.opens_in, soonest) + PARK_MARGIN_SECONDS * (1 + self._jitter())
-            return Park(wait, "a route to open" + (f" ({said})" if failures else ""), walk.trail)
+            return Park(
+                wait, "a route to open" + (f" ({said})" if failures else ""), walk.trail, in_turn=any_route_will_do
+            )
         if walk.attempts_left <= 0:
             return dead(DeadReason.EXHAUSTED, f"{policy.attempts} attempts; the last: {said}")
         if claim.executions + 1 >= policy.executions:

@@ -29,11 +29,16 @@ class Retry:
 
 @dataclass(frozen=True)
 class Park:
-    """No route could take the job now; it waits `wait_seconds`. Burns nothing."""
+    """No route could take the job now; it waits `wait_seconds`. Burns nothing.
+
+    It returns to the tail of the queue, so that others may use what it cannot; `in_turn` to the head, as no other job
+    could go either.
+    """
 
     wait_seconds: float
     why: str
     trail: Trail
+    in_turn: bool = False
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,9 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
             return BURY.call(keys, [*who, reason, *counts, *texts])
         case Retry(wait_seconds, why, trail) | Park(wait_seconds, why, trail):
             keys += [keyspace.scheduled(held.queue)]
-            kind = "retry" if isinstance(outcome, Retry) else "park"
+            kind = "retry"
+            if isinstance(outcome, Park):
+                kind = "park in turn" if outcome.in_turn else "park"
             wait_ms = max(0, int(wait_seconds * 1000))
             return RESCHEDULE.call(keys, [*who, kind, wait_ms, why, attempts, run_ms, _json(trail)])
         case Released(trail):

@@ -1,7 +1,7 @@
 -- prelude: clock
 -- Scheduled jobs that are due return to the queue: retried ones to its head, in the order in which they fell due, as they
--- were accepted before what is queued behind; parked ones to its tail, so that jobs for which no route is open (or whose
--- probes fail) never keep others from the routes that are.
+-- were accepted before what is queued behind; parked ones to its tail, so that jobs for which no route is open never keep
+-- others from the routes that are; those parked in turn to its head, as no other could go before them.
 --
 -- KEYS  1 rq:scheduled:{queue}   2 rq:queue:{queue}
 -- ARGV  1 at most   2 rq:job:   3 wake channel

@@ -3,7 +3,7 @@
 -- Retry or Park: the job waits in RQ's schedule. A retry burns an execution, a park burns none.
 --
 -- KEYS  1-6 as in fence   7 rq:scheduled:{queue}
--- ARGV  1-2 as in fence   3 'retry' | 'park'   4 wait (ms)   5 why, in words   6 attempts   7 run time (ms)   8 trail (JSON)
+-- ARGV  1-2 as in fence   3 'retry' | 'park' | 'park in turn'   4 wait (ms)   5 why, in words   6 attempts   7 run time (ms)   8 trail (JSON)
 -- Returns 'committed' | 'again' | 'fenced'
 -- Invariant: the job is in the schedule and nowhere else, with no TTL.
 local verdict = settles()
