@@ -24,7 +24,7 @@ from producer import LLMJob, Producer, keyspace
 from producer.connection import connect
 from producer.policy import load_policies
 from producer.scripts import ask
-from worker.breaker import COOLDOWN_SECONDS, RouteBreaker
+from worker.breaker import Rules
 from worker.gate import RAMP_SECONDS
 from worker.routes import read_routes
 
@@ -46,7 +46,7 @@ class Events(logging.Handler):
 
 def measure(jobs: int, minutes: float, events: Events) -> dict[str, float]:
     """The outage, the healing and the drain, on a worker of this process."""
-    cooldown, outage = COOLDOWN_SECONDS / FASTER, minutes * 60 / FASTER
+    cooldown, outage = Rules.cooldown_seconds / FASTER, minutes * 60 / FASTER
     with bench_place(LATENCY) as (url, environment, folder), connect(url) as client:
         control = Control(environment["SIMULATOR"])
         tiers = {tier: [route(control, upstream)] for tier, upstream in (("hot", UPSTREAMS[0]), ("warm", UPSTREAMS[1]))}
@@ -58,10 +58,8 @@ def measure(jobs: int, minutes: float, events: Events) -> dict[str, float]:
         wanted = [LLMJob(body={"messages": [{"role": "user", "content": str(number)}]}) for number in range(jobs)]
         job_ids = [receipt.job_id for receipt in producer.enqueue_many(wanted)]
 
-        def breaker() -> RouteBreaker:
-            return RouteBreaker(cooldown_seconds=cooldown)
-
-        with place.own_worker(url, policies, read_routes(folder / "routes.json", {}), slots=SLOTS, breaker=breaker):
+        rules = Rules(cooldown_seconds=cooldown, longest_cooldown_seconds=Rules.longest_cooldown_seconds / FASTER)
+        with place.own_worker(url, policies, read_routes(folder / "routes.json", {}), slots=SLOTS, rules=rules):
             began = time.monotonic()
             wait_until(lambda: time.monotonic() > began + outage, "the outage", outage + 60)
             calls = sum(int(control.account(upstream)["asked"]) for upstream in UPSTREAMS)

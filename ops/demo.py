@@ -27,11 +27,11 @@ from producer.errors import UsageError
 from producer.job import Attempt, JobStatus
 from producer.policy import load_policies
 from producer.scripts import ask
-from worker.breaker import RouteBreaker
+from worker.breaker import Rules
 from worker.routes import read_routes
 
 SLOTS = 4
-COOLDOWN_SECONDS = 2.0  # of the breakers; 30 s in a real worker
+RULES = Rules(cooldown_seconds=2.0, longest_cooldown_seconds=2.0)  # of the breakers; 30 to 120 s in a real worker
 LATENCY = (0.25, 0.55)
 LOOK_EVERY_SECONDS = 0.05
 UPSTREAMS = ("sonnet", "haiku", "openai", "google")
@@ -72,8 +72,7 @@ def run(*, as_json: bool = False) -> int:
             began = time.monotonic()
             submitted = batch.submit(producer, packaged("examples/batch.jsonl"), job_type="batch", tenant="demo")
             say(f"{len(submitted.job_ids)} jobs accepted from examples/batch.jsonl\n")
-            breaker = lambda: RouteBreaker(cooldown_seconds=COOLDOWN_SECONDS)  # noqa: E731
-            with place.own_worker(url, policies, routes, slots=SLOTS, breaker=breaker):
+            with place.own_worker(url, policies, routes, slots=SLOTS, rules=RULES):
                 _tell_story(producer, submitted.job_ids, providers, say)
             results = [result for result in producer.fetch_many(submitted.job_ids) if result is not None]
             seconds = time.monotonic() - began

@@ -31,7 +31,7 @@ from producer.environment import Environment
 from producer.errors import ServiceUnavailable
 from producer.policy import Policies, load_policies
 from producer.scripts import ask
-from worker.breaker import RouteBreaker
+from worker.breaker import RULES, Rules
 from worker.routes import Routes, load_routes
 
 if TYPE_CHECKING:
@@ -84,12 +84,12 @@ def own_worker(
     routes: Routes,
     *,
     slots: int = OWN_WORKER_SLOTS,
-    breaker: Callable[[], RouteBreaker] = RouteBreaker,
+    rules: Rules = RULES,
 ) -> Iterator[FailoverWorker]:
     """A FailoverWorker in a thread, for as long as the block lasts; what still runs at its end goes back to the queue."""
     from worker.consumer import FailoverWorker  # brings in the HTTP client, which most commands do without
 
-    worker = FailoverWorker(url, routes.queues, policies, routes, concurrency=slots, breaker=breaker)
+    worker = FailoverWorker(url, routes.queues, policies, routes, concurrency=slots, rules=rules)
     logging.getLogger("failover").addHandler(logging.NullHandler())
     broken: list[BaseException] = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +16,8 @@ from rich.table import Table
 from producer import keyspace
 from producer.keyspace import JobField
 from producer.scripts import Command, ask
+from worker import health
+from worker.health import Health
 from worker.pause import Paused, paused
 
 
@@ -46,11 +47,21 @@ class WorkerStatus:
 
 
 @dataclass(frozen=True)
+class RouteStatus:
+    """A route of a worker's map. `left_out`: why it cannot be used; then it has no `health`."""
+
+    route: str
+    tier: str
+    left_out: str | None
+    health: Health | None
+
+
+@dataclass(frozen=True)
 class Status:
     paused: list[Paused]
     queues: list[QueueStatus]
     workers: list[WorkerStatus]
-    routes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # each worker's view
+    routes: list[RouteStatus] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -119,9 +130,15 @@ def _since(heartbeat: bytes | None) -> float | None:
     return max(0.0, (datetime.now(UTC) - then).total_seconds())
 
 
-def _routes(client: redis.Redis, names: list[str]) -> dict[str, list[dict[str, Any]]]:
+def _routes(client: redis.Redis, names: list[str]) -> list[RouteStatus]:
+    """The maps of all workers together, and how each route stands for all of them."""
     replies = ask(client, [("GET", keyspace.routes_of(name)) for name in names])
-    return {name: json.loads(reply) for name, reply in zip(names, replies, strict=True) if isinstance(reply, bytes)}
+    seen: dict[tuple[str, str], str | None] = {}
+    for reply in replies:
+        for route in json.loads(reply) if isinstance(reply, bytes) else []:
+            seen.setdefault((route["route"], route["tier"]), route.get("left_out"))
+    standing = health.of_routes(client, [name for (name, _), left_out in seen.items() if left_out is None])
+    return [RouteStatus(name, tier, left_out, standing.get(name)) for (name, tier), left_out in seen.items()]
 
 
 def render(status: Status, console: Console) -> None:
@@ -151,25 +168,19 @@ def render(status: Status, console: Console) -> None:
         console.print(_routes_table(status.routes))
 
 
-def _routes_table(views: dict[str, list[dict[str, Any]]]) -> Table:
-    """The workers' views in one: each has breakers of its own."""
-    table = Table("route", "tier", "breaker", "last 20", box=None)
-    merged: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for view in views.values():
-        for route in view:
-            merged.setdefault((route["route"], route["tier"]), []).append(route)
-    for (name, tier), seen in merged.items():
-        if why := seen[0].get("left_out"):
-            table.add_row(escape(name), tier, "left out", escape(why))
+def _routes_table(routes: list[RouteStatus]) -> Table:
+    table = Table("route", "tier", "breaker", "last 20", "errors", "p50", "p95", box=None)
+    for route in routes:
+        if route.health is None:
+            table.add_row(escape(route.route), route.tier, "left out", escape(route.left_out or "-"))
             continue
-        states = Counter(route["breaker"] for route in seen)
-        told = ", ".join(state if len(states) == 1 else f"{state} in {count}" for state, count in states.items())
-        reopens = min((route["reopens_in"] for route in seen if route["reopens_in"]), default=None)
-        health = max((route["health"] for route in seen), key=len)
-        marks = "".join("+" if good else "-" for good in health)
-        table.add_row(
-            escape(name), tier, told + (f", reopens in {reopens:.0f} s" if reopens else ""), marks or "no calls yet"
-        )
+        stands = route.health
+        told = f"rests: {stands.rests_for}" if stands.rests_for and stands.breaker == "closed" else stands.breaker
+        wait = f", reopens in {stands.reopens_in_seconds:.0f} s" if stands.reopens_in_seconds else ""
+        marks = "".join("+" if good else "-" for good in stands.last)
+        errors = "-" if stands.error_rate is None else f"{stands.error_rate:.0%}"
+        latencies = ("-" if ms is None else f"{ms} ms" for ms in (stands.p50_ms, stands.p95_ms))
+        table.add_row(escape(route.route), route.tier, told + wait, marks or "no calls yet", errors, *latencies)
     return table
 
 

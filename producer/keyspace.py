@@ -32,13 +32,17 @@ Ours:
 | failover:idempotency:{hash} | hash   | job_id, fingerprint of a tenant's idempotency key     | as long as its job  |
 | failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
 | failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until someone acts  |
-| failover:routes:{worker}    | string | a worker's view of its routes (JSON), for `status`    | 30 s                |
+| failover:routes:{worker}    | string | the routes of a worker's map (JSON), for `status`     | 30 s                |
+| failover:breaker:{route}    | hash   | a route's breaker and rest, as in worker/lua/breaker.lua | 7 days unused    |
+| failover:calls:{route}      | list   | its latest 200 calls, newest first: + or -, then ms   | 7 days unused       |
+| failover:recorded:{worker}  | string | number of a worker's last report on its attempts      | 1 h                 |
 | failover:dead:{queue}       | zset   | dead letters, score time of burial (ms)               | until requeued, ... |
 | failover:dead:{queue}:*:*   | zset   | the same by reason:, tenant: and route:               | the same            |
 | failover:dead:{queue}:indexes | set  | the keys of those indexes                             | the same            |
 | failover:audit              | stream | who requeued, resolved, discarded, cancelled what     | the last 100,000    |
 | failover:audit-turn:{queue} | string | a worker looked for strays lately                     | 5 min               |
 | failover:wake               | pubsub | a job became available                                | -                   |
+| failover:breakers           | pubsub | a breaker changed (JSON)                              | -                   |
 
 Redis Cluster is not supported (RQ is not either): scripts reach job keys by the prefixes given here.
 """
@@ -61,6 +65,7 @@ PAUSE = "pause_ai_tasks"
 PAUSE_INFO = "failover:pause"
 QUARANTINE = "failover:quarantine"
 WAKE = "failover:wake"
+BREAKERS = "failover:breakers"
 AUDIT = "failover:audit"
 CLAIM = "failover:claim:"
 
@@ -158,6 +163,18 @@ def claim(token: str) -> str:
 
 def routes_of(worker_name: str) -> str:
     return "failover:routes:" + worker_name
+
+
+def breaker(route: str) -> str:
+    return "failover:breaker:" + route
+
+
+def calls(route: str) -> str:
+    return "failover:calls:" + route
+
+
+def recorded(worker_name: str) -> str:
+    return "failover:recorded:" + worker_name
 
 
 def idempotency(tenant_id: str, key: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.breaker import Admission, RouteBreaker
+from worker.breaker import Admission, RouteBreaker, Rules
 
 
 class Clock:
@@ -13,7 +13,7 @@ class Clock:
 
 
 def opened(clock: Clock) -> RouteBreaker:
-    breaker = RouteBreaker(clock=clock)
+    breaker = RouteBreaker(Rules(), clock)
     fail(breaker, 5)
     assert breaker.state == "open"
     return breaker
@@ -31,7 +31,7 @@ def fail(breaker: RouteBreaker, times: int) -> None:
 
 
 def test_five_consecutive_failures_open_it() -> None:
-    breaker = RouteBreaker()
+    breaker = RouteBreaker(Rules())
     fail(breaker, 4)
     breaker.record(admitted(breaker), True)
     fail(breaker, 4)
@@ -40,7 +40,6 @@ def test_five_consecutive_failures_open_it() -> None:
     assert breaker.state == "open"
     assert breaker.admit() is None
     assert 29 < breaker.reopens_in() <= 30
-    assert list(breaker.health) == [0, 0, 0, 0, 1, 0, 0, 0, 0, 0]
 
 
 def test_half_open_admits_one_probe_at_a_time_and_two_successes_close_it() -> None:
@@ -58,16 +57,19 @@ def test_half_open_admits_one_probe_at_a_time_and_two_successes_close_it() -> No
     assert breaker.state == "closed"
 
 
-def test_a_failed_probe_opens_it_again_for_a_whole_cooldown() -> None:
+def test_each_failed_probe_doubles_the_cooldown_up_to_a_cap_until_it_closes() -> None:
     breaker = opened(clock := Clock())
-    clock.now += 31
-    breaker.record(admitted(breaker), True)
-    breaker.record(admitted(breaker), False)
-    assert breaker.state == "open"
-    clock.now += 29
-    assert breaker.admit() is None
-    clock.now += 2
-    assert admitted(breaker).probe
+    for cooldown in (60, 120, 120):
+        clock.now += breaker.reopens_in()
+        breaker.record(admitted(breaker), True)
+        breaker.record(admitted(breaker), False)
+        assert breaker.state == "open"
+        assert breaker.reopens_in() == cooldown
+    clock.now += breaker.reopens_in()
+    for _ in range(2):
+        breaker.record(admitted(breaker), True)
+    fail(breaker, 5)
+    assert breaker.reopens_in() == 30
 
 
 def test_a_neutral_probe_frees_its_place_after_a_cooldown() -> None:
@@ -81,7 +83,7 @@ def test_a_neutral_probe_frees_its_place_after_a_cooldown() -> None:
 
 
 def test_a_neutral_outcome_neither_counts_nor_resets() -> None:
-    breaker = RouteBreaker()
+    breaker = RouteBreaker(Rules())
     fail(breaker, 4)
     breaker.record(admitted(breaker), None)
     fail(breaker, 1)
@@ -89,7 +91,7 @@ def test_a_neutral_outcome_neither_counts_nor_resets() -> None:
 
 
 def test_results_from_before_the_opening_settle_nothing() -> None:
-    breaker = RouteBreaker(clock=(clock := Clock()))
+    breaker = RouteBreaker(Rules(), clock := Clock())
     early_good, early_bad = admitted(breaker), admitted(breaker)
     fail(breaker, 5)
     breaker.record(early_good, True)
@@ -106,7 +108,7 @@ def test_results_from_before_the_opening_settle_nothing() -> None:
 
 
 def test_a_resting_route_admits_nothing_and_has_not_failed() -> None:
-    breaker = RouteBreaker(clock=(clock := Clock()))
+    breaker = RouteBreaker(Rules(), clock := Clock())
     breaker.rest(10, "rate_limited")
     assert breaker.admit() is None
     assert breaker.state == "closed"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tests.test_breaker import Clock, admitted, fail
-from worker.breaker import RouteBreaker
+from worker.breaker import RouteBreaker, Rules
 from worker.gate import RAMP_SECONDS, Gate
 
 
 def gate(routes: int = 2, slots: int = 100) -> tuple[Clock, list[RouteBreaker], Gate]:
     clock = Clock()
-    breakers = [RouteBreaker(clock=clock) for _ in range(routes)]
+    breakers = [RouteBreaker(Rules(), clock) for _ in range(routes)]
     return clock, breakers, Gate(breakers, slots, clock)
 
 

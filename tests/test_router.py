@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
+import redis
 
 from ops.simulator import Control
+from producer.connection import connect_async
 from producer.job import Attempt
 from producer.policy import JobPolicy
 from tests.conftest import chat
-from worker.breaker import RouteBreaker
+from worker.breaker import RULES, Rules
+from worker.breakers import Breakers
+from worker.health import of_routes
 from worker.planner import plan
 from worker.providers import Providers
 from worker.router import Answer, Router, Unanswered, Walk
 from worker.routes import Cold, Route, RouteEntry, Routes
+
+WalkOver = Callable[..., tuple[Answer | Unanswered, list[Attempt]]]
 
 
 def route(providers: Control, name: str, tier: Any = "hot", **fields: Any) -> Route:
@@ -24,21 +31,34 @@ def route(providers: Control, name: str, tier: Any = "hot", **fields: Any) -> Ro
     return Route(name, tier, entry, providers.base_url(name), key="sk-test")
 
 
-def walk_over(
-    routes: list[Route], *, seconds: float = 20, attempts: int = 30, breakers: Mapping[str, RouteBreaker] | None = None
-) -> tuple[Answer | Unanswered, list[Attempt]]:
-    async def go() -> tuple[Answer | Unanswered, list[Attempt]]:
-        providers = Providers(10)
-        deadline = asyncio.get_running_loop().time() + seconds
-        walk = Walk(1, chat().body, "key", deadline, attempts)
-        router = Router(providers, breakers or {route.name: RouteBreaker() for route in routes})
-        try:
-            answer = await router.execute(routes, walk)
-        finally:
-            await providers.close()
-        return answer, [entry for entry in walk.trail if isinstance(entry, Attempt)]
+@pytest.fixture
+def walk_over(url: str, client: redis.Redis) -> WalkOver:
+    """One execution over `routes`, on a worker's breakers; those stand in Redis, for the next one."""
 
-    return asyncio.run(go())
+    def walk_over(
+        routes: list[Route], *, seconds: float = 20, attempts: int = 30, rules: Rules = RULES, job_id: str = "job"
+    ) -> tuple[Answer | Unanswered, list[Attempt]]:
+        async def go() -> tuple[Answer | Unanswered, list[Attempt]]:
+            providers = Providers(10)
+            connection = connect_async(url, max_connections=2)
+            breakers = Breakers(connection, f"test-{uuid4().hex}", [route.name for route in routes], rules)
+            await breakers.sync()
+            reporting = asyncio.create_task(breakers.run())
+            walk = Walk(job_id, 1, chat().body, "key", asyncio.get_running_loop().time() + seconds, attempts)
+            try:
+                answer = await Router(providers, breakers).execute(routes, walk)
+            finally:
+                while not reporting.done():
+                    reporting.cancel()
+                    await asyncio.wait([reporting], timeout=0.2)
+                await breakers.sync()
+                await providers.close()
+                await connection.aclose()
+            return answer, [entry for entry in walk.trail if isinstance(entry, Attempt)]
+
+        return asyncio.run(go())
+
+    return walk_over
 
 
 @pytest.mark.parametrize(
@@ -56,7 +76,9 @@ def walk_over(
         ({"fault": "garbage"}, 1),
     ],
 )
-def test_how_often_a_route_is_asked_before_the_next(providers: Control, behaviour: dict[str, Any], calls: int) -> None:
+def test_how_often_a_route_is_asked_before_the_next(
+    providers: Control, walk_over: WalkOver, behaviour: dict[str, Any], calls: int
+) -> None:
     providers.behave("a", **behaviour)
     answer, trail = walk_over([route(providers, "a"), route(providers, "b", "warm")])
     assert isinstance(answer, Answer)
@@ -65,7 +87,7 @@ def test_how_often_a_route_is_asked_before_the_next(providers: Control, behaviou
     assert providers.account("b")["asked"] == 1
 
 
-def test_a_provider_that_recovers_in_between_is_not_left(providers: Control) -> None:
+def test_a_provider_that_recovers_in_between_is_not_left(providers: Control, walk_over: WalkOver) -> None:
     providers.behave("a", status=503, times=2)
     answer, trail = walk_over([route(providers, "a"), route(providers, "b")])
     assert isinstance(answer, Answer)
@@ -73,7 +95,7 @@ def test_a_provider_that_recovers_in_between_is_not_left(providers: Control) -> 
     assert [attempt.outcome for attempt in trail] == ["unavailable", "unavailable", "ok"]
 
 
-def test_one_deadline_over_all_leaves_time_for_the_failover(providers: Control) -> None:
+def test_one_deadline_over_all_leaves_time_for_the_failover(providers: Control, walk_over: WalkOver) -> None:
     providers.behave("a", fault="hang")
     answer, trail = walk_over([route(providers, "a"), route(providers, "b")], seconds=2)
     assert isinstance(answer, Answer)
@@ -86,17 +108,17 @@ def test_one_deadline_over_all_leaves_time_for_the_failover(providers: Control) 
     assert all(attempt.ambiguous for attempt in trail)
 
 
-def test_a_silence_forced_by_a_short_deadline_is_not_held_against_the_route(providers: Control) -> None:
+def test_a_silence_forced_by_a_short_deadline_is_not_held_against_the_route(
+    providers: Control, walk_over: WalkOver, client: redis.Redis
+) -> None:
     providers.behave("a", fault="hang")
-    a = route(providers, "a")
-    breakers = {"a": RouteBreaker(failures=1)}
-    walk_over([a], seconds=0.2, breakers=breakers)
-    assert breakers["a"].state == "closed"
-    walk_over([route(providers, "a", timeout_seconds=0.2)], seconds=5, breakers=breakers)
-    assert breakers["a"].state == "open"
+    walk_over([route(providers, "a")], seconds=0.2, rules=Rules(failures=1))
+    assert of_routes(client, ["a"])["a"].breaker == "closed"
+    walk_over([route(providers, "a", timeout_seconds=0.2)], seconds=5, rules=Rules(failures=1))
+    assert of_routes(client, ["a"])["a"].breaker == "open"
 
 
-def test_attempts_have_a_hard_cap_that_failover_does_not_reset(providers: Control) -> None:
+def test_attempts_have_a_hard_cap_that_failover_does_not_reset(providers: Control, walk_over: WalkOver) -> None:
     for name in ("a", "b"):
         providers.behave(name, status=503)
     answer, trail = walk_over([route(providers, "a"), route(providers, "b")], attempts=4)
@@ -104,16 +126,15 @@ def test_attempts_have_a_hard_cap_that_failover_does_not_reset(providers: Contro
     assert [attempt.route for attempt in trail] == ["a", "a", "a", "b"]
 
 
-def test_an_open_breaker_is_passed_over_without_a_call(providers: Control) -> None:
-    breakers = {"a": RouteBreaker(failures=1), "b": RouteBreaker()}
+def test_an_open_breaker_is_passed_over_without_a_call(providers: Control, walk_over: WalkOver) -> None:
     providers.behave("a", status=502)
-    walk_over([route(providers, "a"), route(providers, "b")], breakers=breakers)
-    walk_over([route(providers, "a"), route(providers, "b")], breakers=breakers)
+    for _ in range(2):
+        walk_over([route(providers, "a"), route(providers, "b")], rules=Rules(failures=1))
     assert providers.account("a")["asked"] == 1
     assert providers.account("b")["asked"] == 2
 
 
-def test_only_a_larger_context_is_tried_after_one_was_too_small(providers: Control) -> None:
+def test_only_a_larger_context_is_tried_after_one_was_too_small(providers: Control, walk_over: WalkOver) -> None:
     error = {"message": "prompt is too long", "code": "context_length_exceeded"}
     providers.behave("a", status=400, error=error)
     routes = [

@@ -1,4 +1,6 @@
-"""One circuit breaker per route, and the only file that knows pybreaker.
+"""One process's circuit breaker of a route, and the only file that knows pybreaker.
+
+It protects the routes while Redis is away; otherwise all workers share one (worker/breakers.py), by the same rules.
 
 pybreaker guards a call while holding a lock, which would serialise a whole worker; so the HTTP call stays outside and
 only its bookkeeping goes through: `admit` before an attempt, `record` after it. Three things are ours, because
@@ -12,17 +14,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pybreaker
 
-OPEN_AFTER_FAILURES = 5
-COOLDOWN_SECONDS = 30.0
-CLOSE_AFTER_SUCCESSES = 2
-HEALTH_LENGTH = 20
 PROBE_SECONDS = 1.0  # how soon to look again while a probe is under way
+
+
+@dataclass(frozen=True)
+class Rules:
+    """`failures` in a row open a route for a cooldown, which doubles with each failed probe; `successes` of probes close it."""
+
+    failures: int = 5
+    successes: int = 2
+    cooldown_seconds: float = 30.0
+    longest_cooldown_seconds: float = 120.0
+
+
+RULES = Rules()
 
 
 class _RouteFailed(Exception):
@@ -35,27 +45,21 @@ def _fail() -> None:
 
 @dataclass(frozen=True)
 class Admission:
-    """Leave to make one attempt on a route, given while the breaker was in its `epoch`."""
+    """Leave to make one attempt on a route, given while the breaker was in its `epoch`. A shared probe has a `token`."""
 
     epoch: int
     probe: bool
+    token: str = ""
 
 
 class RouteBreaker:
     """closed -> open after consecutive failures -> half-open after the cooldown -> closed after probes that succeed."""
 
-    def __init__(
-        self,
-        *,
-        failures: int = OPEN_AFTER_FAILURES,
-        cooldown_seconds: float = COOLDOWN_SECONDS,
-        successes: int = CLOSE_AFTER_SUCCESSES,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._clock, self._cooldown = clock, cooldown_seconds
+    def __init__(self, rules: Rules, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._rules, self._cooldown = clock, rules, rules.cooldown_seconds
         self._breaker = pybreaker.CircuitBreaker(
-            fail_max=failures,
-            success_threshold=successes,
+            fail_max=rules.failures,
+            success_threshold=rules.successes,
             throw_new_error_on_trip=False,
             listeners=[_States(self._turn)],
         )
@@ -63,7 +67,6 @@ class RouteBreaker:
         self._probing = False
         self._opened_at = self._rests_until = -math.inf
         self._rests_for = ""
-        self.health: deque[int] = deque(maxlen=HEALTH_LENGTH)  # 1 success, 0 failure, newest last
 
     @property
     def state(self) -> str:
@@ -119,8 +122,6 @@ class RouteBreaker:
 
         Every admission is recorded exactly once.
         """
-        if succeeded is not None:
-            self.health.append(int(succeeded))
         if admission.epoch != self._epoch:
             return
         if admission.probe:
@@ -142,17 +143,26 @@ class RouteBreaker:
             return 0.0
         return self._opened_at + self._cooldown - self._clock()
 
-    def _turn(self, state: str) -> None:
+    def open_for(self, seconds: float) -> None:
+        """Open it now, half-open after `seconds`."""
+        self._breaker.open()
+        self._opened_at = self._clock() + seconds - self._cooldown
+
+    def _turn(self, old: str | None, new: str) -> None:
         self._epoch += 1
         self._probing = False
-        if state == pybreaker.STATE_OPEN:
+        if new == pybreaker.STATE_CLOSED:
+            self._cooldown = self._rules.cooldown_seconds
+        if new == pybreaker.STATE_OPEN:
             self._opened_at = self._clock()
+            if old == pybreaker.STATE_HALF_OPEN:
+                self._cooldown = min(self._cooldown * 2, self._rules.longest_cooldown_seconds)
 
 
 class _States(pybreaker.CircuitBreakerListener):
     """Tells of every change of state."""
 
-    def __init__(self, turn: Callable[[str], None]) -> None:
+    def __init__(self, turn: Callable[[str | None, str], None]) -> None:
         self._turn = turn
 
     def state_change(
@@ -161,4 +171,4 @@ class _States(pybreaker.CircuitBreakerListener):
         old_state: pybreaker.CircuitBreakerState | None,
         new_state: pybreaker.CircuitBreakerState,
     ) -> None:
-        self._turn(new_state.name)
+        self._turn(old_state.name if old_state else None, new_state.name)

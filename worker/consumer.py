@@ -12,7 +12,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -25,7 +25,8 @@ from producer.connection import connect, connect_async
 from producer.policy import Policies
 from producer.scripts import ask_async
 from worker import journal, transitions, upkeep
-from worker.breaker import RouteBreaker
+from worker.breaker import RULES, Rules
+from worker.breakers import Breakers
 from worker.committer import Committer
 from worker.execution import Executed, Executor
 from worker.gate import Gate
@@ -72,7 +73,7 @@ class FailoverWorker(BaseWorker):
         concurrency: int = 100,
         drain_seconds: float = 25.0,
         burst: bool = False,
-        breaker: Callable[[], RouteBreaker] = RouteBreaker,
+        rules: Rules = RULES,
     ) -> None:
         name = f"failover-worker-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         super().__init__(
@@ -81,10 +82,9 @@ class FailoverWorker(BaseWorker):
         self.concurrency, self.drain_seconds, self.burst = concurrency, drain_seconds, burst
         self.ended = 0  # executions whose outcome was settled here
         self._url, self._policies, self._routes = redis_url, policies, routes
-        self._breakers = {route.name: breaker() for route in routes.routes}
+        self._rules = rules
         self._executions: dict[str, _Execution] = {}  # by lease, in the order claimed
         self._bytes_in_flight = 0  # of the executions' job data
-        self._gate = Gate(self._breakers.values(), concurrency)
         self._hungry = False  # more could have been claimed, had there been room
         self._unanswered: str | None = None  # the token of a claim whose reply was lost
         self._broken: BaseException | None = None
@@ -120,6 +120,9 @@ class FailoverWorker(BaseWorker):
         """`work` for a caller that has a loop. Raises RedisError when Redis cannot be reached at the start."""
         self._loop = asyncio.get_running_loop()
         self._redis = connect_async(self._url, max_connections=2)
+        names = [route.name for route in self._routes.routes]
+        self._breakers = Breakers(self._redis, self.name, names, self._rules, self._wake.set)
+        self._gate = Gate(self._breakers.values(), self.concurrency)
         providers = Providers(self.concurrency)
         self._committer = Committer(self._redis, random.random)
         self._executor = Executor(self._policies, self._routes, Router(providers, self._breakers), random.random)
@@ -136,6 +139,8 @@ class FailoverWorker(BaseWorker):
             await providers.close()
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(FAREWELL_SECONDS):
+                    self._breakers.forgo()
+                    await self._breakers.sync()
                     await ask_async(self._redis, upkeep.deregistration(self.key, self.queue_names()))
                     await self._redis.aclose()
             self.connection.close()
@@ -166,7 +171,8 @@ class FailoverWorker(BaseWorker):
 
         return [
             self._committer.run(),
-            upkeep.listen(self._url, self.name, self._wake.set, self.drain),
+            self._breakers.run(),
+            upkeep.listen(self._url, self.name, self._wake.set, self.drain, self._breakers.heard),
             upkeep.every(upkeep.HEARTBEAT_SECONDS, self._beat, reaper.trouble),
             upkeep.every(upkeep.REAP_SECONDS, reaper.reap, reaper.trouble),
             upkeep.every(upkeep.PROMOTE_SECONDS, promote, reaper.trouble),
@@ -177,7 +183,7 @@ class FailoverWorker(BaseWorker):
     async def _claim_until_drained(self) -> None:
         wait = RECONNECT_SECONDS[0]
         while not self._draining.is_set():
-            room = min(self._room(), CLAIM_AT_MOST)
+            room = min(await self._room(), CLAIM_AT_MOST)
             self._hungry = room <= 0
             if self._hungry and self.burst and self._gate.shut and not self._executions:
                 break
@@ -195,6 +201,8 @@ class FailoverWorker(BaseWorker):
             wait = RECONNECT_SECONDS[0]
             for claim in claimed:
                 self._start(claim)
+            if not claimed:
+                self._breakers.forgo()
             self._hungry = len(claimed) == room
             if self._hungry:
                 await asyncio.sleep(GATHER_SECONDS)
@@ -211,8 +219,10 @@ class FailoverWorker(BaseWorker):
         self._unanswered = None
         return transitions.claimed(reply)
 
-    def _room(self) -> int:
+    async def _room(self) -> int:
         """The gate's word, and a line in the log when it shuts or opens."""
+        if self._gate.shut:
+            await self._breakers.reserve()
         was_open = self._gate.opens_in() is None
         room = self._gate.room(len(self._executions))
         if self._bytes_in_flight > BYTES_IN_FLIGHT:
@@ -271,7 +281,7 @@ class FailoverWorker(BaseWorker):
             leases.setdefault(execution.claim.queue, []).append(lease)
         fields = {**self.serialize(), "state": self._state}
         also = upkeep.registration(self.key, fields, self.queue_names())
-        also.append(upkeep.routes_view(self.name, self._routes, self._breakers))
+        also.append(upkeep.routes_view(self.name, self._routes))
         for lease in await upkeep.extend(self._redis, leases, also):
             held = self._executions.get(lease)
             if held is not None and not held.settling:

@@ -100,7 +100,8 @@ class Executor:
         # 4. attempts
         deadline = asyncio.get_running_loop().time() + min(policy.deadline_seconds, left_ms / 1000)
         attempts_left = policy.attempts - sum(isinstance(entry, Attempt) and entry.charged for entry in trail)
-        walk = Walk(claim.ordinal, body, job.provider_key(claim.job_id), deadline, attempts_left, trail)
+        key = job.provider_key(claim.job_id)
+        walk = Walk(claim.job_id, claim.ordinal, body, key, deadline, attempts_left, trail)
         for rejected in planned.rejected:
             walk.reject(rejected.route, rejected.reason)
         started = time.monotonic()

@@ -1,6 +1,6 @@
 """How many jobs a worker may start now.
 
-While a route is open: as many as there are slots. While none is: only as many as there are probes to make, so an outage
+While a route is open: as many as there are slots. While none is: only as many as this worker holds leave to probe, so an outage
 of all providers costs probes and nothing else, and no job leaves the queue to wait elsewhere. After it: a ramp, so that
 the backlog does not fall on a provider that has just got up.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
-from worker.breaker import RouteBreaker
+from worker.breakers import SharedBreaker
 
 RAMP_SECONDS = 20.0  # from the first few to all slots
 RAMP_FIRST_SHARE = 0.05
@@ -18,7 +18,7 @@ RAMP_FIRST_SHARE = 0.05
 
 class Gate:
     def __init__(
-        self, breakers: Collection[RouteBreaker], slots: int, clock: Callable[[], float] = time.monotonic
+        self, breakers: Collection[SharedBreaker], slots: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._breakers, self._slots, self._clock = breakers, slots, clock
         self._shut = False

@@ -15,7 +15,8 @@ from typing import Any
 import tenacity
 
 from producer.job import BROKEN_OFF, Attempt, Rejection
-from worker.breaker import Admission, RouteBreaker
+from worker.breaker import Admission
+from worker.breakers import SharedBreaker
 from worker.failures import Action, Breaker, Broken, Failure, Reply, classify, redacted
 from worker.providers import Providers
 from worker.routes import Route
@@ -55,6 +56,7 @@ class Walk:
     attempt failed that was no probe, on a route that did not name the time to come back.
     """
 
+    job_id: str
     ordinal: int
     body: Mapping[str, Any]
     idempotency_key: str
@@ -90,7 +92,7 @@ class Walk:
 
 
 class Router:
-    def __init__(self, providers: Providers, breakers: Mapping[str, RouteBreaker]) -> None:
+    def __init__(self, providers: Providers, breakers: Mapping[str, SharedBreaker]) -> None:
         self._providers, self._breakers = providers, breakers
 
     async def execute(self, candidates: Sequence[Route], walk: Walk) -> Answer | Unanswered:
@@ -147,7 +149,7 @@ class Router:
         ):
             if tried is not None and walk.seconds_left() < SHORTEST_ATTEMPT_SECONDS:
                 break
-            admission = self._breakers[route.name].admit()
+            admission = await self._breakers[route.name].admit()
             if admission is None:
                 break
             tried = await self._attempt(route, walk, admission, _share(route, walk, is_last=is_last))
@@ -168,15 +170,16 @@ class Router:
         failure = classify(answer, time.time())
         walk.attempts += 1
         walk.attempts_left -= not admission.probe
+        ms = round((time.monotonic() - started) * 1000)
         if failure is None:
-            breaker.record(admission, True)
+            breaker.record(admission, True, ms=ms, job=walk.job_id)
         else:
             failure = replace(failure, detail=redacted(failure.detail, route.key))
             counts = failure.breaker is Breaker.COUNT and not _cut_short(failure, route, seconds)
-            breaker.record(admission, False if counts else None)
-            if rest := failure.retry_after or failure.rests:
-                breaker.rest(rest, failure.code)
-            elif not admission.probe:
+            rest = failure.retry_after or failure.rests
+            verdict = False if counts else None
+            breaker.record(admission, verdict, ms=ms, job=walk.job_id, rest=rest, why=failure.code)
+            if not rest and not admission.probe:
                 walk.burned = True
         walk.tell(route, failure, started, probe=admission.probe)
         return failure or answer  # type: ignore[return-value]  # no failure means that a Reply came

@@ -24,7 +24,6 @@ from producer import keyspace
 from producer.connection import connect_async
 from producer.scripts import Command, ask_async
 from worker import transitions
-from worker.breaker import RouteBreaker
 from worker.routes import Routes
 
 log = logging.getLogger("failover.worker")
@@ -64,16 +63,27 @@ async def every(seconds: float, step: Callable[[], Awaitable[None]], trouble: Ca
         await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
 
 
-async def listen(url: str, worker_name: str, wake: Callable[[], None], shutdown: Callable[[], None]) -> None:
-    """Wake-ups and RQ's `shutdown` command, over one connection of its own. A lost message costs a second, no job."""
+async def listen(
+    url: str,
+    worker_name: str,
+    wake: Callable[[], None],
+    shutdown: Callable[[], None],
+    breaker_changed: Callable[[bytes], None],
+) -> None:
+    """Wake-ups, RQ's `shutdown` command and changes of breakers, over one connection of its own.
+
+    A lost message costs a second, no job.
+    """
     while True:
         client = connect_async(url, max_connections=1, reply_timeout=None)
         try:
             async with client.pubsub(ignore_subscribe_messages=True) as messages:
-                await messages.subscribe(keyspace.WAKE, keyspace.worker_commands(worker_name))
+                await messages.subscribe(keyspace.WAKE, keyspace.BREAKERS, keyspace.worker_commands(worker_name))
                 async for message in messages.listen():
                     if message["channel"] == keyspace.WAKE.encode():
                         wake()
+                    elif message["channel"] == keyspace.BREAKERS.encode():
+                        breaker_changed(message["data"])
                     elif _command(message["data"]) == "shutdown":
                         shutdown()
         except (RedisError, OSError):
@@ -225,17 +235,8 @@ async def _nowhere(client: redis.asyncio.Redis, queue: str) -> list[str]:
     return [job_id.decode() for job_id in nowhere][:PAGE]
 
 
-def routes_view(worker_name: str, routes: Routes, breakers: Mapping[str, RouteBreaker]) -> Command:
-    """How this worker sees its routes, for `failover status`."""
-    view = [
-        {
-            "route": route.name,
-            "tier": route.tier,
-            "breaker": breakers[route.name].state,
-            "reopens_in": round(breakers[route.name].reopens_in(), 1),
-            "health": list(breakers[route.name].health),
-        }
-        for route in routes.routes
-    ]
+def routes_view(worker_name: str, routes: Routes) -> Command:
+    """The routes of this worker's map, for `failover status`."""
+    view = [{"route": route.name, "tier": route.tier} for route in routes.routes]
     left_out = [{"route": out.name, "tier": out.tier, "left_out": out.why} for out in routes.left_out]
     return ("SET", keyspace.routes_of(worker_name), json.dumps(view + left_out), "EX", ROUTES_VIEW_SECONDS)

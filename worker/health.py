@@ -1,0 +1,78 @@
+"""How routes stand, for people: the shared breaker, the rest, and what the latest calls showed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import redis
+
+from producer import keyspace
+from producer.scripts import ask
+
+LAST = 20
+
+
+@dataclass(frozen=True)
+class Health:
+    """One route. Times in seconds and milliseconds as named.
+
+    `breaker`: closed | open | half-open. `reopens_in_seconds`: until it may be called again, if it may not now.
+    `last`: its latest calls, newest last, 1 for a success. The rate and the latencies are of the latest `calls`.
+    """
+
+    route: str
+    breaker: str
+    reopens_in_seconds: float | None
+    rests_for: str | None
+    last: tuple[int, ...]
+    calls: int
+    error_rate: float | None
+    p50_ms: int | None
+    p95_ms: int | None
+
+
+def of_routes(client: redis.Redis, routes: Sequence[str]) -> dict[str, Health]:
+    """Two round trips, however many routes."""
+    ((seconds, micros),) = ask(client, [("TIME",)])
+    now_ms = int(seconds) * 1000 + int(micros) // 1000
+    fields = ("state", "opens_ms", "probe", "probe_until_ms", "rests_until_ms", "rests_for")
+    commands: list[tuple[str | int, ...]] = []
+    for route in routes:
+        commands.append(("HMGET", keyspace.breaker(route), *fields))
+        commands.append(("LRANGE", keyspace.calls(route), 0, -1))
+    replies = ask(client, commands)
+    standing, calls = replies[::2], replies[1::2]
+    return {
+        route: _health(route, now_ms, found, made) for route, found, made in zip(routes, standing, calls, strict=True)
+    }
+
+
+def _health(route: str, now_ms: int, found: Sequence[bytes | None], made: Sequence[bytes]) -> Health:
+    state, opens_ms, probe, probe_until, rests_until, rests_for = found
+    is_open = state == b"open"
+    until = [_ms(rests_until)]
+    if is_open:
+        until += [_ms(opens_ms), _ms(probe_until) if probe else 0]
+    waits = max(until) - now_ms
+    succeeded = [call.startswith(b"+") for call in made]
+    latencies = sorted(int(call[1:]) for call in made if call.startswith(b"+"))
+    return Health(
+        route=route,
+        breaker="closed" if not is_open else "half-open" if _ms(opens_ms) <= now_ms else "open",
+        reopens_in_seconds=round(waits / 1000, 1) if waits > 0 else None,
+        rests_for=rests_for.decode() if rests_for and _ms(rests_until) > now_ms else None,
+        last=tuple(int(good) for good in succeeded[LAST - 1 :: -1]),
+        calls=len(made),
+        error_rate=round(1 - sum(succeeded) / len(made), 3) if made else None,
+        p50_ms=_quantile(latencies, 0.5),
+        p95_ms=_quantile(latencies, 0.95),
+    )
+
+
+def _ms(value: bytes | None) -> int:
+    return int(float(value or 0))
+
+
+def _quantile(ordered: Sequence[int], share: float) -> int | None:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None

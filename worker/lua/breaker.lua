@@ -1,0 +1,40 @@
+-- One route's breaker, shared by all workers. It is open until `opens_ms`, then half-open until probes have closed it.
+--
+-- The hash: state (closed | open), version (of every change), epoch (openings so far), failures (in a row), streak (the job
+-- that they belong to, '*' for several), succeeded_ms, successes (of probes in a row), cooldown_ms, opens_ms, probe (token),
+-- probe_until_ms, rests_until_ms, rests_for. Absent: closed and never used.
+local FIELDS = {'state', 'version', 'epoch', 'failures', 'streak', 'succeeded_ms', 'successes', 'cooldown_ms',
+  'opens_ms', 'probe', 'probe_until_ms', 'rests_until_ms', 'rests_for'}
+local TEXTS = {state = 'closed', streak = '', probe = '', rests_for = ''}
+local KEEP_SECONDS = 7 * 86400
+
+local function read(key)
+  local breaker = {}
+  for i, value in ipairs(redis.call('HMGET', key, unpack(FIELDS))) do
+    local name = FIELDS[i]
+    breaker[name] = TEXTS[name] and (value or TEXTS[name]) or (not TEXTS[name] and tonumber(value or 0) or 0)
+  end
+  return breaker
+end
+
+-- What a worker has to know, in JSON; times as milliseconds from now, so that no other clock matters.
+local function told(route, breaker)
+  return cjson.encode({route = route, version = breaker.version, epoch = breaker.epoch, state = breaker.state,
+    opens_in = math.max(0, breaker.opens_ms - now_ms), probe = breaker.probe,
+    probe_in = breaker.probe ~= '' and math.max(0, breaker.probe_until_ms - now_ms) or 0,
+    rests_in = math.max(0, breaker.rests_until_ms - now_ms), rests_for = breaker.rests_for})
+end
+
+-- Keep a change, and tell every worker of it at once.
+local function write(key, route, breaker, channel)
+  breaker.version = breaker.version + 1
+  local flat = {}
+  for _, name in ipairs(FIELDS) do
+    flat[#flat + 1] = name
+    flat[#flat + 1] = breaker[name]
+  end
+  redis.call('HSET', key, unpack(flat))
+  redis.call('EXPIRE', key, KEEP_SECONDS)
+  redis.call('PUBLISH', channel, told(route, breaker))
+end
+
