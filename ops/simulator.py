@@ -23,62 +23,15 @@ import itertools
 import json
 import random
 import threading
-import time
 import urllib.request
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from ops.behaviour import Behaviour, Upstream, completion, refusal, stream_events
 from producer.errors import first_problem
-
-Seconds = Annotated[float, Field(ge=0)]
-
-
-class Behaviour(BaseModel):
-    """How an upstream answers. The default is a healthy provider that answers at once. Times in seconds."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    latency: tuple[Seconds, Seconds] = (0.0, 0.0)  # uniform between the two
-    status: int = 200
-    error: dict[str, Any] | None = None  # the error object of a non-200, or of a 200 that is one
-    retry_after: str | None = None
-    fault: Literal["none", "hang", "reset", "drip", "cut", "garbage"] = "none"
-    times: int | None = None  # the fault or status holds for this many requests, then all is well
-    until: float | None = None  # ... or for this many seconds from now: an outage window
-    finish_reason: str = "stop"
-    text: str | None = None  # the answer; by default it echoes the last message
-
-
-@dataclass
-class Upstream:
-    """One provider: its behaviour, and its own account of what happened."""
-
-    behaviour: Behaviour = field(default_factory=Behaviour)
-    since: float = field(default_factory=time.monotonic)
-    asked: int = 0  # requests received
-    answered: int = 0  # completions sent whole
-    in_flight: int = 0
-    most_in_flight: int = 0
-    by_key: Counter[str] = field(default_factory=Counter)  # requests by Idempotency-Key
-    answers_by_key: Counter[str] = field(default_factory=Counter)
-    left: int | None = None
-
-    def behave(self, behaviour: Behaviour) -> None:
-        self.behaviour, self.left, self.since = behaviour, behaviour.times, time.monotonic()
-
-    def current(self) -> Behaviour:
-        """The behaviour for the next request; a fault that has run its course leaves only the latency."""
-        behaviour = self.behaviour
-        over = behaviour.until is not None and time.monotonic() - self.since > behaviour.until
-        if self.left is not None:
-            over = over or self.left <= 0
-            self.left -= 1
-        return Behaviour(latency=behaviour.latency, text=behaviour.text) if over else behaviour
 
 
 class Simulator:
@@ -109,7 +62,8 @@ class Simulator:
 
     async def _account(self, request: web.Request) -> web.Response:
         upstream = self.upstream(request.match_info["upstream"])
-        account = {name: getattr(upstream, name) for name in ("asked", "answered", "in_flight", "most_in_flight")}
+        counts = ("asked", "answered", "prompt_tokens", "completion_tokens", "in_flight", "most_in_flight")
+        account = {name: getattr(upstream, name) for name in counts}
         return web.json_response(account | {"by_key": upstream.by_key, "answers_by_key": upstream.answers_by_key})
 
     async def _forget(self, _request: web.Request) -> web.Response:
@@ -141,37 +95,30 @@ class Simulator:
             _reset(request)
         if behaviour.fault == "garbage":
             return web.Response(body=b"<html>\x00 gateway says no", content_type="text/html")
-        if behaviour.status != 200 or behaviour.error is not None:
+        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if refused := refusal(behaviour, body, bearer):
+            return web.json_response({"error": refused[1]}, status=refused[0])
+        if behaviour.status != 200 or behaviour.error is not None or behaviour.body is not None:
             return _error(behaviour)
-        payload = json.dumps(self._completion(behaviour, body)).encode()
-        if behaviour.fault in ("drip", "cut"):
-            await _trickle(request, payload, cut=behaviour.fault == "cut")
+        whole = completion(behaviour, body, next(self._ids))
+        if body.get("stream"):
+            response = await _stream(request, behaviour, whole)
+        else:
+            payload = json.dumps(whole).encode()
+            if behaviour.fault in ("drip", "cut"):
+                await _trickle(request, payload, cut=behaviour.fault == "cut")
+            response = web.Response(body=payload, content_type="application/json")
         upstream.answered += 1
+        upstream.prompt_tokens += whole["usage"]["prompt_tokens"]
+        upstream.completion_tokens += whole["usage"]["completion_tokens"]
         upstream.answers_by_key[key] += 1
-        return web.Response(body=payload, content_type="application/json")
-
-    def _completion(self, behaviour: Behaviour, body: dict[str, Any]) -> dict[str, Any]:
-        prompt = str(body["messages"][-1].get("content"))
-        text = f"You said: {prompt}" if behaviour.text is None else behaviour.text
-        asked, answered = max(1, len(prompt) // 4), max(1, len(text) // 4)
-        return {
-            "id": f"chatcmpl-{next(self._ids)}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": body.get("model"),
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": text},
-                    "finish_reason": behaviour.finish_reason,
-                }
-            ],
-            "usage": {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered},
-        }
+        return response
 
 
 def _error(behaviour: Behaviour) -> web.Response:
     headers = {"Retry-After": behaviour.retry_after} if behaviour.retry_after is not None else None
+    if behaviour.body is not None:
+        return web.json_response(behaviour.body, status=behaviour.status, headers=headers)
     error = behaviour.error or {"message": f"simulated {behaviour.status}", "type": "simulated", "code": None}
     return web.json_response({"error": error}, status=behaviour.status, headers=headers)
 
@@ -195,6 +142,28 @@ async def _trickle(request: web.Request, payload: bytes, *, cut: bool) -> None:
         await asyncio.sleep(0.3)
 
 
+async def _stream(request: web.Request, behaviour: Behaviour, whole: dict[str, Any]) -> web.StreamResponse:
+    """The completion as a stream, with its fault half-way."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    while behaviour.fault == "keep_alive":
+        await response.write(b": still thinking\n\n")
+        await asyncio.sleep(0.3)
+    events = list(stream_events(behaviour, whole))
+    await response.write(events.pop(0))  # the role, before any token
+    await asyncio.sleep(behaviour.first_token)
+    for number, event in enumerate(events):
+        if behaviour.fault in ("cut", "stall") and number == len(events) // 2:
+            if behaviour.fault == "cut":
+                _reset(request)
+            await asyncio.sleep(3600)
+        await response.write(event)
+        if behaviour.chunk_gap:
+            await asyncio.sleep(behaviour.chunk_gap)
+    await response.write_eof()
+    return response
+
+
 class Control:
     """The admin calls of a running simulator, for tests, drills and benchmarks."""
 
@@ -210,7 +179,8 @@ class Control:
         self._call("POST", f"/_admin/{upstream}", json.dumps(behaviour).encode())
 
     def account(self, upstream: str) -> dict[str, Any]:
-        """`asked`, `answered`, `in_flight`, `most_in_flight`, `by_key`, `answers_by_key`."""
+        """`asked`, `answered`, `prompt_tokens`, `completion_tokens`, `in_flight`, `most_in_flight`; `by_key`,
+        `answers_by_key`: requests and answers by Idempotency-Key."""
         account: dict[str, Any] = json.loads(self._call("GET", f"/_admin/{upstream}"))
         return account
 

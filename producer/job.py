@@ -182,6 +182,7 @@ class JobResult(BaseModel):
     queue_latency_ms: int | None = None
     run_ms: int | None = None
     degraded: str | None = None
+    truncated: bool = False  # the answer ended at its limit of tokens, not by itself
     resolved_by: Literal["model", "human"] | None = None
     dead_reason: DeadReason | None = None
     dead_detail: str | None = None

@@ -38,6 +38,8 @@ class JobPolicy(BaseModel):
     backoff_seconds: Backoff = Backoff()
     degrade: tuple[Degrade, ...] = ()
     requires: tuple[Capability, ...] = ()
+    first_token_seconds: Seconds | None = None
+    failover_on_refusal: bool = False
     keep_results_seconds: Annotated[int, Field(ge=60)] = 7 * 86400
     keep_dead_seconds: Annotated[int, Field(ge=60)] = 90 * 86400
 

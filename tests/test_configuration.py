@@ -43,11 +43,11 @@ def written(folder: Path, name: str, text: str) -> Path:
 
 def test_the_seeds_routing_map_works_verbatim(tmp_path: Path) -> None:
     routes = read_routes(written(tmp_path, "routes.json", SEED), SEED_ENVIRONMENT)
-    assert [(route.name, route.tier, route.base_url, route.key) for route in routes.routes] == [
-        ("anthropic/sonnet-4.6", "hot", "https://gateway.example.com/v1", "sk-a"),
-        ("anthropic/haiku-4.5", "hot", "https://gateway-2.example.com/v1", "sk-a"),
-        ("openai/gpt-4o-mini", "warm", "https://api.openai.com/v1", "sk-o"),
-        ("google/gemini-3-flash", "warm", "https://gemini.example.com/v1", "ya29"),
+    assert [(route.name, route.tier, route.base_url, route.keys) for route in routes.routes] == [
+        ("anthropic/sonnet-4.6", "hot", "https://gateway.example.com/v1", ("sk-a",)),
+        ("anthropic/haiku-4.5", "hot", "https://gateway-2.example.com/v1", ("sk-a",)),
+        ("openai/gpt-4o-mini", "warm", "https://api.openai.com/v1", ("sk-o", "sk-o2")),
+        ("google/gemini-3-flash", "warm", "https://gemini.example.com/v1", ("ya29",)),
     ]
     assert routes.cold.notify == ("ops@yourco.com",)
     assert "sk-" not in repr(routes)

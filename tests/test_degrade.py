@@ -55,7 +55,7 @@ def test_shorter_context_keeps_tool_calls_with_their_answers() -> None:
 def test_a_body_with_nothing_to_drop_is_left_alone(short: ChatBody) -> None:
     assert shorter_context(short) is short
     routes = [route("large"), route("warm", "warm")]
-    assert degraded(short, routes, ["shorter_context", "smaller_model"]) == (short, tuple(routes), None)
+    assert degraded(short, routes, ["shorter_context", "smaller_model"]) == (short, tuple(routes), [])
 
 
 def test_smaller_model_tries_each_tier_from_its_last_route_up() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from worker.failures import Action, Breaker, Broke, Broken, Failure, Reply, classify
+from worker.failures import Broke, Broken, Failure, Reply, classify
+from worker.taxonomy import CODES, STATUS, WORDINGS, Action, Breaker
 
 NOW = 1_763_700_000.0
 
@@ -23,52 +26,35 @@ def judged(status: int, body: Any, **headers: str) -> Failure | None:
     return classify(Reply(status, {name.replace("_", "-"): value for name, value in headers.items()}, body), NOW)
 
 
-ROWS = [
-    # status, body, code, action, breaker
-    (400, error("bad"), "bad_request", Action.REJECT, Breaker.NEUTRAL),
-    (400, error("too long", code="context_length_exceeded"), "context_length", Action.LARGER, Breaker.NEUTRAL),
-    (400, error("prompt is too long: 210000 tokens"), "context_length", Action.LARGER, Breaker.NEUTRAL),
-    (400, error("no", code="content_filter"), "content_filter", Action.REFUSE, Breaker.NEUTRAL),
-    (400, error("Your credit balance is too low to access the API"), "quota", Action.FAILOVER, Breaker.NEUTRAL),
-    (401, error("bad key"), "unauthorized", Action.FAILOVER, Breaker.NEUTRAL),
-    (402, error("pay"), "billing", Action.FAILOVER, Breaker.NEUTRAL),
-    (403, error("no"), "forbidden", Action.FAILOVER, Breaker.NEUTRAL),
-    (404, error("no model"), "no_such_model", Action.FAILOVER, Breaker.NEUTRAL),
-    (408, None, "request_timeout", Action.RETRY, Breaker.COUNT),
-    (409, None, "conflict", Action.RETRY, Breaker.NEUTRAL),
-    (413, None, "too_large", Action.LARGER, Breaker.NEUTRAL),
-    (418, None, "rejected", Action.REJECT, Breaker.NEUTRAL),
-    (422, error("no"), "unprocessable", Action.REJECT, Breaker.NEUTRAL),
-    (429, error("slow down"), "rate_limited", Action.RETRY, Breaker.NEUTRAL),
-    (429, error("quota, in prose only"), "rate_limited", Action.RETRY, Breaker.NEUTRAL),
-    (429, error("no money", code="insufficient_quota"), "quota", Action.FAILOVER, Breaker.NEUTRAL),
-    (429, error("no money", type="insufficient_quota"), "quota", Action.FAILOVER, Breaker.NEUTRAL),
-    (500, error("oops"), "server_error", Action.RETRY, Breaker.COUNT),
-    (500, error("prompt is too long"), "server_error", Action.RETRY, Breaker.COUNT),
-    (502, None, "bad_gateway", Action.FAILOVER, Breaker.COUNT),
-    (503, None, "unavailable", Action.RETRY, Breaker.COUNT),
-    (504, None, "gateway_timeout", Action.FAILOVER, Breaker.COUNT),
-    (529, error("overloaded", type="overloaded_error"), "overloaded", Action.RETRY, Breaker.COUNT),
-    (599, None, "server_error", Action.RETRY, Breaker.COUNT),
-    (302, None, "unexpected_status", Action.FAILOVER, Breaker.COUNT),
-    (200, None, "malformed_answer", Action.FAILOVER, Breaker.COUNT),
-    (200, [], "malformed_answer", Action.FAILOVER, Breaker.COUNT),
-    (200, {"choices": []}, "malformed_answer", Action.FAILOVER, Breaker.COUNT),
-    (200, {"choices": [{"message": None}]}, "malformed_answer", Action.FAILOVER, Breaker.COUNT),
-    (200, answer(None), "empty_answer", Action.FAILOVER, Breaker.COUNT),
-    (200, error("limited", code=429), "rate_limited", Action.RETRY, Breaker.NEUTRAL),
-    (200, error("upstream broke"), "bad_gateway", Action.FAILOVER, Breaker.COUNT),
-    (200, answer("", finish="content_filter"), "content_filter", Action.REFUSE, Breaker.NEUTRAL),
-    (200, answer(None, refusal="I can't"), "content_filter", Action.REFUSE, Breaker.NEUTRAL),
-    (429, [error("gone", status="RESOURCE_EXHAUSTED")], "rate_limited", Action.RETRY, Breaker.NEUTRAL),
+ANSWERS = Path(__file__).parent / "answers"
+RECORDED = [
+    pytest.param(row, id=f"{path.stem}-{number}-{row['status']}-{row['means']['code']}")
+    for path in sorted(ANSWERS.glob("*.yaml"))
+    for number, row in enumerate(yaml.safe_load(path.read_text()))
 ]
 
 
-@pytest.mark.parametrize(("status", "body", "code", "action", "breaker"), ROWS)
-def test_every_row(status: int, body: Any, code: str, action: Action, breaker: Breaker) -> None:
-    failure = judged(status, body)
+@pytest.mark.parametrize("row", RECORDED)
+def test_every_recorded_answer(row: dict[str, Any]) -> None:
+    failure = classify(Reply(row["status"], row.get("headers", {}), row["body"]), NOW)
     assert failure is not None
-    assert (failure.code, failure.action, failure.breaker) == (code, action, breaker)
+    means = {
+        "scope": "route",
+        "rests": 0,
+        "retries": 5,
+        "retry_after": None,
+        "parameter": "",
+        "ambiguous": False,
+        "instead": "",
+    }
+    for name, expected in {**means, **row["means"]}.items():
+        assert getattr(failure, name) == (pytest.approx(expected) if isinstance(expected, float) else expected), name
+
+
+def test_the_taxonomy_is_covered_by_recorded_answers() -> None:
+    covered = {row.values[0]["means"]["code"] for row in RECORDED}
+    known = {failure.code for failure in [*STATUS.values(), *CODES.values(), *(failure for _, failure in WORDINGS)]}
+    assert known - covered == set()
 
 
 @pytest.mark.parametrize(
@@ -84,6 +70,9 @@ def test_what_is_an_answer(body: dict[str, Any]) -> None:
         (Broke.UNREACHABLE, "unreachable", Action.RETRY, False),
         (Broke.RESET, "reset", Action.FAILOVER, True),
         (Broke.SILENT, "timeout", Action.FAILOVER, True),
+        (Broke.NO_TOKEN, "slow_first_token", Action.FAILOVER, True),
+        (Broke.STALLED, "stalled", Action.FAILOVER, True),
+        (Broke.CUT, "stream_cut", Action.FAILOVER, True),
         (Broke.GARBLED, "garbled", Action.FAILOVER, True),
     ],
 )
@@ -107,6 +96,9 @@ def test_without_an_answer(how: Broke, code: str, action: Action, ambiguous: boo
         ({"x_ms_retry_after_ms": "1500", "retry_after": "9"}, "", 1.5),
         ({}, "Rate limit reached. Please try again in 46.72s.", 46.72),
         ({}, "Please try again in 120ms.", 0.12),
+        ({}, "Please try again in 1m30s.", 90.0),
+        ({}, "Please try again in 2h0m0s.", 3600.0),
+        ({}, "Please try again later.", None),
         ({"retry_after": "-5"}, "", 0.0),
         ({"retry_after": "nan"}, "", None),
         ({"retry_after": "inf"}, "", None),

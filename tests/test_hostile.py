@@ -106,12 +106,12 @@ def test_any_idempotency_key_is_safe_on_the_wire(workshop: Workshop, producer: P
 
 
 def test_a_key_that_a_provider_quotes_is_cut_out(workshop: Workshop, producer: Producer) -> None:
-    error = {"message": "Incorrect API key provided: my-odd-key (also sk-proj-abcdefghijklmnop)"}
+    error = {"message": "no such thing as my-odd-key (also sk-proj-abcdefghijklmnop)"}
     workshop.routes(hot=[{"upstream": "hot", "apiKeyEnv": "K"}])
     workshop.providers.behave("hot", status=400, error=error)
     worker = workshop.worker(K="my-odd-key")
     (result,) = ended(producer, [producer.enqueue(chat())])
-    assert result.dead_detail == "bad_request: Incorrect API key provided: [key] (also [key])"
+    assert result.dead_detail == "bad_request: no such thing as [key] (also [key])"
     assert "my-odd-key" not in workshop.log(worker) + result.model_dump_json()
     assert redacted("nothing to hide", "") == "nothing to hide"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -28,7 +29,7 @@ WalkOver = Callable[..., tuple[Answer | Unanswered, list[Attempt]]]
 
 def route(providers: Control, name: str, tier: Any = "hot", **fields: Any) -> Route:
     entry = RouteEntry(provider=name, model="m", base_url="x", **fields)
-    return Route(name, tier, entry, providers.base_url(name), key="sk-test")
+    return Route(name, tier, entry, providers.base_url(name), keys=("sk-test",), account=name)
 
 
 @pytest.fixture
@@ -36,7 +37,13 @@ def walk_over(url: str, client: redis.Redis) -> WalkOver:
     """One execution over `routes`, on a worker's breakers; those stand in Redis, for the next one."""
 
     def walk_over(
-        routes: list[Route], *, seconds: float = 20, attempts: int = 30, rules: Rules = RULES, job_id: str = "job"
+        routes: list[Route],
+        *,
+        seconds: float = 20,
+        attempts: int = 30,
+        rules: Rules = RULES,
+        body: Any = None,
+        **more: Any,
     ) -> tuple[Answer | Unanswered, list[Attempt]]:
         async def go() -> tuple[Answer | Unanswered, list[Attempt]]:
             providers = Providers(10)
@@ -44,9 +51,10 @@ def walk_over(url: str, client: redis.Redis) -> WalkOver:
             breakers = Breakers(connection, f"test-{uuid4().hex}", [route.name for route in routes], rules)
             await breakers.sync()
             reporting = asyncio.create_task(breakers.run())
-            walk = Walk(job_id, 1, chat().body, "key", asyncio.get_running_loop().time() + seconds, attempts)
+            deadline = asyncio.get_running_loop().time() + seconds
+            walk = Walk("job", 1, body or chat().body, "key", deadline, attempts, **more)
             try:
-                answer = await Router(providers, breakers).execute(routes, walk)
+                answer = await Router(providers, breakers, routes).execute(routes, walk)
             finally:
                 while not reporting.done():
                     reporting.cancel()
@@ -64,7 +72,7 @@ def walk_over(url: str, client: redis.Redis) -> WalkOver:
 @pytest.mark.parametrize(
     ("behaviour", "calls"),
     [
-        ({"status": 503}, 3),
+        ({"status": 503}, 2),
         ({"status": 429}, 3),
         ({"status": 429, "retry_after": "0"}, 3),
         ({"status": 429, "retry_after": "30"}, 1),
@@ -89,7 +97,7 @@ def test_how_often_a_route_is_asked_before_the_next(
 
 def test_a_provider_that_recovers_in_between_is_not_left(providers: Control, walk_over: WalkOver) -> None:
     providers.behave("a", status=503, times=2)
-    answer, trail = walk_over([route(providers, "a"), route(providers, "b")])
+    answer, trail = walk_over([route(providers, "a")])
     assert isinstance(answer, Answer)
     assert (answer.route.name, answer.hops) == ("a", 0)
     assert [attempt.outcome for attempt in trail] == ["unavailable", "unavailable", "ok"]
@@ -123,7 +131,7 @@ def test_attempts_have_a_hard_cap_that_failover_does_not_reset(providers: Contro
         providers.behave(name, status=503)
     answer, trail = walk_over([route(providers, "a"), route(providers, "b")], attempts=4)
     assert isinstance(answer, Unanswered)
-    assert [attempt.route for attempt in trail] == ["a", "a", "a", "b"]
+    assert [attempt.route for attempt in trail] == ["a", "a", "b", "b"]
 
 
 def test_an_open_breaker_is_passed_over_without_a_call(providers: Control, walk_over: WalkOver) -> None:
@@ -166,3 +174,115 @@ def test_a_route_that_lacks_what_the_job_asks_for_is_not_called(
     planned = plan(job, JobPolicy(), Routes((unable, able, unknown), (), Cold()))
     assert planned.candidates == (able, unknown)
     assert [(rejected.route.name, rejected.reason) for rejected in planned.rejected] == [("unable", f"lacks {needs}")]
+
+
+@pytest.mark.parametrize("retries", [0, 1, 2, 4])
+def test_so_many_retries_configured_are_so_many_requests(providers: Control, walk_over: WalkOver, retries: int) -> None:
+    providers.behave("a", status=429)
+    walk_over([route(providers, "a", retries=retries)])
+    assert providers.account("a")["asked"] == 1 + retries
+
+
+def test_a_refused_key_gives_way_to_the_next_one_at_once(
+    providers: Control, walk_over: WalkOver, client: redis.Redis
+) -> None:
+    providers.behave("a", keys=["sk-good"])
+    two_keys = replace(route(providers, "a"), keys=("sk-bad", "sk-good"))
+    answer, trail = walk_over([two_keys, route(providers, "b")])
+    assert isinstance(answer, Answer)
+    assert (answer.route.name, [entry.outcome for entry in trail]) == ("a", ["unauthorized", "ok"])
+    assert of_routes(client, ["a"])["a"].rests_for is None
+    assert "sk-bad" not in str(trail)
+
+
+def test_with_no_key_left_every_route_of_the_account_rests(
+    providers: Control, walk_over: WalkOver, client: redis.Redis
+) -> None:
+    providers.behave("a", keys=["sk-other"])
+    routes = [replace(route(providers, name), account="one") for name in ("a", "b")] + [route(providers, "c")]
+    answer, trail = walk_over(routes)
+    assert isinstance(answer, Answer)
+    assert (answer.route.name, [entry.route for entry in trail]) == ("c", ["a", "c"])
+    assert [stands.rests_for for stands in of_routes(client, ["a", "b", "c"]).values()] == ["unauthorized"] * 2 + [None]
+
+
+def test_a_parameter_that_the_route_does_not_know_is_dropped_once_and_told(
+    providers: Control, walk_over: WalkOver
+) -> None:
+    providers.behave("a", unknown=["seed", "user"])
+    body = {**chat().body, "seed": 7, "user": "u", "temperature": 0}
+    answer, trail = walk_over([route(providers, "a")], body=body)
+    assert isinstance(answer, Answer)
+    told = [(entry.outcome, (entry.detail or "").partition(":")[0]) for entry in trail]
+    assert told == [("unsupported_parameter", "dropped seed"), ("unsupported_parameter", "dropped user"), ("ok", "")]
+
+
+def test_a_cap_on_tokens_is_renamed_and_never_dropped(providers: Control, walk_over: WalkOver) -> None:
+    providers.behave("a", unknown=["max_tokens"])
+    providers.behave("b", unknown=["max_tokens", "max_completion_tokens"])
+    body = {**chat().body, "max_tokens": 5}
+    answer, trail = walk_over([route(providers, "b"), route(providers, "a")], body=body)
+    assert isinstance(answer, Answer)
+    assert [(entry.route, entry.outcome) for entry in trail] == [
+        ("b", "unsupported_parameter"),
+        ("b", "unsupported_parameter"),
+        ("a", "unsupported_parameter"),
+        ("a", "ok"),
+    ]
+    assert (trail[2].detail or "").startswith("sent max_tokens as max_completion_tokens")
+
+
+def test_a_refusal_goes_elsewhere_only_if_the_policy_says_so(providers: Control, walk_over: WalkOver) -> None:
+    providers.behave("a", finish_reason="content_filter")
+    routes = [route(providers, "a"), route(providers, "b")]
+    answer, _ = walk_over(routes)
+    assert isinstance(answer, Unanswered)
+    assert providers.account("b")["asked"] == 0
+    answer, _ = walk_over(routes, failover_on_refusal=True)
+    assert isinstance(answer, Answer)
+    assert answer.route.name == "b"
+
+
+TEXT = "the quick brown fox jumps over the lazy dog"
+STREAMS: list[tuple[dict[str, Any], str | None]] = [
+    ({}, None),
+    ({"fault": "no_done"}, None),
+    ({"fault": "bad_event"}, None),
+    ({"chunks": 40}, None),
+    ({"first_token": 5}, "slow_first_token"),
+    ({"fault": "keep_alive"}, "slow_first_token"),
+    ({"fault": "hang"}, "slow_first_token"),
+    ({"fault": "stall"}, "stalled"),
+    ({"fault": "cut"}, "stream_cut"),
+    ({"fault": "reset"}, "reset"),
+    ({"fault": "garbage"}, "malformed_answer"),
+    ({"status": 502}, "bad_gateway"),
+    ({"finish_reason": "content_filter"}, "content_filter"),
+]
+
+
+@pytest.mark.parametrize(("behaviour", "failure"), STREAMS)
+def test_a_stream_is_one_answer_or_none(
+    providers: Control, walk_over: WalkOver, behaviour: dict[str, Any], failure: str | None
+) -> None:
+    providers.behave("a", text=TEXT, **behaviour)
+    answer, trail = walk_over([route(providers, "a", stream_timeout_seconds=0.5)], attempts=1)
+    assert [entry.outcome for entry in trail] == [failure or "ok"]
+    if failure is not None:
+        assert isinstance(answer, Unanswered)
+        return
+    assert isinstance(answer, Answer)
+    if behaviour.get("fault") == "bad_event":
+        assert (trail[0].detail or "").startswith("1 events of the stream could not be read")
+    assert answer.completion["choices"][0]["message"] == {"role": "assistant", "content": TEXT}
+    assert answer.completion["choices"][0]["finish_reason"] == "stop"
+    assert answer.completion["usage"]["completion_tokens"] == len(TEXT) // 4
+    assert answer.completion["object"] == "chat.completion"
+
+
+def test_the_policy_may_ask_for_a_stream_too(providers: Control, walk_over: WalkOver) -> None:
+    providers.behave("a", first_token=30)
+    providers.behave("b", chunks=10, chunk_gap=0.1)  # longer than the limit in all, never in one silence
+    answer, trail = walk_over([route(providers, "a"), route(providers, "b")], first_token_seconds=0.5)
+    assert isinstance(answer, Answer)
+    assert [(entry.route, entry.outcome) for entry in trail] == [("a", "slow_first_token"), ("b", "ok")]

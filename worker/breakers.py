@@ -13,11 +13,8 @@ import contextlib
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
 from uuid import uuid4
 
 import redis.asyncio
@@ -27,6 +24,7 @@ from redis.exceptions import RedisError
 from producer import keyspace
 from producer.scripts import Call, Script, ask_async
 from worker.breaker import RULES, Admission, RouteBreaker, Rules
+from worker.shared_breaker import SharedBreaker
 
 log = logging.getLogger("failover.worker")
 
@@ -39,175 +37,6 @@ PROBE_LEASE_SECONDS = 5.0  # held on by every poll; a killed worker's probe is f
 CALLS_KEPT = 200  # a route's latest, for its latency and error rate
 GRACE_SECONDS = 60.0  # after a success, in which one job's own retries do not open a route
 REPORTED_AT_ONCE = 1000
-
-Kind = Literal["ok", "failed", "neutral", "unused"]
-
-
-@dataclass(frozen=True)
-class View:
-    """How a route's breaker stood when this worker last heard of it. Times by the worker's monotonic clock."""
-
-    version: int = 0
-    epoch: int = 0
-    state: str = "closed"
-    opens_at: float = -math.inf
-    probe: str = ""
-    probe_until: float = -math.inf
-    rests_until: float = -math.inf
-    rests_for: str = ""
-
-    @classmethod
-    def heard(cls, told: Mapping[str, Any], now: float) -> View:
-        return cls(
-            version=int(told["version"]),
-            epoch=int(told["epoch"]),
-            state=told["state"],
-            opens_at=now + told["opens_in"] / 1000,
-            probe=told["probe"],
-            probe_until=now + told["probe_in"] / 1000 if told["probe"] else -math.inf,
-            rests_until=now + told["rests_in"] / 1000,
-            rests_for=told["rests_for"],
-        )
-
-
-@dataclass
-class SharedBreaker:
-    """One route's breaker as this worker sees it."""
-
-    route: str
-    owner: Breakers
-    local: RouteBreaker
-    view: View = field(default_factory=View)
-    reserved: Admission | None = None  # leave to probe that no attempt has used yet
-    probes: set[str] = field(default_factory=set)  # tokens of our probes under way
-    asking: bool = False
-    unreported: deque[dict[str, Any]] = field(default_factory=deque)
-
-    def open_for_all(self) -> bool:
-        """Whether any number of attempts would be admitted now."""
-        if self.owner.alone:
-            return self.local.open_for_all()
-        return self.view.state == "closed" and self.view.rests_until <= time.monotonic()
-
-    @property
-    def state(self) -> str:
-        """closed | open | half-open."""
-        if self.owner.alone:
-            return self.local.state
-        return "half-open" if self.view.state == "open" and self.view.opens_at <= time.monotonic() else self.view.state
-
-    @property
-    def probing(self) -> bool:
-        """Whether a probe of this worker is under way."""
-        return self.local.probing if self.owner.alone else bool(self.probes)
-
-    def may_probe(self) -> bool:
-        """Whether this worker holds leave for one attempt that is not made yet."""
-        return self.local.may_probe() if self.owner.alone else self.reserved is not None
-
-    def due(self) -> bool:
-        """Whether it is worth asking for leave to probe."""
-        return not self.owner.alone and self.reserved is None and not self.open_for_all() and self.reopens_in() <= 0
-
-    def reopens_in(self) -> float:
-        """Seconds until an attempt may be made, as far as is known; 0 when one may be made now."""
-        if self.owner.alone:
-            return self.local.reopens_in()
-        if self.reserved is not None:
-            return 0.0
-        now = time.monotonic()
-        opens = max(self.view.opens_at, self.view.probe_until) if self.view.state == "open" else -math.inf
-        return max(0.0, opens - now, self.view.rests_until - now)
-
-    def closed_off(self) -> str:
-        """Why no attempt is admitted now."""
-        if self.owner.alone:
-            return self.local.closed_off()
-        if (rests := self.view.rests_until - time.monotonic()) > 0:
-            return f"{self.view.rests_for} for {rests:.0f} s"
-        return "breaker half-open, its probe under way" if self.state == "half-open" else "breaker open"
-
-    async def admit(self) -> Admission | None:
-        """Leave for one attempt, or None: the route rests, is open, or half-open with a probe under way somewhere."""
-        if self.owner.alone:
-            return self.local.admit()
-        if self.open_for_all():
-            return Admission(self.view.epoch, probe=False)
-        if self.due() and not self.asking:
-            await self.owner.reserve([self])
-            if self.open_for_all():
-                return await self.admit()
-        admission, self.reserved = self.reserved, None
-        if admission is not None:
-            self.probes.add(admission.token)
-        return admission
-
-    def record(
-        self,
-        admission: Admission,
-        succeeded: bool | None,
-        *,
-        ms: int = 0,
-        job: str = "",
-        rest: float = 0.0,
-        why: str = "",
-    ) -> None:
-        """What the admitted attempt showed; None is neutral. `rest`: seconds for which nobody should call the route.
-
-        Every admission is recorded exactly once.
-        """
-        self.probes.discard(admission.token)
-        if self.owner.alone:
-            self.local.record(admission, succeeded)
-            if rest:
-                self.local.rest(rest, why)
-            return
-        kind: Kind = "neutral" if succeeded is None else "ok" if succeeded else "failed"
-        self._observe(kind, admission, ms=ms, job=job, rest=rest, why=why)
-
-    def rest(self, seconds: float, why: str) -> None:
-        """Call the route for nobody for `seconds`: its account has to be mended first."""
-        if self.owner.alone:
-            self.local.rest(seconds, why)
-        else:
-            self._observe("neutral", Admission(self.view.epoch, probe=False), rest=seconds, why=why)
-
-    def forgo(self) -> None:
-        """Give leave to probe back unused."""
-        if self.reserved is not None:
-            admission, self.reserved = self.reserved, None
-            self._observe("unused", admission)
-
-    def _observe(
-        self, kind: Kind, admission: Admission, *, ms: int = 0, job: str = "", rest: float = 0.0, why: str = ""
-    ) -> None:
-        until = time.monotonic() + rest
-        if until > self.view.rests_until and rest:
-            self.view = replace(self.view, rests_until=until, rests_for=why)  # at once here, elsewhere with the report
-        self.unreported.append(
-            {
-                "kind": kind,
-                "epoch": admission.epoch,
-                "probe": admission.token,
-                "job": job,
-                "ms": ms,
-                "rest": math.ceil(rest * 1000),
-                "why": why,
-            }
-        )
-        self.owner.report_soon(at_once=kind != "ok" or admission.probe)
-
-    def hear(self, told: Mapping[str, Any], *, newest: bool) -> None:
-        """A report's reply is the newest by its nature; a published change may come after one that is newer."""
-        view = View.heard(told, time.monotonic())
-        if not newest and view.version <= self.view.version:
-            return
-        if any(seen["rest"] for seen in self.unreported):  # Redis has not heard of it yet
-            view = replace(view, rests_until=self.view.rests_until, rests_for=self.view.rests_for)
-        before = self.open_for_all(), self.reopens_in() <= 0
-        self.view = view
-        if before != (self.open_for_all(), self.reopens_in() <= 0):
-            self.owner.changed()
 
 
 class Breakers(dict[str, SharedBreaker]):

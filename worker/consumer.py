@@ -125,7 +125,8 @@ class FailoverWorker(BaseWorker):
         self._gate = Gate(self._breakers.values(), self.concurrency)
         providers = Providers(self.concurrency)
         self._committer = Committer(self._redis, random.random)
-        self._executor = Executor(self._policies, self._routes, Router(providers, self._breakers), random.random)
+        router = Router(providers, self._breakers, self._routes.routes)
+        self._executor = Executor(self._policies, self._routes, router, random.random)
         await asyncio.to_thread(self.register_birth)
         log.info("worker started", extra={"worker": self.name, "queues": self.queue_names(), "slots": self.concurrency})
         services = [asyncio.create_task(service) for service in self._services()]

@@ -16,16 +16,16 @@ from worker.routes import Route
 
 def degraded(
     body: ChatBody, routes: Sequence[Route], modes: Sequence[Degrade]
-) -> tuple[ChatBody, tuple[Route, ...], str | None]:
-    """(body, routes, how) for a late job; `how` names the modes that changed something, for the result."""
-    said = []
+) -> tuple[ChatBody, tuple[Route, ...], list[Degrade]]:
+    """(body, routes, modes) for a late job; the modes are those that changed something."""
+    changed: list[Degrade] = []
     if "shorter_context" in modes and (shorter := shorter_context(body)) is not body:
         body = shorter
-        said.append("shorter_context")
+        changed.append("shorter_context")
     ordered = tuple(routes)
     if "smaller_model" in modes and (ordered := smaller_first(routes)) != tuple(routes):
-        said.append("smaller_model")
-    return body, ordered, ", ".join(said) or None
+        changed.append("smaller_model")
+    return body, ordered, changed
 
 
 def smaller_first(routes: Sequence[Route]) -> tuple[Route, ...]:

@@ -23,14 +23,15 @@ from producer.job import (
     Rejection,
     decode_job,
 )
-from producer.policy import JobPolicy, Policies
-from worker.degrade import degraded
-from worker.failures import Action
+from producer.policy import Degrade, JobPolicy, Policies
+from worker.degrade import degraded, shorter_context
 from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry
 from worker.planner import plan
-from worker.router import Answer, Router, Unanswered, Walk
+from worker.router import Answer, Router, Unanswered, truncated
 from worker.routes import Routes
+from worker.taxonomy import UNABLE, Action
 from worker.transitions import Claim
+from worker.walk import Walk
 
 log = logging.getLogger("failover.worker")
 
@@ -89,9 +90,10 @@ class Executor:
         # 3. plan: which routes, in which order; what to give up when it is late
         planned = plan(job, policy, self._routes)
         late = claim.claimed_ms - claim.accepted_ms > policy.max_time_to_answer_seconds * 1000
-        body, candidates, how = job.body, planned.candidates, None
+        body, candidates, given_up = job.body, planned.candidates, dict[Degrade, None]()
         if late:
-            body, candidates, how = degraded(body, candidates, policy.degrade)
+            body, candidates, modes = degraded(body, candidates, policy.degrade)
+            given_up = dict.fromkeys(modes)
 
         if not candidates:
             unable = "no route can do what this job needs"
@@ -101,17 +103,35 @@ class Executor:
         deadline = asyncio.get_running_loop().time() + min(policy.deadline_seconds, left_ms / 1000)
         attempts_left = policy.attempts - sum(isinstance(entry, Attempt) and entry.charged for entry in trail)
         key = job.provider_key(claim.job_id)
-        walk = Walk(claim.job_id, claim.ordinal, body, key, deadline, attempts_left, trail)
+        walk = Walk(
+            job_id=claim.job_id,
+            ordinal=claim.ordinal,
+            body=body,
+            idempotency_key=key,
+            deadline=deadline,
+            attempts_left=attempts_left,
+            trail=trail,
+            first_token_seconds=policy.first_token_seconds,
+            failover_on_refusal=policy.failover_on_refusal,
+        )
         for rejected in planned.rejected:
             walk.reject(rejected.route, rejected.reason)
         started = time.monotonic()
         answer = await self._router.execute(candidates, walk)
+        while _too_large(answer) and "shorter_context" in policy.degrade:
+            longer, walk.body = walk.body, shorter_context(walk.body)
+            if walk.body is longer:
+                break
+            given_up = dict.fromkeys([*given_up, "shorter_context"])
+            answer = await self._router.execute(candidates, walk)
 
         # 5. outcome
         run_ms = claim.run_ms + round((time.monotonic() - started) * 1000)
         attempts = claim.attempts + walk.attempts
         if isinstance(answer, Answer):
-            result = _result(claim, answer, walk, attempts=attempts, run_ms=run_ms, degraded=how)
+            result = _result(
+                claim, answer, walk, attempts=attempts, run_ms=run_ms, degraded=", ".join(given_up) or None
+            )
             return Executed(Done(result, policy.keep_results_seconds), attempts, run_ms)
         any_route_will_do = not planned.rejected
         return Executed(self._unanswered(claim, policy, answer, walk, any_route_will_do), attempts, run_ms)
@@ -146,7 +166,7 @@ class Executor:
             return dead(DeadReason.REJECTED)
         if last and last.action is Action.REFUSE:
             return dead(DeadReason.REFUSED)
-        if failures and all(failure.action is Action.LARGER for failure in failures):
+        if failures and all(failure.action in UNABLE for failure in failures):
             return dead(DeadReason.REJECTED)
         if unanswered.opens_in is not None and not walk.burned and walk.attempts_left > 0:
             if not failures and any_route_will_do:
@@ -180,9 +200,16 @@ def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: 
         queue_latency_ms=max(0, claim.claimed_ms - claim.accepted_ms - claim.run_ms),
         run_ms=run_ms,
         degraded=degraded,
+        truncated=truncated(answer.completion),
         resolved_by="model",
         trail=walk.trail,
     )
+
+
+def _too_large(answer: Answer | Unanswered) -> bool:
+    """Whether every route that was tried found the context too long."""
+    failures = answer.failures if isinstance(answer, Unanswered) else ()
+    return bool(failures) and all(failure.action is Action.LARGER for failure in failures)
 
 
 def _untried(claim: Claim, outcome: Outcome) -> Executed:

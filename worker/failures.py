@@ -1,67 +1,56 @@
-"""What a provider's answer means: the taxonomy of failures, as data.
+"""What a provider's answer means: one Failure, or None for a completion that can be used.
 
-`classify` turns a Reply (an HTTP response that arrived whole) or a Broken (none did) into a Failure, or into None for
-a success. A Failure says what to do next and what the route's breaker learns; nobody else looks at status codes.
-
-First cut: the rows that a batch meets every day. Sources: the providers' error pages as of November 2026.
+`classify` reads a Reply (an HTTP response that arrived whole) or a Broken (none did) by the taxonomy. A Failure says what to
+do next and what the route's breaker learns; nobody else looks at status codes.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any
 
-
-class Action(StrEnum):
-    RETRY = "retry"  # this route again, at most `retries` times, then the next
-    FAILOVER = "failover"  # the next route at once
-    LARGER = "larger"  # only a route with a larger context window
-    REJECT = "reject"  # no route can mend it: dead, `rejected`
-    REFUSE = "refuse"  # a matter for a human: dead, `refused`
-
-
-class Breaker(StrEnum):
-    COUNT = "count"  # one failure of the route
-    NEUTRAL = "neutral"  # says nothing about the route's health
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One failed attempt. `ambiguous`: it may have been billed.
-
-    `retry_after`: seconds that the provider named. `rests`: seconds for which nobody should call the route, when it is
-    the account or the route itself that is wrong: no job is to blame, and calling again soon mends nothing.
-    """
-
-    code: str
-    action: Action
-    breaker: Breaker = Breaker.COUNT
-    retries: int = 2
-    ambiguous: bool = False
-    status: int | None = None
-    retry_after: float | None = None
-    rests: float = 0.0
-    detail: str = ""
+from worker import waits
+from worker.taxonomy import (
+    CODES,
+    EMPTY,
+    FILTERED,
+    INSTEAD,
+    MALFORMED,
+    PARAMETER,
+    QUOTA,
+    RENAMES,
+    STATUS,
+    UNKNOWN_PARAMETER,
+    WORDINGS,
+    Action,
+    Breaker,
+    Failure,
+)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole HTTP response. `body` is the parsed JSON, or None when it is not JSON. Header names in lower case."""
+    """A whole HTTP response. `body` is the parsed JSON, or None when it is not JSON. Header names in lower case.
+
+    `note` is for the trail: what was odd about an answer that is good all the same.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: Any
+    note: str = ""
 
 
 class Broke(StrEnum):
     UNREACHABLE = "unreachable"  # DNS, connect, TLS: the request was never sent
     RESET = "reset"  # the connection broke after the request may have been sent
     SILENT = "silent"  # no answer within the attempt's time
+    NO_TOKEN = "no token"  # noqa: S105 - a stream without its first token in time
+    STALLED = "stalled"  # a stream that began and fell silent
+    CUT = "cut"  # a stream that ended before its answer did
     GARBLED = "garbled"  # not HTTP
 
 
@@ -77,108 +66,104 @@ _BROKEN = {
     Broke.UNREACHABLE: Failure("unreachable", Action.RETRY, retries=1),
     Broke.RESET: Failure("reset", Action.FAILOVER, ambiguous=True),
     Broke.SILENT: Failure("timeout", Action.FAILOVER, ambiguous=True),
+    Broke.NO_TOKEN: Failure("slow_first_token", Action.FAILOVER, ambiguous=True),
+    Broke.STALLED: Failure("stalled", Action.FAILOVER, ambiguous=True),
+    Broke.CUT: Failure("stream_cut", Action.FAILOVER, ambiguous=True),
     Broke.GARBLED: Failure("garbled", Action.FAILOVER, ambiguous=True),
 }
 
-_STATUS = {
-    400: Failure("bad_request", Action.REJECT, Breaker.NEUTRAL),
-    401: Failure("unauthorized", Action.FAILOVER, Breaker.NEUTRAL, rests=60),
-    402: Failure("billing", Action.FAILOVER, Breaker.NEUTRAL, rests=300),
-    403: Failure("forbidden", Action.FAILOVER, Breaker.NEUTRAL, rests=60),
-    404: Failure("no_such_model", Action.FAILOVER, Breaker.NEUTRAL, rests=60),
-    408: Failure("request_timeout", Action.RETRY, retries=1),
-    409: Failure("conflict", Action.RETRY, Breaker.NEUTRAL, retries=1),
-    413: Failure("too_large", Action.LARGER, Breaker.NEUTRAL),
-    422: Failure("unprocessable", Action.REJECT, Breaker.NEUTRAL),
-    429: Failure("rate_limited", Action.RETRY, Breaker.NEUTRAL),
-    500: Failure("server_error", Action.RETRY, retries=1),
-    502: Failure("bad_gateway", Action.FAILOVER, ambiguous=True),
-    503: Failure("unavailable", Action.RETRY),
-    504: Failure("gateway_timeout", Action.FAILOVER, ambiguous=True),
-    529: Failure("overloaded", Action.RETRY),
-}
-
-_QUOTA = Failure("quota", Action.FAILOVER, Breaker.NEUTRAL, rests=300)
-_CONTEXT = Failure("context_length", Action.LARGER, Breaker.NEUTRAL)
-_FILTER = Failure("content_filter", Action.REFUSE, Breaker.NEUTRAL)
-_EMPTY = Failure("empty_answer", Action.FAILOVER)
-
-# Error codes and types (exact), then wordings (searched in the message), that say more than the status does.
-_CODES = {
-    "insufficient_quota": _QUOTA,
-    "organization_spend_limit_exceeded": _QUOTA,
-    "project_spend_limit_exceeded": _QUOTA,
-    "organization_usage_limit_exceeded": _QUOTA,
-    "credit_balance_exhausted": _QUOTA,
-    "enforced_spend_limit_reached": _QUOTA,
-    "contract_spend_limit_reached": _QUOTA,
-    "context_length_exceeded": _CONTEXT,
-    "content_filter": _FILTER,
-    "content_policy_violation": _FILTER,
-}
-_WORDINGS = tuple(
-    (re.compile(pattern, re.IGNORECASE), failure)
-    for pattern, failure in (
-        ("reached your specified API usage limits|credit balance is too low|monthly spending cap", _QUOTA),
-        ("maximum context length|prompt is too long|context window|exceeds the maximum number of tokens", _CONTEXT),
-    )
-)
 _KEY = re.compile(r"\b(?:sk|rk|pk|gsk|key|ya29|AIza)[-_.A-Za-z0-9*]{8,}")
-_TRY_AGAIN_IN = re.compile(r"try again in ([0-9.]+)\s*(ms|s)\b", re.IGNORECASE)
-
-LONGEST_RETRY_AFTER = 3600.0
 
 
 def classify(answer: Reply | Broken, now: float) -> Failure | None:
-    """What went wrong, or None for a completion that can be used. `now` is Unix seconds, for Retry-After dates."""
+    """What went wrong, or None for a completion that can be used. `now` is Unix seconds, for dates to wait for."""
     if isinstance(answer, Broken):
         return replace(_BROKEN[answer.how], detail=answer.detail)
-    error = _error_of(answer.body)
-    if answer.status == 200 and error is None:
+    error = error_of(answer.body)
+    if answer.status == 200 and not error:
         return _answer_problem(answer.body)
     status = answer.status
-    if status == 200 and error is not None:
+    if status == 200:
         inner = error.get("code")
-        status = inner if isinstance(inner, int) and inner in _STATUS else 502
+        status = inner if isinstance(inner, int) and inner in STATUS else 502
     found = _by_text(error, status) or _by_status(status)
-    return replace(
-        found, status=answer.status, retry_after=_retry_after(answer.headers, error, now), detail=_detail(error)
-    )
+    found = replace(found, status=answer.status, detail=_message(error)[:300])
+    if found.rests:
+        return replace(found, rests=waits.rest(error, now) or found.rests)
+    return replace(found, retry_after=waits.retry_after(answer.headers, error, now))
 
 
 def _answer_problem(body: Any) -> Failure | None:
     """A 200 without an error object still has to be an answer."""
     try:
-        choice = body["choices"][0]
-        message = choice["message"]
-        content, tools, refusal = message.get("content"), message.get("tool_calls"), message.get("refusal")
-    except (TypeError, KeyError, IndexError, AttributeError):
-        return replace(_EMPTY, code="malformed_answer", status=200, detail="not a chat completion")
-    if choice.get("finish_reason") == "content_filter" or refusal:
-        return replace(_FILTER, status=200, detail="the provider refused to answer")
-    if content is None and not tools:
-        return replace(_EMPTY, status=200, detail="neither content nor tool calls")
+        choices = [(choice, choice["message"]) for choice in body["choices"]]
+        parts = [(m.get("content"), m.get("tool_calls"), m.get("refusal")) for _, m in choices]
+        finishes = [choice.get("finish_reason") for choice, _ in choices]
+    except (TypeError, KeyError, AttributeError):
+        return replace(MALFORMED, status=200, detail="not a chat completion")
+    if not choices:
+        return replace(MALFORMED, status=200, detail="no choices")
+    if "content_filter" in finishes or any(refusal for *_, refusal in parts):
+        return replace(FILTERED, status=200, detail="the provider refused to answer")
+    if "error" in finishes:
+        return replace(STATUS[502], status=200, detail="finish_reason error")
+    if any(content is None and not tools for content, tools, _ in parts):
+        return replace(EMPTY, status=200, detail="neither content nor tool calls")
     return None
 
 
-def _by_text(error: Mapping[str, Any] | None, status: int) -> Failure | None:
-    if error is None or status >= 500:
+def _by_text(error: Mapping[str, Any], status: int) -> Failure | None:
+    """What the error's words say more than its status does; a provider in trouble (5xx) is not taken at its word."""
+    if status >= 500:
         return None
-    for field in ("code", "type"):
-        name = error.get(field)
-        if isinstance(name, str) and name in _CODES:
-            return _CODES[name]
+    message = _message(error)
+    found = next((CODES[name] for name in _names(error) if name in CODES), None)
+    if found is None:
+        found = next((failure for wording, failure in WORDINGS if wording.search(message)), None)
+    if found in (None, PARAMETER) and status in (400, 422):
+        return _parameter(error, message) or (None if found is PARAMETER else found)
+    if found is None and status == 429 and waits.daily_quota(error):
+        return QUOTA
+    if status == 403 and isinstance(error.get("metadata"), dict) and error["metadata"].get("reasons"):
+        return FILTERED  # OpenRouter's moderation
+    return None if found is PARAMETER else found
+
+
+def _names(error: Mapping[str, Any]) -> Iterator[str]:
+    """Every name that an error goes by, its own before those of what lies inside it."""
+    inner = [error.get("innererror"), error.get("inner_error"), *waits.details(error), *_forbidden(error)]
+    for one in (error, *inner):
+        if isinstance(one, dict):
+            for field in ("code", "type", "status", "reason"):
+                if isinstance(name := one.get(field), str):
+                    yield name
+
+
+def _parameter(error: Mapping[str, Any], message: str) -> Failure | None:
+    """The parameter that the route says it does not know."""
+    named = error.get("param") if any(CODES.get(name) is PARAMETER for name in _names(error)) else None
+    if not isinstance(named, str):
+        named = next((str(entry["loc"][-1]) for entry in _forbidden(error)), None)
+    if named is None:
+        named = next((found[1] for known in UNKNOWN_PARAMETER if (found := known.search(message))), None)
+    if not named:
+        return None
+    parameter = named.split(".")[0]
+    better = INSTEAD.search(message)
+    return replace(PARAMETER, parameter=parameter, instead=better[1] if better else RENAMES.get(parameter, ""))
+
+
+def _forbidden(error: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Mistral's list of inputs that it does not permit."""
     message = error.get("message")
-    if isinstance(message, str):
-        for wording, failure in _WORDINGS:
-            if wording.search(message):
-                return failure
-    return None
+    found = message.get("detail") if isinstance(message, dict) else error.get("detail")
+    entries = found if isinstance(found, list) else []
+    return [e for e in entries if isinstance(e, dict) and e.get("type") == "extra_forbidden" and e.get("loc")]
 
 
 def _by_status(status: int) -> Failure:
-    if status in _STATUS:
-        return _STATUS[status]
+    if status in STATUS:
+        return STATUS[status]
     if status >= 500:
         return Failure("server_error", Action.RETRY, retries=1)
     if 400 <= status < 500:
@@ -192,41 +177,23 @@ def redacted(text: str, key: str) -> str:
     return _KEY.sub("[key]", text)
 
 
-def _error_of(body: Any) -> Mapping[str, Any] | None:
-    """The error object of a body: OpenAI's {"error": {...}}, or Gemini's array of them."""
+def error_of(body: Any) -> Mapping[str, Any]:
+    """The error of a body, empty if there is none.
+
+    OpenAI's {"error": {...}} (as most providers have it), Gemini's array of them, Mistral's {"object": "error", ...}, and
+    the {"message": ...} or {"detail": ...} of a gateway before the provider.
+    """
     if isinstance(body, list) and body:
         body = body[0]
-    if not isinstance(body, dict) or not body.get("error"):
-        return None
-    error = body["error"]
-    return error if isinstance(error, dict) else {"message": str(error)}
+    if not isinstance(body, dict):
+        return {}
+    if error := body.get("error"):
+        return error if isinstance(error, dict) else {"message": str(error)}
+    if "choices" not in body and (body.get("object") == "error" or "message" in body or "detail" in body):
+        return body
+    return {}
 
 
-def _detail(error: Mapping[str, Any] | None) -> str:
-    message = (error or {}).get("message")
-    return " ".join(message.split())[:300] if isinstance(message, str) else ""
-
-
-def _retry_after(headers: Mapping[str, str], error: Mapping[str, Any] | None, now: float) -> float | None:
-    """Seconds to wait, from headers that are never trusted: negative, nan, past and absurd values are cut."""
-    for name, scale in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
-        if (value := headers.get(name)) is not None:
-            seconds = _seconds(value, scale, now)
-            if seconds is not None:
-                return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
-    message = (error or {}).get("message")
-    if isinstance(message, str) and (found := _TRY_AGAIN_IN.search(message)):
-        seconds = _seconds(found[1], 0.001 if found[2].lower() == "ms" else 1.0, now)
-        return None if seconds is None else min(seconds, LONGEST_RETRY_AFTER)
-    return None
-
-
-def _seconds(value: str, scale: float, now: float) -> float | None:
-    try:
-        number = float(value) * scale
-    except ValueError:
-        try:
-            number = parsedate_to_datetime(value).timestamp() - now
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return number if math.isfinite(number) else None
+def _message(error: Mapping[str, Any]) -> str:
+    message = error.get("message") or error.get("detail")
+    return " ".join(message.split()) if isinstance(message, str) else "" if message is None else str(message)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
-from worker.breakers import SharedBreaker
+from worker.shared_breaker import SharedBreaker
 
 RAMP_SECONDS = 20.0  # from the first few to all slots
 RAMP_FIRST_SHARE = 0.05

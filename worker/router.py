@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tenacity
 
-from producer.job import BROKEN_OFF, Attempt, Rejection
+from producer.job import BROKEN_OFF
 from worker.breaker import Admission
-from worker.breakers import SharedBreaker
-from worker.failures import Action, Breaker, Broken, Failure, Reply, classify, redacted
-from worker.providers import Providers
+from worker.failures import Broken, Reply, classify, redacted
+from worker.keys import Keys
+from worker.providers import Ask, Providers
 from worker.routes import Route
+from worker.shared_breaker import SharedBreaker
+from worker.taxonomy import Action, Breaker, Failure, Scope
+from worker.walk import Visit, Walk
 
-ATTEMPTS_ON_A_ROUTE = 3
 BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.2, 10.0
 SHORTEST_ATTEMPT_SECONDS = 0.05
 LONGEST_WAIT_SECONDS = 5.0  # on a route that names its Retry-After; for longer ones another route, or the schedule
@@ -48,52 +50,12 @@ class Unanswered:
     opens_in: float | None
 
 
-@dataclass
-class Walk:
-    """One execution's way over its candidates. `deadline` in the loop's time; `ordinal` counts executions from 1.
-
-    `attempts` are all calls made; `attempts_left` is the job's hard cap, which probes do not use up. `burned`: an
-    attempt failed that was no probe, on a route that did not name the time to come back.
-    """
-
-    job_id: str
-    ordinal: int
-    body: Mapping[str, Any]
-    idempotency_key: str
-    deadline: float
-    attempts_left: int
-    trail: list[Attempt | Rejection] = field(default_factory=list)
-    attempts: int = 0
-    burned: bool = False
-
-    def seconds_left(self) -> float:
-        return self.deadline - asyncio.get_running_loop().time()
-
-    def tell(self, route: Route, failure: Failure | None, started: float, *, probe: bool) -> None:
-        """An attempt that ended, into the trail."""
-        ms = round((time.monotonic() - started) * 1000)
-        self.trail.append(
-            Attempt(
-                execution=self.ordinal,
-                route=route.name,
-                tier=route.tier,
-                outcome=failure.code if failure else "ok",
-                status=failure.status if failure else None,
-                at_ms=round(time.time() * 1000) - ms,
-                ms=ms,
-                ambiguous=failure.ambiguous if failure else False,
-                probe=probe,
-                detail=(failure.detail or None) if failure else None,
-            )
-        )
-
-    def reject(self, route: Route, why: str) -> None:
-        self.trail.append(Rejection(execution=self.ordinal, route=route.name, tier=route.tier, rejected=why))
-
-
 class Router:
-    def __init__(self, providers: Providers, breakers: Mapping[str, SharedBreaker]) -> None:
-        self._providers, self._breakers = providers, breakers
+    """`routes`: all of the map, as what a provider says of an account concerns each of them."""
+
+    def __init__(self, providers: Providers, breakers: Mapping[str, SharedBreaker], routes: Sequence[Route]) -> None:
+        self._providers, self._breakers, self._routes = providers, breakers, routes
+        self._keys = Keys()
 
     async def execute(self, candidates: Sequence[Route], walk: Walk) -> Answer | Unanswered:
         """The first answer that can be used, or why there is none. Every attempt and rejection goes into the trail."""
@@ -103,14 +65,16 @@ class Router:
             if why := _hindrance(route, walk, too_small):
                 walk.reject(route, why)
                 continue
-            tried = await self._on_route(route, walk, is_last=position == len(candidates) - 1)
+            later = candidates[position + 1 :]
+            visit = Visit(route, walk.body, any(self._breakers[other.name].open_for_all() for other in later))
+            tried = await self._on_route(visit, walk)
             if tried is None:
                 walk.reject(route, self._breakers[route.name].closed_off())
                 continue
             if isinstance(tried, Reply):
                 return Answer(route, tried.body, len(failures))
             failures.append(tried)
-            if tried.action in (Action.REJECT, Action.REFUSE):
+            if tried.action is Action.REJECT or (tried.action is Action.REFUSE and not walk.failover_on_refusal):
                 break
             if tried.action is Action.LARGER:
                 too_small = route
@@ -122,47 +86,52 @@ class Router:
             return None
         return min(breaker.reopens_in() for breaker in breakers)
 
-    async def _on_route(self, route: Route, walk: Walk, *, is_last: bool) -> Reply | Failure | None:
-        """Up to three attempts, exponential from 0.2 s with full jitter, or as late as the provider says.
+    async def _on_route(self, visit: Visit, walk: Walk) -> Reply | Failure | None:
+        """The route's attempts: retries exponential from 0.2 s with full jitter, or as late as the provider says.
 
         None: the breaker let no attempt through.
         """
 
         def again(state: tenacity.RetryCallState) -> bool:
             failure = state.outcome.result() if state.outcome else None
-            return (
-                isinstance(failure, Failure)
-                and failure.action is Action.RETRY
-                and state.attempt_number <= failure.retries
-                and walk.attempts_left > 0
-                and walk.seconds_left() > SHORTEST_ATTEMPT_SECONDS
-                and (failure.retry_after or 0.0) <= min(LONGEST_WAIT_SECONDS, _share(route, walk, is_last=is_last))
-            )
+            if not isinstance(failure, Failure) or walk.attempts_left <= 0:
+                return False
+            left = min(LONGEST_WAIT_SECONDS, _share(visit, walk))
+            if walk.seconds_left() <= SHORTEST_ATTEMPT_SECONDS or (failure.retry_after or 0.0) > left:
+                return False
+            match failure.action:
+                case Action.RETRY:
+                    return visit.retry(failure)
+                case Action.NEXT_KEY:
+                    return self._keys.any_left(visit.route)
+                case Action.DROP:
+                    return bool(failure.instead)
+            return False
 
         tried: Reply | Failure | None = None
         async for attempt in tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(ATTEMPTS_ON_A_ROUTE),
-            wait=_wait,
-            retry=again,
-            retry_error_callback=lambda _: None,
-            sleep=asyncio.sleep,
+            wait=_wait, retry=again, retry_error_callback=lambda _: None, sleep=asyncio.sleep
         ):
             if tried is not None and walk.seconds_left() < SHORTEST_ATTEMPT_SECONDS:
                 break
-            admission = await self._breakers[route.name].admit()
+            admission = await self._breakers[visit.route.name].admit()
             if admission is None:
                 break
-            tried = await self._attempt(route, walk, admission, _share(route, walk, is_last=is_last))
+            tried = await self._attempt(visit, walk, admission)
             attempt.retry_state.set_result(tried)
         return tried
 
-    async def _attempt(self, route: Route, walk: Walk, admission: Admission, seconds: float) -> Reply | Failure:
+    async def _attempt(self, visit: Visit, walk: Walk, admission: Admission) -> Reply | Failure:
         """One HTTP call; the breaker and the trail hear of it also when it is broken off by a cancel."""
-        breaker = self._breakers[route.name]
-        started = time.monotonic()
+        route, breaker = visit.route, self._breakers[visit.route.name]
+        key, seconds, started = self._keys.of(route), _share(visit, walk), time.monotonic()
+        limits = [
+            limit for limit in (route.entry.stream_timeout_seconds, walk.first_token_seconds) if limit is not None
+        ]
+        ask = Ask(route, key, visit.body, walk.idempotency_key, seconds, min(limits, default=None))
         answer: Reply | Broken | None = None
         try:
-            answer = await self._providers.complete(route, walk.body, walk.idempotency_key, seconds)
+            answer = await self._providers.complete(ask)
         finally:
             if answer is None:
                 breaker.record(admission, None)
@@ -173,19 +142,52 @@ class Router:
         ms = round((time.monotonic() - started) * 1000)
         if failure is None:
             breaker.record(admission, True, ms=ms, job=walk.job_id)
-        else:
-            failure = replace(failure, detail=redacted(failure.detail, route.key))
-            counts = failure.breaker is Breaker.COUNT and not _cut_short(failure, route, seconds)
-            rest = failure.retry_after or failure.rests
-            verdict = False if counts else None
-            breaker.record(admission, verdict, ms=ms, job=walk.job_id, rest=rest, why=failure.code)
-            if not rest and not admission.probe:
-                walk.burned = True
+            walk.tell(route, None, started, probe=admission.probe, note=_note(answer))
+            return answer  # type: ignore[return-value]  # no failure means that a Reply came
+        failure = self._corrected(failure, visit, key)
+        rest = failure.retry_after or failure.rests
+        counts = failure.breaker is Breaker.COUNT and not _cut_short(failure, route, seconds)
+        breaker.record(admission, False if counts else None, ms=ms, job=walk.job_id, rest=rest, why=failure.code)
+        if rest and failure.scope is Scope.ACCOUNT:
+            self._rest_account(route, rest, failure.code)
+        if not rest and not admission.probe:
+            walk.burned = True
         walk.tell(route, failure, started, probe=admission.probe)
-        return failure or answer  # type: ignore[return-value]  # no failure means that a Reply came
+        return failure
+
+    def _corrected(self, failure: Failure, visit: Visit, key: str) -> Failure:
+        """The failure after what can be mended at once: another key, a parameter less. It quotes no key."""
+        detail = failure.detail
+        for known in visit.route.keys:
+            detail = redacted(detail, known)
+        failure = replace(failure, detail=redacted(detail, key))
+        if failure.action is Action.NEXT_KEY and key:
+            self._keys.refuse(key, failure.rests)
+            return replace(failure, rests=0.0) if self._keys.any_left(visit.route) else failure
+        if failure.action is Action.DROP:
+            done = visit.without(failure.parameter, failure.instead)
+            return replace(failure, instead=done, detail=f"{done}: {failure.detail}" if done else failure.detail)
+        return failure
+
+    def _rest_account(self, route: Route, seconds: float, why: str) -> None:
+        for other in self._routes:
+            if other.account == route.account and other.name != route.name:
+                self._breakers[other.name].rest(seconds, why)
 
 
 _BROKEN_OFF = Failure(BROKEN_OFF, Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
+
+
+def _note(answer: Reply | Broken | None) -> str:
+    """What was odd about a good answer."""
+    if not isinstance(answer, Reply):
+        return ""
+    return answer.note or ("cut at the limit of tokens" if truncated(answer.body) else "")
+
+
+def truncated(completion: Mapping[str, Any]) -> bool:
+    """Whether an answer ended at its limit of tokens and not by itself."""
+    return any(choice.get("finish_reason") == "length" for choice in completion["choices"])
 
 
 def _hindrance(route: Route, walk: Walk, too_small: Route | None) -> str | None:
@@ -204,11 +206,12 @@ def _may_be_larger(route: Route, than: Route) -> bool:
     return window is None or small is None or window > small
 
 
-def _share(route: Route, walk: Walk, *, is_last: bool) -> float:
+def _share(visit: Visit, walk: Walk) -> float:
     """Seconds that one attempt may take: the route's limit, and never more than half of what is left while another
     route could still answer."""
     left = walk.seconds_left()
-    return max(SHORTEST_ATTEMPT_SECONDS, min(route.entry.timeout_seconds, left if is_last else left / 2))
+    fair = left / 2 if visit.another_waits else left
+    return max(SHORTEST_ATTEMPT_SECONDS, min(visit.route.entry.timeout_seconds, fair))
 
 
 def _cut_short(failure: Failure, route: Route, seconds: float) -> bool:
@@ -220,5 +223,6 @@ _BACKOFF = tenacity.wait_random_exponential(multiplier=BACKOFF_FIRST_SECONDS, ma
 
 def _wait(state: tenacity.RetryCallState) -> float:
     failure = state.outcome.result() if state.outcome else None
-    named = failure.retry_after if isinstance(failure, Failure) else None
-    return max(_BACKOFF(state), named or 0.0)
+    if not isinstance(failure, Failure) or failure.action is not Action.RETRY:
+        return 0.0  # what was corrected is sent at once
+    return max(_BACKOFF(state), failure.retry_after or 0.0)

@@ -42,6 +42,8 @@ class RouteEntry(_FromJson):
     api: Literal["openai"] = "openai"
     api_key_env: str | None = None
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    stream_timeout_seconds: Annotated[float, Field(gt=0)] | None = None  # to the first token; set: the worker streams
+    retries: Annotated[int, Field(ge=0, le=5)] = 2  # after the first attempt, in one execution; 0 is none
     capabilities: tuple[Capability, ...] | None = None  # None: not known, so not held against it
     context_window: Annotated[int, Field(gt=0)] | None = None
     enabled: bool = True
@@ -63,13 +65,17 @@ class RouteMap(_FromJson):
 
 @dataclass(frozen=True)
 class Route:
-    """A route that can be called. `key` is never shown: it is left out of the repr."""
+    """A route that can be called. `keys`, the best first, are never shown: they are left out of the repr.
+
+    Routes of one `account` share their keys, and what a provider says of them.
+    """
 
     name: str
     tier: Tier
     entry: RouteEntry
     base_url: str
-    key: str
+    keys: tuple[str, ...] = ()
+    account: str = ""
 
     def __repr__(self) -> str:
         return f"Route({self.name}, {self.tier})"
@@ -131,18 +137,19 @@ def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[
     left_out: list[LeftOut] = []
     for name, tier, entry in _named(route_map):
         base_url, missing = _interpolate(entry.base_url, environment)
-        key, key_variable = _key(entry, environment)
-        if why := _unusable(entry, tier, missing, key, key_variable, environment):
+        keys, key_variable = _keys(entry, environment)
+        if why := _unusable(entry, tier, missing, keys, key_variable, environment):
             left_out.append(LeftOut(name, tier, why))
             continue
         if not _is_http_url(base_url):
             raise ConfigurationError(
                 [Problem(where, f"{name}.baseUrl", "is not an http(s) URL", "as in https://api.openai.com/v1")]
             )
-        if key and not re.fullmatch(r"[!-~]+", key):
+        if not all(re.fullmatch(r"[!-~]+", key) for key in keys or ()):
             mend = "copy the key anew"
             raise ConfigurationError([Problem(key_variable, "", "holds a character that no API key has", mend)])
-        routes.append(Route(name, tier, entry, base_url.rstrip("/"), key or ""))
+        account = f"{entry.provider} {key_variable}"
+        routes.append(Route(name, tier, entry, base_url.rstrip("/"), keys or (), account))
     return routes, left_out
 
 
@@ -155,7 +162,12 @@ def _is_http_url(text: str) -> bool:
 
 
 def _unusable(
-    entry: RouteEntry, tier: Tier, missing: list[str], key: str | None, key_variable: str, environment: Environment
+    entry: RouteEntry,
+    tier: Tier,
+    missing: list[str],
+    keys: tuple[str, ...] | None,
+    key_variable: str,
+    environment: Environment,
 ) -> str | None:
     if not entry.enabled:
         return "enabled is false"
@@ -163,7 +175,7 @@ def _unusable(
         return "ENABLE_WARM_FALLBACK is off"
     if missing:
         return f"{', '.join(missing)} is not set"
-    if key is None:
+    if keys is None:
         return f"{key_variable} is not set"
     return None
 
@@ -179,13 +191,13 @@ def _named(route_map: RouteMap) -> Iterator[tuple[str, Tier, RouteEntry]]:
             yield (name if seen[name] == 1 else f"{name}#{seen[name]}"), tier, entry
 
 
-def _key(entry: RouteEntry, environment: Environment) -> tuple[str | None, str]:
-    """(first key or None, the variable it is read from)."""
+def _keys(entry: RouteEntry, environment: Environment) -> tuple[tuple[str, ...] | None, str]:
+    """(the keys, None when there should be some; the variable that they are read from: a comma-separated list)."""
     if entry.api_key_env == "":
-        return "", ""
+        return (), ""
     variable = entry.api_key_env or KEY_VARIABLES.get(entry.provider) or f"{entry.provider.upper()}_API_KEY"
-    keys = [key.strip() for key in environment.get(variable, "").split(",") if key.strip()]
-    return (keys[0] if keys else None), variable
+    keys = dict.fromkeys(key.strip() for key in environment.get(variable, "").split(",") if key.strip())
+    return tuple(keys) or None, variable
 
 
 def _interpolate(text: str, environment: Environment) -> tuple[str, list[str]]:

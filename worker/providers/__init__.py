@@ -7,9 +7,7 @@ request, this one 0.4. Its pool takes as many connections as the worker has slot
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
 
 import aiohttp
 import httpx
@@ -17,10 +15,12 @@ from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 
 from worker.failures import Broke, Broken, Reply
 from worker.providers import openai_compatible
-from worker.routes import Route
+from worker.providers.openai_compatible import Ask
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 30.0
+
+__all__ = ["Ask", "Providers"]
 
 log = logging.getLogger("failover.worker")
 
@@ -45,14 +45,12 @@ class Providers:
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
         self._client = HttpxAiohttpClient(transport=transport, timeout=timeout, limits=limits, cookies=no_cookies)
 
-    async def complete(
-        self, route: Route, body: Mapping[str, Any], idempotency_key: str, seconds: float
-    ) -> Reply | Broken:
-        """One attempt on `route`, cut off after `seconds`. Whatever a provider sends, this returns."""
+    async def complete(self, ask: Ask) -> Reply | Broken:
+        """One attempt. Whatever a provider sends, this returns."""
         try:
-            return await _DIALECTS[route.entry.api](self._client, route, body, idempotency_key, seconds)
+            return await _DIALECTS[ask.route.entry.api](self._client, ask)
         except Exception as error:
-            log.exception("an answer broke the client", extra={"route": route.name})
+            log.exception("an answer broke the client", extra={"route": ask.route.name})
             return Broken(Broke.GARBLED, f"{type(error).__name__} in the HTTP client")
 
     async def close(self) -> None:

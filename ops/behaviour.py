@@ -1,0 +1,140 @@
+"""How a simulated provider behaves: which fault it shows, to which requests, and the answers that it gives otherwise."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Seconds = Annotated[float, Field(ge=0)]
+Fault = Literal["none", "hang", "reset", "drip", "cut", "garbage", "stall", "keep_alive", "bad_event", "no_done"]
+
+
+class Behaviour(BaseModel):
+    """How an upstream answers. The default is a healthy provider that answers at once. Times in seconds.
+
+    Faults of any answer: hang (none ever), reset (the connection breaks), drip (a byte now and then, for ever), cut (half of
+    it, then the connection breaks), garbage (HTML). Of a streamed one: stall (half of it, then silence), keep_alive
+    (comments for ever, no token), bad_event (one event is not JSON), no_done (no [DONE] at its end).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    latency: tuple[Seconds, Seconds] = (0.0, 0.0)  # uniform between the two
+    first_token: Seconds = 0.0  # of a stream, after its headers
+    chunks: Annotated[int, Field(ge=1)] = 4  # pieces of a streamed text
+    chunk_gap: Seconds = 0.0
+    status: int = 200
+    error: dict[str, Any] | None = None  # the error object of a non-200, or of a 200 that is one
+    body: Any = None  # the whole body of an answer with `status`, as it is
+    retry_after: str | None = None
+    fault: Fault = "none"
+    times: int | None = None  # the fault or status holds for this many requests, then all is well
+    until: float | None = None  # ... or for this many seconds from now: an outage window
+    every: Annotated[int, Field(ge=1)] = 1  # ... and for every n-th request only
+    keys: list[str] | None = None  # any other key is refused with a 401
+    unknown: list[str] = []  # parameters that are refused with a 400
+    context: int | None = None  # characters; a longer conversation is refused with a 400
+    prefill: bool = True  # False: a conversation that ends with the assistant is refused with a 400
+    finish_reason: str = "stop"
+    text: str | None = None  # the answer; by default it echoes the last message
+
+
+@dataclass
+class Upstream:
+    """One provider: its behaviour, and its own account of what happened."""
+
+    behaviour: Behaviour = field(default_factory=Behaviour)
+    since: float = field(default_factory=time.monotonic)
+    asked: int = 0  # requests received
+    answered: int = 0  # completions sent whole
+    prompt_tokens: int = 0  # of those
+    completion_tokens: int = 0
+    in_flight: int = 0
+    most_in_flight: int = 0
+    by_key: Counter[str] = field(default_factory=Counter)  # requests by Idempotency-Key
+    answers_by_key: Counter[str] = field(default_factory=Counter)
+    left: int | None = None
+    turn: int = 0
+
+    def behave(self, behaviour: Behaviour) -> None:
+        self.behaviour, self.left, self.since, self.turn = behaviour, behaviour.times, time.monotonic(), 0
+
+    def current(self) -> Behaviour:
+        """The behaviour for the next request; one that the fault passes over is answered well."""
+        behaviour = self.behaviour
+        over = behaviour.until is not None and time.monotonic() - self.since > behaviour.until
+        self.turn += 1
+        over = over or self.turn % behaviour.every != 0
+        if self.left is not None:
+            over = over or self.left <= 0
+            self.left -= 1
+        if not over:
+            return behaviour
+        return behaviour.model_copy(update={"fault": "none", "status": 200, "error": None, "body": None})
+
+
+def refusal(behaviour: Behaviour, body: dict[str, Any], key: str) -> tuple[int, dict[str, Any]] | None:
+    """(status, error) for a request that this provider does not take."""
+    if behaviour.keys is not None and key not in behaviour.keys:
+        return 401, {"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key"}
+    for parameter in behaviour.unknown:
+        if parameter in body:
+            return 400, {
+                "message": f"Unsupported parameter: '{parameter}'",
+                "code": "unsupported_parameter",
+                "param": parameter,
+            }
+    messages = body["messages"]
+    if behaviour.context is not None and len(json.dumps(messages)) > behaviour.context:
+        limit = f"This model's maximum context length is {behaviour.context} characters"
+        return 400, {"message": limit, "code": "context_length_exceeded"}
+    if not behaviour.prefill and messages[-1].get("role") == "assistant":
+        return 400, {
+            "message": "This model does not support assistant message prefill.",
+            "type": "invalid_request_error",
+        }
+    return None
+
+
+def completion(behaviour: Behaviour, body: dict[str, Any], number: int) -> dict[str, Any]:
+    """A chat completion that echoes the last message, with the tokens that it is billed for."""
+    prompt = str(body["messages"][-1].get("content"))
+    text = f"You said: {prompt}" if behaviour.text is None else behaviour.text
+    asked, answered = max(1, len(prompt) // 4), max(1, len(text) // 4)
+    message = {"role": "assistant", "content": text}
+    return {
+        "id": f"chatcmpl-{number}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": body.get("model"),
+        "choices": [{"index": 0, "message": message, "finish_reason": behaviour.finish_reason}],
+        "usage": {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered},
+    }
+
+
+def stream_events(behaviour: Behaviour, whole: dict[str, Any]) -> Iterator[bytes]:
+    """The completion as server-sent events: the role, the text in pieces, the finish, the usage, [DONE]."""
+    head = {name: whole[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    text, finish = whole["choices"][0]["message"]["content"], whole["choices"][0]["finish_reason"]
+    size = max(1, -(-len(text) // behaviour.chunks))
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    deltas += [{"content": text[start : start + size]} for start in range(0, len(text), size)]
+
+    def event(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+        return b"data: " + json.dumps({**head, "choices": [choice]}).encode() + b"\n\n"
+
+    for number, delta in enumerate(deltas):
+        if behaviour.fault == "bad_event" and number == 2:
+            yield b'data: {"choices": [{"delta": \n\n'
+        yield event(delta)
+    yield event({}, finish)
+    yield b"data: " + json.dumps({**head, "choices": [], "usage": whole["usage"]}).encode() + b"\n\n"
+    if behaviour.fault != "no_done":
+        yield b"data: [DONE]\n\n"
