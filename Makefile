@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test explore check format bench bench-durability bench-outage chaos lock clean
+.PHONY: help install demo test explore check format bench bench-durability bench-outage bench-faults chaos lock clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ chaos: $(READY) ## 3,000 jobs under kills of workers and of Redis: nothing lost,
 
 bench-durability: $(READY) ## Recovery time, dead letters by the hundred thousand, a queue of a million
 	$(BIN)/python -m bench.durability
+
+bench-faults: $(READY) ## Sixteen faults of providers, and the calls that each costs
+	$(BIN)/python -m bench.faults
 
 bench-outage: $(READY) ## A 90-minute outage of every provider, 300 times as fast
 	$(BIN)/python -m bench.outage

@@ -1,6 +1,6 @@
 """`make bench`: what one worker process costs, next to stock `rq worker` on the same job in the same run.
 
-    python -m bench.throughput [--jobs 2000] [--concurrency 500] [--latency 0.5 1.5] [--stock-jobs 10]
+    python -m bench.throughput [--jobs 2000] [--concurrency 500] [--latency 0.5 1.5] [--stock-jobs 10] [--chunks 130]
 
 CPU is the worker process's own (user + system, from the kernel's accounting), counted from the first job to the last,
 so that imports are not divided among the jobs; they are printed beside it. The provider is the simulator in a process
@@ -133,14 +133,16 @@ def simulator_process() -> Iterator[Control]:
 
 
 @contextlib.contextmanager
-def bench_place(latency: tuple[float, float]) -> Iterator[tuple[str, dict[str, str], Path]]:
+def bench_place(latency: tuple[float, float], chunks: int = 0) -> Iterator[tuple[str, dict[str, str], Path]]:
     """A Valkey, a simulator in its own process, and a routing map of one route to it."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="failover-bench-")))
         control = stack.enter_context(simulator_process())
-        control.behave("provider", latency=latency, text="x" * 400)
+        control.behave("provider", latency=latency, text="x" * 400, chunks=max(1, chunks))
         base_url = control.base_url("provider")
         route = {"provider": "openai", "model": "gpt-4o-mini", "baseUrl": base_url, "apiKeyEnv": ""}
+        if chunks:
+            route["streamTimeoutSeconds"] = 30
         (folder / "routes.json").write_text(json.dumps({"hot": [route]}))
         url = stack.enter_context(embedded.running(folder / "valkey"))
         yield url, {"REDIS_URL": url, "ROUTES_FILE": str(folder / "routes.json"), "SIMULATOR": control.url}, folder
@@ -154,9 +156,10 @@ def main() -> None:
     parser.add_argument(
         "--stock-jobs", type=int, default=10, help="stock `rq worker` does one at a time; 0 leaves it out"
     )
+    parser.add_argument("--chunks", type=int, default=0, help="stream answers of so many chunks; 0 does not stream")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    with bench_place(tuple(chosen.latency)) as (url, environment, folder):
+    with bench_place(tuple(chosen.latency), chosen.chunks) as (url, environment, folder):
         rows = {"failover-worker": bench_ours(url, environment, folder, chosen.jobs, chosen.concurrency)}
         if chosen.stock_jobs:
             rows["rq worker"] = bench_stock(url, environment, folder, chosen.stock_jobs)

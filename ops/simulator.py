@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 import random
 import threading
 import urllib.request
@@ -127,7 +128,7 @@ def _reset(request: web.Request) -> None:
     """Drop the connection without an answer."""
     if request.transport is not None:
         request.transport.abort()
-    raise ConnectionResetError("simulated reset")
+    raise ConnectionResetError("simulated reset")  # passed over by the log: see _serve
 
 
 async def _trickle(request: web.Request, payload: bytes, *, cut: bool) -> None:
@@ -195,7 +196,13 @@ class Control:
         return answer
 
 
+def _unexpected(record: logging.LogRecord) -> bool:
+    """Connections that we reset ourselves are no news."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ConnectionResetError))
+
+
 async def _serve(port: int, ready: Any = None) -> None:
+    logging.getLogger("aiohttp.server").addFilter(_unexpected)
     runner = web.AppRunner(Simulator().app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096)

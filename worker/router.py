@@ -27,6 +27,7 @@ from worker.walk import Visit, Walk
 BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.2, 10.0
 SHORTEST_ATTEMPT_SECONDS = 0.05
 LONGEST_WAIT_SECONDS = 5.0  # on a route that names its Retry-After; for longer ones another route, or the schedule
+REST_MARGIN_SECONDS = 0.1  # the route's rest began when Redis heard of it, a moment later than here
 FAIR_ATTEMPT_SECONDS = 5.0  # a silence shorter than this, forced by our own deadline, is not held against the route
 
 
@@ -225,4 +226,5 @@ def _wait(state: tenacity.RetryCallState) -> float:
     failure = state.outcome.result() if state.outcome else None
     if not isinstance(failure, Failure) or failure.action is not Action.RETRY:
         return 0.0  # what was corrected is sent at once
-    return max(_BACKOFF(state), failure.retry_after or 0.0)
+    named = failure.retry_after + REST_MARGIN_SECONDS if failure.retry_after is not None else 0.0
+    return max(_BACKOFF(state), named)
