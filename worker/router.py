@@ -93,34 +93,43 @@ class Router:
         None: the breaker let no attempt through.
         """
 
-        def again(state: tenacity.RetryCallState) -> bool:
-            failure = state.outcome.result() if state.outcome else None
-            if not isinstance(failure, Failure) or walk.attempts_left <= 0:
-                return False
-            left = min(LONGEST_WAIT_SECONDS, _share(visit, walk))
-            if walk.seconds_left() <= SHORTEST_ATTEMPT_SECONDS or (failure.retry_after or 0.0) > left:
-                return False
-            match failure.action:
-                case Action.RETRY:
-                    return visit.retry(failure)
-                case Action.NEXT_KEY:
-                    return self._keys.any_left(visit.route)
-                case Action.DROP:
-                    return bool(failure.instead)
-            return False
-
-        tried: Reply | Failure | None = None
-        async for attempt in tenacity.AsyncRetrying(
-            wait=_wait, retry=again, retry_error_callback=lambda _: None, sleep=asyncio.sleep
-        ):
-            if tried is not None and walk.seconds_left() < SHORTEST_ATTEMPT_SECONDS:
-                break
+        async def attempt_once() -> Reply | Failure | None:
             admission = await self._breakers[visit.route.name].admit()
-            if admission is None:
-                break
-            tried = await self._attempt(visit, walk, admission)
+            return None if admission is None else await self._attempt(visit, walk, admission)
+
+        tried = await attempt_once()
+        if not isinstance(tried, Failure):
+            return tried  # most jobs: tenacity is for what failed
+        async for attempt in tenacity.AsyncRetrying(
+            wait=_wait,
+            retry=lambda state: self._again(state, visit, walk),
+            retry_error_callback=lambda _: None,
+            sleep=asyncio.sleep,
+        ):
+            if attempt.retry_state.attempt_number > 1:
+                another = await attempt_once() if walk.seconds_left() >= SHORTEST_ATTEMPT_SECONDS else None
+                if another is None:
+                    break
+                tried = another
             attempt.retry_state.set_result(tried)
         return tried
+
+    def _again(self, state: tenacity.RetryCallState, visit: Visit, walk: Walk) -> bool:
+        """Whether the route is asked once more, by what the last failure says and by what is left to spend."""
+        failure = state.outcome.result() if state.outcome else None
+        if not isinstance(failure, Failure) or walk.attempts_left <= 0:
+            return False
+        longest_wait = min(LONGEST_WAIT_SECONDS, _share(visit, walk))
+        if walk.seconds_left() <= SHORTEST_ATTEMPT_SECONDS or (failure.retry_after or 0.0) > longest_wait:
+            return False
+        match failure.action:
+            case Action.RETRY:
+                return visit.retry(failure)
+            case Action.NEXT_KEY:
+                return self._keys.any_left(visit.route)
+            case Action.DROP:
+                return bool(failure.instead)
+        return False
 
     async def _attempt(self, visit: Visit, walk: Walk, admission: Admission) -> Reply | Failure:
         """One HTTP call; the breaker and the trail hear of it also when it is broken off by a cancel."""
