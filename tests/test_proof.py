@@ -110,6 +110,7 @@ def test_no_outcome_is_lost_or_applied_twice(
             workshop.providers.behave("hot", latency=(1, 1))
             released = direct.enqueue(chat("released"))
             until(lambda: workshop.providers.account("hot")["in_flight"], "a job that the drain meets")
+            until(lambda: between.lost or script is transitions.RELEASE, "the call is lost")
         assert between.lost == 1
         result = direct.fetch(released)
         assert (result.status, result.trail[0].outcome) == (JobStatus.QUEUED, BROKEN_OFF)
