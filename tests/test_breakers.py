@@ -311,3 +311,24 @@ def test_workers_hear_of_an_opening_at_once(workshop: Workshop, producer: Produc
     hot, warm = status["routes"]
     assert (hot["health"]["breaker"], warm["health"]["breaker"]) == ("open", "closed")
     assert (hot["health"]["error_rate"], warm["health"]["error_rate"], warm["health"]["calls"]) == (1.0, 0.0, 60)
+
+
+@pytest.mark.parametrize(
+    "message", [b"", b"[]", b"null", b'{"route": "r"}', b'{"route": "r", "version": "x"}', b"\xff"]
+)
+def test_what_others_publish_on_the_channel_stops_no_worker(url: str, client: redis.Redis, message: bytes) -> None:
+    async def story(fleet: list[Breakers]) -> None:
+        fleet[0].heard(message)
+        assert fleet[0][ROUTE].open_for_all()
+
+    Fleet(url).run(1, story)
+
+
+def test_a_breaker_that_was_tampered_with_is_closed(url: str, client: redis.Redis) -> None:
+    client.hset(keyspace.breaker(ROUTE), mapping={"state": "nonsense", "failures": "many", "opens_ms": "x"})
+
+    async def story(fleet: list[Breakers]) -> None:
+        await fail(fleet[0], 5)
+        assert fleet[0][ROUTE].state == "open"
+
+    Fleet(url).run(1, story)

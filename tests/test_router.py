@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,12 +16,13 @@ from ops.simulator import Control
 from producer.connection import connect_async
 from producer.job import Attempt
 from producer.policy import JobPolicy
-from tests.conftest import chat
+from tests.conftest import chat, until
 from worker.breaker import RULES, Rules
 from worker.breakers import Breakers
 from worker.health import of_routes
 from worker.planner import plan
 from worker.providers import Providers
+from worker.providers.stream import Assembly
 from worker.router import Answer, Router, Unanswered, Walk
 from worker.routes import Cold, Route, RouteEntry, Routes
 
@@ -286,3 +288,55 @@ def test_the_policy_may_ask_for_a_stream_too(providers: Control, walk_over: Walk
     answer, trail = walk_over([route(providers, "a"), route(providers, "b")], first_token_seconds=0.5)
     assert isinstance(answer, Answer)
     assert [(entry.route, entry.outcome) for entry in trail] == [("a", "slow_first_token"), ("b", "ok")]
+
+
+def test_a_probe_that_had_to_be_corrected_is_sent_again_as_the_same_probe(
+    providers: Control, walk_over: WalkOver, client: redis.Redis
+) -> None:
+    rules = Rules(failures=1, cooldown_seconds=0.05)
+    providers.behave("a", status=502)
+    two_keys = replace(route(providers, "a"), keys=("sk-bad", "sk-good"))
+    walk_over([two_keys], rules=rules)
+    providers.behave("a", keys=["sk-good"], unknown=["seed"])
+    until(lambda: of_routes(client, ["a"])["a"].breaker == "half-open", "the cooldown is over")
+    answer, trail = walk_over([two_keys], rules=rules, body={**chat().body, "seed": 1})
+    assert isinstance(answer, Answer)
+    assert [(entry.outcome, entry.probe) for entry in trail] == [
+        ("unauthorized", True),
+        ("unsupported_parameter", True),
+        ("ok", True),
+    ]
+
+
+def test_a_route_that_was_closed_off_may_be_able_to_what_the_others_are_not(
+    providers: Control, walk_over: WalkOver
+) -> None:
+    providers.behave("a", status=429, retry_after="60")
+    routes = [route(providers, "a"), route(providers, "b")]
+    walk_over(routes)
+    providers.behave("b", context=1)
+    answer, _ = walk_over(routes)
+    assert isinstance(answer, Unanswered)
+    assert [failure.code for failure in answer.failures] == ["context_length"]
+    assert answer.passed_over is not None
+    assert answer.passed_over > 50
+
+
+def test_calls_of_tools_survive_a_stream() -> None:
+    assembly = Assembly()
+    pieces = [
+        [{"index": 0, "id": "a", "function": {"name": "f", "arguments": '{"x"'}}],
+        [{"index": 0, "function": {"arguments": ": 1}"}}],
+        [{"index": 1, "id": "b", "function": {"name": "g", "arguments": "{}"}}],
+        [{"index": 0, "id": "c", "function": {"name": "h", "arguments": "{}"}}],  # numbered wrongly
+    ]
+    for piece in pieces:
+        assembly.add(
+            json.dumps({"choices": [{"index": 0, "delta": {"tool_calls": piece}, "finish_reason": ""}]}).encode()
+        )
+    assert not assembly.finished
+    assembly.add(b'{"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}')
+    assert assembly.finished
+    (choice,) = assembly.completion()["choices"]
+    calls = [(call["id"], call["function"]["arguments"]) for call in choice["message"]["tool_calls"]]
+    assert calls == [("a", '{"x": 1}'), ("b", "{}"), ("c", "{}")]

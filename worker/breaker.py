@@ -12,6 +12,7 @@ Beside the breaker a route may rest: its provider said when to come back (429 wi
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -63,7 +64,7 @@ class RouteBreaker:
             throw_new_error_on_trip=False,
             listeners=[_States(self._turn)],
         )
-        self._epoch = 0
+        self._epoch = -1  # counted down: never an epoch of the shared breaker's
         self._probing = False
         self._opened_at = self._rests_until = -math.inf
         self._rests_for = ""
@@ -130,13 +131,8 @@ class RouteBreaker:
             if admission.probe:
                 self.rest(self._cooldown, "half-open")
             return
-        if succeeded:
-            self._breaker.call(int)
-            return
-        try:
-            self._breaker.call(_fail)
-        except (_RouteFailed, pybreaker.CircuitBreakerError):
-            return
+        with contextlib.suppress(_RouteFailed, pybreaker.CircuitBreakerError):
+            self._breaker.call(int if succeeded else _fail)
 
     def _cools_for(self) -> float:
         if self._breaker.current_state != pybreaker.STATE_OPEN:
@@ -149,7 +145,7 @@ class RouteBreaker:
         self._opened_at = self._clock() + seconds - self._cooldown
 
     def _turn(self, old: str | None, new: str) -> None:
-        self._epoch += 1
+        self._epoch -= 1
         self._probing = False
         if new == pybreaker.STATE_CLOSED:
             self._cooldown = self._rules.cooldown_seconds

@@ -35,6 +35,7 @@ POLL_SECONDS = 1.0
 REPORT_SECONDS = 0.25  # how long successes wait for company; a failure does not wait, and takes those before it along
 PROBE_LEASE_SECONDS = 5.0  # held on by every poll; a killed worker's probe is free again after it
 CALLS_KEPT = 200  # a route's latest, for its latency and error rate
+UNUSED_SECONDS = 2.0  # leave to probe is given back after it
 GRACE_SECONDS = 60.0  # after a success, in which one job's own retries do not open a route
 REPORTED_AT_ONCE = 1000
 
@@ -73,6 +74,9 @@ class Breakers(dict[str, SharedBreaker]):
 
     async def sync(self) -> None:
         """One report, and every view anew. Redis trouble leaves each breaker to itself until the next one."""
+        for breaker in self.values():
+            if breaker.reserved_at < time.monotonic() - UNUSED_SECONDS:
+                breaker.forgo()  # another worker may have a job for it
         if self._report is None:
             self._number += 1
             self._report = self._call()
@@ -92,10 +96,11 @@ class Breakers(dict[str, SharedBreaker]):
             self.report_soon(at_once=False)
 
     def heard(self, message: bytes) -> None:
-        """A published change."""
-        told = from_json(message)
-        if not self.alone and (breaker := self.get(told["route"])) is not None:
-            breaker.hear(told, newest=False)
+        """A published change. What is none is passed over: anybody may write to a channel, and every second tells all."""
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            told = from_json(message)
+            if not self.alone and (breaker := self.get(told["route"])) is not None:
+                breaker.hear(told, newest=False)
 
     def report_soon(self, *, at_once: bool) -> None:
         if at_once:
@@ -132,6 +137,7 @@ class Breakers(dict[str, SharedBreaker]):
             breaker.hear(from_json(raw), newest=True)
             if granted:
                 breaker.reserved = Admission(breaker.view.epoch, probe=True, token=token)
+                breaker.reserved_at = time.monotonic()
 
     def forgo(self) -> None:
         """Give back every leave to probe that nobody used."""

@@ -167,7 +167,10 @@ class Executor:
         if last and last.action is Action.REFUSE:
             return dead(DeadReason.REFUSED)
         if failures and all(failure.action in UNABLE for failure in failures):
-            return dead(DeadReason.REJECTED)
+            if unanswered.passed_over is None or walk.attempts_left <= 0:
+                return dead(DeadReason.REJECTED)
+            wait = max(unanswered.passed_over, PARK_UNTRIED_SECONDS) + PARK_MARGIN_SECONDS * self._jitter()
+            return Park(wait, f"a route that may be able to ({said})", walk.trail)
         if unanswered.opens_in is not None and not walk.burned and walk.attempts_left > 0:
             if not failures and any_route_will_do:
                 return Released(walk.trail)
@@ -208,7 +211,7 @@ def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: 
 
 def _too_large(answer: Answer | Unanswered) -> bool:
     """Whether every route that was tried found the context too long."""
-    failures = answer.failures if isinstance(answer, Unanswered) else ()
+    failures = answer.failures if isinstance(answer, Unanswered) and answer.passed_over is None else ()
     return bool(failures) and all(failure.action is Action.LARGER for failure in failures)
 
 

@@ -82,11 +82,11 @@ def classify(answer: Reply | Broken, now: float) -> Failure | None:
     error = error_of(answer.body)
     if answer.status == 200 and not error:
         return _answer_problem(answer.body)
-    status = answer.status
-    if status == 200:
+    status, words = answer.status, answer.status
+    if status == 200:  # an error inside it goes by its own code, else by its words, else it is the provider's
         inner = error.get("code")
-        status = inner if isinstance(inner, int) and inner in STATUS else 502
-    found = _by_text(error, status) or _by_status(status)
+        status, words = (inner, inner) if isinstance(inner, int) and inner in STATUS else (502, 400)
+    found = _by_text(error, words) or _by_status(status)
     found = replace(found, status=answer.status, detail=_message(error)[:300])
     if found.rests:
         return replace(found, rests=waits.rest(error, now) or found.rests)

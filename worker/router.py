@@ -7,6 +7,7 @@ job's next execution. Each route is visited at most once an execution.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,8 +22,10 @@ from worker.keys import Keys
 from worker.providers import Ask, Providers
 from worker.routes import Route
 from worker.shared_breaker import SharedBreaker
-from worker.taxonomy import Action, Breaker, Failure, Scope
+from worker.taxonomy import MALFORMED, Action, Breaker, Failure, Scope
 from worker.walk import Visit, Walk
+
+log = logging.getLogger("failover.worker")
 
 BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.2, 10.0
 SHORTEST_ATTEMPT_SECONDS = 0.05
@@ -44,11 +47,13 @@ class Answer:
 class Unanswered:
     """No route answered. `failures`: the last one of each route tried, in order; empty when none could be tried.
 
-    `opens_in`: seconds until the first candidate may be tried again, None when one may be tried at once.
+    `opens_in`: seconds until the first candidate may be tried again, None when one may be tried at once. `passed_over`:
+    the same for those whose breaker let nothing through, None when every candidate was tried.
     """
 
     failures: tuple[Failure, ...]
     opens_in: float | None
+    passed_over: float | None = None
 
 
 class Router:
@@ -61,16 +66,21 @@ class Router:
     async def execute(self, candidates: Sequence[Route], walk: Walk) -> Answer | Unanswered:
         """The first answer that can be used, or why there is none. Every attempt and rejection goes into the trail."""
         failures: list[Failure] = []
+        closed: list[Route] = []
         too_small: Route | None = None
         for position, route in enumerate(candidates):
             if why := _hindrance(route, walk, too_small):
                 walk.reject(route, why)
                 continue
             later = candidates[position + 1 :]
-            visit = Visit(route, walk.body, any(self._breakers[other.name].open_for_all() for other in later))
+            body: Mapping[str, Any] = walk.body
+            if _first_token(route, walk) is not None:
+                body = {**body, "stream_options": {"include_usage": True}}
+            visit = Visit(route, body, any(self._breakers[other.name].open_for_all() for other in later))
             tried = await self._on_route(visit, walk)
             if tried is None:
                 walk.reject(route, self._breakers[route.name].closed_off())
+                closed.append(route)
                 continue
             if isinstance(tried, Reply):
                 return Answer(route, tried.body, len(failures))
@@ -79,7 +89,8 @@ class Router:
                 break
             if tried.action is Action.LARGER:
                 too_small = route
-        return Unanswered(tuple(failures), self._opens_in(candidates))
+        passed_over = min((self._breakers[route.name].reopens_in() for route in closed), default=None)
+        return Unanswered(tuple(failures), self._opens_in(candidates), passed_over)
 
     def _opens_in(self, candidates: Sequence[Route]) -> float | None:
         breakers = [self._breakers[route.name] for route in candidates]
@@ -94,7 +105,7 @@ class Router:
         """
 
         async def attempt_once() -> Reply | Failure | None:
-            admission = await self._breakers[visit.route.name].admit()
+            admission, visit.admission = visit.admission or await self._breakers[visit.route.name].admit(), None
             return None if admission is None else await self._attempt(visit, walk, admission)
 
         tried = await attempt_once()
@@ -112,6 +123,9 @@ class Router:
                     break
                 tried = another
             attempt.retry_state.set_result(tried)
+        if visit.admission is not None:  # corrected, and no time or attempt left to send it
+            self._breakers[visit.route.name].record(visit.admission, None)
+            tried = replace(tried, action=Action.FAILOVER) if isinstance(tried, Failure) else tried
         return tried
 
     def _again(self, state: tenacity.RetryCallState, visit: Visit, walk: Walk) -> bool:
@@ -135,10 +149,7 @@ class Router:
         """One HTTP call; the breaker and the trail hear of it also when it is broken off by a cancel."""
         route, breaker = visit.route, self._breakers[visit.route.name]
         key, seconds, started = self._keys.of(route), _share(visit, walk), time.monotonic()
-        limits = [
-            limit for limit in (route.entry.stream_timeout_seconds, walk.first_token_seconds) if limit is not None
-        ]
-        ask = Ask(route, key, visit.body, walk.idempotency_key, seconds, min(limits, default=None))
+        ask = Ask(route, key, visit.body, walk.idempotency_key, seconds, _first_token(route, walk))
         answer: Reply | Broken | None = None
         try:
             answer = await self._providers.complete(ask)
@@ -146,7 +157,7 @@ class Router:
             if answer is None:
                 breaker.record(admission, None)
                 walk.tell(route, _BROKEN_OFF, started, probe=admission.probe)
-        failure = classify(answer, time.time())
+        failure = self._classified(answer)
         walk.attempts += 1
         walk.attempts_left -= not admission.probe
         ms = round((time.monotonic() - started) * 1000)
@@ -155,6 +166,10 @@ class Router:
             walk.tell(route, None, started, probe=admission.probe, note=_note(answer))
             return answer  # type: ignore[return-value]  # no failure means that a Reply came
         failure = self._corrected(failure, visit, key)
+        if failure.instead or (failure.action is Action.NEXT_KEY and self._keys.any_left(route)):
+            visit.admission = admission  # for the corrected request, which says what the route is worth
+            walk.tell(route, failure, started, probe=admission.probe)
+            return failure
         rest = failure.retry_after or failure.rests
         counts = failure.breaker is Breaker.COUNT and not _cut_short(failure, route, seconds)
         breaker.record(admission, False if counts else None, ms=ms, job=walk.job_id, rest=rest, why=failure.code)
@@ -164,6 +179,14 @@ class Router:
             walk.burned = True
         walk.tell(route, failure, started, probe=admission.probe)
         return failure
+
+    def _classified(self, answer: Reply | Broken) -> Failure | None:
+        """Whatever a provider sends, the breaker hears of the attempt."""
+        try:
+            return classify(answer, time.time())
+        except Exception:
+            log.exception("an answer could not be read")
+            return MALFORMED
 
     def _corrected(self, failure: Failure, visit: Visit, key: str) -> Failure:
         """The failure after what can be mended at once: another key, a parameter less. It quotes no key."""
@@ -198,6 +221,12 @@ def _note(answer: Reply | Broken | None) -> str:
 def truncated(completion: Mapping[str, Any]) -> bool:
     """Whether an answer ended at its limit of tokens and not by itself."""
     return any(choice.get("finish_reason") == "length" for choice in completion["choices"])
+
+
+def _first_token(route: Route, walk: Walk) -> float | None:
+    """The shorter of the route's and the policy's limit; None: the answer is not streamed."""
+    limits = (route.entry.stream_timeout_seconds, walk.first_token_seconds)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _hindrance(route: Route, walk: Walk, too_small: Route | None) -> str | None:

@@ -60,6 +60,7 @@ class SharedBreaker:
     local: RouteBreaker
     view: View = field(default_factory=View)
     reserved: Admission | None = None  # leave to probe that no attempt has used yet
+    reserved_at: float = -math.inf
     probes: set[str] = field(default_factory=set)  # tokens of our probes under way
     asking: bool = False
     unreported: deque[dict[str, Any]] = field(default_factory=deque)
@@ -185,7 +186,7 @@ class SharedBreaker:
             return
         if any(seen["rest"] for seen in self.unreported):  # Redis has not heard of it yet
             view = replace(view, rests_until=self.view.rests_until, rests_for=self.view.rests_for)
-        before = self.open_for_all(), self.reopens_in() <= 0
+        was_open = self.open_for_all()
         self.view = view
-        if before != (self.open_for_all(), self.reopens_in() <= 0):
+        if self.open_for_all() != was_open:
             self.owner.changed()

@@ -128,6 +128,8 @@ CODES = {
     "API_KEY_INVALID": BAD_KEY,
     "model_not_found": NO_MODEL,
     "DeploymentNotFound": NO_MODEL,
+    "model_decommissioned": NO_MODEL,
+    "invalid_model": NO_MODEL,
     "unsupported_parameter": PARAMETER,
     "unknown_parameter": PARAMETER,
     "unsupported_value": PARAMETER,
@@ -157,9 +159,14 @@ WORDINGS = tuple(
             r"(?:does not|doesn't|do not) support (?:image|vision|audio|tool|function|response.?format|json|structured)",
             UNABLE_TO,
         ),
+        (r"\bmodel\b.{0,80} (?:is|has been) (?:deprecated|decommissioned)", NO_MODEL),
         (r"no endpoints found that support", UNABLE_TO),
         (r"maximum allowed number of output tokens|supports at most \d+ completion tokens", UNABLE_TO),
-        (r"is not found for API version|no such model|model .* does not exist", NO_MODEL),
+        (
+            r"is not found for API version|no such model|model .* does not exist"
+            r"|not a valid model|^invalid model|model not exist",
+            NO_MODEL,
+        ),
     )
 )
 

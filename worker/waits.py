@@ -50,7 +50,10 @@ def rest(error: Mapping[str, Any], now: float) -> float | None:
     """Seconds until a spent quota comes back, if the provider says when: a date, or the end of Google's day."""
     message = error.get("message")
     if isinstance(message, str) and (found := _REGAIN.search(message)):
-        at = datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}+00:00").timestamp()
+        try:
+            at = datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}+00:00").timestamp()
+        except ValueError:
+            return None
         return min(max(at - now, 0.0), LONGEST_REST)
     if daily_quota(error):
         return _until_midnight_pacific(now)

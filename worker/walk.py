@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from producer.job import Attempt, ChatBody, Rejection
+from worker.breaker import Admission
 from worker.routes import Route
 from worker.taxonomy import DROPPABLE, RENAMES, Breaker, Failure
 
@@ -69,6 +70,7 @@ class Visit:
     body: Mapping[str, Any]
     another_waits: bool  # a later candidate could answer now
     retries: int = 0
+    admission: Admission | None = None  # of an attempt whose request was corrected, for the next one
     changed: set[str] = field(default_factory=set)
 
     def retry(self, failure: Failure) -> bool:

@@ -14,6 +14,7 @@ local function read(key)
     local name = FIELDS[i]
     breaker[name] = TEXTS[name] and (value or TEXTS[name]) or (not TEXTS[name] and tonumber(value or 0) or 0)
   end
+  if breaker.state ~= 'open' then breaker.state = 'closed' end
   return breaker
 end
 

@@ -46,10 +46,8 @@ async def complete(client: httpx.AsyncClient, ask: Ask) -> Reply | Broken:
     if ask.key:
         headers["authorization"] = f"Bearer {ask.key}"
     body = {**ask.body, "model": ask.route.entry.model, "stream": streams}
-    if streams:
-        body["stream_options"] = {"include_usage": True}
-    elif "stream_options" in body:
-        del body["stream_options"]
+    if not streams:
+        body.pop("stream_options", None)
     request = client.build_request(
         "POST", f"{ask.route.base_url}/chat/completions", content=to_json(body), headers=headers
     )

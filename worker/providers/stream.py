@@ -98,7 +98,7 @@ class Assembly:
             for name, entries in logprobs.items():
                 if isinstance(entries, list):
                     kept.setdefault(name, []).extend(entries)
-        if (reason := piece.get("finish_reason")) is not None:
+        if reason := piece.get("finish_reason"):
             choice["finish_reason"] = reason
             progress = True
         return progress
@@ -113,11 +113,11 @@ def _merge_delta(message: dict[str, Any], delta: dict[str, Any]) -> bool:
             for call in value:
                 _merge_call(message.setdefault("tool_calls", {}), call)
             progress = progress or bool(value)
-        elif name in _TEXTS and isinstance(value, str):
+        elif name in _TEXTS:
             if message.get(name) is None:
                 message[name] = []
-            message[name].append(value)
-            progress = progress or value != ""
+            message[name].append(value if isinstance(value, str) else _text_of(value))
+            progress = progress or bool(value)
         else:
             message[name] = value
     return progress
@@ -125,9 +125,13 @@ def _merge_delta(message: dict[str, Any], delta: dict[str, Any]) -> bool:
 
 def _merge_call(calls: dict[int, dict[str, Any]], piece: dict[str, Any]) -> None:
     """A piece of a tool call: its name comes once, its arguments bit by bit."""
-    call = calls.setdefault(
-        piece.get("index") or 0, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}}
-    )
+    index = piece.get("index") or 0
+    if call_id := piece.get("id"):  # some number every call 0: a new id is a new call
+        taken = index in calls and calls[index]["id"] is not None
+        index = next((i for i, call in calls.items() if call["id"] == call_id), max(calls) + 1 if taken else index)
+    elif index in calls and "index" not in piece:
+        index = max(calls)
+    call = calls.setdefault(index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
     for name in ("id", "type"):
         if piece.get(name):
             call[name] = piece[name]
@@ -135,3 +139,9 @@ def _merge_call(calls: dict[int, dict[str, Any]], piece: dict[str, Any]) -> None
     if function.get("name"):
         call["function"]["name"] = function["name"]
     call["function"]["arguments"] += function.get("arguments") or ""
+
+
+def _text_of(parts: Any) -> str:
+    """The text of content that comes as a list of parts; thinking is not the answer."""
+    found = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return "".join(part["text"] for part in found if isinstance(part.get("text"), str))
