@@ -131,6 +131,11 @@ async def succeed(breakers: Breakers) -> None:
     await breakers.sync()
 
 
+async def away(*_: Any) -> Any:
+    """`ask_async` while Redis is away."""
+    raise redis.ConnectionError("simulated")
+
+
 async def eventually(condition: Callable[[], bool], what: str) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - what it waits for is a clock
@@ -262,9 +267,6 @@ def test_while_redis_is_away_each_worker_protects_the_routes_alone(
     async def story(fleet: list[Breakers]) -> None:
         (breakers,) = fleet
 
-        async def away(*_: Any) -> Any:
-            raise redis.ConnectionError("simulated")
-
         with monkeypatch.context() as patch:
             patch.setattr(breakers_module, "ask_async", away)
             await breakers.sync()
@@ -285,9 +287,6 @@ def test_an_open_route_stays_open_when_redis_goes_away(
     async def story(fleet: list[Breakers]) -> None:
         (breakers,) = fleet
         await fail(breakers, 5)
-
-        async def away(*_: Any) -> Any:
-            raise redis.ConnectionError("simulated")
 
         monkeypatch.setattr(breakers_module, "ask_async", away)
         await breakers.sync()
