@@ -170,7 +170,7 @@ def claim_and_settle(client: redis.Redis, count: int) -> float:
 def claims(client: redis.Redis, count: int) -> Iterator[list[transitions.Claim]]:
     for start in range(0, count, 200):
         call = transitions.claim(uuid4().hex, min(200, count - start), "w", [Q])
-        yield list(transitions.claimed(ask(client, [call])[0]))
+        yield list(transitions.claimed(ask(client, [call])[0])[0])
 
 
 def main() -> None:

@@ -109,9 +109,9 @@ def wait(producer: Producer, submitted: Submitted, progress: Callable[[int], Non
 
 def standing(producer: Producer, submitted: Submitted) -> str:
     """Why it is not over yet: how the first of the waiting jobs stand, and what they wait for."""
-    flags = paused(producer.client, [producer.queue])
+    flags = [flag for flag in paused(producer.client, [producer.queue]) if flag.concerns(producer.queue)]
     if flags:
-        return f"paused by {flags[0].who or 'unknown'}: {flags[0].why or '-'}"
+        return f"paused: {flags[0]}"
     ids = submitted.job_ids
     waiting = [job_id for job_id, ended in zip(ids, producer.ended(ids), strict=True) if not ended]
     results = [result for result in producer.fetch_many(waiting[:CHUNK]) if result]

@@ -11,13 +11,11 @@ from typing import IO, Any
 import click
 from redis.exceptions import RedisError
 
-from ops import batch, dlq, job, place
+from ops import batch, dlq, job, pause, place
 from ops.job import as_json
-from producer import keyspace
 from producer.environment import Environment, load_environment
 from producer.errors import FailoverError, UsageError
 from producer.job import JobStatus, LLMJob
-from worker import pause as pause_flag
 
 STANDING_SECONDS = 5.0  # between two words on why a batch is not over yet
 EXIT_CODES = (
@@ -200,37 +198,8 @@ def status(environment: Environment, as_json: bool) -> None:
     status_view.render(found, Console(highlight=False))
 
 
-@failover.command()
-@click.option("--reason", default="", help="Why; shown to everybody who looks.")
-@click.option("--queue", help="Only this queue.")
-@click.pass_obj
-def pause(environment: Environment, reason: str, queue: str | None) -> None:
-    """Start no more jobs. Running ones end; nothing is lost, no attempt is burned."""
-    with place.opened(environment) as here:
-        client = here.producer.client
-        if queue and not client.sismember(keyspace.QUEUES, keyspace.queue(queue)):
-            place.note(f"no job was ever in a queue {queue}: mistyped?")
-        pause_flag.pause(client, who=place.who(), why=reason, queue=queue)
-    click.echo(
-        f"paused {queue or 'everything'}; `failover resume{f' --queue {queue}' if queue else ''}` starts it again"
-    )
-
-
-@failover.command()
-@click.option("--queue", help="Only this queue.")
-@click.pass_obj
-def resume(environment: Environment, queue: str | None) -> None:
-    """Clear the pause flag; the backlog drains by itself."""
-    with place.opened(environment) as here:
-        was_paused = pause_flag.resume(here.producer.client, queue)
-    scope = queue or "everything"
-    click.echo(
-        f"resumed {scope}" if was_paused else f"{queue or 'the whole'} was not paused; `failover status` tells more"
-    )
-
-
-failover.add_command(dlq.group)
-failover.add_command(job.group)
+for command in (dlq.group, job.group, pause.pause, pause.resume):
+    failover.add_command(command)
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ from worker import dead_letter
 from worker.dead_letter import Filters, Requeued
 
 CANARY_SECONDS = 600.0
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -46,7 +44,7 @@ def filters(command: Command) -> Command:
 
 def _filters(here: place.Place, fields: dict[str, Any]) -> tuple[str, Filters]:
     since = fields["since"]
-    since_ms = dead_letter.now_ms(here.producer.client) - _age_ms(since) if since else None
+    since_ms = dead_letter.now_ms(here.producer.client) - place.age_seconds("--since", since) * 1000 if since else None
     chosen = Filters(fields["reason"], fields["tenant"], fields["route"], since_ms)
     return fields["queue"] or here.producer.queue, chosen
 
@@ -56,13 +54,6 @@ def _require_choice(job_ids: tuple[str, ...], everything: bool, fields: dict[str
     named = any(fields[name] for name in ("reason", "tenant", "since", "route"))
     if bool(job_ids) + (named or everything) != 1:
         raise UsageError("which? Give job ids, or filters (--reason, --tenant, --since, --route), or --all")
-
-
-def _age_ms(age: str) -> int:
-    found = re.fullmatch(r"(\d+)([smhd])", age)
-    if not found:
-        raise UsageError(f"--since {age}: a number and s, m, h or d, as in 90m")
-    return int(found[1]) * _UNITS[found[2]] * 1000
 
 
 @click.group("dlq")

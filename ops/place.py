@@ -12,6 +12,7 @@ import contextlib
 import getpass
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -24,14 +25,15 @@ import click
 import redis
 
 from ops import embedded
-from producer import Producer, keyspace
+from producer import Producer
 from producer.client import REPLY_TIMEOUT_SECONDS
 from producer.connection import check_reachable, connect
 from producer.environment import Environment
-from producer.errors import ServiceUnavailable
+from producer.errors import ServiceUnavailable, UsageError
 from producer.policy import Policies, load_policies
-from producer.scripts import ask
+from worker import fleet
 from worker.breaker import RULES, Rules
+from worker.pause import canonical
 from worker.routes import Routes, load_routes
 
 if TYPE_CHECKING:
@@ -116,14 +118,28 @@ def own_worker(
 def warn_without_worker(place: Place) -> None:
     if place.embedded:
         note("the job waits until a command executes it: `failover submit --wait` or `failover batch run`")
-    elif not workers_alive(place.producer.client, place.producer.queue):
+    elif not fleet.alive(place.producer.client, place.producer.queue):
         note(f"no worker listens on {place.producer.queue}: jobs wait until you start `failover-worker`")
 
 
-def workers_alive(client: redis.Redis, queue: str) -> int:
-    """How many workers of a queue have a record that has not run out."""
-    (keys,) = ask(client, [("SMEMBERS", keyspace.workers_of(queue))])
-    return sum(ask(client, [("EXISTS", key) for key in keys]))
+def providers(client: redis.Redis) -> list[str]:
+    """The providers of the routes of every worker that runs, each by its one name."""
+    return sorted(
+        {
+            canonical(route["provider"])
+            for view in fleet.views(client)
+            for route in view["routes"]
+            if "provider" in route
+        }
+    )
+
+
+def age_seconds(option: str, age: str) -> int:
+    """Seconds of 90s, 90m, 12h, 7d."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", age)
+    if not found or not int(found[1]):
+        raise UsageError(f"{option} {age}: a number and s, m, h or d, as in 90m")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def note(text: str) -> None:

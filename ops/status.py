@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from rich.table import Table
 from producer import keyspace
 from producer.keyspace import JobField
 from producer.scripts import Command, ask
-from worker import health
+from worker import fleet, health
 from worker.health import Health
 from worker.pause import Paused, paused
 
@@ -69,14 +68,13 @@ class Status:
 
 def gather(client: redis.Redis, default_queue: str) -> Status:
     """Everything in a handful of round trips."""
-    queues_reply, workers_reply = ask(client, [("SMEMBERS", keyspace.QUEUES), ("SMEMBERS", keyspace.WORKERS)])
+    (queues_reply,) = ask(client, [("SMEMBERS", keyspace.QUEUES)])
     queues = sorted({key.decode().removeprefix(keyspace.QUEUE) for key in queues_reply} | {default_queue})
-    names = sorted(key.decode().removeprefix(keyspace.WORKER) for key in workers_reply)
     return Status(
         paused=paused(client, queues),
         queues=[_queue(client, name) for name in queues],
-        workers=_workers(client, names),
-        routes=_routes(client, names),
+        workers=_workers(client, fleet.names(client)),
+        routes=_routes(client),
     )
 
 
@@ -130,12 +128,11 @@ def _since(heartbeat: bytes | None) -> float | None:
     return max(0.0, (datetime.now(UTC) - then).total_seconds())
 
 
-def _routes(client: redis.Redis, names: list[str]) -> list[RouteStatus]:
+def _routes(client: redis.Redis) -> list[RouteStatus]:
     """The maps of all workers together, and how each route stands for all of them."""
-    replies = ask(client, [("GET", keyspace.routes_of(name)) for name in names])
     seen: dict[tuple[str, str], str | None] = {}
-    for reply in replies:
-        for route in json.loads(reply) if isinstance(reply, bytes) else []:
+    for view in fleet.views(client):
+        for route in view["routes"]:
             seen.setdefault((route["route"], route["tier"]), route.get("left_out"))
     standing = health.of_routes(client, [name for (name, _), left_out in seen.items() if left_out is None])
     return [RouteStatus(name, tier, left_out, standing.get(name)) for (name, tier), left_out in seen.items()]
@@ -144,10 +141,7 @@ def _routes(client: redis.Redis, names: list[str]) -> list[RouteStatus]:
 def render(status: Status, console: Console) -> None:
     """The status as a person reads it at 3 AM: the pause first."""
     for flag in status.paused:
-        scope = f"queue {flag.queue}" if flag.queue else "everything"
-        since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(flag.since)) if flag.since else "unknown"
-        told = f"{scope}, by {flag.who or 'unknown'}, since {since}: {flag.why or '-'}"
-        console.print(f"[bold red]PAUSED[/]: {escape(told)}")
+        console.print(f"[bold red]PAUSED[/]: {escape(str(flag))}")
     if not status.paused:
         console.print("not paused")
     queues = Table("queue", "queued", "oldest", "in flight", "waiting", "next due", "late", "dead", "done", box=None)

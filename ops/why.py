@@ -7,12 +7,12 @@ from typing import Any
 
 import redis
 
-from ops.place import workers_alive
 from producer import Producer, keyspace
 from producer.job import Attempt, JobResult, JobStatus, Rejection
 from producer.keyspace import JobField
 from producer.scripts import ask
 from worker.dead_letter import now_ms, queue_of
+from worker.fleet import alive
 from worker.pause import paused
 
 
@@ -42,9 +42,9 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
 
 def _facts(client: redis.Redis, job_id: str) -> dict[str, str]:
     names = (
-        JobField.ACCEPTED, JobField.EXPIRES, JobField.TENANT, JobField.TYPE, JobField.LEASE, JobField.EXECUTIONS,
-        JobField.CRASHES, JobField.ATTEMPTS, JobField.GENERATION, JobField.REQUEUED, JobField.REQUEUED_WHO, JobField.PROMISED,
-        "worker_name", "created_at", "started_at", "ended_at",
+        JobField.ACCEPTED, JobField.EXPIRES, JobField.STOPPED, JobField.PROMISED, JobField.TENANT, JobField.TYPE,
+        JobField.LEASE, JobField.EXECUTIONS, JobField.CRASHES, JobField.ATTEMPTS, JobField.GENERATION, JobField.REQUEUED,
+        JobField.REQUEUED_WHO, "worker_name", "created_at", "started_at", "ended_at",
     )  # fmt: skip
     (values,) = ask(client, [("HMGET", keyspace.job(job_id), *names)])
     return {name: value.decode() for name, value in zip(names, values, strict=True) if value}
@@ -56,12 +56,10 @@ def _standing(client: redis.Redis, queue: str, job_id: str, result: JobResult, f
         case JobStatus.QUEUED:
             (ahead,) = ask(client, [("LPOS", keyspace.queue(queue), job_id)])
             place = f"{ahead} jobs ahead of it" if isinstance(ahead, int) else "not in the list: the audit will find it"
-            flags = [flag for flag in paused(client, [queue]) if flag.queue in (None, queue)]
-            stopped = f"; paused by {flags[0].who or 'unknown'}: {flags[0].why or '-'}" if flags else ""
-            nobody = "" if workers_alive(client, queue) else "; no worker listens"
-            return (
-                f"queued in {queue}, {place}{stopped}{nobody}; worth nothing after {_at(facts.get(JobField.EXPIRES))}"
-            )
+            flags = [flag for flag in paused(client, [queue]) if flag.concerns(queue)]
+            stopped = f"; paused: {flags[0]}" if flags else ""
+            nobody = "" if alive(client, queue) else "; no worker listens"
+            return f"queued in {queue}, {place}{stopped}{nobody}; {_expiry(client, queue, facts)}"
         case JobStatus.RUNNING:
             lease = f"{job_id}:{facts.get(JobField.LEASE, '')}"
             (until,) = ask(client, [("ZSCORE", keyspace.leases(queue), lease)])
@@ -80,6 +78,14 @@ def _standing(client: redis.Redis, queue: str, job_id: str, result: JobResult, f
             return f"done at {facts.get('ended_at', '?')} {by}, after {result.attempts} attempts and {result.run_ms or 0} ms"
         case JobStatus.CANCELLED:
             return f"cancelled at {facts.get('ended_at', '?')}"
+
+
+def _expiry(client: redis.Redis, queue: str, facts: dict[str, str]) -> str:
+    """When its answer is worth nothing, as its queue's pauses have put it off."""
+    ((total, since),) = ask(client, [("HMGET", keyspace.stopped(queue), "total", "since")])
+    stopped_ms = int(total or 0) - int(facts.get(JobField.STOPPED, 0))
+    lasting = ", put off for as long as it is paused" if since else ""
+    return f"worth nothing after {_at(int(facts.get(JobField.EXPIRES, 0)) + stopped_ms)}{lasting}"
 
 
 def _late(producer: Producer, job_id: str, facts: dict[str, str]) -> str:

@@ -78,6 +78,7 @@ def _enqueue_call(job: LLMJob, job_id: str, data: bytes, policies: Policies, que
         keyspace.queue(queue),
         keyspace.QUEUES,
         keyspace.accepted(queue),
+        keyspace.stopped(queue),
     ]
     expires_ms = int((job.expires_after_seconds or policy.expires_after_seconds) * 1000)
     fields: Mapping[str, str | bytes | int] = {

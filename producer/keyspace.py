@@ -25,14 +25,17 @@ Ours:
 |-----------------------------|--------|-------------------------------------------------------|---------------------|
 | pause_ai_tasks              | string | "1" = paused; "0", empty or absent = running          | until resume        |
 | pause_ai_tasks:{queue}      | string | the same for one queue                                | until resume        |
-| failover:pause              | hash   | who paused, why, since (s)                            | until resume        |
+| failover:paused-provider:{p} | string | the same for the routes of one provider              | until resume        |
+| failover:pause              | hash   | a flag's key: its note (JSON: who, why, since, until) | until resume        |
+| failover:stopped:{queue}    | hash   | total (ms), since (ms): how long it has stood paused  | for good            |
+| failover:reminder           | string | somebody was reminded of the pause lately             | 15 min              |
 | failover:leases:{queue}     | zset   | {job}:{execution}, score lease end (ms of Redis TIME) | while executed      |
 | failover:accepted:{queue}   | zset   | jobs accepted and not ended, score expiry (ms)        | until done or dead  |
 | failover:accepted:{queue}:promised | zset | the same jobs, score time promised (ms)  | the same            |
 | failover:idempotency:{hash} | hash   | job_id, fingerprint of a tenant's idempotency key     | as long as its job  |
 | failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
 | failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until someone acts  |
-| failover:routes:{worker}    | string | the routes of a worker's map (JSON), for `status`     | 30 s                |
+| failover:routes:{worker}    | string | a worker's slots, and the routes of its map (JSON)    | 30 s                |
 | failover:breaker:{route}    | hash   | a route's breaker and rest, as in worker/lua/breaker.lua | 7 days unused    |
 | failover:calls:{route}      | list   | its latest 200 calls, newest first: + or -, then ms   | 7 days unused       |
 | failover:recorded:{worker}  | string | number of a worker's last report on its attempts      | 1 h                 |
@@ -43,6 +46,7 @@ Ours:
 | failover:audit-turn:{queue} | string | a worker looked for strays lately                     | 5 min               |
 | failover:wake               | pubsub | a job became available                                | -                   |
 | failover:breakers           | pubsub | a breaker changed (JSON)                              | -                   |
+| failover:control            | pubsub | an operator changed what may run                      | -                   |
 
 Redis Cluster is not supported (RQ is not either): scripts reach job keys by the prefixes given here.
 """
@@ -62,10 +66,12 @@ WORKERS = "rq:workers"
 SUSPENDED = "rq:suspended"
 
 PAUSE = "pause_ai_tasks"
-PAUSE_INFO = "failover:pause"
+PAUSE_NOTES = "failover:pause"
+REMINDER = "failover:reminder"
 QUARANTINE = "failover:quarantine"
 WAKE = "failover:wake"
 BREAKERS = "failover:breakers"
+CONTROL = "failover:control"
 AUDIT = "failover:audit"
 CLAIM = "failover:claim:"
 
@@ -125,6 +131,15 @@ def worker_commands(name: str) -> str:
 
 def pause_of(queue_name: str) -> str:
     return f"{PAUSE}:{queue_name}"
+
+
+def paused_provider(provider: str) -> str:
+    return "failover:paused-provider:" + provider
+
+
+def stopped(queue_name: str) -> str:
+    """Spelled by worker/lua/standing.lua too."""
+    return "failover:stopped:" + queue_name
 
 
 def leases(queue_name: str) -> str:
@@ -187,7 +202,8 @@ class JobField:
 
     ACCEPTED = "accepted_ms"
     PROMISED = "promised_ms"  # the job is late after this (its policy's max_time_to_answer_seconds)
-    EXPIRES = "expires_ms"  # the job is worth nothing after this
+    EXPIRES = "expires_ms"  # the job is worth nothing after this, if its queue never stands paused
+    STOPPED = "stopped_ms"  # how long its queue had stood paused when it was accepted
     IDEMPOTENCY = "idempotency"  # key of its idempotency record
     LEASE = "lease"  # execution id that holds the job now
     SETTLED = "settled"  # execution id that last ended one, for the resend of a settle

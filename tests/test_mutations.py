@@ -46,8 +46,8 @@ MUTATIONS = {
     ),
     "pause flag": (
         "worker/lua/claim.lua",
-        "if set(redis.call('GET', KEYS[1])) or",
-        "if false or",
+        "local all = set(redis.call('GET', KEYS[1])) or",
+        "local all = false or",
         "tests/test_transitions.py",
     ),
     "a dead letter is requeued once": (

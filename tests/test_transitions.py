@@ -32,7 +32,7 @@ def send(client: redis.Redis, call: Call) -> Any:
 
 
 def claim(client: redis.Redis, at_most: int = 1, token: str = "t1", queues: Sequence[str] = (Q,)) -> tuple[Claim, ...]:
-    return transitions.claimed(send(client, transitions.claim(token, at_most, "w1", queues)))
+    return transitions.claimed(send(client, transitions.claim(token, at_most, "w1", queues)))[0]
 
 
 def settle(client: redis.Redis, held: Claim, outcome: Outcome) -> Settled:

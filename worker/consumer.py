@@ -13,7 +13,6 @@ import os
 import random
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -24,10 +23,12 @@ from rq.worker import BaseWorker, WorkerStatus
 from producer.connection import connect, connect_async
 from producer.policy import Policies
 from producer.scripts import ask_async
-from worker import journal, transitions, upkeep
+from worker import fleet, journal, transitions, upkeep
 from worker.breaker import RULES, Rules
 from worker.breakers import Breakers
 from worker.committer import Committer
+from worker.controls import Controls
+from worker.drain import Execution, let_end
 from worker.execution import Executed, Executor
 from worker.gate import Gate
 from worker.outcomes import Released
@@ -42,18 +43,8 @@ CLAIM_AT_MOST = 200  # of one script call, which holds Redis for its length
 IDLE_SECONDS = 1.0  # an idle worker looks again this often; a wake-up message comes sooner
 GATHER_SECONDS = 0.01  # slots that fall free close together are filled by one claim
 RECONNECT_SECONDS = (0.2, 5.0)  # first wait, longest wait
-RELEASE_SECONDS = 2.0  # after the drain: to give back what did not end
 FAREWELL_SECONDS = 1.0
 BYTES_IN_FLIGHT = 256 * 1024 * 1024  # of compressed job data; beyond it a worker claims no more
-
-
-@dataclass
-class _Execution:
-    claim: Claim
-    task: asyncio.Task[None]
-    executed: Executed | None = None
-    settling: bool = False  # an outcome is on its way: cancelling would lose it
-    lost: bool = False  # the lease went to somebody else
 
 
 class FailoverWorker(BaseWorker):
@@ -77,13 +68,13 @@ class FailoverWorker(BaseWorker):
     ) -> None:
         name = f"failover-worker-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         super().__init__(
-            queues, name=name, connection=connect(redis_url), serializer="json", worker_ttl=upkeep.WORKER_TTL_SECONDS
+            queues, name=name, connection=connect(redis_url), serializer="json", worker_ttl=fleet.WORKER_TTL_SECONDS
         )
         self.concurrency, self.drain_seconds, self.burst = concurrency, drain_seconds, burst
         self.ended = 0  # executions whose outcome was settled here
         self._url, self._policies, self._routes = redis_url, policies, routes
         self._rules = rules
-        self._executions: dict[str, _Execution] = {}  # by lease, in the order claimed
+        self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
         self._bytes_in_flight = 0  # of the executions' job data
         self._hungry = False  # more could have been claimed, had there been room
         self._unanswered: str | None = None  # the token of a claim whose reply was lost
@@ -123,12 +114,14 @@ class FailoverWorker(BaseWorker):
         names = [route.name for route in self._routes.routes]
         self._breakers = Breakers(self._redis, self.name, names, self._rules, self._wake.set)
         self._gate = Gate(self._breakers.values(), self.concurrency)
+        routes, queues = self._routes.routes, self.queue_names()
+        self._controls = Controls(self._redis, queues, routes, self._breakers, self._gate, self._wake.set)
         providers = Providers(self.concurrency)
         self._committer = Committer(self._redis, random.random)
-        router = Router(providers, self._breakers, self._routes.routes)
+        router = Router(providers, self._breakers, routes)
         self._executor = Executor(self._policies, self._routes, router, random.random)
         await asyncio.to_thread(self.register_birth)
-        log.info("worker started", extra={"worker": self.name, "queues": self.queue_names(), "slots": self.concurrency})
+        log.info("worker started", extra={"worker": self.name, "queues": queues, "slots": self.concurrency})
         services = [asyncio.create_task(service) for service in self._services()]
         for service in services:
             service.add_done_callback(self._service_ended)
@@ -142,7 +135,7 @@ class FailoverWorker(BaseWorker):
                 async with asyncio.timeout(FAREWELL_SECONDS):
                     self._breakers.forgo()
                     await self._breakers.sync()
-                    await ask_async(self._redis, upkeep.deregistration(self.key, self.queue_names()))
+                    await ask_async(self._redis, fleet.deregistration(self.key, self.queue_names()))
                     await self._redis.aclose()
             self.connection.close()
             log.info("worker stopped", extra={"worker": self.name, "executions": self.ended})
@@ -160,6 +153,7 @@ class FailoverWorker(BaseWorker):
         queues = self.queue_names()
 
         reaper = upkeep.Reaper(self._redis, queues)
+        heard = upkeep.Heard(self._wake.set, self.drain, self._breakers.heard, self._controls.look_soon)
 
         async def expire() -> None:
             await upkeep.expire(self._redis, queues)
@@ -173,7 +167,8 @@ class FailoverWorker(BaseWorker):
         return [
             self._committer.run(),
             self._breakers.run(),
-            upkeep.listen(self._url, self.name, self._wake.set, self.drain, self._breakers.heard),
+            self._controls.run(),
+            upkeep.listen(self._url, self.name, heard),
             upkeep.every(upkeep.HEARTBEAT_SECONDS, self._beat, reaper.trouble),
             upkeep.every(upkeep.REAP_SECONDS, reaper.reap, reaper.trouble),
             upkeep.every(upkeep.PROMOTE_SECONDS, promote, reaper.trouble),
@@ -215,10 +210,12 @@ class FailoverWorker(BaseWorker):
     async def _claim(self, at_most: int) -> tuple[Claim, ...]:
         """A claim whose reply was lost is asked for again by its token, so what it took is not left to its lease."""
         self._unanswered = self._unanswered or uuid4().hex
-        call = transitions.claim(self._unanswered, at_most, self.name, self.queue_names())
+        call = transitions.claim(self._unanswered, at_most, self.name, self.queue_names(), self._controls.providers)
         (reply,) = await ask_async(self._redis, [call])
         self._unanswered = None
-        return transitions.claimed(reply)
+        claims, flags = transitions.claimed(reply)
+        self._controls.hear(flags)
+        return claims
 
     async def _room(self) -> int:
         """The gate's word, and a line in the log when it shuts or opens."""
@@ -244,7 +241,7 @@ class FailoverWorker(BaseWorker):
 
     def _start(self, claim: Claim) -> None:
         task = asyncio.create_task(self._execute(claim))
-        self._executions[claim.lease] = _Execution(claim, task)
+        self._executions[claim.lease] = Execution(claim, task)
         self._bytes_in_flight += len(claim.data)
         task.add_done_callback(lambda _: self._end(claim.lease))
 
@@ -281,8 +278,8 @@ class FailoverWorker(BaseWorker):
         for lease, execution in self._executions.items():
             leases.setdefault(execution.claim.queue, []).append(lease)
         fields = {**self.serialize(), "state": self._state}
-        also = upkeep.registration(self.key, fields, self.queue_names())
-        also.append(upkeep.routes_view(self.name, self._routes))
+        also = fleet.registration(self.key, fields, self.queue_names())
+        also.append(fleet.told(self.name, self._routes, self.concurrency))
         for lease in await upkeep.extend(self._redis, leases, also):
             held = self._executions.get(lease)
             if held is not None and not held.settling:
@@ -299,24 +296,7 @@ class FailoverWorker(BaseWorker):
         if not self._executions:
             return
         log.info("draining", extra={"running": len(self._executions), "seconds": self.drain_seconds})
-        tasks = [execution.task for execution in self._executions.values()]
-        hurried: asyncio.Future[Any] = asyncio.create_task(self._hurried.wait())
-        all_ended: asyncio.Future[Any] = asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.wait([hurried, all_ended], timeout=self.drain_seconds, return_when=asyncio.FIRST_COMPLETED)
-        hurried.cancel()
-        unfinished = [execution for execution in self._executions.values() if not execution.settling]
-        for execution in unfinished:
-            execution.task.cancel()
-        if unfinished:
-            await asyncio.wait([execution.task for execution in unfinished], timeout=RELEASE_SECONDS)
-        released: list[asyncio.Future[Any]] = [
-            asyncio.create_task(
-                self._settle(e.claim, e.executed or Executed(Released(), e.claim.attempts, e.claim.run_ms))
-            )
-            for e in reversed(unfinished)
-            if not e.lost and not e.settling
-        ]
-        await asyncio.wait([all_ended, *released], timeout=RELEASE_SECONDS)
+        await let_end(list(self._executions.values()), self._settle, self.drain_seconds, self._hurried)
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -40,6 +40,8 @@ PARK_MARGIN_SECONDS = 0.5  # after the opening: whoever probed last lets another
 PARK_UNTRIED_SECONDS = 10.0  # jobs for which no route is open do not ask again and again while others are served
 PROBES_TOLD = 20
 
+_FINAL = {Action.REJECT: DeadReason.REJECTED, Action.REFUSE: DeadReason.REFUSED}
+
 _TRAIL = TypeAdapter(list[Attempt | Rejection])
 
 
@@ -162,15 +164,16 @@ class Executor:
         def dead(reason: DeadReason, detail: str = said) -> Dead:
             return Dead(reason, detail, walk.trail, policy.keep_dead_seconds)
 
-        if last and last.action is Action.REJECT:
-            return dead(DeadReason.REJECTED)
-        if last and last.action is Action.REFUSE:
-            return dead(DeadReason.REFUSED)
+        if last and (reason := _FINAL.get(last.action)):
+            return dead(reason)
         if failures and all(failure.action in UNABLE for failure in failures):
             if unanswered.passed_over is None or walk.attempts_left <= 0:
                 return dead(DeadReason.REJECTED)
             wait = max(unanswered.passed_over, PARK_UNTRIED_SECONDS) + PARK_MARGIN_SECONDS * self._jitter()
             return Park(wait, f"a route that may be able to ({said})", walk.trail)
+        if failures and unanswered.withheld and walk.attempts_left > 0:
+            wait = policy.backoff_seconds.max * (1 + self._jitter()) / 2
+            return Park(wait, f"a route: {unanswered.withheld} ({said})", walk.trail)
         if unanswered.opens_in is not None and not walk.burned and walk.attempts_left > 0:
             if not failures and any_route_will_do:
                 return Released(walk.trail)

@@ -2,7 +2,7 @@
 
 While a route is open: as many as there are slots. While none is: only as many as this worker holds leave to probe, so an outage
 of all providers costs probes and nothing else, and no job leaves the queue to wait elsewhere. After it: a ramp, so that
-the backlog does not fall on a provider that has just got up.
+the backlog does not fall on a provider that has just got up. The same ramp follows a pause.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ class Gate:
         self, breakers: Collection[SharedBreaker], slots: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._breakers, self._slots, self._clock = breakers, slots, clock
+        self.paused = False  # by an operator or the budget; claims start nothing meanwhile
+        self._was_paused = False
         self._shut = False
         self._reopened_at: float | None = None  # by the clock
 
@@ -32,8 +34,11 @@ class Gate:
             probes = sum(breaker.may_probe() for breaker in self._breakers)
             on_their_way = running - sum(breaker.probing for breaker in self._breakers)
             return max(0, min(free, probes - max(0, on_their_way)))
-        if self._shut:
-            self._shut, self._reopened_at = False, self._clock()
+        if self.paused:
+            self._was_paused = True  # the first claim that is let through is part of the ramp
+            return max(0, min(free, max(1, int(self._slots * RAMP_FIRST_SHARE)) - running))
+        if self._shut or self._was_paused:
+            self._shut, self._was_paused, self._reopened_at = False, False, self._clock()
         if self._reopened_at is None:
             return free
         passed = (self._clock() - self._reopened_at) / RAMP_SECONDS

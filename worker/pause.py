@@ -1,74 +1,151 @@
-"""The pause flag `pause_ai_tasks`: who set it, why, since when. Claims read it, so nothing starts after it is set.
+"""The pause flags: who set them, why, since when, until when. Claims read them, so nothing starts after one is set.
 
-Any tool may set the bare flag to "1"; then who and why are simply not known.
+`pause_ai_tasks` stops everything, `pause_ai_tasks:{queue}` one queue, and a provider's flag closes its routes while others
+serve. Any tool may set the bare flag to "1"; then who and why are simply not known. A flag with an end is a Redis key with
+a TTL, so it needs nobody to clear it.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import redis
 
 from producer import keyspace
-from producer.scripts import ask
+from producer.scripts import Call, Script, ask
+
+_LUA = Path(__file__).parent / "lua"
+PAUSE, RESUME = (Script.load(_LUA, name) for name in ("pause", "resume"))
+
+BUDGET = "budget"  # who: the budget's webhook or poll, and not a person
+_ALSO_CALLED = {"gemini": "google", "vertex": "google", "claude": "anthropic"}
+
+
+def canonical(provider: str) -> str:
+    """A provider's one name: budgets speak of `gemini` where routes say `google`."""
+    name = provider.strip().lower()
+    return _ALSO_CALLED.get(name, name)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a flag stops: everything, one queue, or the routes of one provider."""
+
+    queue: str | None = None
+    provider: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """The flag's key."""
+        if self.provider is not None:
+            return keyspace.paused_provider(canonical(self.provider))
+        return keyspace.PAUSE if self.queue is None else keyspace.pause_of(self.queue)
+
+    @classmethod
+    def of(cls, flag: str) -> Scope:
+        """The scope of a flag's key."""
+        if flag.startswith(prefix := keyspace.paused_provider("")):
+            return cls(provider=flag.removeprefix(prefix))
+        return cls(queue=flag.removeprefix(keyspace.pause_of("")) if flag != keyspace.PAUSE else None)
+
+    def __str__(self) -> str:
+        if self.provider is not None:
+            return f"provider {canonical(self.provider)}"
+        return "everything" if self.queue is None else f"queue {self.queue}"
+
+
+EVERYTHING = Scope()
 
 
 @dataclass(frozen=True)
 class Paused:
-    """One flag that is set. `queue` None: all of them. `since` in Unix seconds."""
+    """One flag that is set. `queue` and `provider` None: everything. `since` and `until` in Unix seconds."""
 
     queue: str | None
+    provider: str | None = None
     who: str | None = None
     why: str | None = None
     since: float | None = None
+    until: float | None = None
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.queue, self.provider)
+
+    def concerns(self, queue: str) -> bool:
+        """Whether no job of this queue starts for it."""
+        return self.provider is None and self.queue in (None, queue)
+
+    def __str__(self) -> str:
+        since = f", since {_utc(self.since)}" if self.since else ""
+        until = f", until {_utc(self.until)}" if self.until else ""
+        return f"{self.scope}, by {self.who or 'unknown'}{since}{until}: {self.why or '-'}"
 
 
-def pause(client: redis.Redis, *, who: str, why: str, queue: str | None = None) -> None:
-    """Set the flag. Running jobs end; no other starts until `resume`. A pause that says why is not overwritten by one
-    that does not."""
-    if not why and any(flag.queue == queue and flag.why for flag in paused(client, [queue] if queue else [])):
-        return
-    scope = queue or "*"
-    note = (f"{scope}:who", who, f"{scope}:why", why, f"{scope}:since", f"{time.time():.0f}")
-    ask(client, [("SET", _flag(queue), "1"), ("HSET", keyspace.PAUSE_INFO, *note)])
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
-def resume(client: redis.Redis, queue: str | None = None) -> bool:
-    """Clear the flag and wake the workers; whether it was set."""
-    scope = queue or "*"
-    with client.pipeline() as pipeline:
-        pipeline.getdel(_flag(queue))
-        pipeline.hdel(keyspace.PAUSE_INFO, f"{scope}:who", f"{scope}:why", f"{scope}:since")
-        pipeline.publish(keyspace.WAKE, "resume")
-        before, *_ = pipeline.execute()
-    return _set(before)
+def pause_call(scope: Scope, *, who: str, why: str, seconds: float | None = None) -> Call:
+    """Set the flag, for `seconds` or until it is resumed. Running jobs end; no other starts."""
+    note = note_of(who=who, why=why, seconds=seconds)
+    keys = [scope.flag, keyspace.PAUSE_NOTES, keyspace.PAUSE, keyspace.SUSPENDED, keyspace.QUEUES, keyspace.AUDIT]
+    return PAUSE.call(keys, [round((seconds or 0) * 1000), note, who, keyspace.CONTROL])
+
+
+def note_of(*, who: str, why: str, seconds: float | None = None) -> str:
+    """What stands beside a flag, in JSON."""
+    now = round(time.time())
+    until = now + round(seconds) if seconds else None
+    return json.dumps({"who": who, "why": why, "since": now, "until": until, BUDGET: who == BUDGET})
+
+
+def resume_call(scope: Scope, *, who: str) -> Call:
+    """Clear the flag, and with the general one those that the budget set beside it. Reply: the flags that were set."""
+    keys = [scope.flag, keyspace.PAUSE_NOTES, keyspace.PAUSE, keyspace.SUSPENDED, keyspace.QUEUES, keyspace.AUDIT]
+    return RESUME.call(keys, [who, keyspace.CONTROL, keyspace.WAKE])
+
+
+def pause(client: redis.Redis, scope: Scope = EVERYTHING, *, who: str, why: str, seconds: float | None = None) -> None:
+    """Send `pause_call`. A pause that says why is not overwritten by one that does not."""
+    ask(client, [pause_call(scope, who=who, why=why, seconds=seconds)])
+
+
+def resume(client: redis.Redis, scope: Scope = EVERYTHING, *, who: str) -> list[Scope]:
+    """Send `resume_call`; what was paused."""
+    (cleared,) = ask(client, [resume_call(scope, who=who)])
+    return [Scope.of(flag.decode()) for flag in cleared]
 
 
 def paused(client: redis.Redis, queues: Sequence[str]) -> list[Paused]:
-    """Every flag that is set: the general one, RQ's `rq suspend`, those of `queues` and of any queue in the notes."""
-    raw_notes, suspended = ask(client, [("HGETALL", keyspace.PAUSE_INFO), ("EXISTS", keyspace.SUSPENDED)])
-    notes = {key.decode(): value.decode() for key, value in raw_notes.items()}
-    noted = {key.rpartition(":")[0] for key in notes} - {"*"}
-    scopes: list[str | None] = [None, *sorted(noted | set(queues))]
-    flags = ask(client, [("GET", _flag(queue)) for queue in scopes])
+    """Every flag that is set: the general one first, those of `queues` and any that has a note, RQ's `rq suspend`."""
+    raw_notes, suspended = ask(client, [("HGETALL", keyspace.PAUSE_NOTES), ("EXISTS", keyspace.SUSPENDED)])
+    notes = {flag.decode(): value for flag, value in raw_notes.items()}
+    flags = list(dict.fromkeys([keyspace.PAUSE, *map(keyspace.pause_of, queues), *sorted(notes)]))
     found = []
-    for queue, value in zip(scopes, flags, strict=True):
+    for flag, value in zip(flags, ask(client, [("GET", flag) for flag in flags]), strict=True):
         if isinstance(value, bytes) and _set(value):
-            scope = queue or "*"
-            since = notes.get(f"{scope}:since")
-            who, why = notes.get(f"{scope}:who"), notes.get(f"{scope}:why")
-            found.append(Paused(queue, who, why, float(since) if since else None))
+            scope, note = Scope.of(flag), _note(notes.get(flag))
+            told = {name: note.get(name) for name in ("who", "why", "since", "until")}
+            found.append(Paused(scope.queue, scope.provider, **told))
     if suspended == 1:
-        found.append(Paused(None, "rq", "rq suspend"))
+        found.append(Paused(None, who="rq suspend", why="`rq resume` ends it"))
     return found
 
 
-def _flag(queue: str | None) -> str:
-    return keyspace.PAUSE if queue is None else keyspace.pause_of(queue)
+def _note(value: bytes | None) -> dict[str, Any]:
+    try:
+        note = json.loads(value or b"{}")
+    except ValueError:
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
-def _set(value: bytes | None) -> bool:
-    """As claim.lua reads it: absent, empty and "0" are running; anything else is paused."""
-    return value is not None and value not in (b"", b"0")
+def _set(value: bytes) -> bool:
+    """As claim.lua reads it: empty and "0" are running; anything else is paused."""
+    return value not in (b"", b"0")

@@ -48,12 +48,14 @@ class Unanswered:
     """No route answered. `failures`: the last one of each route tried, in order; empty when none could be tried.
 
     `opens_in`: seconds until the first candidate may be tried again, None when one may be tried at once. `passed_over`:
-    the same for those whose breaker let nothing through, None when every candidate was tried.
+    the same for those whose breaker let nothing through, None when every candidate was tried. `withheld`: why operators
+    keep jobs from one of those.
     """
 
     failures: tuple[Failure, ...]
     opens_in: float | None
     passed_over: float | None = None
+    withheld: str = ""
 
 
 class Router:
@@ -90,7 +92,8 @@ class Router:
             if tried.action is Action.LARGER:
                 too_small = route
         passed_over = min((self._breakers[route.name].reopens_in() for route in closed), default=None)
-        return Unanswered(tuple(failures), self._opens_in(candidates), passed_over)
+        withheld = next((why for route in closed if (why := self._breakers[route.name].withheld)), "")
+        return Unanswered(tuple(failures), self._opens_in(candidates), passed_over, withheld)
 
     def _opens_in(self, candidates: Sequence[Route]) -> float | None:
         breakers = [self._breakers[route.name] for route in candidates]

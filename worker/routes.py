@@ -32,6 +32,13 @@ class _FromJson(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
+class Price(_FromJson):
+    """US dollars for a million tokens."""
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+
+
 class RouteEntry(_FromJson):
     """One route as written. Times in seconds; `api_key_env` "" is a route that needs no key."""
 
@@ -46,6 +53,7 @@ class RouteEntry(_FromJson):
     retries: Annotated[int, Field(ge=0, le=5)] = 2  # after the first attempt, in one execution; 0 is none
     capabilities: tuple[Capability, ...] | None = None  # None: not known, so not held against it
     context_window: Annotated[int, Field(gt=0)] | None = None
+    price: Price | None = None  # None: not known here
     enabled: bool = True
 
 

@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 
 from worker.breaker import Admission, RouteBreaker
 
+WITHHELD_SECONDS = 5.0  # after which a job that has no other route looks again
+
 Kind = Literal["ok", "failed", "neutral", "unused"]
 
 
@@ -58,6 +60,7 @@ class SharedBreaker:
     route: str
     owner: Owner
     local: RouteBreaker
+    withheld: str = ""  # why operators keep everybody from the route
     view: View = field(default_factory=View)
     reserved: Admission | None = None  # leave to probe that no attempt has used yet
     reserved_at: float = -math.inf
@@ -67,6 +70,8 @@ class SharedBreaker:
 
     def open_for_all(self) -> bool:
         """Whether any number of attempts would be admitted now."""
+        if self.withheld:
+            return False
         if self.owner.alone:
             return self.local.open_for_all()
         return self.view.state == "closed" and self.view.rests_until <= time.monotonic()
@@ -85,14 +90,20 @@ class SharedBreaker:
 
     def may_probe(self) -> bool:
         """Whether this worker holds leave for one attempt that is not made yet."""
+        if self.withheld:
+            return False
         return self.local.may_probe() if self.owner.alone else self.reserved is not None
 
     def due(self) -> bool:
         """Whether it is worth asking for leave to probe."""
-        return not self.owner.alone and self.reserved is None and not self.open_for_all() and self.reopens_in() <= 0
+        if self.withheld or self.owner.alone:
+            return False
+        return self.reserved is None and not self.open_for_all() and self.reopens_in() <= 0
 
     def reopens_in(self) -> float:
         """Seconds until an attempt may be made, as far as is known; 0 when one may be made now."""
+        if self.withheld:
+            return WITHHELD_SECONDS
         if self.owner.alone:
             return self.local.reopens_in()
         if self.reserved is not None:
@@ -103,6 +114,8 @@ class SharedBreaker:
 
     def closed_off(self) -> str:
         """Why no attempt is admitted now."""
+        if self.withheld:
+            return self.withheld
         if self.owner.alone:
             return self.local.closed_off()
         if (rests := self.view.rests_until - time.monotonic()) > 0:
@@ -110,7 +123,9 @@ class SharedBreaker:
         return "breaker half-open, its probe under way" if self.state == "half-open" else "breaker open"
 
     async def admit(self) -> Admission | None:
-        """Leave for one attempt, or None: the route rests, is open, or half-open with a probe under way somewhere."""
+        """Leave for one attempt, or None: the route rests, is open, or half-open with a probe under way somewhere, withheld."""
+        if self.withheld:
+            return None
         if self.owner.alone:
             return self.local.admit()
         if self.open_for_all():

@@ -21,7 +21,7 @@ from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry, Trail
 _LUA = Path(__file__).parent / "lua"
 CLAIM, EXTEND, PROMOTE, REAP = (Script.load(_LUA, name) for name in ("claim", "extend", "promote", "reap"))
 REQUEUE, RESOLVE, CANCEL, AUDIT = (Script.load(_LUA, name) for name in ("requeue", "resolve", "cancel", "audit"))
-EXPIRE, DISCARD = (Script.load(_LUA, name) for name in ("expire", "discard"))
+EXPIRE, DISCARD, TICK = (Script.load(_LUA, name) for name in ("expire", "discard", "tick"))
 COMPLETE, BURY, RESCHEDULE, RELEASE = (Script.load(_LUA, n) for n in ("complete", "bury", "reschedule", "release"))
 
 LEASE_SECONDS = 12.0  # a job whose worker died runs again within this and one reaper interval
@@ -67,8 +67,8 @@ class Claim:
         return self.executions + self.crashes + 1
 
 
-def claim(token: str, at_most: int, worker_name: str, queues: Sequence[str]) -> Call:
-    """`token` names the call; sent again it returns the same claims."""
+def claim(token: str, at_most: int, worker_name: str, queues: Sequence[str], providers: Sequence[str] = ()) -> Call:
+    """`token` names the call; sent again it returns the same claims. `providers`: nothing starts while all are paused."""
     keys = [
         keyspace.PAUSE,
         keyspace.SUSPENDED,
@@ -78,16 +78,25 @@ def claim(token: str, at_most: int, worker_name: str, queues: Sequence[str]) -> 
     ]
     for queue in queues:
         keys += [keyspace.queue(queue), keyspace.pause_of(queue), keyspace.leases(queue), keyspace.wip(queue)]
-        keys.append(keyspace.accepted(queue))
+        keys += [keyspace.accepted(queue), keyspace.stopped(queue)]
+    keys += [keyspace.paused_provider(provider) for provider in providers]
     prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
     limits = (token, at_most, int(LEASE_SECONDS * 1000), worker_name)
-    return CLAIM.call(keys, [*limits, *prefixes, CLAIM_BYTES, *queues])
+    return CLAIM.call(keys, [*limits, *prefixes, CLAIM_BYTES, len(queues), *queues])
 
 
-def claimed(reply: list[Any]) -> tuple[Claim, ...]:
-    """The reply of `claim`, read."""
-    now_ms, *rows = reply
-    return tuple(_claim(row, now_ms) for row in rows)
+def claimed(reply: list[Any]) -> tuple[tuple[Claim, ...], list[int]]:
+    """The reply of `claim`, read: what was claimed, and how the flags stand (as `tick` tells it)."""
+    now_ms, flags, *rows = reply
+    return tuple(_claim(row, now_ms) for row in rows), flags
+
+
+def tick(queues: Sequence[str], providers: Sequence[str]) -> Call:
+    """Reply: [1 if all is paused, 1 or 0 for each provider]."""
+    keys = [keyspace.PAUSE, keyspace.SUSPENDED, keyspace.PAUSE_NOTES]
+    for queue in queues:
+        keys += [keyspace.pause_of(queue), keyspace.stopped(queue)]
+    return TICK.call([*keys, *(keyspace.paused_provider(provider) for provider in providers)], [len(queues)])
 
 
 def _claim(row: list[bytes | None], now_ms: int) -> Claim:
@@ -180,7 +189,14 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
 def requeue(queue: str, job_ids: Sequence[str], *, token: str, who: str, generations: int) -> Call:
     """Reply: [ids requeued, ids refused for their generation, ids that are no dead letter]."""
     q = queue
-    keys = [keyspace.failed(q), keyspace.queue(q), keyspace.accepted(q), keyspace.dead(q), keyspace.AUDIT]
+    keys = [
+        keyspace.failed(q),
+        keyspace.queue(q),
+        keyspace.accepted(q),
+        keyspace.dead(q),
+        keyspace.AUDIT,
+        keyspace.stopped(q),
+    ]
     return REQUEUE.call(keys, [token, who, generations, keyspace.JOB, keyspace.RESULTS, keyspace.WAKE, *job_ids])
 
 
@@ -215,7 +231,7 @@ def _withdrawn_from(queue: str, job_id: str) -> list[str]:
 def expire(queue: str) -> Call:
     """Reply: the ids buried."""
     q = queue
-    keys = [keyspace.accepted(q), keyspace.scheduled(q), keyspace.failed(q), keyspace.dead(q)]
+    keys = [keyspace.accepted(q), keyspace.scheduled(q), keyspace.failed(q), keyspace.dead(q), keyspace.stopped(q)]
     return EXPIRE.call(keys, [EXPIRE_AT_MOST, KEEP_DEAD_SECONDS, keyspace.JOB, keyspace.RESULTS])
 
 

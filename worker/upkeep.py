@@ -13,7 +13,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,12 +24,10 @@ from producer import keyspace
 from producer.connection import connect_async
 from producer.scripts import Command, ask_async
 from worker import transitions
-from worker.routes import Routes
 
 log = logging.getLogger("failover.worker")
 
 HEARTBEAT_SECONDS = 4.0
-WORKER_TTL_SECONDS = 30
 REAP_SECONDS = 2.0
 PROMOTE_SECONDS = 1.0
 EXPIRE_SECONDS = 5.0
@@ -39,7 +37,6 @@ AUDIT_CHUNK = 20  # strays of one script call, which looks through the whole lis
 PAGE = 5000
 RECONNECT_SECONDS = 2.0
 SLOW_SECONDS = 1.0  # a step that takes longer met a Redis that stands still
-ROUTES_VIEW_SECONDS = 30
 
 
 async def every(seconds: float, step: Callable[[], Awaitable[None]], trouble: Callable[[], None]) -> None:
@@ -63,14 +60,18 @@ async def every(seconds: float, step: Callable[[], Awaitable[None]], trouble: Ca
         await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
 
 
-async def listen(
-    url: str,
-    worker_name: str,
-    wake: Callable[[], None],
-    shutdown: Callable[[], None],
-    breaker_changed: Callable[[bytes], None],
-) -> None:
-    """Wake-ups, RQ's `shutdown` command and changes of breakers, over one connection of its own.
+@dataclass(frozen=True)
+class Heard:
+    """What a worker does on each kind of message."""
+
+    wake: Callable[[], None]
+    shutdown: Callable[[], None]
+    breaker: Callable[[bytes], None]
+    control: Callable[[], None]
+
+
+async def listen(url: str, worker_name: str, heard: Heard) -> None:
+    """Wake-ups, RQ's `shutdown` command, changes of breakers and of what operators closed, over a connection of its own.
 
     A lost message costs a second, no job.
     """
@@ -78,14 +79,18 @@ async def listen(
         client = connect_async(url, max_connections=1, reply_timeout=None)
         try:
             async with client.pubsub(ignore_subscribe_messages=True) as messages:
-                await messages.subscribe(keyspace.WAKE, keyspace.BREAKERS, keyspace.worker_commands(worker_name))
+                ours = (keyspace.WAKE, keyspace.BREAKERS, keyspace.CONTROL)
+                await messages.subscribe(*ours, keyspace.worker_commands(worker_name))
                 async for message in messages.listen():
-                    if message["channel"] == keyspace.WAKE.encode():
-                        wake()
-                    elif message["channel"] == keyspace.BREAKERS.encode():
-                        breaker_changed(message["data"])
-                    elif _command(message["data"]) == "shutdown":
-                        shutdown()
+                    match message["channel"].decode():
+                        case keyspace.WAKE:
+                            heard.wake()
+                        case keyspace.BREAKERS:
+                            heard.breaker(message["data"])
+                        case keyspace.CONTROL:
+                            heard.control()
+                        case _ if _command(message["data"]) == "shutdown":
+                            heard.shutdown()
         except (RedisError, OSError):
             await asyncio.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         finally:
@@ -99,22 +104,6 @@ def _command(data: bytes) -> str | None:
     except ValueError:
         return None
     return payload.get("command") if isinstance(payload, dict) else None
-
-
-def registration(key: str, fields: Mapping[str, Any], queues: Sequence[str]) -> list[Command]:
-    """RQ's record of this worker, whole, so that it comes back by itself after Redis has lost it.
-
-    It lives for half a minute: a worker that was killed is soon gone from `failover status` and `rq info`.
-    """
-    flat = [word for pair in fields.items() for word in pair]
-    sets = [keyspace.WORKERS, *(keyspace.workers_of(queue) for queue in queues)]
-    return [("HSET", key, *flat), ("EXPIRE", key, WORKER_TTL_SECONDS), *(("SADD", name, key) for name in sets)]
-
-
-def deregistration(key: str, queues: Sequence[str]) -> list[Command]:
-    """What RQ's register_death does, in one round trip of the loop's own client."""
-    sets = [keyspace.WORKERS, *(keyspace.workers_of(queue) for queue in queues)]
-    return [*(("SREM", name, key) for name in sets), ("DEL", key)]
 
 
 async def extend(
@@ -233,10 +222,3 @@ async def _nowhere(client: redis.asyncio.Redis, queue: str) -> list[str]:
         (queued,) = await ask_async(client, [("LRANGE", keyspace.queue(queue), start, start + PAGE - 1)])
         nowhere.difference_update(queued)
     return [job_id.decode() for job_id in nowhere][:PAGE]
-
-
-def routes_view(worker_name: str, routes: Routes) -> Command:
-    """The routes of this worker's map, for `failover status`."""
-    view = [{"route": route.name, "tier": route.tier} for route in routes.routes]
-    left_out = [{"route": out.name, "tier": out.tier, "left_out": out.why} for out in routes.left_out]
-    return ("SET", keyspace.routes_of(worker_name), json.dumps(view + left_out), "EX", ROUTES_VIEW_SECONDS)

@@ -1,7 +1,8 @@
--- prelude: clock
+-- prelude: clock stopped
 -- Accept one job, at most once for its idempotency key.
 --
 -- KEYS  1 failover:idempotency:{hash}   2 rq:job:{id}   3 rq:queue:{queue}   4 rq:queues   5 failover:accepted:{queue}
+--       6 failover:stopped:{queue}
 -- ARGV  1 job id   2 fingerprint   3 expires after (ms)   4 '1' to enter at the head   5 rq:job: prefix
 --       6 wake channel   7 promised within (ms)   8.. field, value, ... of the job hash
 -- Returns {'accepted' | 'duplicate' | 'conflict', job id that holds the key}
@@ -19,11 +20,12 @@ end
 redis.call('HSET', KEYS[1], 'job_id', ARGV[1], 'fingerprint', ARGV[2])
 redis.call('PERSIST', KEYS[1])
 local now = iso(now_ms)
+local stopped, expires_ms = stopped_ms(KEYS[6]), now_ms + tonumber(ARGV[3])
 redis.call('HSET', KEYS[2], 'created_at', now, 'enqueued_at', now, 'status', 'queued',
-  'accepted_ms', now_ms, 'expires_ms', now_ms + tonumber(ARGV[3]),
+  'accepted_ms', now_ms, 'expires_ms', expires_ms, 'stopped_ms', stopped,
   'promised_ms', now_ms + tonumber(ARGV[7]), 'idempotency', KEYS[1], unpack(ARGV, 8))
 redis.call('SADD', KEYS[4], KEYS[3])
-redis.call('ZADD', KEYS[5], now_ms + tonumber(ARGV[3]), ARGV[1])
+redis.call('ZADD', KEYS[5], expires_ms - stopped, ARGV[1])
 redis.call('ZADD', KEYS[5] .. ':promised', now_ms + tonumber(ARGV[7]), ARGV[1])
 if redis.call(ARGV[4] == '1' and 'LPUSH' or 'RPUSH', KEYS[3], ARGV[1]) == 1 then
   redis.call('PUBLISH', ARGV[6], KEYS[3])

@@ -1,23 +1,33 @@
--- prelude: clock
+-- prelude: clock stopped standing
 -- Claim up to n queued jobs for one worker, highest queue first.
 --
 -- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 failover:quarantine   5 rq:worker:{name}
 --       then for each queue: rq:queue:{q}   pause_ai_tasks:{q}   failover:leases:{q}   rq:wip:{q}   failover:accepted:{q}
+--       failover:stopped:{q}   then for each provider of the worker's routes: failover:paused-provider:{p}
 -- ARGV  1 token   2 n   3 lease (ms)   4 worker name   5 rq:job:   6 rq:execution:   7 rq:executions:   8 bytes of job data after which to stop
---       9.. queue names
--- Returns {now (ms), claim, ...}, a claim being {job id, execution id, queue, data, accepted_ms,
---         expires_ms, executions, crashes, attempts, run_ms, trail}
--- Invariant: nothing starts while paused. A job leaves the list only into a lease; an entry that is no queued job
+--       9 how many queues   10.. queue names
+-- Returns {now (ms), {1 if all is paused, 1 or 0 for each provider}, claim, ...}, a claim being {job id, execution id,
+--         queue, data, accepted_ms, expires_ms (put off by what its queue stood paused), executions, crashes, attempts,
+--         run_ms, trail}
+-- Invariant: nothing starts while paused, be it all, the queue, or every provider. A job leaves the list only into a lease; an entry that is no queued job
 --            (cancelled, ended, deleted) leaves it for good; one that cannot be read goes to quarantine.
 --            A resend of the token returns what the first one claimed, as far as it is still leased.
-local function set(flag)
-  return flag and flag ~= '' and flag ~= '0'
+local queues = tonumber(ARGV[9])
+local all = set(redis.call('GET', KEYS[1])) or redis.call('EXISTS', KEYS[2]) == 1
+local flags, open = {all and 1 or 0}, #KEYS == 5 + 6 * queues
+for i = 6 + 6 * queues, #KEYS do
+  local paused = set(redis.call('GET', KEYS[i]))
+  flags[#flags + 1] = paused and 1 or 0
+  open = open or not paused
 end
-local reply, bytes = {now_ms}, 0
-local function answer(id, execution, queue)
+
+local reply, bytes = {now_ms, flags}, 0
+local function answer(id, execution, queue, clock_key)
   local job = redis.call('HMGET', ARGV[5] .. id, 'data', 'accepted_ms', 'expires_ms', 'executions', 'crashes',
-    'attempts', 'run_ms', 'trail')
-  reply[#reply + 1] = {id, execution, queue, unpack(job)}
+    'attempts', 'run_ms', 'trail', 'stopped_ms')
+  if job[3] then job[3] = tonumber(job[3]) + stopped_ms(clock_key) - (tonumber(job[9] or '') or 0) end
+  job[9] = nil
+  reply[#reply + 1] = {id, execution, queue, unpack(job, 1, 8)}
   bytes = bytes + #(job[1] or '')
 end
 
@@ -25,20 +35,21 @@ local before = redis.call('GET', KEYS[3])
 if before then
   for _, claim in ipairs(cjson.decode(before)) do
     if redis.call('HGET', ARGV[5] .. claim[1], 'lease') == claim[2] then
-      answer(claim[1], claim[2], claim[3])
+      answer(claim[1], claim[2], claim[3], claim[4])
     end
   end
   return reply
 end
-if set(redis.call('GET', KEYS[1])) or redis.call('EXISTS', KEYS[2]) == 1 then return reply end
+if all or not open then return reply end
 
 local now = iso(now_ms)
 local seconds = string.format('%.3f', now_ms / 1000)
 local left = tonumber(ARGV[2])
 local claims = {}
-for q = 9, #ARGV do
-  local queue, base = ARGV[q], 5 + (q - 9) * 5
+for q = 1, queues do
+  local queue, base = ARGV[9 + q], 5 + (q - 1) * 6
   local list, leases, wip, accepted = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4], KEYS[base + 5]
+  local clock_key = KEYS[base + 6]
   local open = not set(redis.call('GET', KEYS[base + 2]))
   while open and left > 0 and bytes < tonumber(ARGV[8]) do
     local id = redis.call('LPOP', list)
@@ -52,7 +63,7 @@ for q = 9, #ARGV do
     elseif status == 'queued' then
       local execution = ARGV[1] .. '-' .. (#claims + 1)
       redis.call('PERSIST', job)
-      redis.call('ZADD', accepted, 'NX', now_ms + 86400000, id) -- what RQ's own tools queued counts too
+      redis.call('ZADD', accepted, 'NX', now_ms + 86400000 - stopped_ms(clock_key), id) -- what RQ's own tools queued counts too
       redis.call('HSET', job, 'status', 'started', 'started_at', now, 'last_heartbeat', now,
         'worker_name', ARGV[4], 'lease', execution)
       redis.call('ZADD', leases, now_ms + tonumber(ARGV[3]), id .. ':' .. execution)
@@ -63,8 +74,8 @@ for q = 9, #ARGV do
       redis.call('EXPIRE', record, 86400)
       redis.call('ZADD', ARGV[7] .. id, math.floor(now_ms / 1000) + 86400, execution)
       redis.call('EXPIRE', ARGV[7] .. id, 86400)
-      claims[#claims + 1] = {id, execution, queue}
-      answer(id, execution, queue)
+      claims[#claims + 1] = {id, execution, queue, clock_key}
+      answer(id, execution, queue, clock_key)
       left = left - 1
     end
   end

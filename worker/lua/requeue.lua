@@ -1,13 +1,14 @@
--- prelude: clock dead
+-- prelude: clock stopped dead
 -- Dead letters return to the tail of the queue, with a new life: attempts, executions and crashes from zero, its
 -- promise and expiry counted from now, generation + 1.
 --
 -- KEYS  1 rq:failed:{queue}   2 rq:queue:{queue}   3 failover:accepted:{queue}   4 failover:dead:{queue}
---       5 failover:audit
+--       5 failover:audit   6 failover:stopped:{queue}
 -- ARGV  1 token   2 who   3 generations allowed   4 rq:job:   5 rq:results:   6 wake channel   7.. job ids
 -- Returns {ids requeued, ids refused for their generation, ids that are no dead letter any more}
 -- Invariant: a dead letter is requeued once, whoever else is at it; a resend of the token reports the same and does
 --            nothing.
+local stopped = stopped_ms(KEYS[6])
 local requeued, refused, gone, fresh = {}, {}, {}, {}
 for i = 7, #ARGV do
   local id = ARGV[i]
@@ -31,9 +32,9 @@ for i = 7, #ARGV do
     redis.call('HDEL', job, 'dead_reason', 'dead_detail', 'dead_route', 'exc_info', 'executions', 'crashes', 'attempts',
       'run_ms', 'trail', 'settled')
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms), 'started_at', '', 'ended_at', '',
-      'accepted_ms', now_ms, 'expires_ms', now_ms + worth, 'generation', generation + 1,
+      'accepted_ms', now_ms, 'expires_ms', now_ms + worth, 'stopped_ms', stopped, 'generation', generation + 1,
       'requeued_by', ARGV[1], 'requeued_who', ARGV[2], 'requeued_ms', now_ms)
-    redis.call('ZADD', KEYS[3], now_ms + worth, id)
+    redis.call('ZADD', KEYS[3], now_ms + worth - stopped, id)
     if promise then
       redis.call('HSET', job, 'promised_ms', now_ms + promise)
       redis.call('ZADD', KEYS[3] .. ':promised', now_ms + promise, id)

@@ -1,0 +1,95 @@
+"""What operators have closed, as one worker knows it: the pause flags, and the routes of paused providers.
+
+A claim brings the newest word along, a published change is looked at when it comes, and every second the flags are read
+anew. The same look keeps the queues' running clocks, by which no pause burns an expiry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from producer import keyspace
+from producer.scripts import ask_async
+from worker import transitions
+from worker.gate import Gate
+from worker.pause import canonical
+from worker.routes import Route
+from worker.shared_breaker import SharedBreaker
+
+log = logging.getLogger("failover.worker")
+
+LOOK_SECONDS = 1.0
+REMIND_SECONDS = 900
+
+
+class Controls:
+    """`changed` is called when routes close or open, or when all may start again."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        queues: Sequence[str],
+        routes: Sequence[Route],
+        breakers: Mapping[str, SharedBreaker],
+        gate: Gate,
+        changed: Callable[[], None],
+    ) -> None:
+        self._client, self._queues, self._breakers = client, queues, breakers
+        self._gate, self._changed = gate, changed
+        self._routes: dict[str, list[str]] = {}
+        for route in routes:
+            self._routes.setdefault(canonical(route.entry.provider), []).append(route.name)
+        self._kick = asyncio.Event()
+
+    @property
+    def providers(self) -> list[str]:
+        """Those of the worker's routes, in the order in which flags tell of them."""
+        return list(self._routes)
+
+    def look_soon(self) -> None:
+        self._kick.set()
+
+    async def run(self) -> None:
+        """Look for ever. While Redis is away, what was last known holds; the rest of the worker tells of it."""
+        while True:
+            self._kick.clear()
+            with contextlib.suppress(RedisError):
+                await self.look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._kick.wait()
+
+    async def look(self) -> None:
+        (flags,) = await ask_async(self._client, [transitions.tick(self._queues, self.providers)])
+        self.hear(flags)
+        if any(flags):
+            await self._remind(bool(flags[0]))
+
+    def hear(self, flags: Sequence[int]) -> None:
+        """How the flags stand: [1 if all is paused, 1 or 0 for each provider]."""
+        everything, *providers = map(bool, flags)
+        before = (self._gate.paused, [breaker.withheld for breaker in self._breakers.values()])
+        self._gate.paused = everything
+        for (provider, routes), closed in zip(self._routes.items(), providers, strict=True):
+            for route in routes:
+                self._breakers[route].withheld = f"provider {provider} is paused" if closed else ""
+        if before != (self._gate.paused, [breaker.withheld for breaker in self._breakers.values()]):
+            log.warning("pause", extra={"everything": everything, "providers": self._closed()})
+            self._changed()
+
+    def _closed(self) -> list[str]:
+        return [provider for provider, routes in self._routes.items() if self._breakers[routes[0]].withheld]
+
+    async def _remind(self, everything: bool) -> None:
+        """One worker says now and then that a pause lasts; a pause that everybody forgot is an outage."""
+        first = await self._client.set(keyspace.REMINDER, "1", nx=True, ex=REMIND_SECONDS)
+        if first:
+            lengths = await ask_async(self._client, [("LLEN", keyspace.queue(queue)) for queue in self._queues])
+            facts = {"everything": everything, "providers": self._closed(), "waiting": sum(lengths)}
+            log.warning("still paused: `failover status` says by whom, `failover resume` ends it", extra=facts)

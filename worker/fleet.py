@@ -1,0 +1,71 @@
+"""The workers that run, as they tell of themselves in Redis: RQ's record of each, its slots and its routes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import redis
+
+from producer import keyspace
+from producer.scripts import Command, ask
+from worker.routes import Routes
+
+WORKER_TTL_SECONDS = 30
+
+
+def registration(key: str, fields: Mapping[str, Any], queues: Sequence[str]) -> list[Command]:
+    """RQ's record of this worker, whole, so that it comes back by itself after Redis has lost it.
+
+    It lives for half a minute: a worker that was killed is soon gone from `failover status` and `rq info`.
+    """
+    flat = [word for pair in fields.items() for word in pair]
+    sets = [keyspace.WORKERS, *(keyspace.workers_of(queue) for queue in queues)]
+    return [("HSET", key, *flat), ("EXPIRE", key, WORKER_TTL_SECONDS), *(("SADD", name, key) for name in sets)]
+
+
+def deregistration(key: str, queues: Sequence[str]) -> list[Command]:
+    """What RQ's register_death does, in one round trip of the loop's own client."""
+    sets = [keyspace.WORKERS, *(keyspace.workers_of(queue) for queue in queues)]
+    return [*(("SREM", name, key) for name in sets), ("DEL", key)]
+
+
+def told(worker_name: str, routes: Routes, slots: int) -> Command:
+    """What an operator's terminal has to know of this worker: its slots, and the routes of its map."""
+    view: list[dict[str, Any]] = [
+        {
+            "route": route.name,
+            "tier": route.tier,
+            "provider": route.entry.provider,
+            "model": route.entry.model,
+            "price": route.entry.price and route.entry.price.model_dump(),
+        }
+        for route in routes.routes
+    ]
+    left_out = [{"route": out.name, "tier": out.tier, "left_out": out.why} for out in routes.left_out]
+    return (
+        "SET",
+        keyspace.routes_of(worker_name),
+        json.dumps({"slots": slots, "routes": view + left_out}),
+        "EX",
+        WORKER_TTL_SECONDS,
+    )
+
+
+def names(client: redis.Redis) -> list[str]:
+    """Of every worker that has not said goodbye; a record may outlive its worker for half a minute."""
+    (keys,) = ask(client, [("SMEMBERS", keyspace.WORKERS)])
+    return sorted(key.decode().removeprefix(keyspace.WORKER) for key in keys)
+
+
+def views(client: redis.Redis) -> list[dict[str, Any]]:
+    """What each worker tells of itself: {slots, routes: [{route, tier, provider, model, price}, {..., left_out}]}."""
+    replies = ask(client, [("GET", keyspace.routes_of(name)) for name in names(client)])
+    return [json.loads(reply) for reply in replies if isinstance(reply, bytes)]
+
+
+def alive(client: redis.Redis, queue: str) -> int:
+    """How many workers of a queue have a record that has not run out."""
+    (keys,) = ask(client, [("SMEMBERS", keyspace.workers_of(queue))])
+    return sum(ask(client, [("EXISTS", key) for key in keys]))
