@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from ops import batch, dlq, job, pause, place
 from ops.job import as_json
+from ops.serve import serve
 from producer.environment import Environment, load_environment
 from producer.errors import FailoverError, UsageError
 from producer.job import JobStatus, LLMJob
@@ -198,7 +199,7 @@ def status(environment: Environment, as_json: bool) -> None:
     status_view.render(found, Console(highlight=False))
 
 
-for command in (dlq.group, job.group, pause.pause, pause.resume):
+for command in (dlq.group, job.group, pause.pause, pause.resume, serve):
     failover.add_command(command)
 
 

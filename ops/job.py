@@ -9,9 +9,7 @@ import click
 from ops import place
 from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment
-from producer.errors import UsageError
 from producer.job import JobResult
-from worker import dead_letter
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
@@ -77,14 +75,7 @@ def late(environment: Environment, queue: str, limit: int, as_json: bool) -> Non
 def cancel(environment: Environment, job_id: str) -> None:
     """Cancel a job that has not ended. A running call is broken off within seconds; its answer is not taken."""
     with place.opened(environment) as here:
-        status = dead_letter.cancel(here.producer.client, job_id, who=place.who())
-    ended = {
-        "finished": "is done",
-        "canceled": "is cancelled already",
-        "failed": f"is dead: `failover dlq discard {job_id}`",
-    }
-    if status in ended:
-        raise UsageError(f"job {job_id} {ended[status]}")
+        here.producer.cancel(job_id, who=place.who())
     click.echo(f"{job_id} is cancelled")
 
 

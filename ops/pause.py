@@ -51,9 +51,23 @@ def pause(environment: Environment, reason: str, queue: str | None, provider: st
 @queue_option
 @provider_option
 @click.option("--dry-run", is_flag=True, help="Only tell how many jobs would start, their cost, and how long it takes.")
+@click.option(
+    "--pause-again-at",
+    "again_at",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="PERCENT",
+    help="No budget pauses below this share of it, until its month is over.",
+)
 @as_json
 @click.pass_obj
-def resume(environment: Environment, queue: str | None, provider: str | None, dry_run: bool, as_json: bool) -> None:
+def resume(
+    environment: Environment,
+    queue: str | None,
+    provider: str | None,
+    dry_run: bool,
+    again_at: float | None,
+    as_json: bool,
+) -> None:
     """Clear the pause flag; the backlog drains by itself, at first slowly. Other flags that are set stay."""
     scope = _scope(queue, provider)
     with place.opened(environment) as here:
@@ -64,7 +78,7 @@ def resume(environment: Environment, queue: str | None, provider: str | None, dr
             found = backlog.estimate(client, scope, here.producer.queue)
             click.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))
             return
-        cleared = flags.resume(client, scope, who=place.who())
+        cleared = flags.resume(client, scope, who=place.who(), again_at=again_at)
         left = flags.paused(client, [here.producer.queue])
     if as_json:
         told = {"resumed": [str(each) for each in cleared], "still_paused": [asdict(flag) for flag in left]}

@@ -15,9 +15,10 @@ from rich.table import Table
 from producer import keyspace
 from producer.keyspace import JobField
 from producer.scripts import Command, ask
-from worker import fleet, health
+from worker import fleet, health, spend
 from worker.health import Health
 from worker.pause import Paused, paused
+from worker.spend import ProviderSpend
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Status:
     paused: list[Paused]
     queues: list[QueueStatus]
     workers: list[WorkerStatus]
+    budgets: list[ProviderSpend] = field(default_factory=list)
     routes: list[RouteStatus] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -74,6 +76,7 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
         paused=paused(client, queues),
         queues=[_queue(client, name) for name in queues],
         workers=_workers(client, fleet.names(client)),
+        budgets=spend.known(client),
         routes=_routes(client),
     )
 
@@ -144,6 +147,11 @@ def render(status: Status, console: Console) -> None:
         console.print(f"[bold red]PAUSED[/]: {escape(str(flag))}")
     if not status.paused:
         console.print("not paused")
+    for budget in status.budgets:
+        told = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(budget.at))
+        console.print(
+            f"budget of {escape(budget.provider)}: {budget.percent:g}% used, as {escape(budget.who)} said at {told}"
+        )
     queues = Table("queue", "queued", "oldest", "in flight", "waiting", "next due", "late", "dead", "done", box=None)
     for queue in status.queues:
         numbers = (queue.in_flight, queue.waiting)

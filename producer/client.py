@@ -43,7 +43,7 @@ class Producer:
     >>> job_id = producer.enqueue(LLMJob(body={"messages": [{"role": "user", "content": "Hello"}]}))
     >>> producer.wait(job_id, timeout=60).text
 
-    Errors: InvalidJob, IdempotencyConflict, UnknownJob; ServiceUnavailable within 2 s when Redis does not take the
+    Errors: InvalidJob, IdempotencyConflict, UnknownJob, JobEnded; ServiceUnavailable within 2 s when Redis does not take the
     job, in which case it may be submitted again with the same idempotency key.
     """
 
@@ -84,6 +84,13 @@ class Producer:
     def wait(self, job_id: str, timeout: float) -> JobResult:
         """The result once the job has ended, or how it stands after `timeout` seconds."""
         return self._drive(exchange.wait(job_id, timeout))
+
+    def cancel(self, job_id: str, *, who: str) -> None:
+        """Take a job that has not ended out of the system; a running call's answer is not taken. Again: no harm.
+
+        Raises JobEnded for one that is done or dead.
+        """
+        self._drive(exchange.cancel(job_id, who))
 
     def close(self) -> None:
         self.client.close()
@@ -150,6 +157,9 @@ class AsyncProducer:
 
     async def wait(self, job_id: str, timeout: float) -> JobResult:  # noqa: ASYNC109 - the same word as Producer's
         return await self._drive(exchange.wait(job_id, timeout))
+
+    async def cancel(self, job_id: str, *, who: str) -> None:
+        await self._drive(exchange.cancel(job_id, who))
 
     async def close(self) -> None:
         await self.client.aclose()

@@ -28,18 +28,27 @@ SCHEMES = ("redis", "rediss", "unix")
 
 
 def connect(
-    url: str, *, connect_timeout: float = CONNECT_TIMEOUT_SECONDS, reply_timeout: float = REPLY_TIMEOUT_SECONDS
+    url: str,
+    *,
+    connect_timeout: float = CONNECT_TIMEOUT_SECONDS,
+    reply_timeout: float = REPLY_TIMEOUT_SECONDS,
+    max_connections: int | None = None,
 ) -> redis.Redis:
-    """A blocking client (redis://, rediss://, unix://). No connection is made yet."""
+    """A blocking client (redis://, rediss://, unix://). No connection is made yet. `max_connections`: of all threads
+    together; a thread beyond that waits for one."""
 
     def client(url: str) -> redis.Redis:
-        client = redis.Redis.from_url(
-            url,
-            socket_connect_timeout=connect_timeout,
-            socket_timeout=reply_timeout,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=30,
-        )
+        options = {
+            "socket_connect_timeout": connect_timeout,
+            "socket_timeout": reply_timeout,
+            "retry": Retry(NoBackoff(), 0),
+            "health_check_interval": 30,
+        }
+        if max_connections is None:
+            client = redis.Redis.from_url(url, **options)
+        else:
+            pool = redis.BlockingConnectionPool.from_url(url, max_connections=max_connections, timeout=10, **options)
+            client = redis.Redis.from_pool(pool)
         client.connection_pool.make_connection()  # says now what is wrong with the URL's options
         return client
 

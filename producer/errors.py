@@ -1,16 +1,24 @@
 """The errors that reach a person. Each says what is wrong, where, and how to mend it; none carries a secret.
 
-FailoverError                    exit 1
+FailoverError                    exit 1   HTTP 500
 ├── ConfigurationError           exit 2   one Problem per wrong field, all of them at once
 ├── UsageError                   exit 2   a command was used wrongly
-├── ServiceUnavailable           exit 3   Redis is not reachable, or not safe to keep jobs in
-├── InvalidJob                   exit 2   HTTP 422: the job itself is wrong; names the field
-├── IdempotencyConflict          exit 1   HTTP 409: same key, another body
-└── UnknownJob                   exit 1   HTTP 404: no such job id
+├── ServiceUnavailable           exit 3   503   Redis is not reachable, or not safe to keep jobs in
+├── InvalidJob                   exit 2   422   the job itself is wrong; names the field
+├── IdempotencyConflict          exit 1   409   same key, another body
+├── UnknownJob                   exit 1   404   no such job id
+├── JobCancelled                 exit 1   404   it was, and is no resource any more
+├── JobEnded                     exit 1   409   what has ended cannot be cancelled
+└── BadRequest                            400   over HTTP only
+    ├── InvalidBody                       422   a field of a body that is no job; names it
+    ├── Unauthorized                      401   no token, or a wrong one
+    ├── BodyTooLarge                      413
+    └── TooManyJobs                       429   a tenant is over its rate; says when to come back
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +31,12 @@ class FailoverError(Exception):
     """Base of every error that a person may see as a sentence."""
 
     exit_code = 1
+    status = 500  # HTTP
+    code = "internal_error"  # for programs: OpenAI's `error.code`
+
+    def headers(self) -> dict[str, str]:
+        """Of the HTTP response."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -59,12 +73,17 @@ class ServiceUnavailable(FailoverError):
     """A service that we need does not answer, or is not safe to use."""
 
     exit_code = 3
+    status, code = 503, "unavailable"
+
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": "5"}
 
 
 class InvalidJob(FailoverError):
     """A job that cannot be accepted; `field` is the dotted path of what is wrong."""
 
     exit_code = 2
+    status, code = 422, "invalid_job"
 
     def __init__(self, field: str, what: str) -> None:
         self.field, self.what = field, what
@@ -73,6 +92,8 @@ class InvalidJob(FailoverError):
 
 class IdempotencyConflict(FailoverError):
     """The idempotency key is taken by a job with another body."""
+
+    status, code = 409, "idempotency_conflict"
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
@@ -85,8 +106,76 @@ class IdempotencyConflict(FailoverError):
 class UnknownJob(FailoverError):
     """No job has this id: it never existed, or its result is past its retention."""
 
+    status, code = 404, "unknown_job"
+
     def __init__(self, job_id: str) -> None:
         super().__init__(f"no job has the id {job_id!r}: mistyped, or past its retention (policies/jobs.yaml)")
+
+
+class JobCancelled(FailoverError):
+    """A job that was cancelled is asked for over HTTP, where DELETE takes a resource away."""
+
+    status, code = 404, "job_cancelled"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"job {job_id} was cancelled")
+
+
+class JobEnded(FailoverError):
+    """A job that is done or dead cannot be cancelled."""
+
+    status, code = 409, "job_ended"
+
+    def __init__(self, job_id: str, how: str) -> None:
+        mend = f"; `failover dlq discard {job_id}` gives it up" if how == "dead" else ""
+        super().__init__(f"job {job_id} is {how} already{mend}")
+
+
+class BadRequest(FailoverError):
+    """An HTTP request that cannot be read."""
+
+    status, code = 400, "bad_request"
+
+
+class InvalidBody(BadRequest):
+    """A body that is JSON and not what the route reads; `field` is the dotted path of what is wrong."""
+
+    status, code = 422, "invalid_body"
+
+    def __init__(self, field: str, what: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {what}" if field else what)
+
+
+class Unauthorized(BadRequest):
+    """No credential, or a wrong one."""
+
+    status, code = 401, "unauthorized"
+
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class BodyTooLarge(BadRequest):
+    """More bytes than a route reads."""
+
+    status, code = 413, "body_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is larger than {limit:,} bytes — send less, or several jobs")
+
+
+class TooManyJobs(BadRequest):
+    """A tenant submits faster than its policy allows; `seconds` until its next job is accepted."""
+
+    status, code = 429, "too_many_jobs"
+
+    def __init__(self, tenant_id: str, seconds: float) -> None:
+        self.seconds = max(1, math.ceil(seconds))
+        super().__init__(f"tenant {tenant_id} is over its rate (policies/tenants.yaml) — try again in {self.seconds} s")
+
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.seconds)}
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:

@@ -14,14 +14,16 @@ from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 from producer import keyspace
-from producer.errors import IdempotencyConflict, UnknownJob
+from producer.errors import IdempotencyConflict, JobEnded, UnknownJob
 from producer.job import JobResult, LLMJob, encode_job
 from producer.keyspace import JobField
 from producer.policy import Policies
 from producer.results import result_commands, result_of, status_of
 from producer.scripts import Command, Script
 
-ENQUEUE = Script.load(Path(__file__).parent / "lua", "enqueue")
+_LUA = Path(__file__).parent / "lua"
+ENQUEUE, CANCEL = (Script.load(_LUA, name) for name in ("enqueue", "cancel"))
+KEEP_CANCELLED_SECONDS = 7 * 86400
 BATCH_JOBS, BATCH_BYTES = 200, 1_000_000  # of one round trip
 STATUSES = 1000  # of one round trip
 
@@ -141,3 +143,25 @@ def wait(job_id: str, timeout: float) -> Steps[JobResult]:
             return result
         yield Sleep(min(pause, left))
         pause = min(pause * 1.5, 0.5)
+
+
+def cancel(job_id: str, who: str) -> Steps[None]:
+    (origin,) = yield [("HGET", keyspace.job(job_id), "origin")]
+    if not isinstance(origin, bytes):
+        raise UnknownJob(job_id)
+    queue = origin.decode()
+    keys = [*withdrawn_from(queue, job_id), keyspace.canceled(queue)]
+    prefixes = (keyspace.EXECUTION, keyspace.EXECUTIONS)
+    (before,) = yield [CANCEL.call(keys, [job_id, *prefixes, who, KEEP_CANCELLED_SECONDS])]
+    if before == b"unknown":
+        raise UnknownJob(job_id)
+    if before in (b"finished", b"failed"):
+        raise JobEnded(job_id, str(status_of(before)))
+
+
+def withdrawn_from(queue: str, job_id: str) -> list[str]:
+    """The KEYS of lua/withdraw.lua."""
+    q = queue
+    places = [keyspace.queue(q), keyspace.scheduled(q), keyspace.leases(q), keyspace.wip(q), keyspace.failed(q)]
+    books = [keyspace.accepted(q), keyspace.dead(q), keyspace.results(job_id), keyspace.AUDIT]
+    return [keyspace.job(job_id), *places, *books]

@@ -18,7 +18,7 @@ from typing import (
     Required,  # pydantic wants this TypedDict before Python 3.12
 )
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import from_json, to_json
 from typing_extensions import TypedDict
 
@@ -27,6 +27,15 @@ from producer.errors import InvalidJob, first_problem
 SCHEMA_VERSION = 1
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\w.@:/+-]+$")]
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, (bool, str)):
+        raise ValueError("should be a number")  # noqa: TRY004 - what pydantic listens to
+    return value
+
+
+NUMBER = BeforeValidator(_number)  # true is no 1, and "5" is no 5
 
 
 class JobStatus(StrEnum):
@@ -70,7 +79,7 @@ class ChatBody(TypedDict, total=False):
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
     messages: Required[Annotated[list[Message], Field(min_length=1)]]
-    n: Literal[1]  # one job is one completion
+    n: Annotated[Literal[1], NUMBER]  # one job is one completion
     tools: list[Any] | None
     response_format: dict[str, Any] | None
 
@@ -85,15 +94,15 @@ class LLMJob(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION)] = SCHEMA_VERSION
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION), NUMBER] = SCHEMA_VERSION
     job_type: Name = "default"
     body: ChatBody
     tenant_id: Name = "default"
     user_id: Annotated[str, StringConstraints(max_length=256)] = ""
     feature: Annotated[str, StringConstraints(max_length=256)] = ""
     idempotency_key: Annotated[str, StringConstraints(min_length=1, max_length=512)] | None = None
-    priority: Literal[0, 1] = 0
-    expires_after_seconds: Annotated[float, Field(gt=0, le=90 * 86400)] | None = None
+    priority: Annotated[Literal[0, 1], NUMBER] = 0
+    expires_after_seconds: Annotated[float, Field(gt=0, le=90 * 86400), NUMBER] | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
 
     def provider_key(self, job_id: str) -> str:

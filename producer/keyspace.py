@@ -33,6 +33,9 @@ Ours:
 | failover:accepted:{queue}   | zset   | jobs accepted and not ended, score expiry (ms)        | until done or dead  |
 | failover:accepted:{queue}:promised | zset | the same jobs, score time promised (ms)  | the same            |
 | failover:idempotency:{hash} | hash   | job_id, fingerprint of a tenant's idempotency key     | as long as its job  |
+| failover:rate:{tenant}      | string | when its next job over HTTP is due (ms), for its rate | until then          |
+| failover:spend              | hash   | a provider: what billing said of it (JSON)            | for good            |
+| failover:spend-message:{hash} | string | a message of billing that was heard                 | 7 days              |
 | failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
 | failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until someone acts  |
 | failover:routes:{worker}    | string | a worker's slots, and the routes of its map (JSON)    | 30 s                |
@@ -67,6 +70,7 @@ SUSPENDED = "rq:suspended"
 
 PAUSE = "pause_ai_tasks"
 PAUSE_NOTES = "failover:pause"
+SPEND = "failover:spend"
 REMINDER = "failover:reminder"
 QUARANTINE = "failover:quarantine"
 WAKE = "failover:wake"
@@ -151,7 +155,7 @@ def accepted(queue_name: str) -> str:
 
 
 def promised(queue_name: str) -> str:
-    """Spelled by worker/lua/leaves.lua too. What is scored before now is late."""
+    """Spelled by producer/lua/leaves.lua too. What is scored before now is late."""
     return accepted(queue_name) + ":promised"
 
 
@@ -160,7 +164,7 @@ def dead(queue_name: str) -> str:
 
 
 def dead_by(queue_name: str, kind: str, value: str) -> str:
-    """The index of dead letters by `reason`, `tenant` or `route`, as worker/lua/dead.lua spells it."""
+    """The index of dead letters by `reason`, `tenant` or `route`, as producer/lua/dead.lua spells it."""
     return f"{dead(queue_name)}:{kind}:{value}"
 
 
@@ -190,6 +194,15 @@ def calls(route: str) -> str:
 
 def recorded(worker_name: str) -> str:
     return "failover:recorded:" + worker_name
+
+
+def rate(tenant_id: str) -> str:
+    return "failover:rate:" + tenant_id
+
+
+def spend_message(message_id: str) -> str:
+    """Hashed: ids come from outside."""
+    return "failover:spend-message:" + sha256(message_id.encode()).hexdigest()
 
 
 def idempotency(tenant_id: str, key: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,6 +15,7 @@ from producer.errors import ConfigurationError, InvalidJob, Problem, what_is_wro
 Capability = Literal["tools", "json_mode", "json_schema", "vision"]
 Degrade = Literal["shorter_context", "smaller_model", "human_review"]
 Seconds = Annotated[float, Field(gt=0)]
+M = TypeVar("M", bound=BaseModel)
 
 
 class Backoff(BaseModel):
@@ -44,6 +46,24 @@ class JobPolicy(BaseModel):
     keep_dead_seconds: Annotated[int, Field(ge=60)] = 90 * 86400
 
 
+class TenantPolicy(BaseModel):
+    """How fast a tenant may hand in jobs over HTTP. The fields are explained at the head of policies/tenants.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    jobs_per_minute: Annotated[float, Field(gt=0)] = 1200.0
+    burst: Annotated[int, Field(ge=1)] = 300
+
+
+class Tenants(BaseModel):
+    """policies/tenants.yaml. A tenant that is not in it is as `default`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    tenants: dict[str, TenantPolicy] = Field(default_factory=dict)
+
+
 class Policies(BaseModel):
     """All job types. `default` always exists."""
 
@@ -51,6 +71,10 @@ class Policies(BaseModel):
 
     version: Literal[1] = 1
     job_types: dict[str, JobPolicy] = Field(default_factory=dict)
+    tenants: Tenants = Tenants()
+
+    def of_tenant(self, tenant_id: str) -> TenantPolicy:
+        return self.tenants.tenants.get(tenant_id) or self.tenants.tenants.get("default") or TenantPolicy()
 
     def of(self, job_type: str) -> JobPolicy:
         """The policy of a job type; one that is not in the file is refused, so that a typo loses no promise."""
@@ -67,38 +91,50 @@ class Policies(BaseModel):
 
 
 def load_policies(environment: Environment) -> Policies:
-    """POLICIES_DIR/jobs.yaml. Raises ConfigurationError with every problem in it."""
-    return read_policies(find_configuration("policies", "POLICIES_DIR", environment) / "jobs.yaml")
+    """The files of POLICIES_DIR: jobs.yaml and, if it is there, tenants.yaml. Raises ConfigurationError with every problem
+    in the first wrong one."""
+    folder = find_configuration("policies", "POLICIES_DIR", environment)
+    policies = read_policies(folder / "jobs.yaml")
+    tenants = folder / "tenants.yaml"
+    if not tenants.exists():
+        return policies
+    return policies.model_copy(
+        update={"tenants": _read(tenants, Tenants, lambda data: _with_defaults(data, "tenants"))}
+    )
 
 
 def read_policies(path: Path) -> Policies:
-    """`load_policies` for one file."""
+    """jobs.yaml alone."""
+    return _read(path, Policies, lambda data: _with_defaults(data, "job_types"))
+
+
+def _read(path: Path, model: type[M], prepared: Callable[[Any], Any]) -> M:
     try:
         text = path.read_text(encoding="utf-8")
         data = yaml.safe_load(text)
     except OSError as error:
-        mend = "set POLICIES_DIR to a folder that holds jobs.yaml"
+        mend = f"set POLICIES_DIR to a folder that holds {path.name}"
         raise ConfigurationError([Problem(str(path), "", error.strerror or str(error), mend)]) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError([Problem(str(path), "", f"is not YAML: {_one_line(error)}")]) from None
     try:
-        return Policies.model_validate(_with_defaults(data))
+        return model.model_validate(prepared(data))
     except ValidationError as error:
         raise ConfigurationError(_problems(path, text, error)) from None
 
 
-def _with_defaults(data: Any) -> Any:
-    """Each job type over the fields of `default`."""
-    if not isinstance(data, dict) or not isinstance(data.get("job_types"), dict):
-        return data if isinstance(data, dict) and "job_types" in data else {"job_types": "missing"}
-    default = data["job_types"].get("default") or {}
+def _with_defaults(data: Any, section: str) -> Any:
+    """Each entry of the section over the fields of its `default`."""
+    if not isinstance(data, dict) or not isinstance(data.get(section), dict):
+        return data if isinstance(data, dict) and section in data else {section: "missing"}
+    default = data[section].get("default") or {}
     if not isinstance(default, dict):
         return data
     types = {
         name: {**default, **(fields or {})} if isinstance(fields or {}, dict) else fields
-        for name, fields in {"default": default, **data["job_types"]}.items()
+        for name, fields in {"default": default, **data[section]}.items()
     }
-    return {**data, "job_types": types}
+    return {**data, section: types}
 
 
 def _problems(path: Path, text: str, error: ValidationError) -> list[Problem]:
@@ -107,7 +143,7 @@ def _problems(path: Path, text: str, error: ValidationError) -> list[Problem]:
     problems = []
     for details in error.errors(include_url=False, include_input=False, include_context=False):
         field = tuple(str(part) for part in details["loc"])
-        if len(field) >= 3 and field[:3] not in lines and ("job_types", "default", field[2]) in lines:
+        if len(field) >= 3 and field[:3] not in lines and (field[0], "default", field[2]) in lines:
             continue  # inherited from default, and told there
         line = next((lines[field[:n]] for n in range(len(field), 0, -1) if field[:n] in lines), None)
         what = what_is_wrong(details["type"], details["msg"])

@@ -12,6 +12,7 @@ from rq import Queue
 from rq.job import Job
 
 from producer import Producer, UnknownJob, UsageError, keyspace
+from producer.errors import JobEnded
 from producer.job import Attempt, DeadReason, JobStatus
 from producer.scripts import ask
 from tests.conftest import Workshop, chat, until
@@ -180,15 +181,16 @@ def test_cancel_takes_a_job_out_of_wherever_it_is(producer: Producer, client: re
     held = claim(client, 3, token="2")
     settle(client, held[0], Released())
     settle(client, held[1], Retry(60, "why", []))
-    for job_id, status in ((queued, "queued"), (scheduled, "scheduled"), (running, "started")):
-        assert dead_letter.cancel(client, job_id, who="me") == status
+    for job_id in (queued, scheduled, running):
+        producer.cancel(job_id, who="me")
         assert where(client, job_id) == []
         assert producer.fetch(job_id).status is JobStatus.CANCELLED
-        assert dead_letter.cancel(client, job_id, who="me") == "canceled"
+        producer.cancel(job_id, who="me")  # again: no harm
     assert settle(client, held[2], done(running)) is Settled.FENCED
     assert client.zcard(keyspace.accepted(Q)) == 0
     (buried,) = bury(producer)
-    assert dead_letter.cancel(client, buried, who="me") == "failed"
+    with pytest.raises(JobEnded, match="discard"):
+        producer.cancel(buried, who="me")
     assert where(client, buried) == ["failed"]
 
 

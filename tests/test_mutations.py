@@ -57,7 +57,7 @@ MUTATIONS = {
         "tests/test_dead_letters.py",
     ),
     "cancel takes the lease": (
-        "worker/lua/withdraw.lua",
+        "producer/lua/withdraw.lua",
         "redis.call('ZREM', KEYS[4], member)",
         "",
         "tests/test_dead_letters.py",

@@ -261,12 +261,6 @@ def discard(client: redis.Redis, queue: str, job_ids: Sequence[str], *, who: str
     return discarded
 
 
-def cancel(client: redis.Redis, job_id: str, *, who: str) -> str:
-    """Cancel a job that has not ended; the status that it had, in RQ's word."""
-    call = transitions.cancel(queue_of(client, job_id), job_id, who=who)
-    return str(_told(client, call).decode())
-
-
 def _told(client: redis.Redis, call: Call) -> Any:
     """The reply of a script, sent again after a lost one: its token makes that harmless."""
     for _ in range(RESENDS):

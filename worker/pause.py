@@ -105,10 +105,14 @@ def note_of(*, who: str, why: str, seconds: float | None = None) -> str:
     return json.dumps({"who": who, "why": why, "since": now, "until": until, BUDGET: who == BUDGET})
 
 
-def resume_call(scope: Scope, *, who: str) -> Call:
-    """Clear the flag, and with the general one those that the budget set beside it. Reply: the flags that were set."""
+def resume_call(scope: Scope, *, who: str, again_at: float | None = None) -> Call:
+    """Clear the flag, and with the general one those that the budget set beside it. Reply: the flags that were set.
+
+    `again_at`: the percentage up to which no budget, in its present interval, pauses again.
+    """
     keys = [scope.flag, keyspace.PAUSE_NOTES, keyspace.PAUSE, keyspace.SUSPENDED, keyspace.QUEUES, keyspace.AUDIT]
-    return RESUME.call(keys, [who, keyspace.CONTROL, keyspace.WAKE])
+    below = "" if again_at is None else again_at
+    return RESUME.call([*keys, keyspace.SPEND], [who, keyspace.CONTROL, keyspace.WAKE, below])
 
 
 def pause(client: redis.Redis, scope: Scope = EVERYTHING, *, who: str, why: str, seconds: float | None = None) -> None:
@@ -116,9 +120,9 @@ def pause(client: redis.Redis, scope: Scope = EVERYTHING, *, who: str, why: str,
     ask(client, [pause_call(scope, who=who, why=why, seconds=seconds)])
 
 
-def resume(client: redis.Redis, scope: Scope = EVERYTHING, *, who: str) -> list[Scope]:
+def resume(client: redis.Redis, scope: Scope = EVERYTHING, *, who: str, again_at: float | None = None) -> list[Scope]:
     """Send `resume_call`; what was paused."""
-    (cleared,) = ask(client, [resume_call(scope, who=who)])
+    (cleared,) = ask(client, [resume_call(scope, who=who, again_at=again_at)])
     return [Scope.of(flag.decode()) for flag in cleared]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from producer import keyspace
+from producer.exchange import KEEP_CANCELLED_SECONDS, withdrawn_from
 from producer.job import Attempt, JobResult
 from producer.results import encode_result
 from producer.scripts import Call, Script
@@ -20,7 +21,7 @@ from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry, Trail
 
 _LUA = Path(__file__).parent / "lua"
 CLAIM, EXTEND, PROMOTE, REAP = (Script.load(_LUA, name) for name in ("claim", "extend", "promote", "reap"))
-REQUEUE, RESOLVE, CANCEL, AUDIT = (Script.load(_LUA, name) for name in ("requeue", "resolve", "cancel", "audit"))
+REQUEUE, RESOLVE, AUDIT = (Script.load(_LUA, name) for name in ("requeue", "resolve", "audit"))
 EXPIRE, DISCARD, TICK = (Script.load(_LUA, name) for name in ("expire", "discard", "tick"))
 COMPLETE, BURY, RESCHEDULE, RELEASE = (Script.load(_LUA, n) for n in ("complete", "bury", "reschedule", "release"))
 
@@ -28,7 +29,6 @@ LEASE_SECONDS = 12.0  # a job whose worker died runs again within this and one r
 CRASHES_THAT_BURY = 3
 CLAIM_BYTES = 16 * 1024 * 1024  # of compressed job data in one claim
 KEEP_DEAD_SECONDS = 90 * 86400
-KEEP_CANCELLED_SECONDS = 7 * 86400
 PROMOTE_AT_MOST = REAP_AT_MOST = EXPIRE_AT_MOST = 1000
 
 
@@ -202,7 +202,7 @@ def requeue(queue: str, job_ids: Sequence[str], *, token: str, who: str, generat
 
 def resolve(queue: str, result: JobResult, *, token: str, who: str, keep_seconds: int) -> Call:
     """Reply: committed | again | ended | unknown."""
-    keys = [*_withdrawn_from(queue, result.job_id), keyspace.finished(queue)]
+    keys = [*withdrawn_from(queue, result.job_id), keyspace.finished(queue)]
     prefixes = (keyspace.EXECUTION, keyspace.EXECUTIONS)
     return RESOLVE.call(keys, [result.job_id, *prefixes, who, keep_seconds, token, encode_result(result)])
 
@@ -212,20 +212,6 @@ def discard(queue: str, job_ids: Sequence[str], *, token: str, who: str) -> Call
     q = queue
     keys = [keyspace.failed(q), keyspace.canceled(q), keyspace.accepted(q), keyspace.dead(q), keyspace.AUDIT]
     return DISCARD.call(keys, [token, who, KEEP_CANCELLED_SECONDS, keyspace.JOB, keyspace.RESULTS, *job_ids])
-
-
-def cancel(queue: str, job_id: str, *, who: str) -> Call:
-    """Reply: the status that the job had (RQ's word), or unknown."""
-    keys = [*_withdrawn_from(queue, job_id), keyspace.canceled(queue)]
-    prefixes = (keyspace.EXECUTION, keyspace.EXECUTIONS)
-    return CANCEL.call(keys, [job_id, *prefixes, who, KEEP_CANCELLED_SECONDS])
-
-
-def _withdrawn_from(queue: str, job_id: str) -> list[str]:
-    q = queue
-    places = [keyspace.queue(q), keyspace.scheduled(q), keyspace.leases(q), keyspace.wip(q), keyspace.failed(q)]
-    books = [keyspace.accepted(q), keyspace.dead(q), keyspace.results(job_id), keyspace.AUDIT]
-    return [keyspace.job(job_id), *places, *books]
 
 
 def expire(queue: str) -> Call:

@@ -22,6 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producer import keyspace
 from producer.connection import connect_async
+from producer.exchange import KEEP_CANCELLED_SECONDS
 from producer.scripts import Command, ask_async
 from worker import transitions
 
@@ -186,9 +187,7 @@ async def _trim(client: redis.asyncio.Redis, queue: str) -> None:
     ((seconds, _),) = await ask_async(client, [("TIME",)])
     registries = (keyspace.finished(queue), keyspace.failed(queue))
     trims: list[Command] = [("ZREMRANGEBYSCORE", name, "-inf", int(seconds)) for name in registries]
-    trims.append(
-        ("ZREMRANGEBYSCORE", keyspace.canceled(queue), "-inf", int(seconds) - transitions.KEEP_CANCELLED_SECONDS)
-    )
+    trims.append(("ZREMRANGEBYSCORE", keyspace.canceled(queue), "-inf", int(seconds) - KEEP_CANCELLED_SECONDS))
     *_, indexes, count = await ask_async(
         client, [*trims, ("SMEMBERS", keyspace.dead_indexes(queue)), ("ZCARD", keyspace.dead(queue))]
     )

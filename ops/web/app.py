@@ -1,0 +1,66 @@
+"""The app: which routes there are, and what all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import redis
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry, ProcessCollector
+from redis.exceptions import RedisError
+
+from ops.web.auth import Guard
+from ops.web.budget import budget
+from ops.web.health import health
+from ops.web.requests import Requests
+from ops.web.settings import Settings
+from producer import keyspace
+from producer.client import AsyncProducer
+from producer.intake import install_errors, jobs, told_error
+from producer.openapi import COMPONENTS
+from producer.scripts import ask_async
+
+TITLE = "failover-worker"
+DESCRIPTION = "Hand in LLM jobs and ask for their answers; pause and resume by the budget; see how everything stands."
+
+
+def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings) -> FastAPI:
+    """`producer` for what is asked often; `client`, blocking, for what is gathered in a thread."""
+    guard = Guard(settings)
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await producer.close()
+        client.close()
+
+    app = FastAPI(
+        title=TITLE, description=DESCRIPTION, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None
+    )
+    app.add_middleware(Requests, registry=registry)
+    install_errors(app)
+
+    async def redis_away(_request: Request, error: Exception) -> Response:
+        return told_error(503, f"Redis did not answer: {error}", "unavailable", headers={"Retry-After": "5"})
+
+    app.add_exception_handler(RedisError, redis_away)
+
+    async def note() -> str:
+        (flag,) = await ask_async(producer.client, [("GET", keyspace.PAUSE)])
+        return "Work is paused just now; it goes on by itself afterwards." if flag not in (None, b"", b"0") else ""
+
+    app.include_router(jobs(producer, note), dependencies=[Depends(guard.operator)])
+    app.include_router(budget(producer.client, guard, settings.guardrail))
+    app.include_router(health(client, producer.queue, guard, registry))
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(guard.operator)])
+    def openapi() -> Response:
+        document = app.openapi()
+        document["components"]["schemas"] |= COMPONENTS
+        return JSONResponse(document)
+
+    return app

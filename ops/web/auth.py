@@ -1,0 +1,90 @@
+"""Who may call: the bearer token everywhere; the budget's webhook also by a signature or a verified Google token.
+
+Without any secret the process listens on loopback only, and takes what comes from this machine and from no web page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import jwt
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from standardwebhooks.webhooks import WebhookVerificationError
+
+from ops.web.settings import GoogleSender, Settings
+from producer.errors import ServiceUnavailable, Unauthorized
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
+BEARER = HTTPBearer(auto_error=False, description="FAILOVER_API_TOKEN")  # for the OpenAPI document; checked below
+Documented = Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
+_WHO = "send `Authorization: Bearer` with FAILOVER_API_TOKEN"
+
+
+class Guard:
+    """Raises Unauthorized for whom it does not know."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        google = settings.google
+        self._certs = jwt.PyJWKClient(google.certs_url, cache_keys=True, timeout=5) if google else None
+
+    async def operator(self, request: Request, _: Documented = None) -> None:
+        """The bearer token."""
+        if not self._settings.any_secret:
+            _local(request)
+        elif self._settings.token is None:
+            raise Unauthorized("FAILOVER_API_TOKEN is not set here, so nobody may use this route — set it")
+        elif not _same(_bearer(request), self._settings.token):
+            raise Unauthorized(f"wrong token — {_WHO}" if _bearer(request) else f"no token — {_WHO}")
+
+    async def billing(self, request: Request, raw: bytes) -> None:
+        """The bearer token, a Standard Webhooks signature over `raw`, or Google's token."""
+        settings, token = self._settings, _bearer(request)
+        if settings.signer is not None and "webhook-signature" in request.headers:
+            try:
+                settings.signer.verify(raw, dict(request.headers))
+            except (WebhookVerificationError, ValueError) as error:
+                raise Unauthorized(f"the webhook's signature does not hold: {error}") from None
+        elif settings.google is not None and token.count(".") == 2:
+            await asyncio.to_thread(self._verify_google, token, settings.google)
+        else:
+            await self.operator(request)
+
+    def _verify_google(self, token: str, google: GoogleSender) -> None:
+        assert self._certs is not None  # noqa: S101 - made with settings.google
+        try:
+            key = self._certs.get_signing_key_from_jwt(token)
+            claims = jwt.decode(token, key, ["RS256"], audience=google.audience, leeway=30)
+        except jwt.PyJWKClientConnectionError:
+            raise ServiceUnavailable("Google's certificates cannot be read now — send it again") from None
+        except jwt.PyJWTError as error:
+            raise Unauthorized(f"Google's token does not hold: {error}") from None
+        if claims.get("iss") not in GOOGLE_ISSUERS or claims.get("email_verified") is not True:
+            raise Unauthorized("the token is not one that Google made for a service account")
+        if not _same(str(claims.get("email")), google.email):
+            raise Unauthorized("the token belongs to another service account than BUDGET_GOOGLE_EMAIL")
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _same(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), wanted.encode())
+
+
+def _local(request: Request) -> None:
+    """No web page may use a browser on this machine: neither under a name of its own nor across origins."""
+    try:
+        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+    except ValueError:
+        host = None
+    origin = request.headers.get("origin")
+    if host not in LOOPBACK or (origin is not None and urlsplit(origin).netloc != request.headers.get("host")):
+        raise Unauthorized("without FAILOVER_API_TOKEN only this machine may call, by the name localhost")

@@ -1,0 +1,128 @@
+"""POST /budget/webhook and /budget/resume: any billing pipeline pauses, a person resumes.
+
+The webhook reads the SOP's body, `{"provider": "gemini", "percentUsed": 83}`, and a Google Cloud Pub/Sub push of a budget's
+notifications.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from base64 import b64decode
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from redis.asyncio import Redis
+
+from ops.web.auth import Documented, Guard
+from producer.errors import InvalidBody, first_problem
+from producer.intake import body, errors, read_json
+from producer.openapi import request_body
+from producer.scripts import ask_async
+from worker.pause import EVERYTHING, resume_call
+from worker.spend import Guardrail, Spend, observe_call, observed
+
+log = logging.getLogger("failover.web")
+
+BODY_BYTES = 64 * 1024
+M = TypeVar("M", bound=BaseModel)
+
+GOOGLE = "google"  # whose budget a Pub/Sub push tells of
+
+
+class PercentUsed(BaseModel):
+    """How much of a provider's budget is used. More fields are passed over."""
+
+    provider: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    percentUsed: Annotated[float, Field(ge=0, le=1e6, strict=True)]  # noqa: N815 - the SOP's name
+
+
+class Resume(BaseModel):
+    """`pauseAgainAtPercent`: below it no budget pauses again until its month is over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pauseAgainAtPercent: Annotated[float, Field(gt=0, le=1e6, strict=True)] | None = None  # noqa: N815
+
+
+class _PushMessage(BaseModel):
+    data: Annotated[str, Field(max_length=BODY_BYTES)]
+    messageId: Annotated[str, Field(min_length=1, max_length=256)]  # noqa: N815 - Google's name
+    publishTime: datetime  # noqa: N815
+
+
+class _Push(BaseModel):
+    message: _PushMessage
+
+
+class _Budget(BaseModel):
+    """What Google writes into the data of a push: amounts in one currency, and the begin of the budget's interval."""
+
+    costAmount: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # noqa: N815
+    budgetAmount: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # noqa: N815
+    costIntervalStart: Annotated[str, Field(max_length=64)] = ""  # noqa: N815
+
+
+def budget(client: Redis, guard: Guard, guardrail: Guardrail) -> APIRouter:
+    router = APIRouter(prefix="/budget", tags=["budget"])
+
+    @router.post(
+        "/webhook",
+        status_code=204,
+        response_class=Response,
+        responses=errors(400, 401, 413, 422, 503),
+        openapi_extra=request_body(PercentUsed),
+    )
+    async def webhook(request: Request, _: Documented = None) -> Response:
+        """Note what billing says. At BUDGET_PAUSE_AT_PERCENT, no job starts after the 204. A Google Pub/Sub push of a budget
+        is read too, and a Standard Webhooks signature is as good as the token."""
+        raw = await body(request, BODY_BYTES)
+        await guard.billing(request, raw)
+        spend = _spend(read_json(raw), request.headers.get("webhook-id", ""))
+        (reply,) = await ask_async(client, [observe_call(spend, guardrail)])
+        seen = observed(reply)
+        facts = {"provider": spend.provider, "percent": spend.percent, "verdict": str(seen.verdict)}
+        log.log(logging.WARNING if seen.paused else logging.INFO, "budget", extra={**facts, "paused": seen.paused})
+        return Response(status_code=204)
+
+    @router.post(
+        "/resume",
+        status_code=204,
+        response_class=Response,
+        responses=errors(400, 401, 413, 422, 503),
+        openapi_extra=request_body(Resume, required=False),
+        dependencies=[Depends(guard.operator)],
+    )
+    async def resume(request: Request) -> Response:
+        """Clear the pause; the backlog drains by itself."""
+        raw = await body(request, BODY_BYTES)
+        wish = _checked(Resume, read_json(raw)) if raw.strip() else Resume()
+        await ask_async(client, [resume_call(EVERYTHING, who="http", again_at=wish.pauseAgainAtPercent)])
+        return Response(status_code=204)
+
+    return router
+
+
+def _spend(data: Any, message_id: str) -> Spend:
+    if isinstance(data, dict) and "message" in data and "percentUsed" not in data:
+        message = _checked(_Push, data).message
+        try:
+            told = _checked(_Budget, read_json(b64decode(message.data, validate=True)))
+        except ValueError:
+            raise InvalidBody("message.data", "is not base64 of a budget notification") from None
+        percent = 100 * told.costAmount / told.budgetAmount
+        if not math.isfinite(percent):
+            raise InvalidBody("message.data", "its budgetAmount is too small to be a budget")
+        at_ms = round(message.publishTime.timestamp() * 1000)
+        return Spend(GOOGLE, percent, "google pub/sub", at_ms, told.costIntervalStart, message.messageId)
+    used = _checked(PercentUsed, data)
+    return Spend(used.provider, used.percentUsed, "webhook", message_id=message_id)
+
+
+def _checked(model: type[M], data: Any) -> M:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise InvalidBody(*first_problem(error)) from None

@@ -1,0 +1,131 @@
+"""GET /healthz, /readyz, /metrics: does the process live, may it be given work, and how does everything stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import redis
+from fastapi import APIRouter, Depends, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from pydantic import BaseModel
+from redis.exceptions import RedisError
+
+from ops import status
+from ops.web.auth import Guard
+from producer.connection import check_safe
+from producer.intake import errors
+from worker import fleet
+from worker.pause import paused
+
+BREAKER_STATES = ("closed", "half-open", "open")
+
+
+class Health(BaseModel):
+    status: str = "ok"
+
+
+class Readiness(BaseModel):
+    """`reasons`: why no job can be accepted. `notes`: jobs are accepted, and wait."""
+
+    ready: bool
+    reasons: list[str]
+    notes: list[str]
+
+
+def health(client: redis.Redis, queue: str, guard: Guard, registry: CollectorRegistry) -> APIRouter:
+    router = APIRouter(tags=["health"])
+    registry.register(_Everything(client, queue))
+
+    @router.get("/healthz", response_model=Health)
+    async def healthz() -> Health:
+        """The process lives. It asks nothing of Redis, so that no restart is tried for an outage that it cannot end."""
+        return Health()
+
+    @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
+    def readyz() -> Response:
+        """Whether jobs can be accepted, and if not, why."""
+        found = readiness(client, queue)
+        return JSONResponse(found.model_dump(), 200 if found.ready else 503)
+
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **errors(401, 503)},
+        dependencies=[Depends(guard.operator)],
+    )
+    def metrics() -> Response:
+        """Prometheus."""
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+    return router
+
+
+def readiness(client: redis.Redis, queue: str) -> Readiness:
+    try:
+        client.ping()
+        reasons = [f"redis: {danger}" for danger in check_safe(client)]
+        memory = client.info("memory")
+        if (limit := int(memory.get("maxmemory", 0))) and int(memory.get("used_memory", 0)) >= limit:
+            reasons.append("redis: it is full and takes no job")
+        notes = [] if fleet.alive(client, queue) else ["no worker is running"]
+        if any(flag.concerns(queue) for flag in paused(client, [queue])):
+            notes.append("paused")
+    except RedisError as error:
+        return Readiness(ready=False, reasons=[f"redis: {type(error).__name__}"], notes=[])
+    return Readiness(ready=not reasons, reasons=reasons, notes=notes)
+
+
+class _Everything:
+    """What `failover status` tells, as gauges, gathered at each scrape."""
+
+    def __init__(self, client: redis.Redis, queue: str) -> None:
+        self._client, self._queue = client, queue
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return ()  # nothing is gathered at the registration
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        found = status.gather(self._client, self._queue)
+        yield from _queues(found.queues)
+        workers = GaugeMetricFamily("failover_workers", "Workers with a living record.")
+        workers.add_metric([], sum(worker.seen_seconds is not None for worker in found.workers))
+        yield workers
+        flags = GaugeMetricFamily("failover_paused", "1 for every pause flag that is set.", labels=["scope"])
+        for flag in found.paused:
+            flags.add_metric([str(flag.scope)], 1)
+        yield flags
+        spent = GaugeMetricFamily("failover_budget_used_percent", "Of a provider's budget.", labels=["provider"])
+        for budget in found.budgets:
+            spent.add_metric([budget.provider], budget.percent)
+        yield spent
+        yield from _routes(found.routes)
+
+
+def _queues(queues: Iterable[status.QueueStatus]) -> Iterable[GaugeMetricFamily]:
+    jobs = GaugeMetricFamily("failover_queue_jobs", "Jobs by how they stand.", labels=["queue", "state"])
+    oldest = GaugeMetricFamily("failover_queue_oldest_seconds", "Age of the next job in line.", labels=["queue"])
+    for queue in queues:
+        for state in ("queued", "in_flight", "waiting", "late", "dead", "done"):
+            jobs.add_metric([queue.queue, state], getattr(queue, state))
+        oldest.add_metric([queue.queue], queue.oldest_seconds or 0)
+    return (jobs, oldest)
+
+
+def _routes(routes: Iterable[status.RouteStatus]) -> Iterable[GaugeMetricFamily]:
+    breakers = GaugeMetricFamily("failover_route_breaker", "1 for the state it is in.", labels=["route", "state"])
+    errors = GaugeMetricFamily("failover_route_error_ratio", "Of its latest 200 calls.", labels=["route"])
+    seconds = GaugeMetricFamily("failover_route_seconds", "Of its latest 200 calls.", labels=["route", "quantile"])
+    for route in routes:
+        if (stands := route.health) is None:
+            continue
+        for state in BREAKER_STATES:
+            breakers.add_metric([route.route, state], stands.breaker == state)
+        if stands.error_rate is not None:
+            errors.add_metric([route.route], stands.error_rate)
+        for quantile, ms in (("0.5", stands.p50_ms), ("0.95", stands.p95_ms)):
+            if ms is not None:
+                seconds.add_metric([route.route, quantile], ms / 1000)
+    return (breakers, errors, seconds)

@@ -1,0 +1,57 @@
+"""What is said of every request: an id for the client, a line for the log, a count and a time for Prometheus."""
+
+from __future__ import annotations
+
+import logging
+import time
+from uuid import uuid4
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from producer.intake import told_error
+
+log = logging.getLogger("failover.web")
+
+QUIET = ("/healthz", "/readyz", "/metrics")  # asked every few seconds: told only when they fail
+SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 25)
+
+
+class Requests:
+    """ASGI middleware. A request that our own code fails is told as a 500 without its inside."""
+
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
+        self._app = app
+        labels = ("method", "route", "status")
+        self._count = Counter("failover_http_requests", "Requests answered.", labels, registry=registry)
+        self._seconds = Histogram(
+            "failover_http_request_seconds", "Until the answer.", ("route",), buckets=SECONDS, registry=registry
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id, began, status = uuid4().hex, time.monotonic(), 0
+
+        async def told(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, told)
+        except Exception:
+            log.exception("a request failed in our own code", extra={"request": request_id})
+            if not status:
+                await told_error(500, "failover-worker itself failed", "internal_error")(scope, receive, told)
+        seconds = time.monotonic() - began
+        route = getattr(scope.get("route"), "path", "other")
+        self._count.labels(scope["method"], route, status).inc()
+        self._seconds.labels(route).observe(seconds)
+        if status >= 400 or route not in QUIET:
+            facts = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000)}
+            log.log(logging.ERROR if status >= 500 else logging.INFO, "request", extra={**facts, "request": request_id})

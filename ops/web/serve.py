@@ -1,0 +1,72 @@
+"""The web process: uvicorn under our own signals. SIGTERM, however often, lets requests end within the drain and exits 0."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from ops.web.app import create_app
+from ops.web.settings import Settings
+from producer.client import REPLY_TIMEOUT_SECONDS, AsyncProducer
+from producer.connection import connect
+from producer.environment import Environment
+from producer.errors import ConfigurationError, Problem, UsageError
+from producer.policy import load_policies
+from worker import logs
+
+log = logging.getLogger("failover.web")
+
+DRAIN_SECONDS = 25  # Heroku kills after 30
+EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104 - only with a secret
+
+
+class _Server(uvicorn.Server):
+    """uvicorn ends by the signal that stopped it; a web process that was told to stop has done well."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+def serve(environment: Environment, url: str, host: str | None, port: int) -> None:
+    """Serve until told to stop. Raises ConfigurationError, UsageError for an address that cannot be had."""
+    settings, policies = Settings.of(environment), load_policies(environment)
+    host = host or (EVERYWHERE if settings.any_secret else LOOPBACK)
+    if not settings.any_secret and host not in (LOOPBACK, "localhost", "::1"):
+        mend = "set FAILOVER_API_TOKEN, or leave --host out to serve this machine only"
+        raise ConfigurationError([Problem("FAILOVER_API_TOKEN", "", f"is not set, so {host} may not be served", mend)])
+    logs.configure()
+    listener = _listener(host, port)
+    log.info("serving", extra={"host": host, "port": listener.getsockname()[1], "secret": settings.any_secret})
+    if not settings.any_secret:
+        log.warning("no secret is configured: only this machine is served; FAILOVER_API_TOKEN opens it to others")
+    producer = AsyncProducer.from_url(url, policies)
+    client = connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS, max_connections=2)
+    config = uvicorn.Config(
+        create_app(producer, client, settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    asyncio.run(_Server(config).serve(sockets=[listener]))
+    log.info("stopped serving")
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens; a port that is taken is told before anything else starts."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise UsageError(f"{host}:{port} cannot be listened on: {error.strerror or error}") from None

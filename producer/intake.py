@@ -1,0 +1,236 @@
+"""Jobs over HTTP: a client gets 202 and a job id where a failing provider would have given it an error.
+
+`jobs(...)` is a router for the web process, or for a FastAPI app of your own. Bodies are read by hand: bounded, strict
+JSON, and every error a sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Header, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from pydantic_core import from_json
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
+
+from producer.client import AsyncProducer
+from producer.errors import BadRequest, BodyTooLarge, FailoverError, InvalidBody, InvalidJob, JobCancelled, TooManyJobs
+from producer.job import JobResult, JobStatus, LLMJob
+from producer.limiter import wait_ms
+from producer.openapi import request_body
+
+JOB_BYTES = 8 * 1024 * 1024
+PASSED_OVER_BYTES = 128 * 1024 * 1024  # of a body that is too large
+BODY_SECONDS = 20.0
+LONGEST_WAIT_SECONDS = 20.0
+WAITERS = 200  # requests held at once; more are answered at once
+
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+Prefer = Annotated[str, Header(description="`wait=20` holds the answer up to 20 s, in case the job ends in time.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(min_length=1, max_length=512, description="As `idempotency_key` of the job; the body's own wins."),
+]
+
+
+class Accepted(BaseModel):
+    """A job that is kept until it has ended; where to ask for it."""
+
+    job_id: str
+    status_url: str
+    message: str
+
+
+class ErrorFacts(BaseModel):
+    message: str
+    type: str
+    code: str | None = None
+    param: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """The form of every error: OpenAI's."""
+
+    error: ErrorFacts
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "Not JSON that can be read"},
+    401: {"model": ErrorBody, "description": "No token, or a wrong one"},
+    404: {"model": ErrorBody, "description": "Unknown"},
+    409: {"model": ErrorBody, "description": "It collides with what stands"},
+    413: {"model": ErrorBody, "description": "Too large"},
+    422: {"model": ErrorBody, "description": "A field is wrong; the message names it"},
+    429: {"model": ErrorBody, "description": "The tenant is over its rate; Retry-After says when to come back"},
+    503: {"model": ErrorBody, "description": "Redis is away; nothing was accepted, try again"},
+}
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: ERRORS[status] for status in statuses}
+
+
+class Intake:
+    """The routes' work. `note`: what a client should know now (a pause), in a sentence or ""."""
+
+    def __init__(self, producer: AsyncProducer, note: Callable[[], Awaitable[str]]) -> None:
+        self._producer, self._note = producer, note
+        self._held = asyncio.Semaphore(WAITERS)
+
+    async def submit(self, request: Request, prefer: Prefer = "", idempotency_key: IdempotencyKey = None) -> Response:
+        """Hand in a job. It is kept from now on, whatever becomes of providers, workers or this process."""
+        job = _job(await body(request, JOB_BYTES), idempotency_key)
+        self._producer.policies.of(job.job_type)
+        if wait := await wait_ms(self._producer, job.tenant_id):
+            raise TooManyJobs(job.tenant_id, wait / 1000)
+        job_id = await self._producer.enqueue(job)
+        if seconds := _wait(prefer):
+            result = await self._waited(job_id, seconds)
+            if result.status.ended:
+                return _told(result, 200, seconds)
+        message = f"accepted; the answer will be at /jobs/{job_id}. {await self._note()}".rstrip()
+        accepted = Accepted(job_id=job_id, status_url=f"/jobs/{job_id}", message=message)
+        return _told(accepted, 202, seconds, Location=accepted.status_url)
+
+    async def show(self, job_id: str, prefer: Prefer = "") -> Response:
+        """How a job stands, and its answer once there is one. One that was cancelled is not found any more."""
+        seconds = _wait(prefer)
+        result = await self._waited(job_id, seconds)
+        if result.status is JobStatus.CANCELLED:
+            raise JobCancelled(job_id)
+        return _told(result, 200, seconds)
+
+    async def cancel(self, job_id: str) -> Response:
+        """Cancel a job that has not ended. The answer of a call that runs is not taken."""
+        await self._producer.cancel(job_id, who="http")
+        return _told(await self._producer.fetch(job_id), 200, 0)
+
+    async def _waited(self, job_id: str, seconds: float) -> JobResult:
+        if seconds <= 0 or self._held.locked():
+            return await self._producer.fetch(job_id)
+        async with self._held:
+            return await self._producer.wait(job_id, seconds)
+
+
+def jobs(producer: AsyncProducer, note: Callable[[], Awaitable[str]]) -> APIRouter:
+    """POST /jobs, GET and DELETE /jobs/{id}."""
+    router, intake = APIRouter(tags=["jobs"]), Intake(producer, note)
+    in_time: dict[int | str, dict[str, Any]] = {200: {"model": JobResult, "description": "It ended in time"}}
+    router.post(
+        "/jobs",
+        status_code=202,
+        response_model=Accepted,
+        responses=in_time | errors(400, 401, 409, 413, 422, 429, 503),
+        openapi_extra=request_body(LLMJob, strict=True, job_type={"enum": list(producer.policies.job_types)}),
+    )(intake.submit)
+    one = "/jobs/{job_id}"
+    router.get(one, response_model=JobResult, responses=errors(401, 404, 422, 503))(intake.show)
+    router.delete(one, response_model=JobResult, responses=errors(401, 404, 409, 422, 503))(intake.cancel)
+    return router
+
+
+def _job(raw: bytes, idempotency_key: str | None) -> LLMJob:
+    job = LLMJob.parse(read_json(raw))
+    if _NUL.search(raw):
+        raise InvalidJob("", "a string holds a NUL character (\\u0000), which providers refuse")
+    if job.idempotency_key is None and idempotency_key is not None:
+        return job.model_copy(update={"idempotency_key": idempotency_key})
+    return job
+
+
+async def body(request: Request, limit: int) -> bytes:
+    """The body, of at most `limit` bytes; no more than that is ever held.
+
+    Raises BodyTooLarge, after the rest was passed over: a client that is still sending would not hear of it.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= limit:
+                    chunks.append(chunk)
+                elif size > PASSED_OVER_BYTES:
+                    break
+    except (TimeoutError, ClientDisconnect):
+        if size <= limit:
+            raise BadRequest(f"the body did not come whole, within {BODY_SECONDS:.0f} s") from None
+    if size > limit:
+        raise BodyTooLarge(limit)
+    return b"".join(chunks)
+
+
+def read_json(raw: bytes) -> Any:
+    """Strict JSON: no NaN, no lone surrogate, not deeper than some two hundred. Raises BadRequest."""
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise BadRequest(f"the body is not JSON that can be read: {error}") from None
+
+
+def install_errors(app: FastAPI) -> None:
+    """Every error of ours, and of the framework, in one form."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, FailoverError)  # noqa: S101 - what it is registered for
+        param = error.field if isinstance(error, (InvalidBody, InvalidJob)) else None
+        return told_error(error.status, str(error), error.code, param, error.headers())
+
+    async def frameworks(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        said = {404: f"there is no {request.url.path} here", 405: f"{request.method} is not for {request.url.path}"}
+        message = said.get(error.status_code, str(error.detail))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(sorted(_methods(app, request)))
+        return told_error(error.status_code, message, "http_error", None, headers)
+
+    async def parameters(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        return told_error(422, f"{field}: {first['msg']}", "invalid_parameter", field)
+
+    app.add_exception_handler(FailoverError, ours)
+    app.add_exception_handler(RequestValidationError, parameters)
+    app.add_exception_handler(HTTPException, frameworks)
+
+
+def _methods(app: FastAPI, request: Request) -> set[str]:
+    """What any route takes at this path."""
+    here = [
+        methods for path, methods in app.openapi()["paths"].items() if compile_path(path)[0].match(request.url.path)
+    ]
+    return {method.upper() for methods in here for method in methods}
+
+
+def told_error(
+    status: int, message: str, code: str, param: str | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An error's response. What cannot be UTF-8 is shown as it would be escaped."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    message = _SURROGATES.sub("\ufffd", message)
+    facts = ErrorFacts(message=message, type=kind, code=code, param=param)
+    return JSONResponse({"error": facts.model_dump()}, status, headers=headers)
+
+
+def _told(model: BaseModel, status: int, waited: float, **headers: str) -> Response:
+    if waited:
+        headers["Preference-Applied"] = f"wait={waited:g}"
+    return Response(model.model_dump_json(), status, headers, media_type="application/json")
+
+
+def _wait(prefer: str) -> float:
+    """Seconds of `wait=` in a Prefer header (RFC 7240), at most LONGEST_WAIT_SECONDS; anything else is not preferred."""
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", prefer)
+    return min(float(found[1]), LONGEST_WAIT_SECONDS) if found else 0.0

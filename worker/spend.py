@@ -1,0 +1,129 @@
+"""What billing says of the providers' budgets, and the pause that follows at BUDGET_PAUSE_AT_PERCENT.
+
+The provider's own cap is the last resort: Google enforces its spend cap some ten minutes late. Messages come at least once
+and in any order: each counts once, an older one never lowers the value, and no value ever resumes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import redis
+
+from producer import keyspace
+from producer.environment import Environment
+from producer.errors import ConfigurationError, Problem
+from producer.scripts import Call, Script, ask
+from worker.pause import BUDGET, EVERYTHING, Scope, canonical, note_of
+
+SPEND = Script.load(Path(__file__).parent / "lua", "spend")
+
+
+@dataclass(frozen=True)
+class Guardrail:
+    """When a budget pauses, and what: everything, as a provider's bill is the whole business's, or its routes alone."""
+
+    at_percent: float = 80.0
+    scope: Literal["all", "provider"] = "all"
+
+    @classmethod
+    def of(cls, environment: Environment) -> Guardrail:
+        """BUDGET_PAUSE_AT_PERCENT and BUDGET_PAUSE_SCOPE."""
+        text = environment.get("BUDGET_PAUSE_AT_PERCENT") or "80"
+        scope = environment.get("BUDGET_PAUSE_SCOPE") or "all"
+        try:
+            percent = float(text)
+        except ValueError:
+            percent = math.nan
+        if not 0 < percent < math.inf:
+            mend = "a percentage, as in 80"
+            raise ConfigurationError([Problem("BUDGET_PAUSE_AT_PERCENT", "", f"{text!r} is no percentage", mend)])
+        if scope not in ("all", "provider"):
+            raise ConfigurationError([Problem("BUDGET_PAUSE_SCOPE", "", f"{scope!r} is neither all nor provider")])
+        return cls(percent, scope)  # type: ignore[arg-type]  # just checked
+
+
+@dataclass(frozen=True)
+class Spend:
+    """One word of billing. `at_ms`: when it was so, None for now; `interval`: the begin of the budget's month as billing
+    writes it; `message_id`: the same for the same message; `who`: where it comes from."""
+
+    provider: str
+    percent: float
+    who: str = BUDGET
+    at_ms: int | None = None
+    interval: str = ""
+    message_id: str = ""
+
+
+class Verdict(StrEnum):
+    NOTED = "noted"
+    DUPLICATE = "duplicate"
+    OLDER = "older"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """`paused`: this word set the flag."""
+
+    verdict: Verdict
+    paused: bool
+
+
+@dataclass(frozen=True)
+class ProviderSpend:
+    """What is known of a provider's budget. `at` in Unix seconds; `again_at`: the percentage up to which an operator let
+    it go on."""
+
+    provider: str
+    percent: float
+    at: float
+    who: str
+    again_at: float | None = None
+
+
+def observe_call(spend: Spend, guardrail: Guardrail) -> Call:
+    """Reply for `observed`."""
+    provider = canonical(spend.provider)
+    why = f"{provider} has used {spend.percent:g}% of its budget (the pause begins at {guardrail.at_percent:g}%)"
+    keys = [
+        keyspace.SPEND,
+        keyspace.spend_message(f"{provider} {spend.message_id}"),
+        EVERYTHING.flag,
+        Scope(provider=provider).flag,
+        keyspace.PAUSE_NOTES,
+        keyspace.SUSPENDED,
+        keyspace.QUEUES,
+        keyspace.AUDIT,
+    ]
+    when = "" if spend.at_ms is None else spend.at_ms
+    told = (provider, spend.percent, when, spend.interval, spend.message_id, guardrail.at_percent)
+    note = note_of(who=BUDGET, why=why)
+    return SPEND.call(keys, [*told, int(guardrail.scope == "all"), note, spend.who, keyspace.CONTROL])
+
+
+def observed(reply: Any) -> Observed:
+    verdict, paused = reply
+    return Observed(Verdict(verdict.decode()), bool(paused))
+
+
+def observe(client: redis.Redis, spend: Spend, guardrail: Guardrail) -> Observed:
+    """Note it and pause at the threshold."""
+    return observed(ask(client, [observe_call(spend, guardrail)])[0])
+
+
+def known(client: redis.Redis) -> list[ProviderSpend]:
+    """The newest word of each provider."""
+    (found,) = ask(client, [("HGETALL", keyspace.SPEND)])
+    spends = []
+    for provider, raw in sorted(found.items()):
+        told = json.loads(raw)
+        spends.append(
+            ProviderSpend(provider.decode(), told["percent"], told["at"] / 1000, told["who"], told.get("again_at"))
+        )
+    return spends
