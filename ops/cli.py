@@ -11,7 +11,8 @@ from typing import IO, Any
 import click
 from redis.exceptions import RedisError
 
-from ops import batch, dlq, job, pause, place
+from ops import batch, budget, dlq, job, pause, place
+from ops.doctor import doctor
 from ops.job import as_json
 from ops.serve import serve
 from producer.environment import Environment, load_environment
@@ -199,7 +200,7 @@ def status(environment: Environment, as_json: bool) -> None:
     status_view.render(found, Console(highlight=False))
 
 
-for command in (dlq.group, job.group, pause.pause, pause.resume, serve):
+for command in (budget.group, dlq.group, job.group, doctor, pause.pause, pause.resume, serve):
     failover.add_command(command)
 
 

@@ -27,7 +27,7 @@ import redis
 from ops import embedded
 from producer import Producer
 from producer.client import REPLY_TIMEOUT_SECONDS
-from producer.connection import check_reachable, connect
+from producer.connection import check_reachable, connect, redis_url
 from producer.environment import Environment
 from producer.errors import ServiceUnavailable, UsageError
 from producer.policy import Policies, load_policies
@@ -55,7 +55,7 @@ def opened(environment: Environment) -> Iterator[Place]:
     """A Redis that answers, and a producer on it."""
     policies = load_policies(environment)
     with contextlib.ExitStack() as stack:
-        url = environment.get("REDIS_URL")
+        url = redis_url(environment)
         if not url:
             note("REDIS_URL is not set: using an embedded Valkey under .failover/ (for a laptop only)")
             url = stack.enter_context(embedded.running(FOLDER / "valkey"))

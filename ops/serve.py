@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ops import place
+from producer.connection import redis_url
 from producer.environment import Environment
 
 
@@ -19,7 +20,7 @@ def serve(environment: Environment, port: int, host: str | None) -> None:
     """
     from ops.web.serve import serve as run  # brings in the web framework, which other commands do without
 
-    if url := environment.get("REDIS_URL"):
+    if url := redis_url(environment):
         run(environment, url, host, port)  # also while Redis is away: /readyz says so, and it comes back
         return
     with place.opened(environment) as here:

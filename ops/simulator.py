@@ -48,6 +48,7 @@ class Simulator:
         app.router.add_get("/_admin/{upstream}", self._account)
         app.router.add_delete("/_admin", self._forget)
         app.router.add_post("/{upstream}/v1/chat/completions", self._complete)
+        app.router.add_get("/{upstream}/v1/models", self._models)
         return app
 
     def upstream(self, name: str) -> Upstream:
@@ -70,6 +71,12 @@ class Simulator:
     async def _forget(self, _request: web.Request) -> web.Response:
         self.upstreams.clear()  # requests still in flight keep the upstream that they came to
         return web.json_response({})
+
+    async def _models(self, request: web.Request) -> web.Response:
+        keys = self.upstream(request.match_info["upstream"]).behaviour.keys
+        if keys is not None and request.headers.get("Authorization", "").removeprefix("Bearer ") not in keys:
+            return web.json_response({"error": {"message": "Incorrect API key provided"}}, status=401)
+        return web.json_response({"object": "list", "data": []})
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         upstream = self.upstream(request.match_info["upstream"])

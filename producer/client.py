@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producer import exchange
-from producer.connection import connect, connect_async
+from producer.connection import connect, connect_async, redis_url
 from producer.environment import Environment, load_environment
 from producer.errors import ServiceUnavailable
 from producer.exchange import Receipt, Sleep, Steps
@@ -194,7 +194,7 @@ class AsyncProducer:
 
 
 def _redis_url(environment: Environment) -> str:
-    url = environment.get("REDIS_URL")
+    url = redis_url(environment)
     if not url:
         raise ServiceUnavailable("REDIS_URL is not set — point it at the Redis that the workers use")
     return url

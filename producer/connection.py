@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, Problem, ServiceUnavailable
 
 CONNECT_TIMEOUT_SECONDS = 2.0
@@ -25,6 +26,14 @@ T = TypeVar("T")
 
 OLDEST_VERSION = 7
 SCHEMES = ("redis", "rediss", "unix")
+
+
+def redis_url(environment: Environment) -> str | None:
+    """REDIS_URL. With REDIS_TLS_VERIFY=false, for a rediss:// server whose certificate nobody signed, as Heroku's."""
+    url = environment.get("REDIS_URL") or None
+    if url and url.startswith("rediss://") and not flag(environment, "REDIS_TLS_VERIFY", default=True):
+        return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=none"
+    return url
 
 
 def connect(
@@ -84,9 +93,10 @@ def check_reachable(client: redis.Redis, url: str) -> None:
     try:
         client.ping()
     except RedisError as error:
-        raise ServiceUnavailable(
-            f"Redis at {without_secret(url)} cannot be used: {error} — start it, or correct REDIS_URL"
-        ) from error
+        mend = "start it, or correct REDIS_URL"
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            mend = "its certificate is signed by nobody who is known here, as Heroku's: set REDIS_TLS_VERIFY=false"
+        raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error} — {mend}") from error
 
 
 def check_safe(client: redis.Redis) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +13,15 @@ from pathlib import Path
 class Proxy:
     """`lose`: so many calls of `script` (any script) pass, the next one is lost, or with `lose_reply` its reply; -1: none."""
 
-    def __init__(self, server: Path) -> None:
+    def __init__(self, server: Path, tls: ssl.SSLContext | None = None) -> None:
         self.lose, self.lose_reply, self.lost = -1, False, 0
         self.script = b"EVALSHA"
-        self._server = server
+        self._server, self._tls = server, tls
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets = [self._listener]
-        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        scheme = "rediss" if tls else "redis"
+        self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}/0"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -37,6 +39,11 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self._tls is not None:
+                    try:
+                        client = self._tls.wrap_socket(client, server_side=True)
+                    except OSError:  # a client that does not believe the certificate
+                        continue
                 upstream = socket.socket(socket.AF_UNIX)
                 upstream.connect(str(self._server))
                 self._sockets += [client, upstream]

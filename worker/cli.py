@@ -9,7 +9,7 @@ import sys
 import click
 from redis.exceptions import RedisError
 
-from producer.connection import check_reachable, check_safe, connect, without_secret
+from producer.connection import check_reachable, check_safe, connect, redis_url, without_secret
 from producer.environment import load_environment
 from producer.errors import FailoverError, ServiceUnavailable
 from producer.policy import load_policies
@@ -30,7 +30,12 @@ from worker.routes import load_routes
     type=click.FloatRange(0, 3600),
     help="After SIGTERM: how long running jobs may take to end, before they go back to the queue.",
 )
-@click.option("--allow-unsafe-redis", is_flag=True, help="Start also on a Redis that can lose jobs; it is said aloud.")
+@click.option(
+    "--allow-unsafe-redis",
+    is_flag=True,
+    envvar="ALLOW_UNSAFE_REDIS",
+    help="Start also on a Redis that can lose jobs; it is said aloud. Or ALLOW_UNSAFE_REDIS=true.",
+)
 def command(
     concurrency: int, queues: tuple[str, ...], burst: bool, drain_seconds: float, allow_unsafe_redis: bool
 ) -> None:
@@ -40,7 +45,7 @@ def command(
     """
     environment = load_environment()
     routes, policies = load_routes(environment), load_policies(environment)
-    url = environment.get("REDIS_URL")
+    url = redis_url(environment)
     if not url:
         raise ServiceUnavailable("REDIS_URL is not set — point it at the Redis that the producers use")
     configure()

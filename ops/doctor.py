@@ -1,0 +1,182 @@
+"""`failover doctor`: what is wrong before it costs a job, each with its mend. `--deploy` is the release phase's gate."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import click
+import redis
+from redis.exceptions import RedisError
+
+from ops import place
+from ops.job import as_json
+from producer.connection import check_reachable, check_safe, connect, redis_url, without_secret
+from producer.environment import Environment, flag
+from producer.errors import ConfigurationError, FailoverError
+from producer.policy import load_policies
+from worker import fleet
+from worker.pause import paused
+from worker.routes import load_routes
+from worker.spend import Guardrail
+
+CLOCK_SECONDS = 2.0  # a webhook's signature holds for minutes, a lease for seconds
+CONNECTIONS = {"worker": 4, "web": 6}  # of one process, at most
+SPARE_CONNECTIONS = 10  # for one more of each
+NEARLY_FULL = 0.8
+
+Level = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `exit_code`: of the command, if it failed."""
+
+    level: Level
+    about: str
+    told: str
+    exit_code: int = 0
+
+
+@click.command()
+@click.option(
+    "--deploy", is_flag=True, help="For a release phase: also what only matters on a platform; no provider is asked."
+)
+@as_json
+@click.pass_obj
+def doctor(environment: Environment, deploy: bool, as_json: bool) -> None:
+    """Check configuration, Redis, keys, routes and clock. Changes nothing, and makes no billed call."""
+    findings = []
+    for finding in examine(environment, deploy=deploy):
+        findings.append(finding)
+        if not as_json:
+            click.echo(f"{finding.level:5} {finding.about}: {finding.told}")
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    sys.exit(max((finding.exit_code for finding in findings), default=0))
+
+
+def examine(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
+    """Everything, in the order in which it should be mended."""
+    yield from _configuration(environment, deploy=deploy)
+    yield from _redis(environment, deploy=deploy)
+    if not deploy:
+        yield from _providers(environment)
+
+
+def _wrong(about: str, error: FailoverError) -> Iterator[Finding]:
+    for line in str(error).splitlines():
+        yield Finding("fail", about, line, error.exit_code)
+
+
+def _configuration(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
+    try:
+        types = load_policies(environment).job_types
+        yield Finding("ok", "policies", f"{len(types)} job types")
+    except ConfigurationError as error:
+        yield from _wrong("policies", error)
+    try:
+        routes = load_routes(environment)
+        yield Finding("ok", "routes", ", ".join(route.name for route in routes.routes))
+        for out in routes.left_out:
+            yield Finding("warn", "routes", f"{out.name} is left out: {out.why}")
+    except ConfigurationError as error:
+        yield from _wrong("routes", error)
+    try:
+        Guardrail.of(environment)
+        from ops.web.settings import Settings
+
+        settings = Settings.of(environment)
+        if settings.token is not None:
+            yield Finding("ok", "web", "FAILOVER_API_TOKEN is set")
+        elif deploy:
+            told = (
+                "FAILOVER_API_TOKEN is not set, so the web process serves nobody — set it, as to `openssl rand -hex 32`"
+            )
+            yield Finding("fail", "web", told, 2)
+        else:
+            yield Finding("warn", "web", "FAILOVER_API_TOKEN is not set: `failover serve` serves this machine only")
+    except ConfigurationError as error:
+        yield from _wrong("web", error)
+
+
+def _redis(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
+    try:
+        url = redis_url(environment)
+        if url is None:
+            told = "REDIS_URL is not set: commands use an embedded Valkey, for a laptop only"
+            yield Finding("fail" if deploy else "warn", "redis", told, 3 if deploy else 0)
+            return
+        with connect(url) as client:
+            check_reachable(client, url)
+            yield Finding("ok", "redis", f"{without_secret(url)} answers in {_ping_ms(client):.1f} ms")
+            dangers = check_safe(client)
+            allowed = flag(environment, "ALLOW_UNSAFE_REDIS", default=False)
+            for danger in dangers:
+                yield Finding("warn" if allowed else "fail", "redis", danger, 0 if allowed else 3)
+            if not dangers:
+                yield Finding("ok", "redis", "keeps jobs: persistence and noeviction")
+            yield from _room(client)
+            yield _clock(client)
+            yield from _standing(client)
+    except FailoverError as error:
+        yield from _wrong("redis", error)
+    except RedisError as error:
+        yield Finding("fail", "redis", f"failed while it was asked: {error}", 3)
+
+
+def _ping_ms(client: redis.Redis) -> float:
+    began = time.monotonic()
+    client.ping()
+    return (time.monotonic() - began) * 1000
+
+
+def _room(client: redis.Redis) -> Iterator[Finding]:
+    info = client.info()
+    most, used = int(info.get("maxclients", 0)), int(info.get("connected_clients", 0))
+    told = f"{used} of {most} connections are used; a worker takes {CONNECTIONS['worker']}, a web process {CONNECTIONS['web']}"
+    scarce = bool(most) and most - used < SPARE_CONNECTIONS
+    yield Finding(
+        "warn" if scarce else "ok", "connections", told + (" — start no more, or take a larger plan" if scarce else "")
+    )
+    limit, memory = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    if limit and memory > NEARLY_FULL * limit:
+        mend = "a full Redis refuses jobs: take a larger plan, or keep results for less long"
+        yield Finding("warn", "memory", f"{memory / limit:.0%} of {limit / 1e6:.0f} MB are used — {mend}")
+
+
+def _clock(client: redis.Redis) -> Finding:
+    seconds, micros = client.time()
+    off = time.time() - (int(seconds) + int(micros) / 1e6)
+    if abs(off) > CLOCK_SECONDS:
+        return Finding("warn", "clock", f"this machine is {off:+.1f} s beside Redis — let NTP set it")
+    return Finding("ok", "clock", "agrees with Redis")
+
+
+def _standing(client: redis.Redis) -> Iterator[Finding]:
+    workers = fleet.names(client)
+    yield Finding("ok", "workers", f"{len(workers)} run") if workers else Finding("warn", "workers", "none runs")
+    for each in paused(client, []):
+        yield Finding("warn", "paused", str(each))
+
+
+def _providers(environment: Environment) -> Iterator[Finding]:
+    from worker.providers.reach import reach  # brings in the HTTP client
+
+    try:
+        routes = load_routes(environment).routes
+    except ConfigurationError:
+        return  # told already
+    place.note(f"asking {len(routes)} routes for their models")
+    for route, (how, detail) in zip(routes, reach(routes), strict=True):
+        match how:
+            case "ok":
+                yield Finding("ok", f"route {route.name}", f"answers ({detail})")
+            case "key refused":
+                yield Finding("fail", f"route {route.name}", f"refuses its key ({detail}) — correct it", 2)
+            case _:
+                yield Finding("fail", f"route {route.name}", f"is not reachable: {detail} ({route.base_url})", 3)

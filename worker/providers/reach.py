@@ -1,0 +1,37 @@
+"""Whether a route can be reached and takes its key, asked without a billed call: its list of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import httpx
+
+from worker.routes import Route
+
+TIMEOUT_SECONDS = 5.0
+
+Found = tuple[Literal["ok", "key refused", "unreachable"], str]
+
+
+def reach(routes: Sequence[Route]) -> list[Found]:
+    """What each route answers, all asked at once."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return list(pool.map(_reach, routes))
+
+
+def _reach(route: Route) -> Found:
+    """A gateway without /models answers 404, and is reachable."""
+    headers = {"Authorization": f"Bearer {route.keys[0]}"} if route.keys else {}
+    try:
+        reply = httpx.get(f"{route.base_url}/models", headers=headers, timeout=TIMEOUT_SECONDS)
+    except httpx.HTTPError as error:
+        return "unreachable", type(error).__name__
+    except httpx.InvalidURL:
+        return "unreachable", "its baseUrl is not a URL"
+    if reply.status_code in (401, 403):
+        return "key refused", str(reply.status_code)
+    if reply.status_code >= 500:
+        return "unreachable", f"answers {reply.status_code}"
+    return "ok", str(reply.status_code)
