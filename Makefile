@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test explore check format bench bench-durability bench-outage bench-faults chaos lock clean
+.PHONY: help install demo test explore check format bench bench-durability bench-outage bench-faults bench-pause chaos lock clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ bench-durability: $(READY) ## Recovery time, dead letters by the hundred thousan
 
 bench-faults: $(READY) ## Sixteen faults of providers, and the calls that each costs
 	$(BIN)/python -m bench.faults
+
+bench-pause: $(READY) ## Fifty workers, and one POST to the budget's webhook: nothing starts after it
+	$(BIN)/python -m bench.pause
 
 bench-outage: $(READY) ## A 90-minute outage of every provider, 300 times as fast
 	$(BIN)/python -m bench.outage
