@@ -69,7 +69,7 @@ def test_the_requirements_are_hashed_and_name_no_host() -> None:
 
 @pytest.fixture
 def formation(workshop: Workshop) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    """`web` and `worker` of the Procfile under honcho, in a process group of their own as in a dyno."""
+    """`web` and `worker` of the Procfile under honcho."""
     workshop.routes(hot=[{"upstream": "a"}])
     workshop.policy()
     ours = {"PORT": str(free_port()), "REDIS_URL": workshop.url, "FAILOVER_API_TOKEN": TOKEN, **workshop.environment}
@@ -83,7 +83,6 @@ def formation(workshop: Workshop) -> Iterator[tuple[subprocess.Popen[bytes], htt
             env={**os.environ, **ours, "PATH": path},
             stdout=sink,
             stderr=sink,
-            start_new_session=True,
         )
     workshop.processes.append(process)
     url = f"http://127.0.0.1:{ours['PORT']}"
@@ -100,12 +99,23 @@ def formation(workshop: Workshop) -> Iterator[tuple[subprocess.Popen[bytes], htt
 
         until(ready, "web and worker run")
         yield process, client
-    with_group(process, signal.SIGKILL)
+    pids = dyno(process)
+    signalled(pids, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(HEROKU_KILLS_AFTER)
+    signalled(pids, signal.SIGKILL)
 
 
-def with_group(process: subprocess.Popen[bytes], number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+def dyno(runner: subprocess.Popen[bytes]) -> list[int]:
+    """The runner and the processes that it started."""
+    children = Path(f"/proc/{runner.pid}/task/{runner.pid}/children")
+    return [runner.pid, *map(int, children.read_text().split())] if children.exists() else []
+
+
+def signalled(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def test_the_procfile_runs_and_survives_sigterm_as_heroku_sends_it(
@@ -117,8 +127,10 @@ def test_the_procfile_runs_and_survives_sigterm_as_heroku_sends_it(
     workshop.providers.behave("a", latency=(1.0, 1.0))
     running = web.post("/jobs", json=body).json()["job_id"]
     until(lambda: workshop.providers.account("a")["in_flight"] == 1, "it runs")
+    pids = dyno(runner)
+    assert len(pids) == 3
     for _ in range(3):  # Heroku sends it to every process of the dyno, maybe several times
-        with_group(runner, signal.SIGTERM)
+        signalled(pids, signal.SIGTERM)
     runner.wait(HEROKU_KILLS_AFTER)
     told = (workshop.folder / "honcho-0.log").read_text()
     assert len(re.findall(r"\(rc=0\)|rc=0", told)) >= 2, told
