@@ -5,7 +5,8 @@ An estimate from samples: queued jobs for their input, done ones for their outpu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,11 @@ from producer.job import ForeignJob, JobResult, JobStatus, LLMJob, NewerSchema, 
 from producer.results import result_commands, result_of
 from producer.scripts import ask
 from worker import fleet, health
-from worker.gate import RAMP_SECONDS
-from worker.pause import Scope, paused
+from worker.gate import RAMP_FIRST_SHARE, RAMP_SECONDS
+from worker.pause import BUDGET, EVERYTHING, RQ, Paused, Scope, canonical, paused
 from worker.tokens import estimated
 
+LONG_MINUTES = 2
 SAMPLE = 200  # jobs looked into
 ASSUMED_OUTPUT_TOKENS = 400  # while no job is done yet
 
@@ -38,7 +40,11 @@ class Backlog:
 
     def __str__(self) -> str:
         cost = f"about ${self.dollars:.2f}" if self.dollars is not None else "cost unknown"
-        time = f"about {self.minutes:.1f} minutes on {self.slots} slots" if self.minutes is not None else "time unknown"
+        time = "time unknown"
+        if self.minutes is not None:
+            long = self.minutes >= LONG_MINUTES
+            length = f"{self.minutes:.0f} minutes" if long else f"{self.minutes * 60:.0f} seconds"
+            time = f"about {length} on {self.slots} slots"
         lines = [f"{self.jobs} jobs would start: {cost}, {time}"]
         lines += [f"  {why}" for why in self.unknown]
         lines += [f"  stays paused: {flag}" for flag in self.still_paused]
@@ -47,27 +53,43 @@ class Backlog:
 
 def estimate(client: redis.Redis, scope: Scope, default_queue: str) -> Backlog:
     """The backlog that a resume of `scope` would let go."""
-    (known,) = ask(client, [("SMEMBERS", keyspace.QUEUES)])
-    names = sorted({key.decode().removeprefix(keyspace.QUEUE) for key in known} | {default_queue})
+    names = fleet.queues(client, default_queue)
     flags = paused(client, names)
-    stays = [flag for flag in flags if flag.scope.flag != scope.flag or flag.who == "rq suspend"]
-    if scope.queue is None and scope.provider is None:
-        stays = [flag for flag in stays if flag.provider is None or flag.who != "budget"]
-    freed = [name for name in names if scope.queue in (None, name)]
-    freed = [name for name in freed if not any(flag.concerns(name) for flag in stays)]
-    lengths = ask(client, [("LLEN", keyspace.queue(name)) for name in freed])
-    lengths += ask(client, [("ZCARD", keyspace.scheduled(name)) for name in freed])
-    jobs = sum(lengths)
-    told = fleet.views(client)
-    slots = sum(view["slots"] for view in told)
-    routes = {route["route"]: route for view in told for route in view["routes"] if "left_out" not in route}
-    unknown: list[str] = []
-    if not slots:
-        unknown.append("no worker is running: start `failover-worker`")
+    budgets_go = scope == EVERYTHING and any(flag.scope == EVERYTHING and flag.who == BUDGET for flag in flags)
+    stays = [flag for flag in flags if not _goes(flag, scope, budgets_go)]
+    freed = [name for name in names if scope.queue in (None, name) and not any(flag.concerns(name) for flag in stays)]
+    views = fleet.views(client)
+    slots = sum(view["slots"] for view in views)
+    usable = {route["route"]: route for view in views for route in view["routes"] if "left_out" not in route}
+    closed = {canonical(flag.provider) for flag in stays if flag.provider is not None}
+    routes = {name: route for name, route in usable.items() if canonical(route["provider"]) not in closed}
+    unknown = [] if any(_goes(flag, scope, budgets_go) for flag in flags) else [f"{scope} is not paused"]
+    unknown += _hindrances(slots, usable, routes, scope)
+    lengths = {name: 0 if usable and not routes else _length(client, name) for name in freed}
+    jobs = sum(lengths.values())
     route = _likely(client, routes)
     minutes = _minutes(client, jobs, slots, route, unknown)
-    dollars = _dollars(client, freed, jobs, routes.get(route or ""), unknown)
+    dollars = _dollars(client, lengths, routes.get(route or ""), unknown)
     return Backlog(jobs, dollars, minutes, slots, [str(flag) for flag in stays], unknown)
+
+
+def _goes(flag: Paused, scope: Scope, budgets_go: bool) -> bool:
+    """Whether a resume of the scope clears the flag."""
+    return flag.who != RQ and (flag.scope.flag == scope.flag or (budgets_go and flag.who == BUDGET))
+
+
+def _hindrances(slots: int, usable: dict[str, Any], routes: dict[str, Any], scope: Scope) -> list[str]:
+    if not slots:
+        return ["no worker is running: start `failover-worker`"]
+    if usable and not routes:
+        return ["every route's provider stays paused: nothing would start"]
+    if scope.provider is not None and any(route["provider"] != scope.provider for route in routes.values()):
+        return ["other routes serve these jobs already; they would have this provider's too"]
+    return []
+
+
+def _length(client: redis.Redis, queue: str) -> int:
+    return sum(ask(client, [("LLEN", keyspace.queue(queue)), ("ZCARD", keyspace.scheduled(queue))]))
 
 
 def _likely(client: redis.Redis, routes: dict[str, Any]) -> str | None:
@@ -86,31 +108,46 @@ def _minutes(client: redis.Redis, jobs: int, slots: int, route: str | None, unkn
     if p50 is None:
         unknown.append(f"time: {route} has answered no call yet")
         return None
-    working = jobs * p50 / 1000 / slots
-    return (working + min(RAMP_SECONDS / 2, working)) / 60
+    return (_ramped_seconds(jobs, slots * 1000 / p50) + p50 / 1000) / 60
+
+
+def _ramped_seconds(jobs: int, rate: float) -> float:
+    """How long `jobs` take at `rate` a second, which worker/gate.py lets grow from its first share to the whole."""
+    first, growth = RAMP_FIRST_SHARE, (1 - RAMP_FIRST_SHARE) / RAMP_SECONDS
+    ramping = rate * RAMP_SECONDS * (1 + first) / 2
+    if jobs >= ramping:
+        return RAMP_SECONDS + (jobs - ramping) / rate
+    return (math.sqrt(first**2 + 2 * growth * jobs / rate) - first) / growth
 
 
 def _dollars(
-    client: redis.Redis, queues: Sequence[str], jobs: int, route: dict[str, Any] | None, unknown: list[str]
+    client: redis.Redis, lengths: Mapping[str, int], route: dict[str, Any] | None, unknown: list[str]
 ) -> float | None:
-    if not jobs:
+    """Queue by queue: as many jobs as it holds, each like the mean of its sample."""
+    if not any(lengths.values()):
         return 0.0
     if route is None:
+        if not unknown:
+            unknown.append("cost: no route is known that would take them")
         return None
     price = route["price"] or _public_price(route["provider"], route["model"])
     if price is None:
-        mend = "give the route a `price` in routes.json, or install failover-worker[prices]"
+        mend = "give the route a `price` in routes.json, or `pip install genai-prices`"
         unknown.append(f"cost: no price is known for {route['route']} — {mend}")
         return None
-    sample = [job for name in queues for job in _sample(client, name)]
-    if not sample:
-        return None
-    written = _written(client, queues)
+    written = _written(client, list(lengths))
     if written is None:
         unknown.append(f"cost: no job is done yet, so {ASSUMED_OUTPUT_TOKENS} tokens an answer are assumed")
         written = ASSUMED_OUTPUT_TOKENS
-    cost = sum(estimated(job.body) * price["input"] + _output(job, written) * price["output"] for job in sample)
-    return jobs * cost / len(sample) / 1e6
+    total = 0.0
+    for queue, length in lengths.items():
+        sample = _sample(client, queue) if length else []
+        if length and not sample:
+            unknown.append(f"cost: no job of {queue} could be looked into")
+            return None
+        each = (estimated(job.body) * price["input"] + _output(job, written) * price["output"] for job in sample)
+        total += length * sum(each) / len(sample) / 1e6 if sample else 0.0
+    return total
 
 
 def _output(job: LLMJob, usual: float) -> float:
@@ -133,10 +170,12 @@ def _public_price(provider: str, model: str) -> dict[str, float] | None:
 
 
 def _sample(client: redis.Redis, queue: str) -> list[LLMJob]:
-    """Queued jobs, spread over the queue."""
+    """Its jobs, spread over the queue; those that are scheduled where none is queued."""
     (length,) = ask(client, [("LLEN", keyspace.queue(queue))])
     places = sorted({place * length // SAMPLE for place in range(SAMPLE)} if length else ())
     ids = ask(client, [("LINDEX", keyspace.queue(queue), place) for place in places])
+    if not length:
+        (ids,) = ask(client, [("ZRANGE", keyspace.scheduled(queue), 0, SAMPLE - 1)])
     data = ask(client, [("HGET", keyspace.job(job_id.decode()), "data") for job_id in ids if job_id])
     return [job for raw in data if raw and (job := _readable(raw)) is not None]
 

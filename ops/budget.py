@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from ops.job import as_json
 from producer.environment import Environment
 from producer.errors import ConfigurationError, FailoverError, Problem
 from worker import spend
+from worker.pause import utc
 from worker.spend import Guardrail, Spend
 
 POLLED = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
@@ -36,7 +36,7 @@ class Polled:
     def __str__(self) -> str:
         if self.problem is not None:
             return f"{self.provider}: {self.problem}"
-        paused = "; everything is paused now" if self.paused else ""
+        paused = "; that pauses" if self.paused else ""
         return f"{self.provider}: ${self.dollars:.2f} of ${self.budget_dollars:.2f} this month, {self.percent:.1f}%{paused}"
 
 
@@ -59,9 +59,8 @@ def show(environment: Environment, as_json: bool) -> None:
         )
         return
     for each in known:
-        told = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(each.at))
         again = f"; goes on until {each.again_at:g}%" if each.again_at else ""
-        click.echo(f"{each.provider}: {each.percent:g}% used, as {each.who} said at {told}{again}")
+        click.echo(f"{each.provider}: {each.percent:g}% used, as {each.who} said at {utc(each.at)}{again}")
     if not known:
         click.echo("billing has said nothing yet: POST /budget/webhook, or `failover budget poll`")
     click.echo(f"the pause begins at {guardrail.at_percent:g}% (BUDGET_PAUSE_AT_PERCENT)")

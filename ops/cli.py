@@ -195,9 +195,7 @@ def status(environment: Environment, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2))
         return
-    from rich.console import Console
-
-    status_view.render(found, Console(highlight=False))
+    status_view.render(found, place.console())
 
 
 for command in (budget.group, dlq.group, job.group, doctor, pause.pause, pause.resume, serve):

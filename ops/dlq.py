@@ -11,9 +11,8 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from ops import job, place
 from ops.job import as_json
@@ -74,12 +73,21 @@ def list_letters(environment: Environment, /, limit: int, as_json: bool, **field
     if as_json:
         click.echo(json.dumps([asdict(letter) for letter in letters], indent=2))
         return
-    table = Table("job", "died (UTC)", "reason", "tenant", "type", "gen", "why", box=None)
+    table = Table(
+        Column("job", no_wrap=True, overflow="ignore", min_width=32),
+        "died (UTC)",
+        "reason",
+        "tenant",
+        "type",
+        "gen",
+        "why",
+        box=None,
+    )
     for letter in letters:
         died = time.strftime("%m-%d %H:%M:%S", time.gmtime(letter.died_ms / 1000))
         cells = (letter.job_id, died, letter.reason, letter.tenant, letter.job_type, letter.generation, letter.detail)
         table.add_row(*(escape(str(cell)) for cell in cells))
-    Console(highlight=False).print(table if letters else "no dead letter matches")
+    place.console().print(table if letters else "no dead letter matches")
 
 
 @group.command()

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from ops import place
 from ops.job import as_json
+from producer.client import DEFAULT_QUEUE
 from producer.connection import check_reachable, check_safe, connect, redis_url, without_secret
 from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, FailoverError
@@ -22,12 +23,12 @@ from producer.policy import load_policies
 from worker import fleet
 from worker.pause import paused
 from worker.routes import load_routes
-from worker.spend import Guardrail
 
 CLOCK_SECONDS = 2.0  # a webhook's signature holds for minutes, a lease for seconds
 CONNECTIONS = {"worker": 4, "web": 6}  # of one process, at most
 SPARE_CONNECTIONS = 10  # for one more of each
 NEARLY_FULL = 0.8
+WHOLE_BUDGET = 100
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -87,10 +88,14 @@ def _configuration(environment: Environment, *, deploy: bool) -> Iterator[Findin
     except ConfigurationError as error:
         yield from _wrong("routes", error)
     try:
-        Guardrail.of(environment)
         from ops.web.settings import Settings
 
         settings = Settings.of(environment)
+        if settings.guardrail.at_percent > WHOLE_BUDGET:
+            told = (
+                f"budgets pause at {settings.guardrail.at_percent:g}%, when all is spent — BUDGET_PAUSE_AT_PERCENT=80"
+            )
+            yield Finding("warn", "budget", told)
         if settings.token is not None:
             yield Finding("ok", "web", "FAILOVER_API_TOKEN is set")
         elif deploy:
@@ -108,7 +113,7 @@ def _redis(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
     try:
         url = redis_url(environment)
         if url is None:
-            told = "REDIS_URL is not set: commands use an embedded Valkey, for a laptop only"
+            told = "REDIS_URL is not set: commands use an embedded Valkey, for a laptop only — point it at your Redis"
             yield Finding("fail" if deploy else "warn", "redis", told, 3 if deploy else 0)
             return
         with connect(url) as client:
@@ -158,9 +163,13 @@ def _clock(client: redis.Redis) -> Finding:
 
 
 def _standing(client: redis.Redis) -> Iterator[Finding]:
-    workers = fleet.names(client)
-    yield Finding("ok", "workers", f"{len(workers)} run") if workers else Finding("warn", "workers", "none runs")
-    for each in paused(client, []):
+    workers = fleet.alive(client)
+    yield (
+        Finding("ok", "workers", f"{workers} run")
+        if workers
+        else Finding("warn", "workers", "none runs — start `failover-worker`")
+    )
+    for each in paused(client, fleet.queues(client, DEFAULT_QUEUE)):
         yield Finding("warn", "paused", str(each))
 
 
@@ -172,11 +181,15 @@ def _providers(environment: Environment) -> Iterator[Finding]:
     except ConfigurationError:
         return  # told already
     place.note(f"asking {len(routes)} routes for their models")
-    for route, (how, detail) in zip(routes, reach(routes), strict=True):
+    answers = reach(routes)
+    served = any(how == "ok" for how, _ in answers)
+    for route, (how, detail) in zip(routes, answers, strict=True):
         match how:
             case "ok":
                 yield Finding("ok", f"route {route.name}", f"answers ({detail})")
             case "key refused":
                 yield Finding("fail", f"route {route.name}", f"refuses its key ({detail}) — correct it", 2)
             case _:
-                yield Finding("fail", f"route {route.name}", f"is not reachable: {detail} ({route.base_url})", 3)
+                told = f"is not reachable: {detail} — is {route.base_url} right, and the provider up?"
+                others = "; others serve meanwhile" if served else ""
+                yield Finding("warn" if served else "fail", f"route {route.name}", told + others, 0 if served else 3)

@@ -80,11 +80,10 @@ def cancel(environment: Environment, job_id: str) -> None:
 
 
 def _print(result: JobResult) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = place.console()
     facts = result.model_dump(exclude={"trail", "completion", "schema_version"}, exclude_none=True)
     for name, value in facts.items():
         console.print(f"[dim]{name:16}[/] {escape(str(value))}")

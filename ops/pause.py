@@ -12,8 +12,10 @@ from ops.job import as_json
 from producer import keyspace
 from producer.environment import Environment
 from producer.errors import UsageError
+from worker import fleet, spend
 from worker import pause as flags
 from worker.pause import Scope
+from worker.spend import Guardrail
 
 queue_option = click.option("--queue", help="Only this queue.")
 provider_option = click.option("--provider", help="Only the routes of this provider; others go on serving.")
@@ -41,10 +43,13 @@ def pause(environment: Environment, reason: str, queue: str | None, provider: st
         client = here.producer.client
         if queue and not client.sismember(keyspace.QUEUES, keyspace.queue(queue)):
             place.note(f"no job was ever in a queue {queue}: mistyped?")
-        if provider and flags.canonical(provider) not in (known := place.providers(client)):
-            place.note(f"no worker has a route of provider {provider} ({', '.join(known) or 'none runs'}): mistyped?")
-        flags.pause(client, scope, who=place.who(), why=reason, seconds=seconds)
-    click.echo(f"paused {scope}; `failover resume{_option(scope)}` starts it again")
+        if provider and (known := fleet.providers(client)) and flags.canonical(provider) not in known:
+            place.note(f"no worker has a route of provider {flags.canonical(provider)}; they have {', '.join(known)}")
+        paused = flags.pause(client, scope, who=place.who(), why=reason, seconds=seconds)
+    until = f" until {flags.utc(paused.until)}" if paused.until else ""
+    click.echo(f"paused {scope}{until}; `failover resume{_option(scope)}` starts it again")
+    if (paused.who, paused.why) != (place.who(), reason) or (seconds and not paused.until):
+        place.note(f"it was paused already, and keeps what is longer and says more: {paused}")
 
 
 @click.command()
@@ -56,7 +61,7 @@ def pause(environment: Environment, reason: str, queue: str | None, provider: st
     "again_at",
     type=click.FloatRange(min=0, min_open=True),
     metavar="PERCENT",
-    help="No budget pauses below this share of it, until its month is over.",
+    help="The budgets that billing has told of (or --provider's) pause again only at this share, until their month is over.",
 )
 @as_json
 @click.pass_obj
@@ -68,8 +73,11 @@ def resume(
     again_at: float | None,
     as_json: bool,
 ) -> None:
-    """Clear the pause flag; the backlog drains by itself, at first slowly. Other flags that are set stay."""
+    """Clear the pause flag; the backlog drains by itself, at first slowly. Other flags that are set stay, and are told."""
     scope = _scope(queue, provider)
+    if again_at is not None and (queue is not None or again_at <= (at := Guardrail.of(environment).at_percent)):
+        why = "--queue has no budget" if queue is not None else f"budgets pause at {at:g}% anyway"
+        raise UsageError(f"--pause-again-at {again_at:g}: {why}")
     with place.opened(environment) as here:
         client = here.producer.client
         if dry_run:
@@ -79,12 +87,17 @@ def resume(
             click.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))
             return
         cleared = flags.resume(client, scope, who=place.who(), again_at=again_at)
-        left = flags.paused(client, [here.producer.queue])
+        left = flags.paused(client, fleet.queues(client, here.producer.queue))
+        let_go = [each.provider for each in spend.known(client) if again_at is not None and each.again_at == again_at]
     if as_json:
         told = {"resumed": [str(each) for each in cleared], "still_paused": [asdict(flag) for flag in left]}
         click.echo(json.dumps(told, indent=2))
         return
-    click.echo(f"resumed {', '.join(map(str, cleared))}" if cleared else f"{scope} was not paused")
+    nothing = "no flag of ours stops everything" if scope == flags.EVERYTHING else f"{scope} was not paused"
+    click.echo(f"resumed {', '.join(map(str, cleared))}" if cleared else nothing)
+    if again_at is not None:
+        told = f"budgets pause again at {again_at:g}%: {', '.join(let_go)}"
+        click.echo(told if let_go else "billing has told of no such budget yet, so none was let go on")
     for flag in left:
         place.note(f"still paused: {flag}")
 

@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import redis
 
 from ops import embedded
 from producer import Producer
@@ -33,14 +33,16 @@ from producer.errors import ServiceUnavailable, UsageError
 from producer.policy import Policies, load_policies
 from worker import fleet
 from worker.breaker import RULES, Rules
-from worker.pause import canonical
 from worker.routes import Routes, load_routes
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from worker.consumer import FailoverWorker
 
 FOLDER = Path(".failover")
 OWN_WORKER_SLOTS = 100
+PIPE_WIDTH = 400
 
 
 @dataclass(frozen=True)
@@ -122,24 +124,19 @@ def warn_without_worker(place: Place) -> None:
         note(f"no worker listens on {place.producer.queue}: jobs wait until you start `failover-worker`")
 
 
-def providers(client: redis.Redis) -> list[str]:
-    """The providers of the routes of every worker that runs, each by its one name."""
-    return sorted(
-        {
-            canonical(route["provider"])
-            for view in fleet.views(client)
-            for route in view["routes"]
-            if "provider" in route
-        }
-    )
-
-
 def age_seconds(option: str, age: str) -> int:
     """Seconds of 90s, 90m, 12h, 7d."""
     found = re.fullmatch(r"(\d{1,6})([smhd])", age)
     if not found or not int(found[1]):
         raise UsageError(f"{option} {age}: a number and s, m, h or d, as in 90m")
     return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+
+def console() -> Console:
+    """For tables: as wide as the terminal, and as wide as it takes where there is none, so that nothing is cut in a pipe."""
+    from rich.console import Console
+
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PIPE_WIDTH)
 
 
 def note(text: str) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 import redis
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from producer import keyspace
 from producer.keyspace import JobField
 from producer.scripts import Command, ask
 from worker import fleet, health, spend
 from worker.health import Health
-from worker.pause import Paused, paused
+from worker.pause import Paused, canonical, paused, utc
 from worker.spend import ProviderSpend
 
 
@@ -54,6 +54,7 @@ class RouteStatus:
     tier: str
     left_out: str | None
     health: Health | None
+    paused: bool = False  # its provider is
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,14 @@ class Status:
 
 def gather(client: redis.Redis, default_queue: str) -> Status:
     """Everything in a handful of round trips."""
-    (queues_reply,) = ask(client, [("SMEMBERS", keyspace.QUEUES)])
-    queues = sorted({key.decode().removeprefix(keyspace.QUEUE) for key in queues_reply} | {default_queue})
+    queues = fleet.queues(client, default_queue)
+    flags = paused(client, queues)
     return Status(
-        paused=paused(client, queues),
+        paused=flags,
         queues=[_queue(client, name) for name in queues],
         workers=_workers(client, fleet.names(client)),
         budgets=spend.known(client),
-        routes=_routes(client),
+        routes=_routes(client, flags),
     )
 
 
@@ -131,14 +132,24 @@ def _since(heartbeat: bytes | None) -> float | None:
     return max(0.0, (datetime.now(UTC) - then).total_seconds())
 
 
-def _routes(client: redis.Redis) -> list[RouteStatus]:
+def _routes(client: redis.Redis, flags: list[Paused]) -> list[RouteStatus]:
     """The maps of all workers together, and how each route stands for all of them."""
-    seen: dict[tuple[str, str], str | None] = {}
+    seen: dict[str, dict[str, Any]] = {}
     for view in fleet.views(client):
         for route in view["routes"]:
-            seen.setdefault((route["route"], route["tier"]), route.get("left_out"))
-    standing = health.of_routes(client, [name for (name, _), left_out in seen.items() if left_out is None])
-    return [RouteStatus(name, tier, left_out, standing.get(name)) for (name, tier), left_out in seen.items()]
+            seen.setdefault(route["route"], route)
+    standing = health.of_routes(client, [name for name, route in seen.items() if "left_out" not in route])
+    closed = {flag.provider for flag in flags if flag.provider is not None}
+    return [
+        RouteStatus(
+            name,
+            route["tier"],
+            route.get("left_out"),
+            standing.get(name),
+            canonical(route.get("provider", "")) in closed,
+        )
+        for name, route in sorted(seen.items(), key=lambda item: item[1]["tier"])  # hot before warm, else as in the map
+    ]
 
 
 def render(status: Status, console: Console) -> None:
@@ -148,7 +159,7 @@ def render(status: Status, console: Console) -> None:
     if not status.paused:
         console.print("not paused")
     for budget in status.budgets:
-        told = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(budget.at))
+        told = utc(budget.at)
         console.print(
             f"budget of {escape(budget.provider)}: {budget.percent:g}% used, as {escape(budget.who)} said at {told}"
         )
@@ -171,13 +182,15 @@ def render(status: Status, console: Console) -> None:
 
 
 def _routes_table(routes: list[RouteStatus]) -> Table:
-    table = Table("route", "tier", "breaker", "last 20", "errors", "p50", "p95", box=None)
+    table = Table(Column("route", no_wrap=True), "tier", "breaker", "last 20", "errors", "p50", "p95", box=None)
     for route in routes:
         if route.health is None:
             table.add_row(escape(route.route), route.tier, "left out", escape(route.left_out or "-"))
             continue
         stands = route.health
         told = f"rests: {stands.rests_for}" if stands.rests_for and stands.breaker == "closed" else stands.breaker
+        if route.paused:
+            told = "its provider is paused"
         wait = f", reopens in {stands.reopens_in_seconds:.0f} s" if stands.reopens_in_seconds else ""
         marks = "".join("+" if good else "-" for good in stands.last)
         errors = "-" if stands.error_rate is None else f"{stands.error_rate:.0%}"

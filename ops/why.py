@@ -59,7 +59,7 @@ def _standing(client: redis.Redis, queue: str, job_id: str, result: JobResult, f
             flags = [flag for flag in paused(client, [queue]) if flag.concerns(queue)]
             stopped = f"; paused: {flags[0]}" if flags else ""
             nobody = "" if alive(client, queue) else "; no worker listens"
-            return f"queued in {queue}, {place}{stopped}{nobody}; {_expiry(client, queue, facts)}"
+            return f"queued in {queue}, {place}{stopped}{nobody}; {_expiry(client, queue, facts, now)}"
         case JobStatus.RUNNING:
             lease = f"{job_id}:{facts.get(JobField.LEASE, '')}"
             (until,) = ask(client, [("ZSCORE", keyspace.leases(queue), lease)])
@@ -80,12 +80,13 @@ def _standing(client: redis.Redis, queue: str, job_id: str, result: JobResult, f
             return f"cancelled at {facts.get('ended_at', '?')}"
 
 
-def _expiry(client: redis.Redis, queue: str, facts: dict[str, str]) -> str:
+def _expiry(client: redis.Redis, queue: str, facts: dict[str, str], now: int) -> str:
     """When its answer is worth nothing, as its queue's pauses have put it off."""
     ((total, since),) = ask(client, [("HMGET", keyspace.stopped(queue), "total", "since")])
-    stopped_ms = int(total or 0) - int(facts.get(JobField.STOPPED, 0))
-    lasting = ", put off for as long as it is paused" if since else ""
-    return f"worth nothing after {_at(int(facts.get(JobField.EXPIRES, 0)) + stopped_ms)}{lasting}"
+    lasting = max(0, now - int(since)) if since else 0
+    stopped_ms = int(total or 0) + lasting - int(facts.get(JobField.STOPPED, 0))
+    until = _at(int(facts.get(JobField.EXPIRES, 0)) + stopped_ms)
+    return f"worth nothing after {until}" + (", if it were resumed now" if since else "")
 
 
 def _late(producer: Producer, job_id: str, facts: dict[str, str]) -> str:

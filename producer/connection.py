@@ -114,6 +114,14 @@ def check_safe(client: redis.Redis) -> list[str]:
     return found
 
 
+def unsafe(dangers: list[str]) -> ServiceUnavailable:
+    """What to raise for what `check_safe` found."""
+    told = "".join(f"\n  - {danger}" for danger in dangers)
+    return ServiceUnavailable(
+        f"this Redis is not safe to keep jobs in:{told}\nALLOW_UNSAFE_REDIS=true starts all the same"
+    )
+
+
 def _snapshots(client: redis.Redis) -> bool | None:
     """Whether RDB snapshots are on; None where the provider does not let us look."""
     try:

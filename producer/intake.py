@@ -7,6 +7,7 @@ JSON, and every error a sentence.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
@@ -16,12 +17,22 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from pydantic_core import from_json
+from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
 from producer.client import AsyncProducer
-from producer.errors import BadRequest, BodyTooLarge, FailoverError, InvalidBody, InvalidJob, JobCancelled, TooManyJobs
+from producer.errors import (
+    BadRequest,
+    BodyTooLarge,
+    FailoverError,
+    InvalidBody,
+    InvalidJob,
+    JobCancelled,
+    ServiceUnavailable,
+    TooManyJobs,
+)
 from producer.job import JobResult, JobStatus, LLMJob
 from producer.limiter import wait_ms
 from producer.openapi import request_body
@@ -93,11 +104,16 @@ class Intake:
         if wait := await wait_ms(self._producer, job.tenant_id):
             raise TooManyJobs(job.tenant_id, wait / 1000)
         job_id = await self._producer.enqueue(job)
+        # it is ours now: whatever fails below, nobody may be told to send it again
         if seconds := _wait(prefer):
-            result = await self._waited(job_id, seconds)
-            if result.status.ended:
-                return _told(result, 200, seconds)
-        message = f"accepted; the answer will be at /jobs/{job_id}. {await self._note()}".rstrip()
+            with contextlib.suppress(ServiceUnavailable):
+                result = await self._waited(job_id, seconds)
+                if result.status.ended:
+                    return _told(result, 200, seconds)
+        note = ""
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            note = await self._note()
+        message = f"accepted; the answer will be at /jobs/{job_id}. {note}".rstrip()
         accepted = Accepted(job_id=job_id, status_url=f"/jobs/{job_id}", message=message)
         return _told(accepted, 202, seconds, Location=accepted.status_url)
 

@@ -112,6 +112,10 @@ class LLMJob(BaseModel):
     @classmethod
     def parse(cls, data: Any) -> LLMJob:
         """A job from plain data. Raises InvalidJob naming the first wrong field."""
+        if not isinstance(data, dict):
+            raise InvalidJob("", "a job is an object with a `body`")
+        if "messages" in data and "body" not in data:
+            raise InvalidJob("body", 'is missing: wrap the chat body, as in {"body": {"messages": [...]}}')
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -145,12 +149,13 @@ class Attempt(BaseModel):
     ms: int = 0
     ambiguous: bool = False  # the provider may have done, and billed, the work
     probe: bool = False  # made to see whether an open route has recovered
+    excused: bool = False  # in an execution that ended for want of a route that was paused
     at_ms: int = 0  # when it began, Unix time of the worker
 
     @property
     def charged(self) -> bool:
-        """Whether it counts toward the policy's cap: no probe does, and none that our own drain broke off."""
-        return not self.probe and self.outcome != BROKEN_OFF
+        """Whether it counts toward the policy's cap: no probe does, none that our own drain broke off or a pause excused."""
+        return not (self.probe or self.excused) and self.outcome != BROKEN_OFF
 
     detail: str | None = None
 

@@ -23,7 +23,7 @@ from tests.conftest import Workshop, chat, until
 from tests.web import file_server, served
 from worker import pause, spend
 from worker.pause import EVERYTHING, Scope, paused
-from worker.spend import Guardrail, Observed, Spend, Verdict
+from worker.spend import Guardrail, Observed, Spend
 
 GUARD = Guardrail()
 SECRET = "whsec_" + base64.b64encode(b"a secret of the tests, long enough").decode()
@@ -44,9 +44,9 @@ def flags(client: redis.Redis) -> list[str]:
 
 
 def test_at_the_threshold_everything_pauses_and_the_provider_too(client: redis.Redis) -> None:
-    assert seen(client, 79.99) == Observed(Verdict.NOTED, paused=False)
+    assert seen(client, 79.99) == Observed("noted", paused=False)
     assert flags(client) == []
-    assert seen(client, 80) == Observed(Verdict.NOTED, paused=True)
+    assert seen(client, 80) == Observed("noted", paused=True)
     assert flags(client) == ["everything", "provider google"]
     assert paused(client, [])[0].why == "google has used 80% of its budget (the pause begins at 80%)"
     assert pause.resume(client, who="sam") == [EVERYTHING, Scope(provider="google")]
@@ -61,11 +61,11 @@ def test_a_provider_alone_when_told_so(client: redis.Redis) -> None:
 def test_a_message_counts_once_and_an_older_one_never_lowers_the_value(client: redis.Redis) -> None:
     assert seen(client, 85, 2000, message_id="m1").paused
     pause.resume(client, who="sam")
-    assert seen(client, 85, 2000, message_id="m1") == Observed(Verdict.DUPLICATE, paused=False)
-    assert seen(client, 40, 1000, message_id="m0") == Observed(Verdict.OLDER, paused=False)
+    assert seen(client, 85, 2000, message_id="m1") == Observed("duplicate", paused=False)
+    assert seen(client, 40, 1000, message_id="m0") == Observed("older", paused=False)
     assert (percent(client), flags(client)) == (85, [])
     assert seen(client, 86, 1500, message_id="m2").paused  # older, and higher: the safe side
-    assert seen(client, 70, 3000, message_id="m3") == Observed(Verdict.NOTED, paused=False)
+    assert seen(client, 70, 3000, message_id="m3") == Observed("noted", paused=False)
     assert percent(client) == 70
     assert flags(client) == ["everything", "provider google"]  # a lower value never resumes
 
@@ -73,8 +73,8 @@ def test_a_message_counts_once_and_an_older_one_never_lowers_the_value(client: r
 def test_a_new_interval_begins_anew_and_an_old_one_is_past(client: redis.Redis) -> None:
     seen(client, 95, 5000, interval="2026-10-01T07:00:00Z")
     pause.resume(client, who="sam")
-    assert seen(client, 2, 4000, interval="2026-11-01T07:00:00Z").verdict is Verdict.NOTED
-    assert seen(client, 99, 6000, interval="2026-10-01T07:00:00Z") == Observed(Verdict.OLDER, paused=False)
+    assert seen(client, 2, 4000, interval="2026-11-01T07:00:00Z").outcome == "noted"
+    assert seen(client, 99, 6000, interval="2026-10-01T07:00:00Z") == Observed("older", paused=False)
     assert (percent(client), flags(client)) == (2, [])
 
 
@@ -86,6 +86,19 @@ def test_an_operator_may_let_it_go_on_until_a_higher_share(client: redis.Redis) 
     pause.resume(client, who="sam", again_at=120)
     seen(client, 3)  # a new month
     assert seen(client, 80).paused
+
+
+def test_a_share_let_go_on_holds_for_its_provider_and_its_interval(client: redis.Redis) -> None:
+    november = "2026-11-01T07:00:00Z"
+    spend.observe(client, Spend("openai", 85), GUARD)
+    seen(client, 85, 1000, interval=november)
+    pause.resume(client, who="sam")
+    pause.resume(client, Scope(provider="gemini"), who="sam", again_at=95)
+    assert spend.observe(client, Spend("openai", 85), GUARD).paused
+    pause.resume(client, who="sam")
+    for at_ms, share in ((2000, 79), (3000, 81), (4000, 94)):
+        assert not seen(client, share, at_ms, interval=november).paused
+    assert seen(client, 81, 5000, interval="2026-12-01T07:00:00Z").paused
 
 
 def test_an_operators_pause_keeps_its_note_and_one_that_would_run_out_holds_on(client: redis.Redis) -> None:
@@ -141,6 +154,16 @@ def test_resume_takes_a_share_to_pause_again_at(web: httpx.Client, client: redis
     web.post("/budget/webhook", json={"provider": "gemini", "percentUsed": 90})
     assert flags(client) == []
     assert web.post("/budget/resume", json={"pauseAgain": 95}).status_code == 422
+    for wrong in (80, 0, -1, "95", True):
+        assert web.post("/budget/resume", json={"pauseAgainAtPercent": wrong}).status_code == 422
+
+
+def test_resume_at_a_terminal_takes_it_too(workshop: Workshop, client: redis.Redis) -> None:
+    seen(client, 85)
+    assert workshop.run("failover", "resume", "--pause-again-at", "95").returncode == 0
+    assert not seen(client, 94).paused
+    for wrong in (("--pause-again-at", "80"), ("--pause-again-at", "95", "--queue", "ai-tasks")):
+        assert workshop.run("failover", "resume", *wrong).returncode == 2
 
 
 def signed(body: bytes, *, secret: str = SECRET, at: dt.datetime | None = None, id_: str = "msg_1") -> dict[str, str]:
@@ -254,7 +277,7 @@ def test_nothing_starts_after_the_204_running_jobs_end_and_resume_drains(
         for job_id in running:
             assert producer.wait(job_id, 20).status is JobStatus.DONE
         for worker in workers:
-            until(lambda w=worker: workshop.events(w, "pause"), "each worker knows")  # type: ignore[misc]
+            until(lambda w=worker: workshop.events(w, "paused"), "each worker knows")  # type: ignore[misc]
         assert client.llen(keyspace.queue("ai-tasks")) == 20
         assert workshop.providers.account("a")["asked"] == 10
         assert web.post("/budget/resume").status_code == 204

@@ -219,6 +219,10 @@ def test_the_doctor_tells_what_is_wrong_and_the_release_phase_stops_for_it(works
     workshop.providers.behave("a", keys=["good"])
     code, told = findings(workshop, A_KEY="bad", FAILOVER_API_TOKEN="x")
     assert (code, told["route a/a-1"], told["route b/b-1"], told["workers"]) == (3, "fail", "fail", "warn")
+    workshop.providers.behave("a", keys=["bad"])
+    code, told = findings(workshop, A_KEY="bad", FAILOVER_API_TOKEN="x")
+    assert (code, told["route a/a-1"], told["route b/b-1"]) == (0, "ok", "warn")  # others serve
+    workshop.providers.behave("a", keys=["good"])
     assert findings(workshop, "--deploy", A_KEY="bad", FAILOVER_API_TOKEN="x")[0] == 0  # no provider stops a deploy
     assert findings(workshop, "--deploy", A_KEY="bad")[0] == 2
     assert findings(workshop, "--deploy", A_KEY="bad", FAILOVER_API_TOKEN="x", REDIS_URL="redis://127.0.0.1:1")[0] == 3

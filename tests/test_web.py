@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +16,9 @@ import redis
 
 from ops import embedded
 from ops.web.serve import EVERYWHERE
+from producer import keyspace
 from tests.conftest import Workshop, until
+from tests.proxy import Proxy
 from tests.web import TOKEN, free_port, served, tenants
 from worker import pause
 
@@ -63,6 +66,28 @@ def test_a_paused_system_accepts_and_says_so(web: httpx.Client, client: redis.Re
     assert web.get("/readyz").json()["notes"] == ["no worker is running", "paused"]
 
 
+def test_what_was_accepted_is_never_answered_as_if_it_were_not(
+    workshop: Workshop, client: redis.Redis, tmp_path: Path
+) -> None:
+    """Redis goes away between the job and the answer: told to send it again, a client would have two."""
+    workshop.policy()
+    proxy = Proxy(Path(workshop.url.removeprefix("unix://")))
+    workshop.url = proxy.url
+    try:
+        with served(workshop) as web:
+            web.post("/jobs", json=BODY)  # the scripts are known now
+            proxy.script, proxy.lose, proxy.lose_reply = b"HGETALL", 0, False
+            accepted = web.post("/jobs", json=BODY)
+            assert (accepted.status_code, proxy.lost) == (202, 1)
+            proxy.script, proxy.lose = b"HMGET", 1000
+            threading.Timer(0.5, proxy.close).start()
+            waited = web.post("/jobs", json=BODY, headers={"Prefer": "wait=5"})
+            assert waited.status_code == 202
+            assert client.llen(keyspace.queue("ai-tasks")) == 3
+    finally:
+        proxy.close()
+
+
 def test_a_cancelled_job_is_gone(web: httpx.Client) -> None:
     url = web.post("/jobs", json=BODY).json()["status_url"]
     assert web.delete(url).json()["status"] == "cancelled"
@@ -105,7 +130,8 @@ def test_an_idempotency_key_is_honoured_from_body_and_header(web: httpx.Client) 
         (b'{"body": {"messages": [{"role": "user"}]}, "job_type": "nope"}', 422, "policies/jobs.yaml"),
         (b'{"body": {"messages": [{"role": "user"}]}, "tenant_id": "a b"}', 422, "tenant_id"),
         (b'{"body": {"messages": [{"role": "user"}]}, "priority": true}', 422, "priority"),
-        (b"[]", 422, ""),
+        (b"[]", 422, "a job is an object"),
+        (b'{"messages": [{"role": "user"}]}', 422, "wrap the chat body"),
     ],
 )
 def test_what_is_no_job_is_refused_with_a_sentence(web: httpx.Client, body: bytes, status: int, said: str) -> None:
@@ -171,7 +197,13 @@ def test_without_a_secret_only_this_machine_is_served(workshop: Workshop) -> Non
     with served(workshop, token=None) as web:
         assert web.post("/jobs", json=BODY).status_code == 202
         port = web.base_url.port
-        for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": "null"}):
+        for headers in (
+            {"Host": "evil.example"},
+            {"Origin": "https://evil.example"},
+            {"Origin": "null"},
+            {"Origin": "http://["},
+            {"Host": "["},
+        ):
             assert web.post("/jobs", json=BODY, headers=headers).status_code == 401
         own = socket.gethostbyname(socket.gethostname())
         if not own.startswith("127."):
@@ -210,11 +242,27 @@ def test_metrics_tell_what_the_status_tells(web: httpx.Client, client: redis.Red
     text = web.get("/metrics").text
     for line in (
         'failover_queue_jobs{queue="ai-tasks",state="queued"} 1.0',
-        'failover_paused{scope="everything"} 1.0',
+        'failover_paused{name="",scope="everything"} 1.0',
         'failover_budget_used_percent{provider="google"} 85.0',
         'failover_http_requests_total{method="POST",route="/jobs",status="202"} 1.0',
     ):
         assert line in text
+
+
+def test_no_job_is_accepted_into_a_redis_that_can_lose_it(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.policy()
+    (tmp_path / "unsafe").mkdir()
+    server = embedded.start_server(tmp_path / "unsafe", {"appendonly": "no"})
+    try:
+        workshop.url = f"unix://{embedded.socket_path(tmp_path / 'unsafe')}"
+        refused = workshop.run("failover", "serve", PORT="0")
+        assert (refused.returncode, "appendonly" in refused.stderr) == (3, True)
+        with served(workshop, ALLOW_UNSAFE_REDIS="true") as web:
+            assert web.get("/readyz").json()["ready"]
+            assert "appendonly" in web.get("/readyz").json()["notes"][0]
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_it_serves_while_redis_is_away_and_after(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> None:

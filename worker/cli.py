@@ -9,7 +9,7 @@ import sys
 import click
 from redis.exceptions import RedisError
 
-from producer.connection import check_reachable, check_safe, connect, redis_url, without_secret
+from producer.connection import check_reachable, check_safe, connect, redis_url, unsafe, without_secret
 from producer.environment import load_environment
 from producer.errors import FailoverError, ServiceUnavailable
 from producer.policy import load_policies
@@ -71,10 +71,7 @@ def command(
 
 def _require_safe(dangers: list[str], allowed: bool) -> None:
     if dangers and not allowed:
-        told = "".join(f"\n  - {danger}" for danger in dangers)
-        raise ServiceUnavailable(
-            f"this Redis is not safe to keep jobs in:{told}\n--allow-unsafe-redis starts all the same"
-        )
+        raise unsafe(dangers)
     for danger in dangers:
         log.warning("redis is not safe", extra={"danger": danger})
 

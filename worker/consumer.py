@@ -279,7 +279,7 @@ class FailoverWorker(BaseWorker):
             leases.setdefault(execution.claim.queue, []).append(lease)
         fields = {**self.serialize(), "state": self._state}
         also = fleet.registration(self.key, fields, self.queue_names())
-        also.append(fleet.told(self.name, self._routes, self.concurrency))
+        also.append(fleet.view(self.name, self._routes, self.concurrency))
         for lease in await upkeep.extend(self._redis, leases, also):
             held = self._executions.get(lease)
             if held is not None and not held.settling:

@@ -29,7 +29,7 @@ REMIND_SECONDS = 900
 
 
 class Controls:
-    """`changed` is called when routes close or open, or when all may start again."""
+    """`changed` is called when anything is closed or let go."""
 
     def __init__(
         self,
@@ -66,30 +66,40 @@ class Controls:
                     await self._kick.wait()
 
     async def look(self) -> None:
-        (flags,) = await ask_async(self._client, [transitions.tick(self._queues, self.providers)])
+        (flags,) = await ask_async(self._client, [transitions.look(self._queues, self.providers)])
         self.hear(flags)
         if any(flags):
-            await self._remind(bool(flags[0]))
+            await self._remind(flags)
 
     def hear(self, flags: Sequence[int]) -> None:
-        """How the flags stand: [1 if all is paused, 1 or 0 for each provider]."""
-        everything, *providers = map(bool, flags)
-        before = (self._gate.paused, [breaker.withheld for breaker in self._breakers.values()])
-        self._gate.paused = everything
+        """How the flags stand: 1 or 0 for everything, for each queue, for each provider."""
+        everything, queues, providers = self._split(flags)
+        before = self._standing()
+        self._gate.paused = everything or all(queues)
         for (provider, routes), closed in zip(self._routes.items(), providers, strict=True):
             for route in routes:
                 self._breakers[route].withheld = f"provider {provider} is paused" if closed else ""
-        if before != (self._gate.paused, [breaker.withheld for breaker in self._breakers.values()]):
-            log.warning("pause", extra={"everything": everything, "providers": self._closed()})
+        if self._standing() != before:
+            facts = self._facts(flags)
+            log.warning("paused" if any(facts.values()) else "resumed", extra=facts)
             self._changed()
 
-    def _closed(self) -> list[str]:
-        return [provider for provider, routes in self._routes.items() if self._breakers[routes[0]].withheld]
+    def _split(self, flags: Sequence[int]) -> tuple[bool, list[int], list[int]]:
+        first_provider = 1 + len(self._queues)
+        return bool(flags[0]), list(flags[1:first_provider]), list(flags[first_provider:])
 
-    async def _remind(self, everything: bool) -> None:
+    def _standing(self) -> tuple[object, ...]:
+        return (self._gate.paused, *(breaker.withheld for breaker in self._breakers.values()))
+
+    def _facts(self, flags: Sequence[int]) -> dict[str, object]:
+        everything, queues, providers = self._split(flags)
+        paused_queues = [name for name, paused in zip(self._queues, queues, strict=True) if paused]
+        closed = [name for name, paused in zip(self._routes, providers, strict=True) if paused]
+        return {"everything": everything, "queues": paused_queues, "providers": closed}
+
+    async def _remind(self, flags: Sequence[int]) -> None:
         """One worker says now and then that a pause lasts; a pause that everybody forgot is an outage."""
-        first = await self._client.set(keyspace.REMINDER, "1", nx=True, ex=REMIND_SECONDS)
-        if first:
+        if await self._client.set(keyspace.REMINDER, "1", nx=True, ex=REMIND_SECONDS):
             lengths = await ask_async(self._client, [("LLEN", keyspace.queue(queue)) for queue in self._queues])
-            facts = {"everything": everything, "providers": self._closed(), "waiting": sum(lengths)}
+            facts = {**self._facts(flags), "waiting": sum(lengths)}
             log.warning("still paused: `failover status` says by whom, `failover resume` ends it", extra=facts)

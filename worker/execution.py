@@ -38,7 +38,8 @@ log = logging.getLogger("failover.worker")
 NEWER_SCHEMA_WAIT_SECONDS = 60.0
 PARK_MARGIN_SECONDS = 0.5  # after the opening: whoever probed last lets another job go first
 PARK_UNTRIED_SECONDS = 10.0  # jobs for which no route is open do not ask again and again while others are served
-PROBES_TOLD = 20
+PARK_WITHHELD_SECONDS = (10.0, 300.0)  # first and longest, while a route that may be able to is paused
+PROBES_TOLD = 20  # and as many of the attempts that were excused
 
 _FINAL = {Action.REJECT: DeadReason.REJECTED, Action.REFUSE: DeadReason.REFUSED}
 
@@ -166,14 +167,16 @@ class Executor:
 
         if last and (reason := _FINAL.get(last.action)):
             return dead(reason)
+        if failures and unanswered.withheld:
+            trail, excused = _excused(walk)
+            longest = min(PARK_WITHHELD_SECONDS[0] * 2 ** min(excused, 10), PARK_WITHHELD_SECONDS[1])
+            wait = longest * (1 + self._jitter()) / 2
+            return Park(wait, f"a paused route: {unanswered.withheld}; the others: {said}", trail)
         if failures and all(failure.action in UNABLE for failure in failures):
             if unanswered.passed_over is None or walk.attempts_left <= 0:
                 return dead(DeadReason.REJECTED)
             wait = max(unanswered.passed_over, PARK_UNTRIED_SECONDS) + PARK_MARGIN_SECONDS * self._jitter()
             return Park(wait, f"a route that may be able to ({said})", walk.trail)
-        if failures and unanswered.withheld and walk.attempts_left > 0:
-            wait = policy.backoff_seconds.max * (1 + self._jitter()) / 2
-            return Park(wait, f"a route: {unanswered.withheld} ({said})", walk.trail)
         if unanswered.opens_in is not None and not walk.burned and walk.attempts_left > 0:
             if not failures and any_route_will_do:
                 return Released(walk.trail)
@@ -218,6 +221,18 @@ def _too_large(answer: Answer | Unanswered) -> bool:
     return bool(failures) and all(failure.action is Action.LARGER for failure in failures)
 
 
+def _excused(walk: Walk) -> tuple[list[Attempt | Rejection], int]:
+    """The trail with this execution's attempts excused, as the pause of another route and not the job is to blame; and how
+    many were before."""
+    before = sum(isinstance(entry, Attempt) and entry.excused for entry in walk.trail)
+    return [
+        entry.model_copy(update={"excused": True})
+        if isinstance(entry, Attempt) and entry.execution == walk.ordinal
+        else entry
+        for entry in walk.trail
+    ], before
+
+
 def _untried(claim: Claim, outcome: Outcome) -> Executed:
     """An outcome without an attempt."""
     return Executed(outcome, claim.attempts, claim.run_ms)
@@ -238,6 +253,6 @@ def _trail(claim: Claim) -> list[Attempt | Rejection]:
         attempts = [entry for entry in _TRAIL.validate_json(claim.trail) if isinstance(entry, Attempt)]
     except ValidationError:
         return []
-    probes = [entry for entry in attempts if entry.probe]
-    forgotten = {id(entry) for entry in probes[:-PROBES_TOLD]}
+    free = ([e for e in attempts if e.probe], [e for e in attempts if e.excused])
+    forgotten = {id(entry) for entries in free for entry in entries[:-PROBES_TOLD]}
     return [entry for entry in attempts if id(entry) not in forgotten]

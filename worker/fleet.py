@@ -1,4 +1,4 @@
-"""The workers that run, as they tell of themselves in Redis: RQ's record of each, its slots and its routes."""
+"""The workers that run, as they tell of themselves in Redis: RQ's record of each, its slots, its routes and its queues."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import redis
 
 from producer import keyspace
 from producer.scripts import Command, ask
+from worker.pause import canonical
 from worker.routes import Routes
 
 WORKER_TTL_SECONDS = 30
@@ -31,7 +32,7 @@ def deregistration(key: str, queues: Sequence[str]) -> list[Command]:
     return [*(("SREM", name, key) for name in sets), ("DEL", key)]
 
 
-def told(worker_name: str, routes: Routes, slots: int) -> Command:
+def view(worker_name: str, routes: Routes, slots: int) -> Command:
     """What an operator's terminal has to know of this worker: its slots, and the routes of its map."""
     view: list[dict[str, Any]] = [
         {
@@ -54,9 +55,15 @@ def told(worker_name: str, routes: Routes, slots: int) -> Command:
 
 
 def names(client: redis.Redis) -> list[str]:
-    """Of every worker that has not said goodbye; a record may outlive its worker for half a minute."""
+    """Of every worker that has not said goodbye; one that was killed stays among them, without a record."""
     (keys,) = ask(client, [("SMEMBERS", keyspace.WORKERS)])
     return sorted(key.decode().removeprefix(keyspace.WORKER) for key in keys)
+
+
+def alive(client: redis.Redis, queue: str | None = None) -> int:
+    """How many workers (of a queue) have a record that has not run out."""
+    (keys,) = ask(client, [("SMEMBERS", keyspace.WORKERS if queue is None else keyspace.workers_of(queue))])
+    return sum(ask(client, [("EXISTS", key) for key in keys]))
 
 
 def views(client: redis.Redis) -> list[dict[str, Any]]:
@@ -65,7 +72,13 @@ def views(client: redis.Redis) -> list[dict[str, Any]]:
     return [json.loads(reply) for reply in replies if isinstance(reply, bytes)]
 
 
-def alive(client: redis.Redis, queue: str) -> int:
-    """How many workers of a queue have a record that has not run out."""
-    (keys,) = ask(client, [("SMEMBERS", keyspace.workers_of(queue))])
-    return sum(ask(client, [("EXISTS", key) for key in keys]))
+def providers(client: redis.Redis) -> list[str]:
+    """The providers of every worker's routes, each by its one name."""
+    routes = [route for view in views(client) for route in view["routes"]]
+    return sorted({canonical(route["provider"]) for route in routes if "provider" in route})
+
+
+def queues(client: redis.Redis, default: str) -> list[str]:
+    """Every queue that a job was ever in, and `default`."""
+    (keys,) = ask(client, [("SMEMBERS", keyspace.QUEUES)])
+    return sorted({key.decode().removeprefix(keyspace.QUEUE) for key in keys} | {default})

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import redis
 
@@ -22,7 +21,8 @@ from producer.scripts import Call, Script, ask
 _LUA = Path(__file__).parent / "lua"
 PAUSE, RESUME = (Script.load(_LUA, name) for name in ("pause", "resume"))
 
-BUDGET = "budget"  # who: the budget's webhook or poll, and not a person
+BUDGET = "budget"  # who: the budget's webhook or poll, and not a person; worker/lua/standing.lua spells it too
+RQ = "rq suspend"  # who: RQ's own pause
 _ALSO_CALLED = {"gemini": "google", "vertex": "google", "claude": "anthropic"}
 
 
@@ -82,42 +82,48 @@ class Paused:
         return self.provider is None and self.queue in (None, queue)
 
     def __str__(self) -> str:
-        since = f", since {_utc(self.since)}" if self.since else ""
-        until = f", until {_utc(self.until)}" if self.until else ""
-        return f"{self.scope}, by {self.who or 'unknown'}{since}{until}: {self.why or '-'}"
+        since = f", since {utc(self.since)}" if self.since else ""
+        until = f", until {utc(self.until)}" if self.until else ""
+        return f"{self.scope}, by {self.who or 'unknown'}{since}{until}" + (f": {self.why}" if self.why else "")
 
 
-def _utc(seconds: float) -> str:
+def utc(seconds: float) -> str:
+    """A time as people read it."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
-def pause_call(scope: Scope, *, who: str, why: str, seconds: float | None = None) -> Call:
-    """Set the flag, for `seconds` or until it is resumed. Running jobs end; no other starts."""
-    note = note_of(who=who, why=why, seconds=seconds)
-    keys = [scope.flag, keyspace.PAUSE_NOTES, keyspace.PAUSE, keyspace.SUSPENDED, keyspace.QUEUES, keyspace.AUDIT]
-    return PAUSE.call(keys, [round((seconds or 0) * 1000), note, who, keyspace.CONTROL])
+def _keys(scope: Scope) -> list[str]:
+    keys = [keyspace.PAUSE_NOTES, keyspace.PAUSE, keyspace.SUSPENDED, keyspace.QUEUES, keyspace.AUDIT, keyspace.SPEND]
+    return [scope.flag, *keys]
 
 
-def note_of(*, who: str, why: str, seconds: float | None = None) -> str:
-    """What stands beside a flag, in JSON."""
-    now = round(time.time())
-    until = now + round(seconds) if seconds else None
-    return json.dumps({"who": who, "why": why, "since": now, "until": until, BUDGET: who == BUDGET})
+def note_of(*, who: str, why: str) -> str:
+    """What stands beside a flag, in JSON; the script adds until when."""
+    return json.dumps({"who": who, "why": why, "since": round(time.time())})
 
 
-def resume_call(scope: Scope, *, who: str, again_at: float | None = None) -> Call:
-    """Clear the flag, and with the general one those that the budget set beside it. Reply: the flags that were set.
+def pause(
+    client: redis.Redis, scope: Scope = EVERYTHING, *, who: str, why: str, seconds: float | None = None
+) -> Paused:
+    """Set the flag, for `seconds` or until it is resumed; how it stands now. Running jobs end; no other starts.
 
-    `again_at`: the percentage up to which no budget, in its present interval, pauses again.
+    A pause that is set already is never shortened, and keeps its reason if this one has none.
     """
-    keys = [scope.flag, keyspace.PAUSE_NOTES, keyspace.PAUSE, keyspace.SUSPENDED, keyspace.QUEUES, keyspace.AUDIT]
+    told = (round((seconds or 0) * 1000), note_of(who=who, why=why), who, keyspace.CONTROL)
+    (note,) = ask(client, [PAUSE.call(_keys(scope), told)])
+    return _paused(scope, note)
+
+
+def resume_call(scope: Scope, *, who: str, also_budgets: bool = False, again_at: float | None = None) -> Call:
+    """Clear the flag. Reply: the flags that were set.
+
+    With the general one, if the budget set it or with `also_budgets`, go those that the budget set beside it. `again_at`:
+    the percentage at which the known budgets (or the scope's provider's) pause again, in their present interval.
+    """
     below = "" if again_at is None else again_at
-    return RESUME.call([*keys, keyspace.SPEND], [who, keyspace.CONTROL, keyspace.WAKE, below])
-
-
-def pause(client: redis.Redis, scope: Scope = EVERYTHING, *, who: str, why: str, seconds: float | None = None) -> None:
-    """Send `pause_call`. A pause that says why is not overwritten by one that does not."""
-    ask(client, [pause_call(scope, who=who, why=why, seconds=seconds)])
+    provider = canonical(scope.provider) if scope.provider is not None else ""
+    told = (who, keyspace.CONTROL, keyspace.WAKE, int(also_budgets), below, provider)
+    return RESUME.call(_keys(scope), told)
 
 
 def resume(client: redis.Redis, scope: Scope = EVERYTHING, *, who: str, again_at: float | None = None) -> list[Scope]:
@@ -134,20 +140,19 @@ def paused(client: redis.Redis, queues: Sequence[str]) -> list[Paused]:
     found = []
     for flag, value in zip(flags, ask(client, [("GET", flag) for flag in flags]), strict=True):
         if isinstance(value, bytes) and _set(value):
-            scope, note = Scope.of(flag), _note(notes.get(flag))
-            told = {name: note.get(name) for name in ("who", "why", "since", "until")}
-            found.append(Paused(scope.queue, scope.provider, **told))
+            found.append(_paused(Scope.of(flag), notes.get(flag)))
     if suspended == 1:
-        found.append(Paused(None, who="rq suspend", why="`rq resume` ends it"))
+        found.append(Paused(None, who=RQ, why="`rq resume` ends it"))
     return found
 
 
-def _note(value: bytes | None) -> dict[str, Any]:
+def _paused(scope: Scope, raw_note: bytes | None) -> Paused:
     try:
-        note = json.loads(value or b"{}")
+        note = json.loads(raw_note or b"{}")
     except ValueError:
-        return {}
-    return note if isinstance(note, dict) else {}
+        note = {}
+    told = {name: note.get(name) for name in ("who", "why", "since", "until")} if isinstance(note, dict) else {}
+    return Paused(scope.queue, scope.provider, **told)
 
 
 def _set(value: bytes) -> bool:

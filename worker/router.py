@@ -49,7 +49,7 @@ class Unanswered:
 
     `opens_in`: seconds until the first candidate may be tried again, None when one may be tried at once. `passed_over`:
     the same for those whose breaker let nothing through, None when every candidate was tried. `withheld`: why operators
-    keep jobs from one of those.
+    keep jobs from one that was not tried.
     """
 
     failures: tuple[Failure, ...]
@@ -69,6 +69,7 @@ class Router:
         """The first answer that can be used, or why there is none. Every attempt and rejection goes into the trail."""
         failures: list[Failure] = []
         closed: list[Route] = []
+        asked: set[str] = set()
         too_small: Route | None = None
         for position, route in enumerate(candidates):
             if why := _hindrance(route, walk, too_small):
@@ -87,12 +88,14 @@ class Router:
             if isinstance(tried, Reply):
                 return Answer(route, tried.body, len(failures))
             failures.append(tried)
+            asked.add(route.name)
             if tried.action is Action.REJECT or (tried.action is Action.REFUSE and not walk.failover_on_refusal):
                 break
             if tried.action is Action.LARGER:
                 too_small = route
         passed_over = min((self._breakers[route.name].reopens_in() for route in closed), default=None)
-        withheld = next((why for route in closed if (why := self._breakers[route.name].withheld)), "")
+        untried = (route for route in candidates if route.name not in asked)
+        withheld = next((why for route in untried if (why := self._breakers[route.name].withheld)), "")
         return Unanswered(tuple(failures), self._opens_in(candidates), passed_over, withheld)
 
     def _opens_in(self, candidates: Sequence[Route]) -> float | None:

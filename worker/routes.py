@@ -135,7 +135,7 @@ def read_routes(path: Path, environment: Environment) -> Routes:
     if not routes:
         problems = [Problem(where, out.name, out.why) for out in left_out]
         raise ConfigurationError(
-            [Problem(where, "", "no route can be used", "set the variables named below"), *problems]
+            [Problem(where, "", "no route can be used", "one is enough: set what one of these lacks"), *problems]
         )
     return Routes(tuple(routes), tuple(left_out), route_map.cold)
 

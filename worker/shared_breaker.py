@@ -96,9 +96,7 @@ class SharedBreaker:
 
     def due(self) -> bool:
         """Whether it is worth asking for leave to probe."""
-        if self.withheld or self.owner.alone:
-            return False
-        return self.reserved is None and not self.open_for_all() and self.reopens_in() <= 0
+        return not self.owner.alone and self.reserved is None and not self.open_for_all() and self.reopens_in() <= 0
 
     def reopens_in(self) -> float:
         """Seconds until an attempt may be made, as far as is known; 0 when one may be made now."""

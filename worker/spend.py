@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +43,9 @@ class Guardrail:
             mend = "a percentage, as in 80"
             raise ConfigurationError([Problem("BUDGET_PAUSE_AT_PERCENT", "", f"{text!r} is no percentage", mend)])
         if scope not in ("all", "provider"):
-            raise ConfigurationError([Problem("BUDGET_PAUSE_SCOPE", "", f"{scope!r} is neither all nor provider")])
+            raise ConfigurationError(
+                [Problem("BUDGET_PAUSE_SCOPE", "", f"{scope!r} is neither all nor provider", "all pauses everything")]
+            )
         return cls(percent, scope)  # type: ignore[arg-type]  # just checked
 
 
@@ -61,17 +62,11 @@ class Spend:
     message_id: str = ""
 
 
-class Verdict(StrEnum):
-    NOTED = "noted"
-    DUPLICATE = "duplicate"
-    OLDER = "older"
-
-
 @dataclass(frozen=True)
 class Observed:
-    """`paused`: this word set the flag."""
+    """What became of a word of billing; `paused`: it set a flag."""
 
-    verdict: Verdict
+    outcome: Literal["noted", "duplicate", "older"]
     paused: bool
 
 
@@ -108,8 +103,8 @@ def observe_call(spend: Spend, guardrail: Guardrail) -> Call:
 
 
 def observed(reply: Any) -> Observed:
-    verdict, paused = reply
-    return Observed(Verdict(verdict.decode()), bool(paused))
+    outcome, paused = reply
+    return Observed(outcome.decode(), bool(paused))
 
 
 def observe(client: redis.Redis, spend: Spend, guardrail: Guardrail) -> Observed:

@@ -22,7 +22,7 @@ from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry, Trail
 _LUA = Path(__file__).parent / "lua"
 CLAIM, EXTEND, PROMOTE, REAP = (Script.load(_LUA, name) for name in ("claim", "extend", "promote", "reap"))
 REQUEUE, RESOLVE, AUDIT = (Script.load(_LUA, name) for name in ("requeue", "resolve", "audit"))
-EXPIRE, DISCARD, TICK = (Script.load(_LUA, name) for name in ("expire", "discard", "tick"))
+EXPIRE, DISCARD, LOOK = (Script.load(_LUA, name) for name in ("expire", "discard", "look"))
 COMPLETE, BURY, RESCHEDULE, RELEASE = (Script.load(_LUA, n) for n in ("complete", "bury", "reschedule", "release"))
 
 LEASE_SECONDS = 12.0  # a job whose worker died runs again within this and one reaper interval
@@ -86,17 +86,17 @@ def claim(token: str, at_most: int, worker_name: str, queues: Sequence[str], pro
 
 
 def claimed(reply: list[Any]) -> tuple[tuple[Claim, ...], list[int]]:
-    """The reply of `claim`, read: what was claimed, and how the flags stand (as `tick` tells it)."""
+    """The reply of `claim`, read: what was claimed, and how the flags stand (as `look` tells it)."""
     now_ms, flags, *rows = reply
     return tuple(_claim(row, now_ms) for row in rows), flags
 
 
-def tick(queues: Sequence[str], providers: Sequence[str]) -> Call:
-    """Reply: [1 if all is paused, 1 or 0 for each provider]."""
+def look(queues: Sequence[str], providers: Sequence[str]) -> Call:
+    """Reply: 1 or 0 for everything, for each queue, for each provider: whether it is paused."""
     keys = [keyspace.PAUSE, keyspace.SUSPENDED, keyspace.PAUSE_NOTES]
     for queue in queues:
         keys += [keyspace.pause_of(queue), keyspace.stopped(queue)]
-    return TICK.call([*keys, *(keyspace.paused_provider(provider) for provider in providers)], [len(queues)])
+    return LOOK.call([*keys, *(keyspace.paused_provider(provider) for provider in providers)], [len(queues)])
 
 
 def _claim(row: list[bytes | None], now_ms: int) -> Claim:

@@ -10,17 +10,17 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, ProcessCollector
 from redis.exceptions import RedisError
+from starlette.concurrency import run_in_threadpool
 
 from ops.web.auth import Guard
 from ops.web.budget import budget
 from ops.web.health import health
 from ops.web.requests import Requests
 from ops.web.settings import Settings
-from producer import keyspace
 from producer.client import AsyncProducer
 from producer.intake import install_errors, jobs, told_error
 from producer.openapi import COMPONENTS
-from producer.scripts import ask_async
+from worker.pause import paused
 
 TITLE = "failover-worker"
 DESCRIPTION = "Hand in LLM jobs and ask for their answers; pause and resume by the budget; see how everything stands."
@@ -50,12 +50,13 @@ def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings)
     app.add_exception_handler(RedisError, redis_away)
 
     async def note() -> str:
-        (flag,) = await ask_async(producer.client, [("GET", keyspace.PAUSE)])
-        return "Work is paused just now; it goes on by itself afterwards." if flag not in (None, b"", b"0") else ""
+        flags = await run_in_threadpool(paused, client, [producer.queue])
+        held = any(flag.concerns(producer.queue) for flag in flags)
+        return "Work is paused just now; it goes on by itself afterwards." if held else ""
 
     app.include_router(jobs(producer, note), dependencies=[Depends(guard.operator)])
     app.include_router(budget(producer.client, guard, settings.guardrail))
-    app.include_router(health(client, producer.queue, guard, registry))
+    app.include_router(health(client, producer.queue, guard, registry, unsafe_redis=settings.unsafe_redis))
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(guard.operator)])
     def openapi() -> Response:

@@ -42,7 +42,7 @@ class Guard:
         elif not _same(_bearer(request), self._settings.token):
             raise Unauthorized(f"wrong token — {_WHO}" if _bearer(request) else f"no token — {_WHO}")
 
-    async def billing(self, request: Request, raw: bytes) -> None:
+    async def budget_sender(self, request: Request, raw: bytes) -> None:
         """The bearer token, a Standard Webhooks signature over `raw`, or Google's token."""
         settings, token = self._settings, _bearer(request)
         if settings.signer is not None and "webhook-signature" in request.headers:
@@ -81,10 +81,10 @@ def _same(given: str, wanted: str) -> bool:
 
 def _local(request: Request) -> None:
     """No web page may use a browser on this machine: neither under a name of its own nor across origins."""
+    named, origin = request.headers.get("host", ""), request.headers.get("origin")
     try:
-        host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+        ours = urlsplit(f"//{named}").hostname in LOOPBACK and (origin is None or urlsplit(origin).netloc == named)
     except ValueError:
-        host = None
-    origin = request.headers.get("origin")
-    if host not in LOOPBACK or (origin is not None and urlsplit(origin).netloc != request.headers.get("host")):
+        ours = False
+    if not ours:
         raise Unauthorized("without FAILOVER_API_TOKEN only this machine may call, by the name localhost")

@@ -40,7 +40,7 @@ class PercentUsed(BaseModel):
 
 
 class Resume(BaseModel):
-    """`pauseAgainAtPercent`: below it no budget pauses again until its month is over."""
+    """`pauseAgainAtPercent`: the budgets that billing has told of pause again only there, until their month is over."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -79,11 +79,11 @@ def budget(client: Redis, guard: Guard, guardrail: Guardrail) -> APIRouter:
         """Note what billing says. At BUDGET_PAUSE_AT_PERCENT, no job starts after the 204. A Google Pub/Sub push of a budget
         is read too, and a Standard Webhooks signature is as good as the token."""
         raw = await body(request, BODY_BYTES)
-        await guard.billing(request, raw)
+        await guard.budget_sender(request, raw)
         spend = _spend(read_json(raw), request.headers.get("webhook-id", ""))
         (reply,) = await ask_async(client, [observe_call(spend, guardrail)])
         seen = observed(reply)
-        facts = {"provider": spend.provider, "percent": spend.percent, "verdict": str(seen.verdict)}
+        facts = {"provider": spend.provider, "percent": spend.percent, "outcome": seen.outcome}
         log.log(logging.WARNING if seen.paused else logging.INFO, "budget", extra={**facts, "paused": seen.paused})
         return Response(status_code=204)
 
@@ -99,7 +99,12 @@ def budget(client: Redis, guard: Guard, guardrail: Guardrail) -> APIRouter:
         """Clear the pause; the backlog drains by itself."""
         raw = await body(request, BODY_BYTES)
         wish = _checked(Resume, read_json(raw)) if raw.strip() else Resume()
-        await ask_async(client, [resume_call(EVERYTHING, who="http", again_at=wish.pauseAgainAtPercent)])
+        again_at = wish.pauseAgainAtPercent
+        if again_at is not None and again_at <= guardrail.at_percent:
+            raise InvalidBody(
+                "pauseAgainAtPercent", f"is not above the {guardrail.at_percent:g}% at which budgets pause"
+            )
+        await ask_async(client, [resume_call(EVERYTHING, who="http", also_budgets=True, again_at=again_at)])
         return Response(status_code=204)
 
     return router

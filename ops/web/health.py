@@ -35,7 +35,9 @@ class Readiness(BaseModel):
     notes: list[str]
 
 
-def health(client: redis.Redis, queue: str, guard: Guard, registry: CollectorRegistry) -> APIRouter:
+def health(
+    client: redis.Redis, queue: str, guard: Guard, registry: CollectorRegistry, *, unsafe_redis: bool
+) -> APIRouter:
     router = APIRouter(tags=["health"])
     registry.register(_Everything(client, queue))
 
@@ -47,7 +49,7 @@ def health(client: redis.Redis, queue: str, guard: Guard, registry: CollectorReg
     @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
     def readyz() -> Response:
         """Whether jobs can be accepted, and if not, why."""
-        found = readiness(client, queue)
+        found = readiness(client, queue, unsafe_redis=unsafe_redis)
         return JSONResponse(found.model_dump(), 200 if found.ready else 503)
 
     @router.get(
@@ -63,14 +65,16 @@ def health(client: redis.Redis, queue: str, guard: Guard, registry: CollectorReg
     return router
 
 
-def readiness(client: redis.Redis, queue: str) -> Readiness:
+def readiness(client: redis.Redis, queue: str, *, unsafe_redis: bool) -> Readiness:
     try:
         client.ping()
-        reasons = [f"redis: {danger}" for danger in check_safe(client)]
+        dangers = [f"redis: {danger}" for danger in check_safe(client)]
+        reasons, notes = ([], dangers) if unsafe_redis else (dangers, [])
         memory = client.info("memory")
         if (limit := int(memory.get("maxmemory", 0))) and int(memory.get("used_memory", 0)) >= limit:
             reasons.append("redis: it is full and takes no job")
-        notes = [] if fleet.alive(client, queue) else ["no worker is running"]
+        if not fleet.alive(client, queue):
+            notes.append("no worker is running")
         if any(flag.concerns(queue) for flag in paused(client, [queue])):
             notes.append("paused")
     except RedisError as error:
@@ -93,9 +97,10 @@ class _Everything:
         workers = GaugeMetricFamily("failover_workers", "Workers with a living record.")
         workers.add_metric([], sum(worker.seen_seconds is not None for worker in found.workers))
         yield workers
-        flags = GaugeMetricFamily("failover_paused", "1 for every pause flag that is set.", labels=["scope"])
+        flags = GaugeMetricFamily("failover_paused", "1 for every pause flag that is set.", labels=["scope", "name"])
         for flag in found.paused:
-            flags.add_metric([str(flag.scope)], 1)
+            kind = "provider" if flag.provider is not None else "everything" if flag.queue is None else "queue"
+            flags.add_metric([kind, flag.provider or flag.queue or ""], 1)
         yield flags
         spent = GaugeMetricFamily("failover_budget_used_percent", "Of a provider's budget.", labels=["provider"])
         for budget in found.budgets:

@@ -15,6 +15,7 @@ from producer.intake import told_error
 log = logging.getLogger("failover.web")
 
 QUIET = ("/healthz", "/readyz", "/metrics")  # asked every few seconds: told only when they fail
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 25)
 
 
@@ -50,8 +51,13 @@ class Requests:
                 await told_error(500, "failover-worker itself failed", "internal_error")(scope, receive, told)
         seconds = time.monotonic() - began
         route = getattr(scope.get("route"), "path", "other")
-        self._count.labels(scope["method"], route, status).inc()
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._count.labels(method, route, status).inc()
         self._seconds.labels(route).observe(seconds)
         if status >= 400 or route not in QUIET:
             facts = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000)}
-            log.log(logging.ERROR if status >= 500 else logging.INFO, "request", extra={**facts, "request": request_id})
+            log.log(
+                logging.ERROR if status == 500 else logging.WARNING if status > 500 else logging.INFO,
+                "request",
+                extra={**facts, "request": request_id},
+            )

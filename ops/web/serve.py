@@ -9,12 +9,14 @@ import signal
 import socket
 from collections.abc import Iterator
 
+import redis
 import uvicorn
+from redis.exceptions import RedisError
 
 from ops.web.app import create_app
 from ops.web.settings import Settings
 from producer.client import REPLY_TIMEOUT_SECONDS, AsyncProducer
-from producer.connection import connect
+from producer.connection import check_safe, connect, unsafe
 from producer.environment import Environment
 from producer.errors import ConfigurationError, Problem, UsageError
 from producer.policy import load_policies
@@ -45,12 +47,13 @@ def serve(environment: Environment, url: str, host: str | None, port: int) -> No
         mend = "set FAILOVER_API_TOKEN, or leave --host out to serve this machine only"
         raise ConfigurationError([Problem("FAILOVER_API_TOKEN", "", f"is not set, so {host} may not be served", mend)])
     logs.configure()
+    client = connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS, max_connections=2)
+    _require_safe(client, allowed=settings.unsafe_redis)
     listener = _listener(host, port)
     log.info("serving", extra={"host": host, "port": listener.getsockname()[1], "secret": settings.any_secret})
     if not settings.any_secret:
         log.warning("no secret is configured: only this machine is served; FAILOVER_API_TOKEN opens it to others")
     producer = AsyncProducer.from_url(url, policies)
-    client = connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS, max_connections=2)
     config = uvicorn.Config(
         create_app(producer, client, settings),
         log_config=None,
@@ -61,6 +64,19 @@ def serve(environment: Environment, url: str, host: str | None, port: int) -> No
     )
     asyncio.run(_Server(config).serve(sockets=[listener]))
     log.info("stopped serving")
+
+
+def _require_safe(client: redis.Redis, *, allowed: bool) -> None:
+    """As a worker: no job is accepted into a Redis that can lose it. While Redis is away nobody can know; /readyz does."""
+    try:
+        dangers = check_safe(client)
+    except RedisError:
+        log.warning("redis is away: /readyz says when it is back")
+        return
+    if dangers and not allowed:
+        raise unsafe(dangers)
+    for danger in dangers:
+        log.warning("redis is not safe", extra={"danger": danger})
 
 
 def _listener(host: str, port: int) -> socket.socket:

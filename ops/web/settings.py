@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import binascii
+from base64 import b64decode
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from standardwebhooks.webhooks import Webhook
 
-from producer.environment import Environment
+from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, Problem
 from worker.spend import Guardrail
 
+T = TypeVar("T")
+
+SECRET_BYTES = 24  # Standard Webhooks: between 24 and 64
 GOOGLE_CERTS_URL = "https://www.googleapis.com/oauth2/v3/certs"
 
 
@@ -31,6 +36,7 @@ class Settings:
     token: str | None = field(repr=False, default=None)
     signer: Webhook | None = field(repr=False, default=None)
     google: GoogleSender | None = None
+    unsafe_redis: bool = False
 
     @property
     def any_secret(self) -> bool:
@@ -39,10 +45,31 @@ class Settings:
     @classmethod
     def of(cls, environment: Environment) -> Settings:
         """FAILOVER_API_TOKEN, BUDGET_*. Raises ConfigurationError."""
-        token = environment.get("FAILOVER_API_TOKEN", "").strip() or None
-        if token and not (token.isascii() and token.isprintable() and " " not in token):
-            raise ConfigurationError([Problem("FAILOVER_API_TOKEN", "", "holds a character that no header can carry")])
-        return cls(Guardrail.of(environment), token, _signer(environment), _google(environment))
+        problems: list[Problem] = []
+
+        def checked(read: Callable[[Environment], T]) -> T | None:
+            try:
+                return read(environment)
+            except ConfigurationError as error:
+                problems.extend(error.problems)
+                return None
+
+        guardrail = checked(Guardrail.of)
+        token, signer, google = checked(_token), checked(_signer), checked(_google)
+        unsafe_redis = checked(lambda env: flag(env, "ALLOW_UNSAFE_REDIS", default=False))
+        if guardrail is None or problems:
+            raise ConfigurationError(problems)
+        return cls(guardrail, token, signer, google, bool(unsafe_redis))
+
+
+def _token(environment: Environment) -> str | None:
+    token = environment.get("FAILOVER_API_TOKEN", "").strip()
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        mend = "make one with `openssl rand -hex 32`"
+        raise ConfigurationError(
+            [Problem("FAILOVER_API_TOKEN", "", "holds a character that no header can carry", mend)]
+        )
+    return token or None
 
 
 def _signer(environment: Environment) -> Webhook | None:
@@ -50,10 +77,14 @@ def _signer(environment: Environment) -> Webhook | None:
     if not secret:
         return None
     try:
-        return Webhook(secret)
-    except (binascii.Error, ValueError, RuntimeError):
+        key = b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) < SECRET_BYTES:
         mend = "make one with `openssl rand -base64 32`; `whsec_` may stand before it"
-        raise ConfigurationError([Problem("BUDGET_WEBHOOK_SECRET", "", "is not base64", mend)]) from None
+        what = f"is not base64 of {SECRET_BYTES} bytes or more"
+        raise ConfigurationError([Problem("BUDGET_WEBHOOK_SECRET", "", what, mend)])
+    return Webhook(key)
 
 
 def _google(environment: Environment) -> GoogleSender | None:

@@ -6,26 +6,21 @@
 --       failover:stopped:{q}   then for each provider of the worker's routes: failover:paused-provider:{p}
 -- ARGV  1 token   2 n   3 lease (ms)   4 worker name   5 rq:job:   6 rq:execution:   7 rq:executions:   8 bytes of job data after which to stop
 --       9 how many queues   10.. queue names
--- Returns {now (ms), {1 if all is paused, 1 or 0 for each provider}, claim, ...}, a claim being {job id, execution id,
+-- Returns {now (ms), {1 or 0 for everything, for each queue, for each provider}, claim, ...}, a claim being {job id, execution id,
 --         queue, data, accepted_ms, expires_ms (put off by what its queue stood paused), executions, crashes, attempts,
 --         run_ms, trail}
 -- Invariant: nothing starts while paused, be it all, the queue, or every provider. A job leaves the list only into a lease; an entry that is no queued job
 --            (cancelled, ended, deleted) leaves it for good; one that cannot be read goes to quarantine.
 --            A resend of the token returns what the first one claimed, as far as it is still leased.
 local queues = tonumber(ARGV[9])
-local all = set(redis.call('GET', KEYS[1])) or redis.call('EXISTS', KEYS[2]) == 1
-local flags, open = {all and 1 or 0}, #KEYS == 5 + 6 * queues
-for i = 6 + 6 * queues, #KEYS do
-  local paused = set(redis.call('GET', KEYS[i]))
-  flags[#flags + 1] = paused and 1 or 0
-  open = open or not paused
-end
+local flags, all, closed = flags_of(7, 6, queues, 6 + 6 * queues)
 
 local reply, bytes = {now_ms, flags}, 0
 local function answer(id, execution, queue, clock_key)
   local job = redis.call('HMGET', ARGV[5] .. id, 'data', 'accepted_ms', 'expires_ms', 'executions', 'crashes',
     'attempts', 'run_ms', 'trail', 'stopped_ms')
-  if job[3] then job[3] = tonumber(job[3]) + stopped_ms(clock_key) - (tonumber(job[9] or '') or 0) end
+  local expires = tonumber(job[3] or '')
+  if expires then job[3] = expires + stopped_ms(clock_key) - (tonumber(job[9] or '') or 0) end
   job[9] = nil
   reply[#reply + 1] = {id, execution, queue, unpack(job, 1, 8)}
   bytes = bytes + #(job[1] or '')
@@ -40,7 +35,7 @@ if before then
   end
   return reply
 end
-if all or not open then return reply end
+if all or closed then return reply end
 
 local now = iso(now_ms)
 local seconds = string.format('%.3f', now_ms / 1000)
@@ -50,8 +45,7 @@ for q = 1, queues do
   local queue, base = ARGV[9 + q], 5 + (q - 1) * 6
   local list, leases, wip, accepted = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4], KEYS[base + 5]
   local clock_key = KEYS[base + 6]
-  local open = not set(redis.call('GET', KEYS[base + 2]))
-  while open and left > 0 and bytes < tonumber(ARGV[8]) do
+  while flags[1 + q] == 0 and left > 0 and bytes < tonumber(ARGV[8]) do
     local id = redis.call('LPOP', list)
     if not id then break end
     local job = ARGV[5] .. id

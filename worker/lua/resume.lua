@@ -1,16 +1,20 @@
 -- prelude: clock standing
 -- flags: allow-oom
--- Clear a flag, and with the general one those that the budget set beside it.
+-- Clear a flag; with the general one, if the budget set it or the budget's resume is asked for, also those that the budget
+-- set beside it.
 --
 -- KEYS  1 the flag   2 failover:pause   3 pause_ai_tasks   4 rq:suspended   5 rq:queues   6 failover:audit
 --       7 failover:spend
--- ARGV  1 who   2 control channel   3 wake channel   4 percentage below which no budget pauses again, or ''
+-- ARGV  1 who   2 control channel   3 wake channel   4 '1' to clear all flags of the budget
+--       5 percentage below which budgets do not pause again, or ''   6 of this provider, '' for all that are known
 -- Returns the flags that were set.
 local flags, cleared = {KEYS[1]}, {}
-if KEYS[1] == KEYS[3] then
+local own = redis.call('HGET', KEYS[2], KEYS[1])
+local budgets = ARGV[4] == '1' or (own and cjson.decode(own).who == 'budget')
+if KEYS[1] == KEYS[3] and budgets then
   local notes = redis.call('HGETALL', KEYS[2])
   for i = 1, #notes, 2 do
-    if notes[i] ~= KEYS[1] and cjson.decode(notes[i + 1]).budget then flags[#flags + 1] = notes[i] end
+    if notes[i] ~= KEYS[1] and cjson.decode(notes[i + 1]).who == 'budget' then flags[#flags + 1] = notes[i] end
   end
 end
 for _, flag in ipairs(flags) do
@@ -18,18 +22,32 @@ for _, flag in ipairs(flags) do
   redis.call('DEL', flag)
   redis.call('HDEL', KEYS[2], flag)
 end
-if ARGV[4] ~= '' then
+if ARGV[5] ~= '' then
   local spends = redis.call('HGETALL', KEYS[7])
   for i = 1, #spends, 2 do
-    local spend = cjson.decode(spends[i + 1])
-    spend.again_at = tonumber(ARGV[4])
-    redis.call('HSET', KEYS[7], spends[i], cjson.encode(spend))
+    if ARGV[6] == '' or ARGV[6] == spends[i] then
+      local spend = cjson.decode(spends[i + 1])
+      spend.again_at = tonumber(ARGV[5])
+      redis.call('HSET', KEYS[7], spends[i], cjson.encode(spend))
+    end
+  end
+end
+-- What was parked for a paused provider is due now; a scheduled set beyond this size is left to its times.
+local provider = string.match(KEYS[1], '^failover:paused%-provider:(.+)$')
+for _, key in ipairs(provider and redis.call('SMEMBERS', KEYS[5]) or {}) do
+  local scheduled = 'rq:scheduled:' .. string.sub(key, string.len('rq:queue:') + 1)
+  for _, id in ipairs(redis.call('ZRANGE', scheduled, 0, 4999)) do
+    local why = redis.pcall('HGET', 'rq:job:' .. id, 'waiting_for')
+    if type(why) == 'string' and string.find(why, 'provider ' .. provider .. ' is paused', 1, true) then
+      redis.call('ZADD', scheduled, now_ms / 1000, id)
+      redis.call('HSET', 'rq:job:' .. id, 'waiting_until_ms', now_ms)
+    end
   end
 end
 stand_all(KEYS[3], KEYS[4], KEYS[5])
-if #cleared > 0 then
+if #cleared > 0 or ARGV[5] ~= '' then
   redis.call('XADD', KEYS[6], 'MAXLEN', '~', 100000, '*', 'action', 'resume', 'who', ARGV[1],
-    'flags', table.concat(cleared, ' '))
+    'flags', table.concat(cleared, ' '), 'again_at', ARGV[5])
 end
 redis.call('PUBLISH', ARGV[2], KEYS[1])
 redis.call('PUBLISH', ARGV[3], 'resume')

@@ -19,7 +19,9 @@ if not same and ARGV[4] < known.interval then return {'older', 0} end
 if same and known.at and at < known.at and percent <= known.percent then return {'older', 0} end
 
 local threshold = tonumber(ARGV[6])
-local again_at = same and percent >= threshold and known.again_at or nil
+-- a share let go on holds for the interval; where nobody names one, until the value falls as only a new month does
+local fell = ARGV[4] == '' and not known.interval and percent < threshold / 2
+local again_at = same and not fell and known.again_at or nil
 local new = {percent = percent, at = same and math.max(at, known.at or 0) or at, who = ARGV[9], again_at = again_at}
 new.interval = ARGV[4] ~= '' and ARGV[4] or (same and known.interval or nil)
 redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(new))
@@ -28,9 +30,9 @@ if percent < math.max(threshold, again_at or 0) then return {'noted', 0} end
 local paused = 0
 for _, flag in ipairs(ARGV[7] == '1' and {KEYS[3], KEYS[4]} or {KEYS[4]}) do
   local is_set = set(redis.call('GET', flag))
-  if not is_set or redis.call('PTTL', flag) >= 0 then -- one that would run out by itself holds on
+  if not is_set then paused = 1 end
+  if not is_set or redis.call('PTTL', flag) ~= -1 then
     pause_flag(flag, KEYS[5], 0, ARGV[8], ARGV[9], KEYS[8], ARGV[10])
-    if not is_set then paused = 1 end
   end
 end
 stand_all(KEYS[3], KEYS[6], KEYS[7])

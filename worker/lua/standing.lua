@@ -5,8 +5,25 @@ local function set(flag)
   return flag and flag ~= '' and flag ~= '0'
 end
 
--- Note on a queue's clock (failover:stopped:{queue}) whether it stands paused now.
-local function stand(clock_key, paused)
+-- How the flags stand for one worker: KEYS[1] pause_ai_tasks, KEYS[2] rq:suspended, its queues' flags at first_queue and
+-- every `step` keys, its providers' from first_provider to the end. Returns the flags in that order as 1 or 0 (the first
+-- for both of everything's), whether all is paused, whether every provider is.
+local function flags_of(first_queue, step, queues, first_provider)
+  local all = set(redis.call('GET', KEYS[1])) or redis.call('EXISTS', KEYS[2]) == 1
+  local flags, closed = {all and 1 or 0}, first_provider <= #KEYS
+  for q = 0, queues - 1 do
+    flags[#flags + 1] = set(redis.call('GET', KEYS[first_queue + q * step])) and 1 or 0
+  end
+  for i = first_provider, #KEYS do
+    local paused = set(redis.call('GET', KEYS[i]))
+    flags[#flags + 1] = paused and 1 or 0
+    closed = closed and paused
+  end
+  return flags, all, closed
+end
+
+-- Note on a queue's clock (failover:stopped:{queue}) whether it stands paused now, and if only as its providers do.
+local function stand(clock_key, paused, by_providers)
   local since = tonumber(redis.call('HGET', clock_key, 'since') or '')
   if paused and not since then
     redis.call('HSET', clock_key, 'since', now_ms)
@@ -14,25 +31,41 @@ local function stand(clock_key, paused)
     redis.call('HINCRBY', clock_key, 'total', now_ms - since)
     redis.call('HDEL', clock_key, 'since')
   end
+  redis.call('HSET', clock_key, 'by_providers', by_providers and 1 or 0)
 end
 
--- The same for every queue there is. The keys: pause_ai_tasks, rq:suspended, rq:queues.
+-- The same for every queue there is, after a flag changed; what stands by its providers is a worker's to see.
+-- The keys: pause_ai_tasks, rq:suspended, rq:queues.
 local function stand_all(pause, suspended, queues)
   local all = set(redis.call('GET', pause)) or redis.call('EXISTS', suspended) == 1
   for _, key in ipairs(redis.call('SMEMBERS', queues)) do
     local queue = string.sub(key, string.len('rq:queue:') + 1)
-    stand('failover:stopped:' .. queue, all or set(redis.call('GET', pause .. ':' .. queue)))
+    local clock_key = 'failover:stopped:' .. queue
+    local paused = all or set(redis.call('GET', pause .. ':' .. queue))
+    if paused or redis.call('HGET', clock_key, 'by_providers') ~= '1' then stand(clock_key, paused, false) end
   end
 end
 
--- Set a flag, with its note, for `lasts` ms (0: until it is resumed). A pause without a reason takes none from one that
--- has it.
+-- Set a flag for `lasts` ms (0: until it is resumed), with its note (JSON: who, why, since). What is set already is never
+-- shortened, and a pause without a reason takes no note from one that has it, nor does anybody from the budget.
 local function pause_flag(flag, notes, lasts, note, who, audit, control)
-  local before = set(redis.call('GET', flag)) and redis.call('HGET', notes, flag)
-  if before and cjson.decode(note).why == '' and cjson.decode(before).why ~= '' then return end
+  local is_set = set(redis.call('GET', flag))
+  local before = is_set and redis.call('HGET', notes, flag)
+  local new, old = cjson.decode(note), before and cjson.decode(before) or {}
+  if is_set then
+    local left = redis.call('PTTL', flag)
+    lasts = (left == -1 or lasts == 0) and 0 or math.max(left, lasts)
+    if old.who and (new.why == '' or old.who == 'budget') then
+      new.who, new.why, new.since = old.who, old.why, old.since
+    elseif old.who and new.who == 'budget' then
+      new.why = new.why .. '; before it ' .. old.who .. ': ' .. old.why
+    end
+  end
+  new['until'] = lasts > 0 and math.floor((now_ms + lasts) / 1000) or cjson.null
   if lasts > 0 then redis.call('SET', flag, '1', 'PX', lasts) else redis.call('SET', flag, '1') end
-  redis.call('HSET', notes, flag, note)
-  redis.call('XADD', audit, 'MAXLEN', '~', 100000, '*', 'action', 'pause', 'who', who, 'flag', flag, 'note', note)
+  local text = cjson.encode(new)
+  redis.call('HSET', notes, flag, text)
+  redis.call('XADD', audit, 'MAXLEN', '~', 100000, '*', 'action', 'pause', 'who', who, 'flag', flag, 'note', text)
   redis.call('PUBLISH', control, flag)
 end
 
