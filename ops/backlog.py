@@ -89,7 +89,12 @@ def _hindrances(slots: int, usable: dict[str, Any], routes: dict[str, Any], scop
 
 
 def _length(client: redis.Redis, queue: str) -> int:
-    return sum(ask(client, [("LLEN", keyspace.queue(queue)), ("ZCARD", keyspace.scheduled(queue))]))
+    """Jobs that wait, without those whose entry outlived them (an expired job leaves its own in the list)."""
+    queued, scheduled = ask(client, [("LLEN", keyspace.queue(queue)), ("ZCARD", keyspace.scheduled(queue))])
+    ids = _spread(client, queue, queued)
+    statuses = ask(client, [("HGET", keyspace.job(job_id), "status") for job_id in ids])
+    alive = sum(status == b"queued" for status in statuses)
+    return int(scheduled) + (round(queued * alive / len(ids)) if ids else 0)
 
 
 def _likely(client: redis.Redis, routes: dict[str, Any]) -> str | None:
@@ -152,7 +157,7 @@ def _dollars(
 
 def _output(job: LLMJob, usual: float) -> float:
     limits = [limit for name in ("max_tokens", "max_completion_tokens") if isinstance(limit := job.body.get(name), int)]
-    return min([usual, *limits])
+    return min([usual, *(limit for limit in limits if limit > 0)])
 
 
 def _public_price(provider: str, model: str) -> dict[str, float] | None:
@@ -172,12 +177,19 @@ def _public_price(provider: str, model: str) -> dict[str, float] | None:
 def _sample(client: redis.Redis, queue: str) -> list[LLMJob]:
     """Its jobs, spread over the queue; those that are scheduled where none is queued."""
     (length,) = ask(client, [("LLEN", keyspace.queue(queue))])
-    places = sorted({place * length // SAMPLE for place in range(SAMPLE)} if length else ())
-    ids = ask(client, [("LINDEX", keyspace.queue(queue), place) for place in places])
-    if not length:
-        (ids,) = ask(client, [("ZRANGE", keyspace.scheduled(queue), 0, SAMPLE - 1)])
-    data = ask(client, [("HGET", keyspace.job(job_id.decode()), "data") for job_id in ids if job_id])
+    ids = _spread(client, queue, length)
+    if not ids:
+        (members,) = ask(client, [("ZRANGE", keyspace.scheduled(queue), 0, SAMPLE - 1)])
+        ids = [member.decode() for member in members]
+    data = ask(client, [("HGET", keyspace.job(job_id), "data") for job_id in ids])
     return [job for raw in data if raw and (job := _readable(raw)) is not None]
+
+
+def _spread(client: redis.Redis, queue: str, length: int) -> list[str]:
+    """Ids from all over the queue's list."""
+    places = sorted({place * length // SAMPLE for place in range(SAMPLE)} if length else ())
+    found = ask(client, [("LINDEX", keyspace.queue(queue), place) for place in places])
+    return [job_id.decode(errors="replace") for job_id in found if job_id]
 
 
 def _readable(data: bytes) -> LLMJob | None:

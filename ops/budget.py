@@ -60,7 +60,7 @@ def show(environment: Environment, as_json: bool) -> None:
         return
     for each in known:
         again = f"; goes on until {each.again_at:g}%" if each.again_at else ""
-        click.echo(f"{each.provider}: {each.percent:g}% used, as {each.who} said at {utc(each.at)}{again}")
+        click.echo(f"{each}: {each.percent:.4g}% used, as {each.who} said at {utc(each.at)}{again}")
     if not known:
         click.echo("billing has said nothing yet: POST /budget/webhook, or `failover budget poll`")
     click.echo(f"the pause begins at {guardrail.at_percent:g}% (BUDGET_PAUSE_AT_PERCENT)")

@@ -151,7 +151,9 @@ def _room(client: redis.Redis) -> Iterator[Finding]:
     limit, memory = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     if limit and memory > NEARLY_FULL * limit:
         mend = "a full Redis refuses jobs: take a larger plan, or keep results for less long"
-        yield Finding("warn", "memory", f"{memory / limit:.0%} of {limit / 1e6:.0f} MB are used — {mend}")
+        full = memory >= limit
+        told = f"{memory / limit:.0%} of {limit / 1e6:.0f} MB are used — {mend}"
+        yield Finding("fail" if full else "warn", "memory", told, 3 if full else 0)
 
 
 def _clock(client: redis.Redis) -> Finding:
@@ -164,11 +166,8 @@ def _clock(client: redis.Redis) -> Finding:
 
 def _standing(client: redis.Redis) -> Iterator[Finding]:
     workers = fleet.alive(client)
-    yield (
-        Finding("ok", "workers", f"{workers} run")
-        if workers
-        else Finding("warn", "workers", "none runs — start `failover-worker`")
-    )
+    none = Finding("warn", "workers", "none runs — start `failover-worker`")
+    yield Finding("ok", "workers", f"{workers} run") if workers else none
     for each in paused(client, fleet.queues(client, DEFAULT_QUEUE)):
         yield Finding("warn", "paused", str(each))
 

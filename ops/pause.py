@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 
 import click
@@ -75,9 +76,8 @@ def resume(
 ) -> None:
     """Clear the pause flag; the backlog drains by itself, at first slowly. Other flags that are set stay, and are told."""
     scope = _scope(queue, provider)
-    if again_at is not None and (queue is not None or again_at <= (at := Guardrail.of(environment).at_percent)):
-        why = "--queue has no budget" if queue is not None else f"budgets pause at {at:g}% anyway"
-        raise UsageError(f"--pause-again-at {again_at:g}: {why}")
+    if again_at is not None:
+        _require_share(environment, queue, again_at)
     with place.opened(environment) as here:
         client = here.producer.client
         if dry_run:
@@ -96,10 +96,18 @@ def resume(
     nothing = "no flag of ours stops everything" if scope == flags.EVERYTHING else f"{scope} was not paused"
     click.echo(f"resumed {', '.join(map(str, cleared))}" if cleared else nothing)
     if again_at is not None:
-        told = f"budgets pause again at {again_at:g}%: {', '.join(let_go)}"
-        click.echo(told if let_go else "billing has told of no such budget yet, so none was let go on")
+        again = f"budgets pause again at {again_at:g}%: {', '.join(let_go)}"
+        click.echo(again if let_go else "billing has told of no such budget yet, so none was let go on")
     for flag in left:
         place.note(f"still paused: {flag}")
+
+
+def _require_share(environment: Environment, queue: str | None, again_at: float) -> None:
+    at = Guardrail.of(environment).at_percent
+    if queue is not None:
+        raise UsageError("--pause-again-at: a queue has no budget; leave --queue out")
+    if not at < again_at < math.inf:
+        raise UsageError(f"--pause-again-at {again_at:g}: budgets pause at {at:g}%; give a share above it, as in 95")
 
 
 def _option(scope: Scope) -> str:

@@ -161,7 +161,7 @@ def render(status: Status, console: Console) -> None:
     for budget in status.budgets:
         told = utc(budget.at)
         console.print(
-            f"budget of {escape(budget.provider)}: {budget.percent:g}% used, as {escape(budget.who)} said at {told}"
+            f"budget of {escape(str(budget))}: {budget.percent:.4g}% used, as {escape(budget.who)} said at {told}"
         )
     queues = Table("queue", "queued", "oldest", "in flight", "waiting", "next due", "late", "dead", "done", box=None)
     for queue in status.queues:

@@ -81,6 +81,9 @@ def _enqueue_call(job: LLMJob, job_id: str, data: bytes, policies: Policies, que
         keyspace.QUEUES,
         keyspace.accepted(queue),
         keyspace.stopped(queue),
+        keyspace.PAUSE,
+        keyspace.pause_of(queue),
+        keyspace.SUSPENDED,
     ]
     expires_ms = int((job.expires_after_seconds or policy.expires_after_seconds) * 1000)
     fields: Mapping[str, str | bytes | int] = {

@@ -37,7 +37,8 @@ from producer.job import JobResult, JobStatus, LLMJob
 from producer.limiter import wait_ms
 from producer.openapi import request_body
 
-JOB_BYTES = 8 * 1024 * 1024
+JOB_BYTES = 4 * 1024 * 1024
+LARGE_BYTES = 256 * 1024  # one such body is read at a time: of odd JSON it may take fifty times its size
 PASSED_OVER_BYTES = 128 * 1024 * 1024  # of a body that is too large
 BODY_SECONDS = 20.0
 LONGEST_WAIT_SECONDS = 20.0
@@ -95,11 +96,18 @@ class Intake:
 
     def __init__(self, producer: AsyncProducer, note: Callable[[], Awaitable[str]]) -> None:
         self._producer, self._note = producer, note
-        self._held = asyncio.Semaphore(WAITERS)
+        self._held, self._large = asyncio.Semaphore(WAITERS), asyncio.Semaphore(1)
 
     async def submit(self, request: Request, prefer: Prefer = "", idempotency_key: IdempotencyKey = None) -> Response:
         """Hand in a job. It is kept from now on, whatever becomes of providers, workers or this process."""
-        job = _job(await body(request, JOB_BYTES), idempotency_key)
+        raw = await body(request, JOB_BYTES)
+        if len(raw) > LARGE_BYTES:
+            async with self._large:
+                return await self._accept(raw, prefer, idempotency_key)
+        return await self._accept(raw, prefer, idempotency_key)
+
+    async def _accept(self, raw: bytes, prefer: str, idempotency_key: str | None) -> Response:
+        job = _job(raw, idempotency_key)
         self._producer.policies.of(job.job_type)
         if wait := await wait_ms(self._producer, job.tenant_id):
             raise TooManyJobs(job.tenant_id, wait / 1000)

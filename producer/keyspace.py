@@ -27,14 +27,14 @@ Ours:
 | pause_ai_tasks:{queue}      | string | the same for one queue                                | until resume        |
 | failover:paused-provider:{p} | string | the same for the routes of one provider              | until resume        |
 | failover:pause              | hash   | a flag's key: its note (JSON: who, why, since, until) | until resume        |
-| failover:stopped:{queue}    | hash   | total (ms), since (ms): how long it has stood paused  | for good            |
+| failover:stopped:{queue}    | hash   | how long it has stood paused, as in producer/lua/stopped.lua | for good     |
 | failover:reminder           | string | somebody was reminded of the pause lately             | 15 min              |
 | failover:leases:{queue}     | zset   | {job}:{execution}, score lease end (ms of Redis TIME) | while executed      |
 | failover:accepted:{queue}   | zset   | jobs accepted and not ended, score expiry (ms)        | until done or dead  |
 | failover:accepted:{queue}:promised | zset | the same jobs, score time promised (ms)  | the same            |
 | failover:idempotency:{hash} | hash   | job_id, fingerprint of a tenant's idempotency key     | as long as its job  |
 | failover:rate:{tenant}      | string | when its next job over HTTP is due (ms), for its rate | until then          |
-| failover:spend              | hash   | a provider: what billing said of it (JSON)            | for good            |
+| failover:spend              | hash   | {provider} or {provider}:{budget id}: what billing said (JSON) | for good   |
 | failover:spend-message:{hash} | string | a message of billing that was heard                 | 7 days              |
 | failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
 | failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until someone acts  |

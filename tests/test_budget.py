@@ -101,6 +101,15 @@ def test_a_share_let_go_on_holds_for_its_provider_and_its_interval(client: redis
     assert seen(client, 81, 5000, interval="2026-12-01T07:00:00Z").paused
 
 
+def test_several_budgets_of_a_provider_do_not_hide_each_other(client: redis.Redis) -> None:
+    seen(client, 10, 2000, interval="2026-11-01T07:00:00Z", budget_id="monthly", budget_name="Gemini")
+    quarterly = seen(client, 99, 1000, interval="2026-10-01T07:00:00Z", budget_id="quarterly", budget_name="All")
+    assert quarterly == Observed("noted", paused=True)
+    assert {str(each): each.percent for each in spend.known(client)} == {"google (Gemini)": 10, "google (All)": 99}
+    pause.resume(client, Scope(provider="google"), who="sam", again_at=150)
+    assert {each.again_at for each in spend.known(client)} == {150}
+
+
 def test_an_operators_pause_keeps_its_note_and_one_that_would_run_out_holds_on(client: redis.Redis) -> None:
     pause.pause(client, who="sam", why="holiday")
     assert seen(client, 90).paused  # the provider's flag
@@ -139,6 +148,7 @@ def test_the_sops_body_is_read_whatever_its_content_type(web: httpx.Client, clie
         b'{"message": {}}', b'{"message": {"data": "####", "messageId": "1", "publishTime": "2026-11-01T00:00:00Z"}}',
         b'{"message": {"data": "e30=", "messageId": "1", "publishTime": "2026-11-01T00:00:00Z"}}',
         b'{"message": {"data": "e30=", "messageId": "1", "publishTime": "soon"}}',
+        b'{"message": {"data": "e30=", "messageId": "1", "publishTime": "0001-01-01T00:00:00"}}',
     ],
 )  # fmt: skip
 def test_what_is_no_share_is_refused(web: httpx.Client, client: redis.Redis, body: bytes) -> None:
@@ -162,7 +172,12 @@ def test_resume_at_a_terminal_takes_it_too(workshop: Workshop, client: redis.Red
     seen(client, 85)
     assert workshop.run("failover", "resume", "--pause-again-at", "95").returncode == 0
     assert not seen(client, 94).paused
-    for wrong in (("--pause-again-at", "80"), ("--pause-again-at", "95", "--queue", "ai-tasks")):
+    for wrong in (
+        ("--pause-again-at", "nan"),
+        ("--pause-again-at", "inf"),
+        ("--pause-again-at", "80"),
+        ("--pause-again-at", "95", "--queue", "ai-tasks"),
+    ):
         assert workshop.run("failover", "resume", *wrong).returncode == 2
 
 
@@ -187,6 +202,8 @@ def test_a_standard_webhooks_signature_is_as_good_as_the_token(web: httpx.Client
     assert post({**good, "webhook-timestamp": "soon"}) == 401
     assert post({name: good[name] for name in ("webhook-id", "webhook-signature")}) == 401
     assert flags(client) == []
+    deep = b"[" * 20_000 + b"]" * 20_000
+    assert post(signed(deep), deep) == 400
     assert post(good) == 204
     assert flags(client) == ["everything", "provider openai"]
     web.post("/budget/resume")
@@ -241,6 +258,7 @@ def test_a_verified_push_of_google_is_read(google: httpx.Client, client: redis.R
     assert percent(client) == 83
     assert flags(client) == ["everything", "provider google"]
     assert posted(google, google_token(), push(10, 50, id_="2", at="2026-11-20T09:00:00Z")) == 204
+    assert posted(google, google_token(), push(10, 50, id_="3", at="0001-01-01T00:00:00Z")) == 204
     assert percent(client) == 83
 
 

@@ -165,6 +165,8 @@ def test_anthropic_s_amounts_are_cents(workshop: Workshop, books: Books, client:
             "a form that is not known",
         ),
         ((200, {"data": [{"results": [{"amount": {"value": 1, "currency": "eur"}}]}]}), "bills in eur"),
+        ((200, {"data": [{"results": [{"amount": {"value": "NaN", "currency": "usd"}}]}]}), "no number"),
+        ((200, {"data": [{"results": [{"amount": {"value": "1E+999999999", "currency": "usd"}}] * 2}]}), "a form that"),
     ],
 )
 def test_what_cannot_be_read_is_told_and_pauses_nothing(

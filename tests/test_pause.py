@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import redis
@@ -15,6 +18,7 @@ from producer import LLMJob, Producer, keyspace
 from producer.job import Attempt, JobStatus
 from producer.scripts import ask
 from tests.conftest import Workshop, chat, until
+from tests.proxy import Proxy
 from tests.test_transitions import Q, claim, send
 from worker import pause, transitions
 from worker.pause import EVERYTHING, Scope, paused
@@ -124,6 +128,77 @@ def test_a_resume_after_maintenance_leaves_the_budgets_pause(client: redis.Redis
     assert [flag.who for flag in paused(client, [])] == ["budget"]
 
 
+def test_a_claim_of_before_the_pause_that_arrives_after_it_starts_nothing(
+    workshop: Workshop, client: redis.Redis, producer: Producer
+) -> None:
+    """Its reply was lost, the pause came, and the worker asked again."""
+    proxy = Proxy(Path(workshop.url.removeprefix("unix://")))
+    workshop.routes(hot=[{"upstream": "a"}])
+    workshop.policy()
+    workshop.url, direct = proxy.url, workshop.url
+    try:
+        worker = workshop.worker()
+        ids = [f"job{n}" for n in range(3)]
+        pause.pause(client, Scope(queue=Q), **WHO)
+        until(lambda: workshop.events(worker, "paused"), "the worker knows")
+        for job_id in ids:
+            producer.enqueue(chat(job_id), job_id=job_id)
+        proxy.script, proxy.lose, proxy.lose_reply = transitions.CLAIM.sha.encode(), 0, True
+        pause.resume(client, Scope(queue=Q), who="sam")
+        until(lambda: proxy.lost and client.zcard(keyspace.leases(Q)), "it claims, and does not hear of it")
+        os.kill(worker.pid, signal.SIGSTOP)
+        pause.pause(client, **WHO)
+        before = asked(workshop, "a")
+        os.kill(worker.pid, signal.SIGCONT)
+        until(lambda: client.zcard(keyspace.leases(Q)) == 0, "it gives back what it may not start")
+        assert asked(workshop, "a") == before
+        left = [job_id.decode() for job_id in client.lrange(keyspace.queue(Q), 0, -1)]
+        assert left == ids[len(ids) - len(left) :]
+        assert len(left) >= 1 or before > 0
+    finally:
+        workshop.url = direct
+        proxy.close()
+
+
+def test_a_queue_that_another_worker_serves_stands_by_nobodys_providers(client: redis.Redis) -> None:
+    pause.pause(client, Scope(provider="alpha"), **WHO)
+    look(client, "beta")  # serves
+    look(client, "alpha")
+    assert client.hget(keyspace.stopped(Q), "since") is None
+    served = int(client.hget(keyspace.stopped(Q), "served_ms") or 0)
+    client.hset(keyspace.stopped(Q), "served_ms", served - 6000)  # it has gone since
+    look(client, "alpha")
+    assert int(client.hget(keyspace.stopped(Q), "since") or 0) == served - 6000
+
+
+def test_a_job_accepted_while_paused_stands_though_no_worker_ever_ran(producer: Producer, client: redis.Redis) -> None:
+    pause.pause(client, **WHO)  # no queue is known yet
+    job_id = producer.enqueue(chat(expires_after_seconds=0.01))
+    until(lambda: client.time()[1] % 100_000 > 50_000, "a moment passes")
+    assert send(client, transitions.expire(Q)) == []
+    assert producer.fetch(job_id).status is JobStatus.QUEUED
+    assert client.hget(keyspace.stopped(Q), "since")
+
+
+def test_a_pause_that_ended_while_no_worker_ran_counts_to_its_end(producer: Producer, client: redis.Redis) -> None:
+    producer.enqueue(chat())
+    pause.pause(client, **WHO, seconds=0.05)
+    until(lambda: not client.exists(keyspace.PAUSE), "it runs out")
+    since = int(client.hget(keyspace.stopped(Q), "since") or 0)
+    ends = int(client.hget(keyspace.stopped(Q), "ends_ms") or 0)
+    client.hset(keyspace.stopped(Q), mapping={"since": since - 3_600_000, "ends_ms": ends - 3_600_000})  # an hour ago
+    look(client)
+    assert 0 < int(client.hget(keyspace.stopped(Q), "total") or 0) < 1000
+
+
+def test_a_note_that_somebody_wrote_by_hand_stops_no_resume(client: redis.Redis) -> None:
+    pause.pause(client, **WHO)
+    client.hset(keyspace.PAUSE_NOTES, keyspace.pause_of("other"), "since tuesday")
+    client.set(keyspace.pause_of("other"), "1")
+    assert pause.resume(client, who="sam") == [EVERYTHING]
+    assert [(flag.queue, flag.who) for flag in paused(client, [])] == [("other", None)]
+
+
 def test_another_flag_does_not_end_a_clock_that_stands_by_its_providers(
     client: redis.Redis, producer: Producer
 ) -> None:
@@ -224,9 +299,10 @@ def test_with_every_provider_paused_nothing_starts_and_nothing_is_charged(
     worker_of(workshop)
     for provider in "ab":
         assert workshop.run("failover", "pause", "--provider", provider).returncode == 0
-    job_id = producer.enqueue(chat(expires_after_seconds=1))
-    since = until(lambda: client.hget(keyspace.stopped(Q), "since"), "the queue's clock stands")
-    until(lambda: client.time()[0] * 1000 > int(since) + 2000, "longer than the job is worth")
+    job_id = producer.enqueue(chat(expires_after_seconds=4))
+    accepted = int(client.hget(keyspace.job(job_id), "accepted_ms") or 0)
+    until(lambda: client.time()[0] * 1000 > accepted + 5000, "longer than the job is worth")
+    assert client.hget(keyspace.stopped(Q), "since")
     assert producer.fetch(job_id).status is JobStatus.QUEUED
     assert asked(workshop, "a") + asked(workshop, "b") == 0
     assert workshop.run("failover", "resume", "--provider", "b").returncode == 0

@@ -243,7 +243,7 @@ def test_metrics_tell_what_the_status_tells(web: httpx.Client, client: redis.Red
     for line in (
         'failover_queue_jobs{queue="ai-tasks",state="queued"} 1.0',
         'failover_paused{name="",scope="everything"} 1.0',
-        'failover_budget_used_percent{provider="google"} 85.0',
+        'failover_budget_used_percent{budget="",provider="google"} 85.0',
         'failover_http_requests_total{method="POST",route="/jobs",status="202"} 1.0',
     ):
         assert line in text

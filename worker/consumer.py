@@ -195,7 +195,10 @@ class FailoverWorker(BaseWorker):
                 wait = min(wait * 2, RECONNECT_SECONDS[1])
                 continue
             wait = RECONNECT_SECONDS[0]
-            for claim in claimed:
+            held = any(self._controls.paused(claim.queue) for claim in claimed)
+            for claim in (
+                reversed(claimed) if held else claimed
+            ):  # what is given back goes to the head, the last one first
                 self._start(claim)
             if not claimed:
                 self._breakers.forgo()
@@ -253,7 +256,10 @@ class FailoverWorker(BaseWorker):
     async def _execute(self, claim: Claim) -> None:
         """Cancelled (drain, lost lease), it leaves its outcome to whoever cancelled."""
         execution = self._executions[claim.lease]
-        execution.executed = await self._executor.run(claim)
+        if self._controls.paused(claim.queue):  # claimed before the pause, and heard of after it
+            execution.executed = Executed(Released(), claim.attempts, claim.run_ms)
+        else:
+            execution.executed = await self._executor.run(claim)
         task = asyncio.current_task()
         if isinstance(execution.executed.outcome, Released) and task is not None and task.cancelling():
             return

@@ -45,12 +45,17 @@ class Controls:
         self._routes: dict[str, list[str]] = {}
         for route in routes:
             self._routes.setdefault(canonical(route.entry.provider), []).append(route.name)
+        self._paused: set[str] = set()
         self._kick = asyncio.Event()
 
     @property
     def providers(self) -> list[str]:
         """Those of the worker's routes, in the order in which flags tell of them."""
         return list(self._routes)
+
+    def paused(self, queue: str) -> bool:
+        """Whether no job of the queue may start, as far as is known."""
+        return queue in self._paused
 
     def look_soon(self) -> None:
         self._kick.set()
@@ -75,7 +80,8 @@ class Controls:
         """How the flags stand: 1 or 0 for everything, for each queue, for each provider."""
         everything, queues, providers = self._split(flags)
         before = self._standing()
-        self._gate.paused = everything or all(queues)
+        self._paused = {name for name, paused in zip(self._queues, queues, strict=True) if everything or paused}
+        self._gate.paused = len(self._paused) == len(self._queues)
         for (provider, routes), closed in zip(self._routes.items(), providers, strict=True):
             for route in routes:
                 self._breakers[route].withheld = f"provider {provider} is paused" if closed else ""

@@ -43,16 +43,16 @@ class Guardrail:
             mend = "a percentage, as in 80"
             raise ConfigurationError([Problem("BUDGET_PAUSE_AT_PERCENT", "", f"{text!r} is no percentage", mend)])
         if scope not in ("all", "provider"):
-            raise ConfigurationError(
-                [Problem("BUDGET_PAUSE_SCOPE", "", f"{scope!r} is neither all nor provider", "all pauses everything")]
-            )
+            what, mend = f"{scope!r} is neither all nor provider", "all pauses everything"
+            raise ConfigurationError([Problem("BUDGET_PAUSE_SCOPE", "", what, mend)])
         return cls(percent, scope)  # type: ignore[arg-type]  # just checked
 
 
 @dataclass(frozen=True)
 class Spend:
     """One word of billing. `at_ms`: when it was so, None for now; `interval`: the begin of the budget's month as billing
-    writes it; `message_id`: the same for the same message; `who`: where it comes from."""
+    writes it; `message_id`: the same for the same message; `who`: where it comes from; `budget_id` and `budget_name`: which
+    of the provider's budgets, where there are several."""
 
     provider: str
     percent: float
@@ -60,6 +60,8 @@ class Spend:
     at_ms: int | None = None
     interval: str = ""
     message_id: str = ""
+    budget_id: str = ""
+    budget_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,17 @@ class ProviderSpend:
     at: float
     who: str
     again_at: float | None = None
+    budget: str = ""  # its name, where the provider has several
+
+    def __str__(self) -> str:
+        return f"{self.provider} ({self.budget})" if self.budget else self.provider
 
 
 def observe_call(spend: Spend, guardrail: Guardrail) -> Call:
     """Reply for `observed`."""
     provider = canonical(spend.provider)
-    why = f"{provider} has used {spend.percent:g}% of its budget (the pause begins at {guardrail.at_percent:g}%)"
+    budget = f"its budget {spend.budget_name}" if spend.budget_name else "its budget"
+    why = f"{provider} has used {spend.percent:.4g}% of {budget} (the pause begins at {guardrail.at_percent:g}%)"
     keys = [
         keyspace.SPEND,
         keyspace.spend_message(f"{provider} {spend.message_id}"),
@@ -97,9 +104,12 @@ def observe_call(spend: Spend, guardrail: Guardrail) -> Call:
         keyspace.AUDIT,
     ]
     when = "" if spend.at_ms is None else spend.at_ms
-    told = (provider, spend.percent, when, spend.interval, spend.message_id, guardrail.at_percent)
+    field = f"{provider}:{spend.budget_id}" if spend.budget_id else provider
+    told = (field, spend.percent, when, spend.interval, spend.message_id, guardrail.at_percent)
     note = note_of(who=BUDGET, why=why)
-    return SPEND.call(keys, [*told, int(guardrail.scope == "all"), note, spend.who, keyspace.CONTROL])
+    return SPEND.call(
+        keys, [*told, int(guardrail.scope == "all"), note, spend.who, keyspace.CONTROL, spend.budget_name]
+    )
 
 
 def observed(reply: Any) -> Observed:
@@ -116,9 +126,8 @@ def known(client: redis.Redis) -> list[ProviderSpend]:
     """The newest word of each provider."""
     (found,) = ask(client, [("HGETALL", keyspace.SPEND)])
     spends = []
-    for provider, raw in sorted(found.items()):
-        told = json.loads(raw)
-        spends.append(
-            ProviderSpend(provider.decode(), told["percent"], told["at"] / 1000, told["who"], told.get("again_at"))
-        )
+    for field, raw in sorted(found.items()):
+        told, provider = json.loads(raw), field.decode().partition(":")[0]
+        at, again_at, name = told["at"] / 1000, told.get("again_at"), told.get("name", "")
+        spends.append(ProviderSpend(provider, told["percent"], at, told["who"], again_at, name))
     return spends

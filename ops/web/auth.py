@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -16,9 +17,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from ops.web.settings import GoogleSender, Settings
-from producer.errors import ServiceUnavailable, Unauthorized
+from producer.errors import BadRequest, ServiceUnavailable, Unauthorized
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 BEARER = HTTPBearer(auto_error=False, description="FAILOVER_API_TOKEN")  # for the OpenAPI document; checked below
 Documented = Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
@@ -45,9 +46,13 @@ class Guard:
     async def budget_sender(self, request: Request, raw: bytes) -> None:
         """The bearer token, a Standard Webhooks signature over `raw`, or Google's token."""
         settings, token = self._settings, _bearer(request)
+        if settings.token is not None and _same(token, settings.token):
+            return
         if settings.signer is not None and "webhook-signature" in request.headers:
             try:
                 settings.signer.verify(raw, dict(request.headers))
+            except RecursionError:
+                raise BadRequest("the body is nested too deep") from None
             except (WebhookVerificationError, ValueError) as error:
                 raise Unauthorized(f"the webhook's signature does not hold: {error}") from None
         elif settings.google is not None and token.count(".") == 2:
@@ -60,7 +65,7 @@ class Guard:
         try:
             key = self._certs.get_signing_key_from_jwt(token)
             claims = jwt.decode(token, key, ["RS256"], audience=google.audience, leeway=30)
-        except jwt.PyJWKClientConnectionError:
+        except (jwt.PyJWKClientConnectionError, ValueError):
             raise ServiceUnavailable("Google's certificates cannot be read now — send it again") from None
         except jwt.PyJWTError as error:
             raise Unauthorized(f"Google's token does not hold: {error}") from None
@@ -83,7 +88,7 @@ def _local(request: Request) -> None:
     """No web page may use a browser on this machine: neither under a name of its own nor across origins."""
     named, origin = request.headers.get("host", ""), request.headers.get("origin")
     try:
-        ours = urlsplit(f"//{named}").hostname in LOOPBACK and (origin is None or urlsplit(origin).netloc == named)
+        ours = re.sub(r":\d+$", "", named) in LOOPBACK and (origin is None or urlsplit(origin).netloc == named)
     except ValueError:
         ours = False
     if not ours:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import math
 from base64 import b64decode
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 
 from ops.web.auth import Documented, Guard
@@ -27,6 +27,7 @@ from worker.spend import Guardrail, Spend, observe_call, observed
 log = logging.getLogger("failover.web")
 
 BODY_BYTES = 64 * 1024
+EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 M = TypeVar("M", bound=BaseModel)
 
 GOOGLE = "google"  # whose budget a Pub/Sub push tells of
@@ -50,7 +51,8 @@ class Resume(BaseModel):
 class _PushMessage(BaseModel):
     data: Annotated[str, Field(max_length=BODY_BYTES)]
     messageId: Annotated[str, Field(min_length=1, max_length=256)]  # noqa: N815 - Google's name
-    publishTime: datetime  # noqa: N815
+    publishTime: AwareDatetime  # noqa: N815
+    attributes: dict[str, str] = Field(default_factory=dict)
 
 
 class _Push(BaseModel):
@@ -63,6 +65,7 @@ class _Budget(BaseModel):
     costAmount: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # noqa: N815
     budgetAmount: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # noqa: N815
     costIntervalStart: Annotated[str, Field(max_length=64)] = ""  # noqa: N815
+    budgetDisplayName: Annotated[str, Field(max_length=256)] = ""  # noqa: N815
 
 
 def budget(client: Redis, guard: Guard, guardrail: Guardrail) -> APIRouter:
@@ -120,8 +123,16 @@ def _spend(data: Any, message_id: str) -> Spend:
         percent = 100 * told.costAmount / told.budgetAmount
         if not math.isfinite(percent):
             raise InvalidBody("message.data", "its budgetAmount is too small to be a budget")
-        at_ms = round(message.publishTime.timestamp() * 1000)
-        return Spend(GOOGLE, percent, "google pub/sub", at_ms, told.costIntervalStart, message.messageId)
+        return Spend(
+            GOOGLE,
+            percent,
+            "google pub/sub",
+            round((message.publishTime - EPOCH) / MILLISECOND),
+            told.costIntervalStart,
+            message.messageId,
+            budget_id=message.attributes.get("budgetId", "")[:64],
+            budget_name=told.budgetDisplayName,
+        )
     used = _checked(PercentUsed, data)
     return Spend(used.provider, used.percentUsed, "webhook", message_id=message_id)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
 
 import redis
 from fastapi import APIRouter, Depends, Response
@@ -20,6 +23,7 @@ from producer.intake import errors
 from worker import fleet
 from worker.pause import paused
 
+LOOK_SECONDS = 1.0
 BREAKER_STATES = ("closed", "half-open", "open")
 
 
@@ -39,6 +43,7 @@ def health(
     client: redis.Redis, queue: str, guard: Guard, registry: CollectorRegistry, *, unsafe_redis: bool
 ) -> APIRouter:
     router = APIRouter(tags=["health"])
+    look = _at_most_once_a_second(lambda: readiness(client, queue, unsafe_redis=unsafe_redis))
     registry.register(_Everything(client, queue))
 
     @router.get("/healthz", response_model=Health)
@@ -49,7 +54,7 @@ def health(
     @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
     def readyz() -> Response:
         """Whether jobs can be accepted, and if not, why."""
-        found = readiness(client, queue, unsafe_redis=unsafe_redis)
+        found = look()
         return JSONResponse(found.model_dump(), 200 if found.ready else 503)
 
     @router.get(
@@ -82,6 +87,20 @@ def readiness(client: redis.Redis, queue: str, *, unsafe_redis: bool) -> Readine
     return Readiness(ready=not reasons, reasons=reasons, notes=notes)
 
 
+def _at_most_once_a_second(look: Callable[[], Readiness]) -> Callable[[], Readiness]:
+    """Anybody may ask /readyz: many who ask at once share one look at Redis."""
+    lock, found, looked_at = threading.Lock(), Readiness(ready=False, reasons=[], notes=[]), -math.inf
+
+    def shared() -> Readiness:
+        nonlocal found, looked_at
+        with lock:
+            if time.monotonic() - looked_at > LOOK_SECONDS:
+                found, looked_at = look(), time.monotonic()
+            return found
+
+    return shared
+
+
 class _Everything:
     """What `failover status` tells, as gauges, gathered at each scrape."""
 
@@ -102,9 +121,11 @@ class _Everything:
             kind = "provider" if flag.provider is not None else "everything" if flag.queue is None else "queue"
             flags.add_metric([kind, flag.provider or flag.queue or ""], 1)
         yield flags
-        spent = GaugeMetricFamily("failover_budget_used_percent", "Of a provider's budget.", labels=["provider"])
+        spent = GaugeMetricFamily(
+            "failover_budget_used_percent", "Of a provider's budget.", labels=["provider", "budget"]
+        )
         for budget in found.budgets:
-            spent.add_metric([budget.provider], budget.percent)
+            spent.add_metric([budget.provider, budget.budget], budget.percent)
         yield spent
         yield from _routes(found.routes)
 

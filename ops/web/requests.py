@@ -56,8 +56,5 @@ class Requests:
         self._seconds.labels(route).observe(seconds)
         if status >= 400 or route not in QUIET:
             facts = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000)}
-            log.log(
-                logging.ERROR if status == 500 else logging.WARNING if status > 500 else logging.INFO,
-                "request",
-                extra={**facts, "request": request_id},
-            )
+            level = logging.ERROR if status == 500 else logging.WARNING if status > 500 else logging.INFO
+            log.log(level, "request", extra={**facts, "request": request_id})

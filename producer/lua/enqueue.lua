@@ -2,7 +2,7 @@
 -- Accept one job, at most once for its idempotency key.
 --
 -- KEYS  1 failover:idempotency:{hash}   2 rq:job:{id}   3 rq:queue:{queue}   4 rq:queues   5 failover:accepted:{queue}
---       6 failover:stopped:{queue}
+--       6 failover:stopped:{queue}   7 pause_ai_tasks   8 pause_ai_tasks:{queue}   9 rq:suspended
 -- ARGV  1 job id   2 fingerprint   3 expires after (ms)   4 '1' to enter at the head   5 rq:job: prefix
 --       6 wake channel   7 promised within (ms)   8.. field, value, ... of the job hash
 -- Returns {'accepted' | 'duplicate' | 'conflict', job id that holds the key}
@@ -20,6 +20,8 @@ end
 redis.call('HSET', KEYS[1], 'job_id', ARGV[1], 'fingerprint', ARGV[2])
 redis.call('PERSIST', KEYS[1])
 local now = iso(now_ms)
+local held, ends_ms = held_by({KEYS[7], KEYS[8], KEYS[9]})
+if held then stand(KEYS[6], held, ends_ms, false) end -- nobody else may have seen the flag yet
 local stopped, expires_ms = stopped_ms(KEYS[6]), now_ms + tonumber(ARGV[3])
 redis.call('HSET', KEYS[2], 'created_at', now, 'enqueued_at', now, 'status', 'queued',
   'accepted_ms', now_ms, 'expires_ms', expires_ms, 'stopped_ms', stopped,

@@ -1,4 +1,4 @@
--- prelude: clock standing
+-- prelude: clock stopped standing
 -- flags: allow-oom
 -- How the flags stand now, for one worker; its queues' running clocks follow them, whoever set them and however.
 --
@@ -8,10 +8,12 @@
 -- Returns {1 or 0 for everything, for each queue, for each provider}
 -- Invariant: a note goes with its flag, even if that ran out or was deleted by hand.
 local queues = tonumber(ARGV[1])
-local flags, all, closed = flags_of(4, 2, queues, 4 + 2 * queues)
+local flags, _, closed = flags_of(4, 2, queues, 4 + 2 * queues)
 for q = 1, queues do
-  local paused = all or flags[1 + q] == 1
-  stand(KEYS[3 + 2 * q], paused or closed, closed and not paused)
+  local clock_key = KEYS[3 + 2 * q]
+  local held, ends_ms = held_by({KEYS[1], KEYS[2 + 2 * q], KEYS[2]})
+  stand(clock_key, held or closed, held and ends_ms or 0, closed and not held)
+  if not held and not closed then redis.call('HSET', clock_key, 'served_ms', now_ms) end
 end
 for _, flag in ipairs(redis.call('HKEYS', KEYS[3])) do
   if not set(redis.call('GET', flag)) then redis.call('HDEL', KEYS[3], flag) end

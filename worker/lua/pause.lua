@@ -1,4 +1,4 @@
--- prelude: clock standing
+-- prelude: clock stopped standing
 -- flags: allow-oom
 -- Set a flag.
 --

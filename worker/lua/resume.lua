@@ -1,4 +1,4 @@
--- prelude: clock standing
+-- prelude: clock stopped standing
 -- flags: allow-oom
 -- Clear a flag; with the general one, if the budget set it or the budget's resume is asked for, also those that the budget
 -- set beside it.
@@ -9,12 +9,11 @@
 --       5 percentage below which budgets do not pause again, or ''   6 of this provider, '' for all that are known
 -- Returns the flags that were set.
 local flags, cleared = {KEYS[1]}, {}
-local own = redis.call('HGET', KEYS[2], KEYS[1])
-local budgets = ARGV[4] == '1' or (own and cjson.decode(own).who == 'budget')
+local budgets = ARGV[4] == '1' or note_of(redis.call('HGET', KEYS[2], KEYS[1])).who == 'budget'
 if KEYS[1] == KEYS[3] and budgets then
   local notes = redis.call('HGETALL', KEYS[2])
   for i = 1, #notes, 2 do
-    if notes[i] ~= KEYS[1] and cjson.decode(notes[i + 1]).who == 'budget' then flags[#flags + 1] = notes[i] end
+    if notes[i] ~= KEYS[1] and note_of(notes[i + 1]).who == 'budget' then flags[#flags + 1] = notes[i] end
   end
 end
 for _, flag in ipairs(flags) do
@@ -25,7 +24,7 @@ end
 if ARGV[5] ~= '' then
   local spends = redis.call('HGETALL', KEYS[7])
   for i = 1, #spends, 2 do
-    if ARGV[6] == '' or ARGV[6] == spends[i] then
+    if ARGV[6] == '' or ARGV[6] == string.match(spends[i], '^[^:]*') then
       local spend = cjson.decode(spends[i + 1])
       spend.again_at = tonumber(ARGV[5])
       redis.call('HSET', KEYS[7], spends[i], cjson.encode(spend))

@@ -1,12 +1,12 @@
--- prelude: clock standing
+-- prelude: clock stopped standing
 -- flags: allow-oom
 -- What billing says of a provider's budget: noted, and at the threshold everything (or the provider) is paused.
 --
 -- KEYS  1 failover:spend   2 failover:spend-message:{hash}   3 pause_ai_tasks   4 failover:paused-provider:{p}
 --       5 failover:pause   6 rq:suspended   7 rq:queues   8 failover:audit
--- ARGV  1 provider   2 percent   3 when it was so (ms; '' now)   4 begin of its interval, or ''   5 message id, or ''
+-- ARGV  1 provider, or provider:budget id   2 percent   3 when it was so (ms; '' now)   4 begin of its interval, or ''   5 message id, or ''
 --       6 threshold   7 '1' to pause everything, '0' the provider alone   8 note of the flag (JSON)   9 who
---       10 control channel
+--       10 control channel   11 the budget's name, or ''
 -- Returns {'noted' | 'duplicate' | 'older', 1 if it is paused now and was not}
 -- Invariant: a message counts once; an older one never lowers the value; a lower value never resumes.
 if ARGV[5] ~= '' and not redis.call('SET', KEYS[2], '1', 'NX', 'EX', 7 * 86400) then return {'duplicate', 0} end
@@ -22,7 +22,7 @@ local threshold = tonumber(ARGV[6])
 -- a share let go on holds for the interval; where nobody names one, until the value falls as only a new month does
 local fell = ARGV[4] == '' and not known.interval and percent < threshold / 2
 local again_at = same and not fell and known.again_at or nil
-local new = {percent = percent, at = same and math.max(at, known.at or 0) or at, who = ARGV[9], again_at = again_at}
+local new = {percent = percent, at = same and math.max(at, known.at or 0) or at, who = ARGV[9], again_at = again_at, name = ARGV[11]}
 new.interval = ARGV[4] ~= '' and ARGV[4] or (same and known.interval or nil)
 redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(new))
 if percent < math.max(threshold, again_at or 0) then return {'noted', 0} end

@@ -1,9 +1,4 @@
--- Which flags are set, and the running clocks that stop and go with them.
---
--- A flag that is absent, empty or "0" is not set: any tool may write it.
-local function set(flag)
-  return flag and flag ~= '' and flag ~= '0'
-end
+-- Which flags are set, and the running clocks that stop and go with them (producer/lua/stopped.lua).
 
 -- How the flags stand for one worker: KEYS[1] pause_ai_tasks, KEYS[2] rq:suspended, its queues' flags at first_queue and
 -- every `step` keys, its providers' from first_provider to the end. Returns the flags in that order as 1 or 0 (the first
@@ -22,36 +17,29 @@ local function flags_of(first_queue, step, queues, first_provider)
   return flags, all, closed
 end
 
--- Note on a queue's clock (failover:stopped:{queue}) whether it stands paused now, and if only as its providers do.
-local function stand(clock_key, paused, by_providers)
-  local since = tonumber(redis.call('HGET', clock_key, 'since') or '')
-  if paused and not since then
-    redis.call('HSET', clock_key, 'since', now_ms)
-  elseif since and not paused then
-    redis.call('HINCRBY', clock_key, 'total', now_ms - since)
-    redis.call('HDEL', clock_key, 'since')
-  end
-  redis.call('HSET', clock_key, 'by_providers', by_providers and 1 or 0)
-end
-
--- The same for every queue there is, after a flag changed; what stands by its providers is a worker's to see.
+-- Every queue's clock after a flag changed; what stands by its providers is a worker's to see.
 -- The keys: pause_ai_tasks, rq:suspended, rq:queues.
 local function stand_all(pause, suspended, queues)
-  local all = set(redis.call('GET', pause)) or redis.call('EXISTS', suspended) == 1
   for _, key in ipairs(redis.call('SMEMBERS', queues)) do
     local queue = string.sub(key, string.len('rq:queue:') + 1)
     local clock_key = 'failover:stopped:' .. queue
-    local paused = all or set(redis.call('GET', pause .. ':' .. queue))
-    if paused or redis.call('HGET', clock_key, 'by_providers') ~= '1' then stand(clock_key, paused, false) end
+    local held, ends_ms = held_by({pause, pause .. ':' .. queue, suspended})
+    if held or redis.call('HGET', clock_key, 'by_providers') ~= '1' then stand(clock_key, held, ends_ms, false) end
   end
+end
+
+-- A flag's note; one that a person wrote by hand may be none.
+local function note_of(text)
+  local is_json, note = pcall(cjson.decode, text or '{}')
+  return is_json and type(note) == 'table' and note or {}
 end
 
 -- Set a flag for `lasts` ms (0: until it is resumed), with its note (JSON: who, why, since). What is set already is never
 -- shortened, and a pause without a reason takes no note from one that has it, nor does anybody from the budget.
 local function pause_flag(flag, notes, lasts, note, who, audit, control)
   local is_set = set(redis.call('GET', flag))
-  local before = is_set and redis.call('HGET', notes, flag)
-  local new, old = cjson.decode(note), before and cjson.decode(before) or {}
+  local before = is_set and redis.call('HGET', notes, flag) or nil
+  local new, old = cjson.decode(note), note_of(before)
   if is_set then
     local left = redis.call('PTTL', flag)
     lasts = (left == -1 or lasts == 0) and 0 or math.max(left, lasts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -113,6 +113,8 @@ def _sum(name: str, pages: Iterator[dict[str, Any]], read: Callable[[Any], tuple
                     if currency.upper() != "USD":
                         raise CostsUnread(f"{name} bills in {currency}; only USD can be compared with a budget in USD")
                     total += Decimal(str(value))
-    except (KeyError, TypeError, AttributeError, InvalidOperation):
+    except (KeyError, TypeError, AttributeError, ArithmeticError):
         raise CostsUnread(f"{name} answered in a form that is not known here") from None
+    if not total.is_finite():
+        raise CostsUnread(f"{name} answered with an amount that is no number")
     return total
