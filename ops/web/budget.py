@@ -70,6 +70,8 @@ class _Budget(BaseModel):
 
 def budget(client: Redis, guard: Guard, guardrail: Guardrail) -> APIRouter:
     router = APIRouter(prefix="/budget", tags=["budget"])
+    above = {"type": "number", "exclusiveMinimum": guardrail.at_percent, "maximum": 1e6}
+    share = {"anyOf": [above, {"type": "null"}]}
 
     @router.post(
         "/webhook",
@@ -95,7 +97,7 @@ def budget(client: Redis, guard: Guard, guardrail: Guardrail) -> APIRouter:
         status_code=204,
         response_class=Response,
         responses=errors(400, 401, 413, 422, 503),
-        openapi_extra=request_body(Resume, required=False),
+        openapi_extra=request_body(Resume, required=False, pauseAgainAtPercent=share),
         dependencies=[Depends(guard.operator)],
     )
     async def resume(request: Request) -> Response:
