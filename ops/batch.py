@@ -17,7 +17,7 @@ from producer import Producer
 from producer.batch import BadLine, Line, error_line, output_line, read
 from producer.errors import ServiceUnavailable, UsageError
 from producer.job import JobResult, JobStatus
-from worker import fleet, health
+from worker import fleet
 from worker.pause import paused
 
 CHUNK = 200
@@ -119,20 +119,10 @@ def standing(producer: Producer, submitted: Submitted) -> str:
     counts = Counter(str(result.status) for result in results)
     reasons = Counter(result.waiting_for for result in results if result.waiting_for)
     told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    if not reasons and (closed := _no_route_open(producer)):
+    if not reasons and (closed := fleet.no_route_open(producer.client)):
         return f"{told}; no route is open: {closed}"
     more = "" if len(waiting) <= CHUNK else f" (of the first {CHUNK} waiting)"
     return told + more + (f"; waiting for {reasons.most_common(1)[0][0]}" if reasons else "")
-
-
-def _no_route_open(producer: Producer) -> str:
-    """How the routes of all workers stand when none of them may be called; "" when one may, or none is known."""
-    views = fleet.views(producer.client)
-    names = list(dict.fromkeys(r["route"] for view in views for r in view["routes"] if "left_out" not in r))
-    standing = health.of_routes(producer.client, names)
-    if any(each.breaker == "closed" and not each.rests_for for each in standing.values()):
-        return ""
-    return ", ".join(f"{name} {each.rests_for or each.breaker}" for name, each in standing.items())
 
 
 def write(producer: Producer, submitted: Submitted, output: Path, errors: Path | None) -> Written:

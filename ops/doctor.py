@@ -21,6 +21,7 @@ from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, FailoverError
 from producer.policy import load_policies
 from worker import fleet
+from worker.messages import load_messages
 from worker.pause import paused
 from worker.routes import load_routes
 
@@ -80,6 +81,10 @@ def _configuration(environment: Environment, *, deploy: bool) -> Iterator[Findin
         yield Finding("ok", "policies", f"{len(types)} job types")
     except ConfigurationError as error:
         yield from _wrong("policies", error)
+    try:
+        yield Finding("ok", "messages", ", ".join(load_messages(environment)))
+    except ConfigurationError as error:
+        yield from _wrong("messages", error)
     try:
         routes = load_routes(environment)
         yield Finding("ok", "routes", ", ".join(route.name for route in routes.routes))

@@ -65,6 +65,8 @@ def late(environment: Environment, queue: str, limit: int, as_json: bool) -> Non
     click.echo(f"{total} jobs of {queue} are late")
     for job in jobs:
         click.echo(f"{job.job_id}  {job.tenant}  {job.job_type}  {job.status}, late by {job.late_seconds:.0f} s")
+    for tenant in list(dict.fromkeys(job.tenant for job in jobs))[:5]:
+        click.echo(f"the text for the client: `failover messages show brief_delay --tenant {tenant}`")
     if by_hand := next((job for job in jobs if job.human_review), None):
         click.echo(f"a human may answer: `failover dlq resolve {by_hand.job_id} --answer FILE`")
 

@@ -81,7 +81,7 @@ def resume(
     with place.opened(environment) as here:
         client = here.producer.client
         if dry_run:
-            from ops import backlog
+            from worker import backlog
 
             found = backlog.estimate(client, scope, here.producer.queue)
             click.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))

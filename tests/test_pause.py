@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import redis
 
-from ops import backlog
 from ops.why import story
 from producer import LLMJob, Producer, keyspace
 from producer.job import Attempt, JobStatus
@@ -20,7 +19,7 @@ from producer.scripts import ask
 from tests.conftest import Workshop, chat, until
 from tests.proxy import Proxy
 from tests.test_transitions import Q, claim, send
-from worker import pause, transitions
+from worker import backlog, pause, transitions
 from worker.pause import EVERYTHING, Scope, paused
 
 WHO = {"who": "sam@laptop", "why": "testing"}

@@ -10,6 +10,7 @@ import redis
 
 from producer import keyspace
 from producer.scripts import Command, ask
+from worker import health
 from worker.pause import canonical
 from worker.routes import Routes
 
@@ -70,6 +71,15 @@ def views(client: redis.Redis) -> list[dict[str, Any]]:
     """What each worker tells of itself: {slots, routes: [{route, tier, provider, model, price}, {..., left_out}]}."""
     replies = ask(client, [("GET", keyspace.routes_of(name)) for name in names(client)])
     return [json.loads(reply) for reply in replies if isinstance(reply, bytes)]
+
+
+def no_route_open(client: redis.Redis) -> str:
+    """How the routes of all workers stand when none of them may be called; "" when one may, or none is known."""
+    names = list(dict.fromkeys(r["route"] for view in views(client) for r in view["routes"] if "left_out" not in r))
+    standing = health.of_routes(client, names)
+    if any(each.breaker == "closed" and not each.rests_for for each in standing.values()):
+        return ""
+    return ", ".join(f"{name} {each.rests_for or each.breaker}" for name, each in standing.items())
 
 
 def providers(client: redis.Redis) -> list[str]:

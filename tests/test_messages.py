@@ -1,0 +1,95 @@
+"""Messages for clients: there before the outage, filled from how things stand, never interpreted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import redis
+
+from producer import Producer
+from producer.errors import ConfigurationError
+from tests.conftest import Workshop, chat, until
+from worker import pause
+from worker.messages import LONGEST_FACT, PLACEHOLDERS, UNKNOWN_ETA, ClientMessage, eta, load_messages
+
+NAMES = ["brief_delay", "budget_pause", "extended_outage", "service_degradation"]
+
+
+def test_the_messages_exist_before_the_outage() -> None:
+    messages = load_messages({})
+    assert list(messages) == NAMES
+    for message in messages.values():
+        assert message.when
+        assert not message.text.startswith("#")
+        filled = message.filled(dict.fromkeys(PLACEHOLDERS, "x"))
+        assert "{" not in filled
+
+
+def test_a_folder_of_ones_own_wins_and_the_others_stay(tmp_path: Path) -> None:
+    (tmp_path / "messages").mkdir()
+    (tmp_path / "messages" / "brief_delay.txt").write_text("# When: now.\nHello {tenant}")
+    (tmp_path / "messages" / "moved.txt").write_text("We moved.")
+    messages = load_messages({"POLICIES_DIR": str(tmp_path)})
+    assert sorted(messages) == sorted([*NAMES, "moved"])
+    assert (messages["brief_delay"].when, messages["brief_delay"].text) == ("now.", "Hello {tenant}")
+
+
+@pytest.mark.parametrize(("text", "said"), [("Hi {name}", "{name}: is unknown"), ("# only a head", "is empty")])
+def test_a_wrong_message_is_found_before_it_is_needed(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "messages").mkdir()
+    (tmp_path / "messages" / "wrong.txt").write_text(text)
+    with pytest.raises(ConfigurationError, match=said.replace("{", r"\{")):
+        load_messages({"POLICIES_DIR": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    "hostile", ["{0.__class__}", "{jobs}", "%s %(x)s", "$tenant", "<!channel>", "a\nBcc: b", "\x1b[31m", "x" * 60_000]
+)
+def test_what_a_tenant_is_called_is_never_interpreted(hostile: str) -> None:
+    filled = ClientMessage("m", "", "Hi {tenant}, {jobs}.").filled({"tenant": hostile, "jobs": "2"})
+    assert filled.endswith(", 2.")
+    assert "\n" not in filled
+    assert "\x1b" not in filled
+    assert len(filled) <= LONGEST_FACT + 10
+    assert filled.startswith(f"Hi {hostile[:5]}".replace("\n", " ").replace("\x1b", ""))
+
+
+def test_a_promise_is_rounded_up_and_never_made_without_knowing() -> None:
+    assert [eta(minutes) for minutes in (0, 9, 11, 30, 70, 1000)] == [
+        "within the next 15 minutes",
+        "within the next 15 minutes",
+        "within the next half hour",
+        "within the next hour",
+        "within the next 2 hours",
+        "by tomorrow",
+    ]
+    assert eta(None) == UNKNOWN_ETA
+
+
+def test_the_text_to_paste_for_a_tenant_and_for_a_job(
+    workshop: Workshop, producer: Producer, client: redis.Redis
+) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    workshop.policy()
+    workshop.worker()
+    first = producer.enqueue(chat("one"))
+    until(lambda: producer.fetch(first).status.ended, "a call is known")
+    pause.pause(client, who="sam", why="testing")
+    ids = [producer.enqueue(chat(str(n), tenant_id="acme", job_type="default")) for n in range(3)]
+    producer.enqueue(chat("other", tenant_id="other"))
+    shown = workshop.run("failover", "messages", "show", "extended_outage", "--tenant", "acme")
+    assert shown.returncode == 0
+    assert "Hi acme team" in shown.stdout
+    assert "Your 3 jobs are kept" in shown.stdout
+    assert UNKNOWN_ETA in shown.stdout  # it is paused: nobody knows
+    one = json.loads(workshop.run("failover", "messages", "show", "brief_delay", "--job", ids[0], "--json").stdout)
+    assert one["facts"]["jobs"] == "Your job is"
+    assert one["facts"]["tenant"] == "acme"
+    nobody = workshop.run("failover", "messages", "show", "brief_delay", "--tenant", "nobody")
+    assert "{jobs}" in nobody.stdout
+    assert "braces" in nobody.stderr
+    assert workshop.run("failover", "messages", "show", "nope").returncode == 2
+    assert workshop.run("failover", "messages", "show", "brief_delay", "--job", "nope").returncode == 1
+    assert [each["name"] for each in json.loads(workshop.run("failover", "messages", "list", "--json").stdout)] == NAMES

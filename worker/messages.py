@@ -1,0 +1,91 @@
+"""The messages for clients: written before the outage, filled when it comes, pasted by whoever is awake.
+
+policies/messages/NAME.txt. Lines at its head that begin with # say when to send it and are not sent. `{tenant}` and the like
+are filled with plain text; nothing that a tenant's name or a job's type holds is ever interpreted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from producer.environment import Environment, find_configuration, packaged
+from producer.errors import ConfigurationError, Problem, UsageError
+
+PLACEHOLDERS = {
+    "tenant": "the client",
+    "job_type": "what kind of work, as in `draft email`",
+    "jobs": "how many of the client's jobs wait, with its verb: `Your 3 jobs are`",
+    "eta": "when they will be done, as in `within the next 2 hours`",
+    "since": "since when the first of them waits",
+}
+LONGEST_FACT = 200  # characters
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_STEPS = ((15, "15 minutes"), (30, "half hour"), (60, "hour"), (120, "2 hours"), (240, "4 hours"), (480, "8 hours"))
+UNKNOWN_ETA = "as soon as this is over, and write again within the hour"
+
+
+@dataclass(frozen=True)
+class ClientMessage:
+    """`when`: to send it, for the team; `text`: with its placeholders."""
+
+    name: str
+    when: str
+    text: str
+
+    def filled(self, facts: Mapping[str, str]) -> str:
+        """The text to paste. A placeholder without its fact stays, so that nobody sends a sentence with a hole."""
+        return _PLACEHOLDER.sub(lambda found: _plain(facts[found[1]]) if found[1] in facts else found[0], self.text)
+
+
+def load_messages(environment: Environment) -> dict[str, ClientMessage]:
+    """POLICIES_DIR/messages, over those that come with failover-worker. Raises ConfigurationError."""
+    folders = (packaged("policies"), find_configuration("policies", "POLICIES_DIR", environment))
+    paths = {path.stem: path for folder in folders for path in (folder / "messages").glob("*.txt")}  # the last one wins
+    found: dict[str, ClientMessage] = {}
+    problems: list[Problem] = []
+    for name, path in sorted(paths.items()):
+        try:
+            found[name] = _read(path)
+        except (OSError, UnicodeDecodeError):
+            problems.append(Problem(str(path), "", "is not a readable text file"))
+            continue
+        unknown = sorted(set(_PLACEHOLDER.findall(found[name].text)) - PLACEHOLDERS.keys())
+        problems += [Problem(str(path), f"{{{word}}}", "is unknown", f"there are {_known()}") for word in unknown]
+        if not found[name].text:
+            problems.append(Problem(str(path), "", "is empty", "write what the client shall read"))
+    if problems:
+        raise ConfigurationError(problems)
+    return found
+
+
+def message_named(messages: Mapping[str, ClientMessage], name: str) -> ClientMessage:
+    if name not in messages:
+        raise UsageError(f"no message is called {name}; there are {', '.join(messages)}")
+    return messages[name]
+
+
+def eta(minutes: float | None) -> str:
+    """A promise that can be kept: the next round time above the estimate."""
+    if minutes is None:
+        return UNKNOWN_ETA
+    return next((f"within the next {told}" for most, told in _STEPS if minutes <= most / 1.5), "by tomorrow")
+
+
+def _read(path: Path) -> ClientMessage:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    head = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    when = " ".join(line.lstrip("# ").strip() for line in lines[:head]).removeprefix("When: ")
+    return ClientMessage(path.stem, when, "\n".join(lines[head:]).strip())
+
+
+def _plain(fact: str) -> str:
+    """One line of printable text, cut where nobody would read on."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in fact).split())
+    return text if len(text) <= LONGEST_FACT else text[: LONGEST_FACT - 1] + "…"
+
+
+def _known() -> str:
+    return ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
