@@ -101,17 +101,8 @@ class Intake:
     async def submit(self, request: Request, prefer: Prefer = "", idempotency_key: IdempotencyKey = None) -> Response:
         """Hand in a job. It is kept from now on, whatever becomes of providers, workers or this process."""
         raw = await body(request, JOB_BYTES)
-        if len(raw) > LARGE_BYTES:
-            async with self._large:
-                return await self._accept(raw, prefer, idempotency_key)
-        return await self._accept(raw, prefer, idempotency_key)
-
-    async def _accept(self, raw: bytes, prefer: str, idempotency_key: str | None) -> Response:
-        job = _job(raw, idempotency_key)
-        self._producer.policies.of(job.job_type)
-        if wait := await wait_ms(self._producer, job.tenant_id):
-            raise TooManyJobs(job.tenant_id, wait / 1000)
-        job_id = await self._producer.enqueue(job)
+        async with self._large if len(raw) > LARGE_BYTES else contextlib.nullcontext():
+            job_id = await self._accept(raw, idempotency_key)
         # it is ours now: whatever fails below, nobody may be told to send it again
         if seconds := _wait(prefer):
             with contextlib.suppress(ServiceUnavailable):
@@ -124,6 +115,13 @@ class Intake:
         message = f"accepted; the answer will be at /jobs/{job_id}. {note}".rstrip()
         accepted = Accepted(job_id=job_id, status_url=f"/jobs/{job_id}", message=message)
         return _told(accepted, 202, seconds, Location=accepted.status_url)
+
+    async def _accept(self, raw: bytes, idempotency_key: str | None) -> str:
+        job = _job(raw, idempotency_key)
+        self._producer.policies.of(job.job_type)
+        if wait := await wait_ms(self._producer, job.tenant_id):
+            raise TooManyJobs(job.tenant_id, wait / 1000)
+        return await self._producer.enqueue(job)
 
     async def show(self, job_id: str, prefer: Prefer = "") -> Response:
         """How a job stands, and its answer once there is one. One that was cancelled is not found any more."""

@@ -60,6 +60,20 @@ def test_a_preference_to_wait_holds_the_answer_and_then_gives_202(web: httpx.Cli
     assert done.json()["completion"]["choices"][0]["message"]["content"]
 
 
+def test_a_large_job_that_is_waited_for_holds_up_no_other(web: httpx.Client) -> None:
+    large = {"body": {"messages": [{"role": "user", "content": "x" * 500_000}]}}
+    answers: list[int] = []
+
+    def waiting() -> None:
+        answers.append(web.post("/jobs", json=large, headers={"Prefer": "wait=20"}).status_code)
+
+    held = threading.Thread(target=waiting, daemon=True)
+    held.start()
+    for _ in range(3):
+        assert web.post("/jobs", json=large, timeout=10).status_code == 202
+    assert answers == []
+
+
 def test_a_paused_system_accepts_and_says_so(web: httpx.Client, client: redis.Redis) -> None:
     pause.pause(client, who="sam", why="testing")
     assert "paused" in web.post("/jobs", json=BODY).json()["message"]
