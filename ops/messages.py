@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import click
@@ -12,25 +14,28 @@ import redis
 from ops import place
 from ops.job import as_json
 from producer import keyspace
+from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment
-from producer.errors import UnknownJob
+from producer.errors import UnknownJob, UsageError
 from producer.keyspace import JobField
+from producer.results import status_of
 from producer.scripts import ask
 from worker import backlog, fleet
 from worker.messages import eta, load_messages, message_named
 from worker.pause import EVERYTHING, paused, utc
 
-LOOKED_AT = 20_000  # accepted jobs, the oldest promise first
+PAGE = 2000
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """One tenant's jobs that have not ended. `since` in Unix seconds."""
+    """One tenant's jobs that have not ended, and their queues. `since` in Unix seconds."""
 
     tenant: str
     jobs: int
     job_type: str
     since: float | None
+    queues: tuple[str, ...] = ()
 
 
 @click.group("messages")
@@ -65,7 +70,7 @@ def show(environment: Environment, name: str, tenant: str | None, job_id: str | 
         with place.opened(environment) as here:
             client = here.producer.client
             waiting = _of_job(client, job_id) if job_id is not None else _of_tenant(client, tenant or "")
-            facts = facts_of(waiting, _minutes(client, here.producer.queue))
+            facts = facts_of(waiting, _minutes(client, waiting.queues or (here.producer.queue,)))
     text = message.filled(facts)
     click.echo(json.dumps({"name": name, "facts": facts, "text": text}, indent=2) if as_json else text)
     if facts and not as_json and "{" in text:
@@ -81,30 +86,47 @@ def facts_of(waiting: Waiting, minutes: float | None) -> dict[str, str]:
     return facts | ({"since": utc(waiting.since)} if waiting.since else {})
 
 
-def _minutes(client: redis.Redis, queue: str) -> float | None:
-    """Until the backlog is done; None while nobody can know: it is paused, or no route is open."""
-    if any(flag.concerns(queue) for flag in paused(client, [queue])) or fleet.no_route_open(client):
+def _minutes(client: redis.Redis, queues: Sequence[str]) -> float | None:
+    """Until the backlog is done; None while nobody can know: one of the queues is paused, or no route is open."""
+    flags = paused(client, queues)
+    if any(flag.concerns(queue) for flag in flags for queue in queues) or fleet.no_route_open(client):
         return None
-    return backlog.estimate(client, EVERYTHING, queue).minutes
+    return backlog.estimate(client, EVERYTHING, queues[0]).minutes
 
 
 def _of_job(client: redis.Redis, job_id: str) -> Waiting:
-    fields = (JobField.TENANT, JobField.TYPE, JobField.ACCEPTED)
+    fields = ("status", "origin", JobField.TENANT, JobField.TYPE, JobField.ACCEPTED)
     (values,) = ask(client, [("HMGET", keyspace.job(job_id), *fields)])
     if values[0] is None:
         raise UnknownJob(job_id)
-    tenant, job_type, accepted = (value.decode(errors="replace") if value else "" for value in values)
-    return Waiting(tenant, 1, job_type, float(accepted) / 1000 if accepted else None)
+    if (status := status_of(values[0])).ended:
+        raise UsageError(
+            f"job {job_id} is {status}: there is nothing to wait for; --tenant tells of the client's other jobs"
+        )
+    origin, tenant, job_type, accepted = (value.decode(errors="replace") if value else "" for value in values[1:])
+    return Waiting(tenant, 1, job_type, float(accepted) / 1000 if accepted else None, (origin,) if origin else ())
 
 
 def _of_tenant(client: redis.Redis, tenant: str) -> Waiting:
-    """Counted among the jobs whose promise is the oldest."""
-    queues = fleet.queues(client, "ai-tasks")
-    pages = ask(client, [("ZRANGE", keyspace.promised(queue), 0, LOOKED_AT - 1) for queue in queues])
-    ids = [job_id.decode() for page in pages for job_id in page][:LOOKED_AT]
+    """Every accepted job is looked at: there is no index of tenants."""
+    types: Counter[str] = Counter()
+    since: list[float] = []
+    queues: list[str] = []
+    for queue in fleet.queues(client, DEFAULT_QUEUE):
+        for owner, job_type, accepted in _accepted(client, queue):
+            if owner == tenant.encode():
+                types[job_type.decode() if job_type else "usual"] += 1
+                since.append(float(accepted or 0) / 1000)
+                queues.append(queue)
+    usual = types.most_common(1)[0][0] if types else "usual"
+    return Waiting(tenant, types.total(), usual, min(since, default=None), tuple(dict.fromkeys(queues)))
+
+
+def _accepted(client: redis.Redis, queue: str) -> Iterator[list[bytes | None]]:
+    """[tenant, type, accepted] of each job of a queue that has not ended."""
     fields = (JobField.TENANT, JobField.TYPE, JobField.ACCEPTED)
-    found = ask(client, [("HMGET", keyspace.job(job_id), *fields) for job_id in ids])
-    theirs = [(job_type, accepted) for owner, job_type, accepted in found if owner == tenant.encode()]
-    types = Counter(job_type.decode() for job_type, _ in theirs if job_type)
-    since = min((float(accepted) / 1000 for _, accepted in theirs if accepted), default=None)
-    return Waiting(tenant, len(theirs), types.most_common(1)[0][0] if types else "usual", since)
+    for start in itertools.count(0, PAGE):
+        (page,) = ask(client, [("ZRANGE", keyspace.accepted(queue), start, start + PAGE - 1)])
+        if not page:
+            return
+        yield from ask(client, [("HMGET", keyspace.job(job_id.decode()), *fields) for job_id in page])

@@ -177,9 +177,9 @@ def test_a_humans_answer_is_the_result(producer: Producer, client: redis.Redis) 
 def test_cancel_takes_a_job_out_of_wherever_it_is(producer: Producer, client: redis.Redis) -> None:
     queued, scheduled, running = (producer.enqueue(chat(str(n))) for n in range(3))
     (first,) = claim(client, token="1")
-    settle(client, first, Released())
+    settle(client, first, Released([]))
     held = claim(client, 3, token="2")
-    settle(client, held[0], Released())
+    settle(client, held[0], Released([]))
     settle(client, held[1], Retry(60, "why", []))
     for job_id in (queued, scheduled, running):
         producer.cancel(job_id, who="me")

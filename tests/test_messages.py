@@ -90,6 +90,8 @@ def test_the_text_to_paste_for_a_tenant_and_for_a_job(
     nobody = workshop.run("failover", "messages", "show", "brief_delay", "--tenant", "nobody")
     assert "{jobs}" in nobody.stdout
     assert "braces" in nobody.stderr
+    done = workshop.run("failover", "messages", "show", "brief_delay", "--job", first)
+    assert (done.returncode, "is done" in done.stderr) == (2, True)
     assert workshop.run("failover", "messages", "show", "nope").returncode == 2
     assert workshop.run("failover", "messages", "show", "brief_delay", "--job", "nope").returncode == 1
     assert [each["name"] for each in json.loads(workshop.run("failover", "messages", "list", "--json").stdout)] == NAMES

@@ -18,11 +18,14 @@ from producer.job import Attempt, JobStatus
 from producer.scripts import ask
 from tests.conftest import Workshop, chat, until
 from tests.proxy import Proxy
-from tests.test_transitions import Q, claim, send
-from worker import backlog, pause, transitions
+from tests.test_transitions import Q, claim, send, settle
+from worker import backlog, pause, spend, transitions
+from worker.outcomes import Park
 from worker.pause import EVERYTHING, Scope, paused
+from worker.spend import Guardrail, Spend
 
 WHO = {"who": "sam@laptop", "why": "testing"}
+TRAIL = '[{"execution":1,"route":"a/a-1","tier":"hot","outcome":"server_error","at_ms":1}]'
 GOOGLE = Scope(provider="gemini")
 
 
@@ -142,6 +145,7 @@ def test_a_claim_of_before_the_pause_that_arrives_after_it_starts_nothing(
         until(lambda: workshop.events(worker, "paused"), "the worker knows")
         for job_id in ids:
             producer.enqueue(chat(job_id), job_id=job_id)
+            client.hset(keyspace.job(job_id), "trail", TRAIL)
         proxy.script, proxy.lose, proxy.lose_reply = transitions.CLAIM.sha.encode(), 0, True
         pause.resume(client, Scope(queue=Q), who="sam")
         until(lambda: proxy.lost and client.zcard(keyspace.leases(Q)), "it claims, and does not hear of it")
@@ -153,10 +157,27 @@ def test_a_claim_of_before_the_pause_that_arrives_after_it_starts_nothing(
         assert asked(workshop, "a") == before
         left = [job_id.decode() for job_id in client.lrange(keyspace.queue(Q), 0, -1)]
         assert left == ids[len(ids) - len(left) :]
+        assert [b"server_error" in (client.hget(keyspace.job(job_id), "trail") or b"") for job_id in left] == [
+            True
+        ] * len(left)
         assert len(left) >= 1 or before > 0
     finally:
         workshop.url = direct
         proxy.close()
+
+
+@pytest.mark.parametrize("scope", [EVERYTHING, GOOGLE], ids=str)
+def test_a_resume_wakes_what_was_parked_for_its_provider(producer: Producer, client: redis.Redis, scope: Scope) -> None:
+    ids = [producer.enqueue(chat(str(n))) for n in range(2)]
+    for held, why in zip(
+        claim(client, 2, "t"), ("a paused route: provider google is paused", "a route to open"), strict=True
+    ):
+        settle(client, held, Park(300, why, []))
+    for flag in (EVERYTHING, GOOGLE):
+        pause.pause(client, flag, who="budget", why="90%")
+    pause.resume(client, scope, who="sam")
+    assert send(client, transitions.promote(Q)) == 1
+    assert [producer.fetch(job_id).status for job_id in ids] == [JobStatus.QUEUED, JobStatus.PARKED]
 
 
 def test_a_queue_that_another_worker_serves_stands_by_nobodys_providers(client: redis.Redis) -> None:
@@ -167,7 +188,7 @@ def test_a_queue_that_another_worker_serves_stands_by_nobodys_providers(client: 
     served = int(client.hget(keyspace.stopped(Q), "served_ms") or 0)
     client.hset(keyspace.stopped(Q), "served_ms", served - 6000)  # it has gone since
     look(client, "alpha")
-    assert int(client.hget(keyspace.stopped(Q), "since") or 0) == served - 6000
+    assert int(client.hget(keyspace.stopped(Q), "since") or 0) < served - 1000
 
 
 def test_a_job_accepted_while_paused_stands_though_no_worker_ever_ran(producer: Producer, client: redis.Redis) -> None:
@@ -188,6 +209,31 @@ def test_a_pause_that_ended_while_no_worker_ran_counts_to_its_end(producer: Prod
     client.hset(keyspace.stopped(Q), mapping={"since": since - 3_600_000, "ends_ms": ends - 3_600_000})  # an hour ago
     look(client)
     assert 0 < int(client.hget(keyspace.stopped(Q), "total") or 0) < 1000
+
+
+def test_jobs_accepted_after_a_pause_whose_end_nobody_saw_lose_nothing(producer: Producer, client: redis.Redis) -> None:
+    producer.enqueue(chat())
+    pause.pause(client, **WHO, seconds=0.05)
+    until(lambda: not client.exists(keyspace.PAUSE), "it runs out")
+    since, ends = (int(client.hget(keyspace.stopped(Q), field) or 0) for field in ("since", "ends_ms"))
+    client.hset(keyspace.stopped(Q), mapping={"since": since - 3_600_000, "ends_ms": ends - 3_600_000})
+    job_id = producer.enqueue(chat("after", expires_after_seconds=60))
+    assert int(client.hget(keyspace.job(job_id), "stopped_ms") or 0) < 1000
+    pause.pause(client, **WHO)  # a second one, before anybody looked
+    pause.resume(client, who="sam")
+    look(client)
+    assert int(client.hget(keyspace.stopped(Q), "total") or 0) < 1000
+    assert send(client, transitions.expire(Q)) == []
+    assert [held.job_id for held in claim(client, 2, "t")][-1] == job_id
+
+
+@pytest.mark.parametrize("note", ["since tuesday", '{"who": "cron"}', '{"who": 5, "why": null}', "[]"])
+def test_no_note_that_somebody_wrote_stops_a_budget(client: redis.Redis, note: str) -> None:
+    client.set(keyspace.PAUSE, "1", ex=60)
+    client.hset(keyspace.PAUSE_NOTES, keyspace.PAUSE, note)
+    spend.observe(client, Spend("gemini", 90, message_id="m1"), Guardrail())
+    assert client.ttl(keyspace.PAUSE) == -1
+    assert [flag.who for flag in paused(client, [])] == ["budget", "budget"]
 
 
 def test_a_note_that_somebody_wrote_by_hand_stops_no_resume(client: redis.Redis) -> None:

@@ -89,7 +89,7 @@ class Transitions(RuleBasedStateMachine):
             "retry": (Retry(60, "why", []), "scheduled"),
             "park": (Park(60, "why", []), "scheduled"),
             "dead": (Dead(DeadReason.EXHAUSTED, "down", [], 1000), "failed"),
-            "release": (Released(), "queue"),
+            "release": (Released([]), "queue"),
         }
         outcome, place = outcomes[kind]
         model = self.jobs[held.job_id]

@@ -216,8 +216,8 @@ def test_a_released_job_returns_to_the_head_and_burns_nothing(producer: Producer
     job_id = producer.enqueue(chat("a"))
     producer.enqueue(chat("b"))
     (held,) = claim(client)
-    assert settle(client, held, Released()) is Settled.COMMITTED
-    assert settle(client, held, Released()) is Settled.AGAIN
+    assert settle(client, held, Released([])) is Settled.COMMITTED
+    assert settle(client, held, Released([])) is Settled.AGAIN
     (again,) = claim(client, token="t2")
     assert (again.job_id, again.executions, again.crashes) == (job_id, 0, 0)
 
@@ -232,7 +232,7 @@ def test_the_holder_of_a_lost_lease_is_fenced(producer: Producer, client: redis.
     assert where(client, job_id) == ["queue"]
     (held,) = claim(client, token="t2")
     assert held.crashes == 1
-    for outcome in (done(job_id, "late"), Retry(1, "", []), Released(), Dead(DeadReason.EXPIRED, "", [], 60)):
+    for outcome in (done(job_id, "late"), Retry(1, "", []), Released([]), Dead(DeadReason.EXPIRED, "", [], 60)):
         assert settle(client, lost, outcome) is Settled.FENCED
     assert settle(client, held, done(job_id, "in time")) is Settled.COMMITTED
     assert producer.fetch(job_id).text == "in time"

@@ -29,7 +29,7 @@ from worker.breakers import Breakers
 from worker.committer import Committer
 from worker.controls import Controls
 from worker.drain import Execution, let_end
-from worker.execution import Executed, Executor
+from worker.execution import Executed, Executor, given_back
 from worker.gate import Gate
 from worker.outcomes import Released
 from worker.providers import Providers
@@ -257,7 +257,7 @@ class FailoverWorker(BaseWorker):
         """Cancelled (drain, lost lease), it leaves its outcome to whoever cancelled."""
         execution = self._executions[claim.lease]
         if self._controls.paused(claim.queue):  # claimed before the pause, and heard of after it
-            execution.executed = Executed(Released(), claim.attempts, claim.run_ms)
+            execution.executed = given_back(claim)
         else:
             execution.executed = await self._executor.run(claim)
         task = asyncio.current_task()

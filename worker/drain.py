@@ -7,8 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worker.execution import Executed
-from worker.outcomes import Released
+from worker.execution import Executed, given_back
 from worker.transitions import Claim
 
 RELEASE_SECONDS = 2.0  # after the drain: to give back what did not end
@@ -42,7 +41,7 @@ async def let_end(
     if unfinished:
         await asyncio.wait([execution.task for execution in unfinished], timeout=RELEASE_SECONDS)
     released: list[asyncio.Future[Any]] = [
-        asyncio.create_task(settle(e.claim, e.executed or Executed(Released(), e.claim.attempts, e.claim.run_ms)))
+        asyncio.create_task(settle(e.claim, e.executed or given_back(e.claim)))
         for e in reversed(unfinished)
         if not e.lost and not e.settling
     ]

@@ -63,7 +63,7 @@ class Executor:
 
     async def run(self, claim: Claim) -> Executed:
         """Every claim ends in an outcome: cancelled (the drain), it is Released; a fault of ours is a Retry."""
-        trail = _trail(claim)
+        trail = trail_of(claim)
         try:
             return await self._run(claim, trail)
         except asyncio.CancelledError:
@@ -149,7 +149,7 @@ class Executor:
         except InvalidJob as error:
             return Dead(DeadReason.MALFORMED, str(error), (), keep)
         except NewerSchema as newer:
-            return Park(NEWER_SCHEMA_WAIT_SECONDS, f"a newer worker: {newer}", _trail(claim))
+            return Park(NEWER_SCHEMA_WAIT_SECONDS, f"a newer worker: {newer}", trail_of(claim))
 
     def _unanswered(
         self, claim: Claim, policy: JobPolicy, unanswered: Unanswered, walk: Walk, any_route_will_do: bool
@@ -168,7 +168,7 @@ class Executor:
         if last and (reason := _FINAL.get(last.action)):
             return dead(reason)
         if failures and unanswered.withheld:
-            trail, excused = _excused(walk)
+            trail, excused = _excused(walk, len(trail_of(claim)))
             longest = min(PARK_WITHHELD_SECONDS[0] * 2 ** min(excused, 10), PARK_WITHHELD_SECONDS[1])
             wait = longest * (1 + self._jitter()) / 2
             return Park(wait, f"a paused route: {unanswered.withheld}; the others: {said}", trail)
@@ -221,16 +221,19 @@ def _too_large(answer: Answer | Unanswered) -> bool:
     return bool(failures) and all(failure.action is Action.LARGER for failure in failures)
 
 
-def _excused(walk: Walk) -> tuple[list[Attempt | Rejection], int]:
-    """The trail with this execution's attempts excused, as the pause of another route and not the job is to blame; and how
-    many were before."""
+def _excused(walk: Walk, known: int) -> tuple[list[Attempt | Rejection], int]:
+    """The trail with the attempts since its first `known` entries excused, as the pause of another route and not the job is to
+    blame; and how many were excused before."""
     before = sum(isinstance(entry, Attempt) and entry.excused for entry in walk.trail)
     return [
-        entry.model_copy(update={"excused": True})
-        if isinstance(entry, Attempt) and entry.execution == walk.ordinal
-        else entry
-        for entry in walk.trail
+        entry.model_copy(update={"excused": True}) if isinstance(entry, Attempt) and position >= known else entry
+        for position, entry in enumerate(walk.trail)
     ], before
+
+
+def given_back(claim: Claim) -> Executed:
+    """A claim that was not executed."""
+    return _untried(claim, Released(trail_of(claim)))
 
 
 def _untried(claim: Claim, outcome: Outcome) -> Executed:
@@ -244,7 +247,7 @@ def _made(claim: Claim, trail: Sequence[Attempt | Rejection]) -> int:
     return claim.attempts + sum(entry.outcome != BROKEN_OFF for entry in own)
 
 
-def _trail(claim: Claim) -> list[Attempt | Rejection]:
+def trail_of(claim: Claim) -> list[Attempt | Rejection]:
     """The attempts so far, the newest probes among them; rejections are told for the newest execution only.
 
     A trail that cannot be read is not worth a job.

@@ -55,7 +55,7 @@ class Dead:
 class Released:
     """The worker gives the job back unfinished. Burns nothing; the trail tells what was broken off."""
 
-    trail: Trail = ()
+    trail: Trail
 
 
 Outcome = Done | Retry | Park | Dead | Released

@@ -9,8 +9,10 @@ local function set(flag) -- absent, empty and "0" are not set: any tool may writ
 end
 
 local function stopped_ms(key)
-  local told = redis.call('HMGET', key, 'total', 'since')
-  return (tonumber(told[1] or '') or 0) + now_ms - (tonumber(told[2] or '') or now_ms)
+  local told = redis.call('HMGET', key, 'total', 'since', 'ends_ms')
+  local since, ends = tonumber(told[2] or ''), tonumber(told[3] or '') or 0
+  local until_ms = ends > 0 and math.min(ends, now_ms) or now_ms
+  return (tonumber(told[1] or '') or 0) + (since and math.max(0, until_ms - since) or 0)
 end
 
 -- Whether any of the flags is set, and when the last of them ends by itself (ms; 0: it does not).
@@ -30,15 +32,22 @@ end
 local function stand(key, held, ends_ms, by_providers)
   local told = redis.call('HMGET', key, 'since', 'ends_ms', 'served_ms')
   local since, ended, served = tonumber(told[1] or ''), tonumber(told[2] or '') or 0, tonumber(told[3] or '')
+  local function over(at)
+    redis.call('HINCRBY', key, 'total', math.max(0, at - since))
+    redis.call('HDEL', key, 'since', 'ends_ms', 'by_providers')
+    redis.call('HSET', key, 'served_ms', at)
+  end
+  if since and ended > 0 and ended <= now_ms then -- it ran out, and nobody saw it
+    over(ended)
+    since, served = nil, ended
+  end
   if held and by_providers and served and now_ms - served < SERVED_MS then return end
   if held then
-    if not since then redis.call('HSET', key, 'since', by_providers and served or now_ms) end
+    local seen_ms = math.max(served or now_ms, now_ms - 2 * SERVED_MS) -- before, workers may have been away
+    if not since then redis.call('HSET', key, 'since', by_providers and seen_ms or now_ms) end
     redis.call('HSET', key, 'ends_ms', ends_ms, 'by_providers', by_providers and 1 or 0)
   elseif since then
-    if ended == 0 or ended > now_ms then ended = now_ms end
-    redis.call('HINCRBY', key, 'total', math.max(0, ended - since))
-    redis.call('HDEL', key, 'since', 'ends_ms', 'by_providers')
-    redis.call('HSET', key, 'served_ms', now_ms)
+    over(now_ms)
   end
 end
 

@@ -31,7 +31,10 @@ end
 -- A flag's note; one that a person wrote by hand may be none.
 local function note_of(text)
   local is_json, note = pcall(cjson.decode, text or '{}')
-  return is_json and type(note) == 'table' and note or {}
+  note = is_json and type(note) == 'table' and note or {}
+  if type(note.who) ~= 'string' then note.who = nil end
+  if type(note.why) ~= 'string' then note.why = '' end
+  return note
 end
 
 -- Set a flag for `lasts` ms (0: until it is resumed), with its note (JSON: who, why, since). What is set already is never
