@@ -9,11 +9,11 @@ order in which they were accepted.
 from __future__ import annotations
 
 import argparse
-import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 import redis
 
-from bench.throughput import bench_place, process, wait_until
+from bench.throughput import bench_place, free_port, process, wait_until
 from ops.simulator import Control
 from producer import LLMJob, Producer, keyspace
 from producer.connection import connect
@@ -53,7 +53,9 @@ class Feeder(threading.Thread):
         self.join()
 
 
-def measure(workers: int, seconds: float) -> dict[str, float]:
+@contextmanager
+def formation(workers: int) -> Iterator[tuple[redis.Redis, httpx.Client, Control]]:
+    """Workers and a web process on a Valkey of their own: its client, the web's, and the provider's control."""
     with bench_place(LATENCY) as (url, environment, folder), connect(url) as client, ExitStack() as stack:
         port = free_port()
         web_environment = {**environment, "PORT": str(port), "FAILOVER_API_TOKEN": TOKEN}
@@ -68,9 +70,14 @@ def measure(workers: int, seconds: float) -> dict[str, float]:
         )
         wait_until(lambda: client.scard(keyspace.WORKERS) == workers, "the workers")
         wait_until(lambda: ready(web), "the web process")
+        yield client, web, Control(environment["SIMULATOR"])
+
+
+def measure(workers: int, seconds: float) -> dict[str, float]:
+    """One pause and one resume, while jobs come in."""
+    with formation(workers) as (client, web, control):
         feeder = Feeder(Producer(client, load_policies({})))
         feeder.start()
-        control = Control(environment["SIMULATOR"])
         wait_until(lambda: control.account("provider")["answered"] > workers, "work")
 
         asked_at = time.time()
@@ -110,11 +117,6 @@ def stamps(client: redis.Redis, job_ids: list[str], field: str) -> list[float]:
 
 def time_of(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def ready(web: httpx.Client) -> bool:

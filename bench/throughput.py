@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -59,6 +60,11 @@ def process(command: list[str], environment: dict[str, str], log: Path) -> Itera
         finally:
             running.send_signal(signal.SIGTERM)
             running.wait()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = 600.0) -> None:

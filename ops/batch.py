@@ -18,7 +18,7 @@ from producer.batch import BadLine, Line, error_line, output_line, read
 from producer.errors import ServiceUnavailable, UsageError
 from producer.job import JobResult, JobStatus
 from worker import fleet
-from worker.pause import paused
+from worker.pause import holding
 
 CHUNK = 200
 LOOK_EVERY_SECONDS = 0.25
@@ -110,8 +110,7 @@ def wait(producer: Producer, submitted: Submitted, progress: Callable[[int], Non
 
 def standing(producer: Producer, submitted: Submitted) -> str:
     """Why it is not over yet: how the first of the waiting jobs stand, and what they wait for."""
-    flags = [flag for flag in paused(producer.client, [producer.queue]) if flag.concerns(producer.queue)]
-    if flags:
+    if flags := holding(producer.client, producer.queue):
         return f"paused: {flags[0]}"
     ids = submitted.job_ids
     waiting = [job_id for job_id, ended in zip(ids, producer.ended(ids), strict=True) if not ended]

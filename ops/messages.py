@@ -22,7 +22,7 @@ from producer.results import status_of
 from producer.scripts import ask
 from worker import backlog, fleet
 from worker.messages import eta, load_messages, message_named
-from worker.pause import EVERYTHING, paused, utc
+from worker.pause import EVERYTHING, holding, utc
 
 PAGE = 2000
 
@@ -88,8 +88,7 @@ def facts_of(waiting: Waiting, minutes: float | None) -> dict[str, str]:
 
 def _minutes(client: redis.Redis, queues: Sequence[str]) -> float | None:
     """Until the backlog is done; None while nobody can know: one of the queues is paused, or no route is open."""
-    flags = paused(client, queues)
-    if any(flag.concerns(queue) for flag in flags for queue in queues) or fleet.no_route_open(client):
+    if any(holding(client, queue) for queue in queues) or fleet.no_route_open(client):
         return None
     return backlog.estimate(client, EVERYTHING, queues[0]).minutes
 

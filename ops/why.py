@@ -13,7 +13,7 @@ from producer.keyspace import JobField
 from producer.scripts import ask
 from worker.dead_letter import now_ms, queue_of
 from worker.fleet import alive
-from worker.pause import paused
+from worker.pause import holding
 
 
 def story(producer: Producer, job_id: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _standing(client: redis.Redis, queue: str, job_id: str, result: JobResult, f
         case JobStatus.QUEUED:
             (ahead,) = ask(client, [("LPOS", keyspace.queue(queue), job_id)])
             place = f"{ahead} jobs ahead of it" if isinstance(ahead, int) else "not in the list: the audit will find it"
-            flags = [flag for flag in paused(client, [queue]) if flag.concerns(queue)]
+            flags = holding(client, queue)
             stopped = f"; paused: {flags[0]}" if flags else ""
             nobody = "" if alive(client, queue) else "; no worker listens"
             return f"queued in {queue}, {place}{stopped}{nobody}; {_expiry(client, queue, facts, now)}"

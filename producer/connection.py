@@ -116,12 +116,15 @@ def check_safe(client: redis.Redis) -> list[str]:
     return found
 
 
-def unsafe(dangers: list[str]) -> ServiceUnavailable:
-    """What to raise for what `check_safe` found."""
-    told = "".join(f"\n  - {danger}" for danger in dangers)
-    return ServiceUnavailable(
-        f"this Redis is not safe to keep jobs in:{told}\nALLOW_UNSAFE_REDIS=true starts all the same"
-    )
+def require_safe(client: redis.Redis, *, allowed: bool) -> list[str]:
+    """What `check_safe` finds, for the log; raises ServiceUnavailable for it unless it is `allowed`."""
+    dangers = check_safe(client)
+    if dangers and not allowed:
+        told = "".join(f"\n  - {danger}" for danger in dangers)
+        raise ServiceUnavailable(
+            f"this Redis is not safe to keep jobs in:{told}\nALLOW_UNSAFE_REDIS=true starts all the same"
+        )
+    return dangers
 
 
 def _snapshots(client: redis.Redis) -> bool | None:

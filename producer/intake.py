@@ -201,7 +201,7 @@ def read_json(raw: bytes) -> Any:
 
 
 def install_errors(app: FastAPI) -> None:
-    """Every error of ours, and of the framework, in one form."""
+    """Every error of ours, of Redis and of the framework, in one form."""
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, FailoverError)  # noqa: S101 - what it is registered for
@@ -223,7 +223,11 @@ def install_errors(app: FastAPI) -> None:
         field = ".".join(str(part) for part in first["loc"])
         return told_error(422, f"{field}: {first['msg']}", "invalid_parameter", field)
 
+    async def redis_away(request: Request, error: Exception) -> Response:
+        return await ours(request, ServiceUnavailable(f"Redis did not answer: {error} — try again"))
+
     app.add_exception_handler(FailoverError, ours)
+    app.add_exception_handler(RedisError, redis_away)
     app.add_exception_handler(RequestValidationError, parameters)
     app.add_exception_handler(HTTPException, frameworks)
 

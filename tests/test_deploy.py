@@ -17,12 +17,13 @@ import pytest
 import redis
 import yaml
 
+from bench.throughput import free_port
 from ops import embedded
 from producer import Producer
 from producer.job import JobStatus
 from tests.conftest import BIN, Workshop, chat, until
 from tests.proxy import Proxy
-from tests.web import TOKEN, free_port
+from tests.web import TOKEN
 
 ROOT = Path(__file__).parent.parent
 HEROKU_KILLS_AFTER = 30

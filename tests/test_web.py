@@ -15,12 +15,13 @@ import httpx
 import pytest
 import redis
 
+from bench.throughput import free_port
 from ops import embedded
 from ops.web.serve import EVERYWHERE
 from producer import keyspace
 from tests.conftest import Workshop, until
 from tests.proxy import Proxy
-from tests.web import TOKEN, free_port, served, tenants
+from tests.web import TOKEN, served, tenants
 from worker import pause
 
 BODY = {"body": {"messages": [{"role": "user", "content": "hello"}]}}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +12,10 @@ from typing import Any
 
 import httpx
 
+from bench.throughput import free_port
 from tests.conftest import Workshop, until
 
 TOKEN = "a-token-of-tests"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from producer.results import result_commands, result_of
 from producer.scripts import ask
 from worker import fleet, health
 from worker.gate import RAMP_FIRST_SHARE, RAMP_SECONDS
+from worker.health import Health
 from worker.pause import BUDGET, EVERYTHING, RQ, Paused, Scope, canonical, paused
 from worker.tokens import estimated
 
@@ -60,16 +61,17 @@ def estimate(client: redis.Redis, scope: Scope, default_queue: str) -> Backlog:
     freed = [name for name in names if scope.queue in (None, name) and not any(flag.concerns(name) for flag in stays)]
     views = fleet.views(client)
     slots = sum(view["slots"] for view in views)
-    usable = {route["route"]: route for view in views for route in view["routes"] if "left_out" not in route}
+    usable = fleet.usable(views)
     closed = {canonical(flag.provider) for flag in stays if flag.provider is not None}
     routes = {name: route for name, route in usable.items() if canonical(route["provider"]) not in closed}
     unknown = [] if any(_goes(flag, scope, budgets_go) for flag in flags) else [f"{scope} is not paused"]
     unknown += _hindrances(slots, usable, routes, scope)
-    lengths = {name: 0 if usable and not routes else _length(client, name) for name in freed}
-    jobs = sum(lengths.values())
-    route = _likely(client, routes)
-    minutes = _minutes(client, jobs, slots, route, unknown)
-    dollars = _dollars(client, lengths, routes.get(route or ""), unknown)
+    waiting = {name: (0, []) if usable and not routes else _waiting(client, name) for name in freed}
+    jobs = sum(length for length, _ in waiting.values())
+    standing = health.of_routes(client, list(routes))
+    likely = next((name for name in routes if standing[name].serves), next(iter(routes), None))  # most jobs go there
+    minutes = _minutes(jobs, slots, standing.get(likely or ""), unknown)
+    dollars = _dollars(client, waiting, routes.get(likely or ""), unknown)
     return Backlog(jobs, dollars, minutes, slots, [str(flag) for flag in stays], unknown)
 
 
@@ -89,32 +91,32 @@ def _hindrances(slots: int, usable: dict[str, Any], routes: dict[str, Any], scop
     return []
 
 
-def _length(client: redis.Redis, queue: str) -> int:
-    """Jobs that wait, without those whose entry outlived them (an expired job leaves its own in the list)."""
+def _waiting(client: redis.Redis, queue: str) -> tuple[int, list[LLMJob]]:
+    """How many jobs wait, and some of them, from all over the queue; of the scheduled ones where none is queued.
+
+    An expired job leaves its entry in the list: such are counted out by their share of the sample.
+    """
     queued, scheduled = ask(client, [("LLEN", keyspace.queue(queue)), ("ZCARD", keyspace.scheduled(queue))])
-    ids = _spread(client, queue, queued)
-    statuses = ask(client, [("HGET", keyspace.job(job_id), "status") for job_id in ids])
-    alive = sum(status == b"queued" for status in statuses)
-    return int(scheduled) + (round(queued * alive / len(ids)) if ids else 0)
+    places = sorted({place * queued // SAMPLE for place in range(SAMPLE)} if queued else ())
+    ids = [job_id for job_id in ask(client, [("LINDEX", keyspace.queue(queue), at) for at in places]) if job_id]
+    if not ids:
+        (scheduled_ids,) = ask(client, [("ZRANGE", keyspace.scheduled(queue), 0, SAMPLE - 1)])
+    names = [job_id.decode(errors="replace") for job_id in ids or scheduled_ids]
+    facts = ask(client, [("HMGET", keyspace.job(name), "status", "data") for name in names])
+    alive = sum(status == b"queued" for status, _ in facts)
+    jobs = [job for _, data in facts if data and (job := _readable(data)) is not None]
+    return scheduled + (round(queued * alive / len(ids)) if ids else 0), jobs
 
 
-def _likely(client: redis.Redis, routes: dict[str, Any]) -> str | None:
-    """The first route that is not open: most jobs go there."""
-    standing = health.of_routes(client, list(routes))
-    closed = [name for name in routes if standing[name].breaker == "closed" and not standing[name].rests_for]
-    return next(iter([*closed, *routes]), None)
-
-
-def _minutes(client: redis.Redis, jobs: int, slots: int, route: str | None, unknown: list[str]) -> float | None:
+def _minutes(jobs: int, slots: int, route: Health | None, unknown: list[str]) -> float | None:
     if not jobs:
         return 0.0
     if not slots or route is None:
         return None
-    p50 = health.of_routes(client, [route])[route].p50_ms
-    if p50 is None:
-        unknown.append(f"time: {route} has answered no call yet")
+    if route.p50_ms is None:
+        unknown.append(f"time: {route.route} has answered no call yet")
         return None
-    return (_ramped_seconds(jobs, slots * 1000 / p50) + p50 / 1000) / 60
+    return (_ramped_seconds(jobs, slots * 1000 / route.p50_ms) + route.p50_ms / 1000) / 60
 
 
 def _ramped_seconds(jobs: int, rate: float) -> float:
@@ -127,10 +129,13 @@ def _ramped_seconds(jobs: int, rate: float) -> float:
 
 
 def _dollars(
-    client: redis.Redis, lengths: Mapping[str, int], route: dict[str, Any] | None, unknown: list[str]
+    client: redis.Redis,
+    waiting: Mapping[str, tuple[int, list[LLMJob]]],
+    route: dict[str, Any] | None,
+    unknown: list[str],
 ) -> float | None:
     """Queue by queue: as many jobs as it holds, each like the mean of its sample."""
-    if not any(lengths.values()):
+    if not any(length for length, _ in waiting.values()):
         return 0.0
     if route is None:
         if not unknown:
@@ -141,18 +146,17 @@ def _dollars(
         mend = "give the route a `price` in routes.json, or `pip install genai-prices`"
         unknown.append(f"cost: no price is known for {route['route']} — {mend}")
         return None
-    written = _written(client, list(lengths))
+    written = _written(client, list(waiting))
     if written is None:
         unknown.append(f"cost: no job is done yet, so {ASSUMED_OUTPUT_TOKENS} tokens an answer are assumed")
         written = ASSUMED_OUTPUT_TOKENS
     total = 0.0
-    for queue, length in lengths.items():
-        sample = _sample(client, queue) if length else []
+    for queue, (length, sample) in waiting.items():
         if length and not sample:
             unknown.append(f"cost: no job of {queue} could be looked into")
             return None
         each = (estimated(job.body) * price["input"] + _output(job, written) * price["output"] for job in sample)
-        total += length * sum(each) / len(sample) / 1e6 if sample else 0.0
+        total += length * sum(each) / max(1, len(sample)) / 1e6
     return total
 
 
@@ -173,24 +177,6 @@ def _public_price(provider: str, model: str) -> dict[str, float] | None:
     except LookupError:
         return None
     return {"input": float(price.input_price), "output": float(price.output_price)}
-
-
-def _sample(client: redis.Redis, queue: str) -> list[LLMJob]:
-    """Its jobs, spread over the queue; those that are scheduled where none is queued."""
-    (length,) = ask(client, [("LLEN", keyspace.queue(queue))])
-    ids = _spread(client, queue, length)
-    if not ids:
-        (members,) = ask(client, [("ZRANGE", keyspace.scheduled(queue), 0, SAMPLE - 1)])
-        ids = [member.decode() for member in members]
-    data = ask(client, [("HGET", keyspace.job(job_id), "data") for job_id in ids])
-    return [job for raw in data if raw and (job := _readable(raw)) is not None]
-
-
-def _spread(client: redis.Redis, queue: str, length: int) -> list[str]:
-    """Ids from all over the queue's list."""
-    places = sorted({place * length // SAMPLE for place in range(SAMPLE)} if length else ())
-    found = ask(client, [("LINDEX", keyspace.queue(queue), place) for place in places])
-    return [job_id.decode(errors="replace") for job_id in found if job_id]
 
 
 def _readable(data: bytes) -> LLMJob | None:

@@ -9,7 +9,7 @@ import sys
 import click
 from redis.exceptions import RedisError
 
-from producer.connection import check_reachable, check_safe, connect, redis_url, unsafe, without_secret
+from producer.connection import check_reachable, connect, redis_url, require_safe, without_secret
 from producer.environment import load_environment
 from producer.errors import FailoverError, ServiceUnavailable
 from producer.policy import load_policies
@@ -54,7 +54,8 @@ def command(
     try:
         with connect(url) as client:
             check_reachable(client, url)
-            _require_safe(check_safe(client), allow_unsafe_redis)
+            for danger in require_safe(client, allowed=allow_unsafe_redis):
+                log.warning("redis is not safe", extra={"danger": danger})
         worker = FailoverWorker(
             url,
             list(queues) or routes.queues,
@@ -67,13 +68,6 @@ def command(
         asyncio.run(_run(worker))
     except RedisError as error:
         raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error}") from None
-
-
-def _require_safe(dangers: list[str], allowed: bool) -> None:
-    if dangers and not allowed:
-        raise unsafe(dangers)
-    for danger in dangers:
-        log.warning("redis is not safe", extra={"danger": danger})
 
 
 async def _run(worker: FailoverWorker) -> None:

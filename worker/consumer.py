@@ -12,7 +12,6 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -28,7 +27,7 @@ from worker.breaker import RULES, Rules
 from worker.breakers import Breakers
 from worker.committer import Committer
 from worker.controls import Controls
-from worker.drain import Execution, let_end
+from worker.drain import Execution, cancelled, let_end
 from worker.execution import Executed, Executor, given_back
 from worker.gate import Gate
 from worker.outcomes import Released
@@ -129,7 +128,7 @@ class FailoverWorker(BaseWorker):
             await self._claim_until_drained()
             await self._let_running_end()
         finally:
-            await _cancel(services)
+            await cancelled(services)
             await providers.close()
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(FAREWELL_SECONDS):
@@ -196,9 +195,8 @@ class FailoverWorker(BaseWorker):
                 continue
             wait = RECONNECT_SECONDS[0]
             held = any(self._controls.paused(claim.queue) for claim in claimed)
-            for claim in (
-                reversed(claimed) if held else claimed
-            ):  # what is given back goes to the head, the last one first
+            # what is given back goes to the head of the queue: the last one first, so that the order stays
+            for claim in reversed(claimed) if held else claimed:
                 self._start(claim)
             if not claimed:
                 self._breakers.forgo()
@@ -303,12 +301,3 @@ class FailoverWorker(BaseWorker):
             return
         log.info("draining", extra={"running": len(self._executions), "seconds": self.drain_seconds})
         await let_end(list(self._executions.values()), self._settle, self.drain_seconds, self._hurried)
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel until it is heard: a cancel that meets a time-out inside a Redis call can be swallowed there."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.2)

@@ -46,3 +46,12 @@ async def let_end(
         if not e.lost and not e.settling
     ]
     await asyncio.wait([all_ended, *released], timeout=RELEASE_SECONDS)
+
+
+async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel until it is heard: a cancel that meets a time-out inside a Redis call can be swallowed there."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.2)

@@ -116,6 +116,7 @@ class Executor:
             trail=trail,
             first_token_seconds=policy.first_token_seconds,
             failover_on_refusal=policy.failover_on_refusal,
+            known=len(trail),
         )
         for rejected in planned.rejected:
             walk.reject(rejected.route, rejected.reason)
@@ -168,7 +169,7 @@ class Executor:
         if last and (reason := _FINAL.get(last.action)):
             return dead(reason)
         if failures and unanswered.withheld:
-            trail, excused = _excused(walk, len(trail_of(claim)))
+            trail, excused = _excused(walk)
             longest = min(PARK_WITHHELD_SECONDS[0] * 2 ** min(excused, 10), PARK_WITHHELD_SECONDS[1])
             wait = longest * (1 + self._jitter()) / 2
             return Park(wait, f"a paused route: {unanswered.withheld}; the others: {said}", trail)
@@ -221,12 +222,12 @@ def _too_large(answer: Answer | Unanswered) -> bool:
     return bool(failures) and all(failure.action is Action.LARGER for failure in failures)
 
 
-def _excused(walk: Walk, known: int) -> tuple[list[Attempt | Rejection], int]:
-    """The trail with the attempts since its first `known` entries excused, as the pause of another route and not the job is to
-    blame; and how many were excused before."""
+def _excused(walk: Walk) -> tuple[list[Attempt | Rejection], int]:
+    """The trail with this execution's attempts excused, as the pause of another route and not the job is to blame; and how
+    many were excused before."""
     before = sum(isinstance(entry, Attempt) and entry.excused for entry in walk.trail)
     return [
-        entry.model_copy(update={"excused": True}) if isinstance(entry, Attempt) and position >= known else entry
+        entry.model_copy(update={"excused": True}) if isinstance(entry, Attempt) and position >= walk.known else entry
         for position, entry in enumerate(walk.trail)
     ], before
 

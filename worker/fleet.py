@@ -73,11 +73,15 @@ def views(client: redis.Redis) -> list[dict[str, Any]]:
     return [json.loads(reply) for reply in replies if isinstance(reply, bytes)]
 
 
+def usable(views: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The routes of all maps that can be called, by name."""
+    return {route["route"]: route for view in views for route in view["routes"] if "left_out" not in route}
+
+
 def no_route_open(client: redis.Redis) -> str:
     """How the routes of all workers stand when none of them may be called; "" when one may, or none is known."""
-    names = list(dict.fromkeys(r["route"] for view in views(client) for r in view["routes"] if "left_out" not in r))
-    standing = health.of_routes(client, names)
-    if any(each.breaker == "closed" and not each.rests_for for each in standing.values()):
+    standing = health.of_routes(client, list(usable(views(client))))
+    if any(each.serves for each in standing.values()):
         return ""
     return ", ".join(f"{name} {each.rests_for or each.breaker}" for name, each in standing.items())
 

@@ -31,6 +31,11 @@ class Health:
     p50_ms: int | None
     p95_ms: int | None
 
+    @property
+    def serves(self) -> bool:
+        """Whether any job may go there now."""
+        return self.breaker == "closed" and not self.rests_for
+
 
 def of_routes(client: redis.Redis, routes: Sequence[str]) -> dict[str, Health]:
     """Two round trips, however many routes."""

@@ -146,6 +146,11 @@ def paused(client: redis.Redis, queues: Sequence[str]) -> list[Paused]:
     return found
 
 
+def holding(client: redis.Redis, queue: str) -> list[Paused]:
+    """The flags for which no job of the queue starts."""
+    return [flag for flag in paused(client, [queue]) if flag.concerns(queue)]
+
+
 def _paused(scope: Scope, raw_note: bytes | None) -> Paused:
     try:
         note = json.loads(raw_note or b"{}")

@@ -22,7 +22,8 @@ class Walk:
 
     `attempts` are all calls made; `attempts_left` is the job's hard cap, which probes do not use up. `burned`: an
     attempt failed that was no probe, on a route that did not name the time to come back. `first_token_seconds`: the
-    policy's limit; set, answers are streamed. `failover_on_refusal`: a refused job may go to other routes.
+    policy's limit; set, answers are streamed. `failover_on_refusal`: a refused job may go to other routes. `known`: entries of
+    the trail that are of earlier executions.
     """
 
     job_id: str
@@ -36,6 +37,7 @@ class Walk:
     burned: bool = False
     first_token_seconds: float | None = None
     failover_on_refusal: bool = False
+    known: int = 0
 
     def seconds_left(self) -> float:
         return self.deadline - asyncio.get_running_loop().time()

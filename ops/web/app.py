@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import redis
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, ProcessCollector
-from redis.exceptions import RedisError
 from starlette.concurrency import run_in_threadpool
 
 from ops.web.auth import Guard
@@ -18,9 +17,9 @@ from ops.web.health import health
 from ops.web.requests import Requests
 from ops.web.settings import Settings
 from producer.client import AsyncProducer
-from producer.intake import install_errors, jobs, told_error
+from producer.intake import install_errors, jobs
 from producer.openapi import COMPONENTS
-from worker.pause import paused
+from worker.pause import holding
 
 TITLE = "failover-worker"
 DESCRIPTION = "Hand in LLM jobs and ask for their answers; pause and resume by the budget; see how everything stands."
@@ -44,15 +43,9 @@ def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings)
     app.add_middleware(Requests, registry=registry)
     install_errors(app)
 
-    async def redis_away(_request: Request, error: Exception) -> Response:
-        return told_error(503, f"Redis did not answer: {error}", "unavailable", headers={"Retry-After": "5"})
-
-    app.add_exception_handler(RedisError, redis_away)
-
     async def note() -> str:
-        flags = await run_in_threadpool(paused, client, [producer.queue])
-        held = any(flag.concerns(producer.queue) for flag in flags)
-        return "Work is paused just now; it goes on by itself afterwards." if held else ""
+        flags = await run_in_threadpool(holding, client, producer.queue)
+        return "Work is paused just now; it goes on by itself afterwards." if flags else ""
 
     app.include_router(jobs(producer, note), dependencies=[Depends(guard.operator)])
     app.include_router(budget(producer.client, guard, settings.guardrail))

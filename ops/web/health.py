@@ -21,7 +21,7 @@ from ops.web.auth import Guard
 from producer.connection import check_safe
 from producer.intake import errors
 from worker import fleet
-from worker.pause import paused
+from worker.pause import holding
 
 LOOK_SECONDS = 1.0
 BREAKER_STATES = ("closed", "half-open", "open")
@@ -80,7 +80,7 @@ def readiness(client: redis.Redis, queue: str, *, unsafe_redis: bool) -> Readine
             reasons.append("redis: it is full and takes no job")
         if not fleet.alive(client, queue):
             notes.append("no worker is running")
-        if any(flag.concerns(queue) for flag in paused(client, [queue])):
+        if holding(client, queue):
             notes.append("paused")
     except RedisError as error:
         return Readiness(ready=False, reasons=[f"redis: {type(error).__name__}"], notes=[])

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from ops.web.app import create_app
 from ops.web.settings import Settings
 from producer.client import REPLY_TIMEOUT_SECONDS, AsyncProducer
-from producer.connection import check_safe, connect, unsafe
+from producer.connection import connect, require_safe
 from producer.environment import Environment
 from producer.errors import ConfigurationError, Problem, UsageError
 from producer.policy import load_policies
@@ -69,14 +69,10 @@ def serve(environment: Environment, url: str, host: str | None, port: int) -> No
 def _require_safe(client: redis.Redis, *, allowed: bool) -> None:
     """As a worker: no job is accepted into a Redis that can lose it. While Redis is away nobody can know; /readyz does."""
     try:
-        dangers = check_safe(client)
+        for danger in require_safe(client, allowed=allowed):
+            log.warning("redis is not safe", extra={"danger": danger})
     except RedisError:
         log.warning("redis is away: /readyz says when it is back")
-        return
-    if dangers and not allowed:
-        raise unsafe(dangers)
-    for danger in dangers:
-        log.warning("redis is not safe", extra={"danger": danger})
 
 
 def _listener(host: str, port: int) -> socket.socket:
