@@ -28,7 +28,6 @@ Ours:
 | failover:paused-provider:{p} | string | the same for the routes of one provider              | until resume        |
 | failover:pause              | hash   | a flag's key: its note (JSON: who, why, since, until) | until resume        |
 | failover:stopped:{queue}    | hash   | how long it has stood paused, as in producer/lua/stopped.lua | for good     |
-| failover:reminder           | string | somebody was reminded of the pause lately             | 15 min              |
 | failover:leases:{queue}     | zset   | {job}:{execution}, score lease end (ms of Redis TIME) | while executed      |
 | failover:accepted:{queue}   | zset   | jobs accepted and not ended, score expiry (ms)        | until done or dead  |
 | failover:accepted:{queue}:promised | zset | the same jobs, score time promised (ms)  | the same            |
@@ -47,6 +46,18 @@ Ours:
 | failover:dead:{queue}:indexes | set  | the keys of those indexes                             | the same            |
 | failover:audit              | stream | who requeued, resolved, discarded, cancelled what     | the last 100,000    |
 | failover:audit-turn:{queue} | string | a worker looked for strays lately                     | 5 min               |
+| failover:news:{queue}       | hash   | counts that no incident holds yet: dead letters, degraded, saved | until folded |
+| failover:news:{queue}:first | list   | ids of the first of those dead letters                | until folded        |
+| failover:subscribers        | hash   | whose job events are wanted: `*`, a tenant            | for good            |
+| failover:outbox:{subscriber} | stream | events of jobs (done, dead) that are not delivered yet | until delivered, the last 100,000 |
+| failover:notifier           | string | the worker that tells people                          | 6 s                 |
+| failover:incidents          | hash   | the open ones: {kind}|{subject}|{queue} -> id         | until resolved      |
+| failover:incidents:all      | zset   | every incident, score opened (ms)                     | 400 days            |
+| failover:incidents:untold   | set    | resolved ones that somebody has to be told of         | until told, 1 day   |
+| failover:incidents:number   | string | the id of the latest                                  | for good            |
+| failover:incident:{id}      | hash   | one incident: its state, its counts, what each channel was told | 400 days  |
+| failover:incident:{id}:story | list  | what happened in it (JSON)                            | 400 days            |
+| failover:silence:{incident key} | string | who keeps it quiet, and why                       | as long as they said |
 | failover:wake               | pubsub | a job became available                                | -                   |
 | failover:breakers           | pubsub | a breaker changed (JSON)                              | -                   |
 | failover:control            | pubsub | an operator changed what may run                      | -                   |
@@ -71,7 +82,12 @@ SUSPENDED = "rq:suspended"
 PAUSE = "pause_ai_tasks"
 PAUSE_NOTES = "failover:pause"
 SPEND = "failover:spend"
-REMINDER = "failover:reminder"
+NOTIFIER = "failover:notifier"
+SUBSCRIBERS = "failover:subscribers"
+INCIDENTS = "failover:incidents"
+ALL_INCIDENTS = "failover:incidents:all"
+UNTOLD_INCIDENTS = "failover:incidents:untold"
+INCIDENT_NUMBER = "failover:incidents:number"
 QUARANTINE = "failover:quarantine"
 WAKE = "failover:wake"
 BREAKERS = "failover:breakers"
@@ -166,6 +182,32 @@ def dead(queue_name: str) -> str:
 def dead_by(queue_name: str, kind: str, value: str) -> str:
     """The index of dead letters by `reason`, `tenant` or `route`, as producer/lua/dead.lua spells it."""
     return f"{dead(queue_name)}:{kind}:{value}"
+
+
+def news(queue_name: str) -> str:
+    """Spelled by producer/lua/dead.lua too."""
+    return "failover:news:" + queue_name
+
+
+def first_news(queue_name: str) -> str:
+    return news(queue_name) + ":first"
+
+
+def outbox(subscriber: str) -> str:
+    """Spelled by producer/lua/event.lua too."""
+    return "failover:outbox:" + subscriber
+
+
+def incident(incident_id: str) -> str:
+    return "failover:incident:" + incident_id
+
+
+def story(incident_id: str) -> str:
+    return incident(incident_id) + ":story"
+
+
+def silence(incident_key: str) -> str:
+    return "failover:silence:" + incident_key
 
 
 def dead_indexes(queue_name: str) -> str:

@@ -99,16 +99,17 @@ def load_policies(environment: Environment) -> Policies:
     if not tenants.exists():
         return policies
     return policies.model_copy(
-        update={"tenants": _read(tenants, Tenants, lambda data: _with_defaults(data, "tenants"))}
+        update={"tenants": read_yaml(tenants, Tenants, lambda data: _with_defaults(data, "tenants"))}
     )
 
 
 def read_policies(path: Path) -> Policies:
     """jobs.yaml alone."""
-    return _read(path, Policies, lambda data: _with_defaults(data, "job_types"))
+    return read_yaml(path, Policies, lambda data: _with_defaults(data, "job_types"))
 
 
-def _read(path: Path, model: type[M], prepared: Callable[[Any], Any]) -> M:
+def read_yaml(path: Path, model: type[M], prepared: Callable[[Any], Any] = lambda data: data) -> M:
+    """One file of policies/ as its model. `prepared` sees the data before it is checked. Raises ConfigurationError."""
     try:
         text = path.read_text(encoding="utf-8")
         data = yaml.safe_load(text)

@@ -136,7 +136,8 @@ class Executor:
             result = _result(
                 claim, answer, walk, attempts=attempts, run_ms=run_ms, degraded=", ".join(given_up) or None
             )
-            return Executed(Done(result, policy.keep_results_seconds), attempts, run_ms)
+            saved = answer.route.name != candidates[0].name
+            return Executed(Done(result, policy.keep_results_seconds, saved), attempts, run_ms)
         any_route_will_do = not planned.rejected
         return Executed(self._unanswered(claim, policy, answer, walk, any_route_will_do), attempts, run_ms)
 

@@ -15,7 +15,7 @@ def tell(claim: Claim, executed: Executed, verdict: Settled) -> None:
     """The outcome, or that it was fenced. Dead and fenced ones are warnings."""
     facts: dict[str, object] = {"job": claim.job_id}
     match executed.outcome:
-        case Done(result):
+        case Done(result=result):
             event = "done"
             facts |= {"route": result.route, "tier": result.tier, "attempts": result.attempts, "run_ms": result.run_ms}
         case Retry(wait, why):

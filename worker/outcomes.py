@@ -12,10 +12,11 @@ Trail = Sequence[Attempt | Rejection]
 
 @dataclass(frozen=True)
 class Done:
-    """A provider answered."""
+    """A provider answered. `saved`: it was not the first route of the job's plan."""
 
     result: JobResult
     keep_seconds: int
+    saved: bool = False
 
 
 @dataclass(frozen=True)

@@ -165,9 +165,11 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
     who = (held.job_id, held.execution_id)
     results, worker = keyspace.results(held.job_id), keyspace.worker(worker_name)
     match outcome:
-        case Done(result, keep_seconds):
-            keys += [results, keyspace.finished(held.queue), worker]
-            return COMPLETE.call(keys, [*who, encode_result(result), worker_name, keep_seconds, attempts, run_ms])
+        case Done(result, keep_seconds, saved):
+            keys += [results, keyspace.finished(held.queue), worker, keyspace.news(held.queue)]
+            told = (int(saved), int(result.degraded is not None))
+            settled = (encode_result(result), worker_name, keep_seconds, attempts, run_ms)
+            return COMPLETE.call(keys, [*who, *settled, *told])
         case Dead(reason, detail, trail, keep_seconds):
             keys += [results, keyspace.failed(held.queue), worker, keyspace.dead(held.queue)]
             counts = (worker_name, keep_seconds, attempts, run_ms)

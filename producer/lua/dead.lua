@@ -9,7 +9,28 @@ local function filed_under(dead, job)
   return keys
 end
 
+-- What people are told of, counted in the script that changes the job: a worker folds it into an incident. However many die
+-- before that, this stays small.
+local NEWS_FIELDS, NEWS_FIRST = 2000, 10
+local function count(news, field, more)
+  if redis.call('HEXISTS', news, field) == 0 and redis.call('HLEN', news) >= NEWS_FIELDS then
+    field = string.match(field, '^(%a+:%a+:)') .. '(others)'
+  end
+  redis.call('HINCRBY', news, field, more)
+end
+
+local function tell_of(dead, id, job)
+  local news = 'failover:news:' .. string.sub(dead, string.len('failover:dead:') + 1)
+  local facts = redis.call('HMGET', job, 'dead_reason', 'tenant')
+  redis.call('HINCRBY', news, 'dead', 1)
+  count(news, 'dead:reason:' .. (facts[1] or '?'), 1)
+  count(news, 'dead:tenant:' .. (facts[2] or '?'), 1)
+  if redis.call('LLEN', news .. ':first') < NEWS_FIRST then redis.call('RPUSH', news .. ':first', id) end
+  event('job.dead', id, job)
+end
+
 local function file(dead, id, job, ms)
+  tell_of(dead, id, job)
   for i, key in ipairs(filed_under(dead, job)) do
     redis.call('ZADD', key, ms, id)
     if i > 1 then redis.call('SADD', dead .. ':indexes', key) end

@@ -1,4 +1,4 @@
--- prelude: clock leaves fence ends dead
+-- prelude: clock leaves fence ends event dead
 -- flags: allow-oom
 -- Dead: the job becomes a dead letter.
 --

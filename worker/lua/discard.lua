@@ -1,4 +1,4 @@
--- prelude: clock leaves ends dead
+-- prelude: clock leaves ends event dead
 -- flags: allow-oom
 -- Dead letters are given up for good. They are kept, as cancelled, for a while.
 --

@@ -1,4 +1,4 @@
--- prelude: clock stopped leaves ends dead
+-- prelude: clock stopped leaves ends event dead
 -- flags: allow-oom
 -- Jobs that wait past their expiry, by their queue's running clock, are buried: their answer would be worth nothing. One that runs is left to its
 -- deadline, which its expiry bounds.

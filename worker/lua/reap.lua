@@ -1,4 +1,4 @@
--- prelude: clock leaves ends dead
+-- prelude: clock leaves ends event dead
 -- flags: allow-oom
 -- Leases that ended without a heartbeat: the worker is gone. Its jobs return to the head of the queue; one that has
 -- crashed too often is buried.

@@ -1,4 +1,4 @@
--- prelude: clock stopped dead
+-- prelude: clock stopped event dead
 -- Dead letters return to the tail of the queue, with a new life: attempts, executions and crashes from zero, its
 -- promise and expiry counted from now, generation + 1.
 --

@@ -1,0 +1,101 @@
+"""The kinds of incidents: what each is called, what it means, and what helps. runbook.md has a row for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    COLD = "cold"  # no route is open
+    ROUTE_OPEN = "route_open"  # routes of one provider are
+    CREDENTIALS = "credentials"  # a key, a credit or a model's name is refused
+    BUDGET = "budget"  # paused by the budget
+    SPEND = "spend"  # a step of the budget's ladder
+    PAUSED = "paused"  # by a person
+    DEAD_LETTERS = "dead_letters"
+    LATE = "late"  # jobs past the time that was promised
+    DEGRADED = "degraded"  # answers in a reduced form
+    CRASH_LOOP = "crash_loop"
+    WORKER_GONE = "worker_gone"
+    REDIS_UNSAFE = "redis_unsafe"
+
+
+@dataclass(frozen=True)
+class Lore:
+    """What is always so of a kind. `message`: the client message that it calls for (policies/messages/). `notice`: told once,
+    and over without a word."""
+
+    title: str
+    means: str
+    commands: tuple[str, ...]
+    message: str = ""
+    notice: bool = False
+
+
+LORE = {
+    Kind.COLD: Lore(
+        "No route is open",
+        "Every provider fails or rests. Jobs wait in the queue: none is lost or charged, and they go on by themselves.",
+        ("failover status", "failover job late"),
+        "extended_outage",
+    ),
+    Kind.ROUTE_OPEN: Lore(
+        "Provider is failing",
+        "Its routes are closed off and probed by themselves; other routes serve its jobs meanwhile.",
+        ("failover status",),
+        "brief_delay",
+    ),
+    Kind.CREDENTIALS: Lore(
+        "Key, credit or model refused",
+        "The provider answers, and refuses the account or the route. Mend it there; it is tried again within minutes.",
+        ("failover doctor", "failover status"),
+        "brief_delay",
+    ),
+    Kind.BUDGET: Lore(
+        "Paused by the budget",
+        "No new job starts, running ones end. Nothing is lost, charged or expires until somebody resumes.",
+        ("failover resume --dry-run", "failover resume --pause-again-at 95"),
+        "budget_pause",
+    ),
+    Kind.SPEND: Lore(
+        "Budget used", "Nothing has stopped. Look whether the month is on its way.", ("failover budget show",), notice=True
+    ),
+    Kind.PAUSED: Lore(
+        "Paused",
+        "No new job starts where it is paused, running ones end. Nothing is lost, charged or expires.",
+        ("failover resume --dry-run", "failover status"),
+        "brief_delay",
+    ),
+    Kind.DEAD_LETTERS: Lore(
+        "Dead letters",
+        "These jobs ended without an answer. They are kept until somebody requeues, answers or discards them.",
+        ("failover dlq stats", "failover dlq list", "failover dlq requeue --all --dry-run"),
+        "brief_delay",
+    ),
+    Kind.LATE: Lore(
+        "Jobs are late",
+        "Clients wait for longer than they were promised.",
+        ("failover job late", "failover review list"),
+        "brief_delay",
+    ),
+    Kind.DEGRADED: Lore(
+        "Answers are degraded",
+        "Late jobs were answered in the reduced form that their policy allows.",
+        ("failover status", "failover job late"),
+        "service_degradation",
+    ),
+    Kind.CRASH_LOOP: Lore(
+        "Workers crash again and again",
+        "Their jobs return to the queue; one that was hit three times is a dead letter. Look at the workers' last lines.",
+        ("failover status", "failover dlq list --reason crashed"),
+    ),
+    Kind.WORKER_GONE: Lore(
+        "Worker vanished",
+        "It was killed, or lost its Redis. Its jobs went back to the head of the queue.",
+        ("failover status",),
+    ),
+    Kind.REDIS_UNSAFE: Lore("Redis can lose jobs", "Mend it before it does.", ("failover doctor",)),
+}
+
+OUTAGES = (Kind.COLD, Kind.ROUTE_OPEN, Kind.CREDENTIALS, Kind.BUDGET, Kind.PAUSED)  # why jobs may be late

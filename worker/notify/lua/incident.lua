@@ -1,0 +1,23 @@
+-- One incident by kind, subject and queue: the open one, or a new one.
+--
+-- failover:incidents (key -> id), failover:incidents:all (id by time opened), failover:incidents:number, failover:incident:{id}
+local KEEP_SECONDS = 400 * 86400
+local function open_incident(kind, subject, queue, opened_ms)
+  local key = kind .. '|' .. subject .. '|' .. queue
+  local id = redis.call('HGET', 'failover:incidents', key)
+  if id then return id, false end
+  id = tostring(redis.call('INCR', 'failover:incidents:number'))
+  redis.call('HSET', 'failover:incidents', key, id)
+  redis.call('ZADD', 'failover:incidents:all', opened_ms, id)
+  redis.call('HSET', 'failover:incident:' .. id, 'kind', kind, 'subject', subject, 'queue', queue, 'opened_ms', opened_ms)
+  redis.call('EXPIRE', 'failover:incident:' .. id, KEEP_SECONDS)
+  return id, true
+end
+
+local function add_story(id, text)
+  local key = 'failover:incident:' .. id .. ':story'
+  redis.call('RPUSH', key, cjson.encode({at_ms = now_ms, text = text}))
+  redis.call('LTRIM', key, 0, 499)
+  redis.call('EXPIRE', key, KEEP_SECONDS)
+end
+

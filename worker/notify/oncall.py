@@ -1,0 +1,88 @@
+"""policies/oncall.yaml: who acts, who writes to clients, and how soon and how often they are told."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, time
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from producer.environment import Environment, find_configuration, packaged
+from producer.policy import read_yaml
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+Positive = Annotated[float, Field(gt=0)]
+FILE = "policies/oncall.yaml"
+
+
+class Person(BaseModel):
+    """One who acts. Without `days` and `hours` always."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    contact: Annotated[str, Field(max_length=200)] = ""
+    timezone: str = "UTC"
+    days: tuple[Day, ...] = DAYS
+    hours: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")] | None = None
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("is no time zone: as in Asia/Bangkok") from None
+        return name
+
+    def on_call(self, now: datetime) -> bool:
+        here = now.astimezone(ZoneInfo(self.timezone))
+        today, at = here.weekday(), here.time()
+        begin, end = (time.fromisoformat(text) for text in (self.hours or "00:00-00:00").split("-"))
+        if begin < end:
+            return DAYS[today] in self.days and begin <= at < end
+        if at >= begin:  # the hours go over midnight, and belong to the day on which they begin
+            return DAYS[today] in self.days
+        return at < end and DAYS[today - 1] in self.days
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.contact})" if self.contact else self.name
+
+
+class OnCall(BaseModel):
+    """The fields are explained at the head of policies/oncall.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    on_call: tuple[Person, ...] = ()
+    tells_clients: dict[str, str] = Field(default_factory=dict)
+    late_minutes: Positive = 15.0
+    quiet_minutes: Positive = 15.0
+    reminder_minutes: Positive = 30.0
+    digest_minutes: Positive = 5.0
+    edit_seconds: Positive = 15.0
+    thread_seconds: Positive = 60.0
+    hold_seconds: Annotated[float, Field(ge=0)] = 5.0
+    steady_seconds: Annotated[float, Field(ge=0)] = 60.0
+    spend_percent: tuple[Positive, ...] = (60.0, 85.0, 95.0)
+
+    def now(self, at_ms: int) -> str:
+        """Who is on call, in words."""
+        now = datetime.fromtimestamp(at_ms / 1000, UTC)
+        found = next((person for person in self.on_call if person.on_call(now)), None)
+        if found is None:
+            return f"nobody at this hour ({FILE})" if self.on_call else f"nobody is named yet ({FILE})"
+        return str(found)
+
+    def writes_to(self, tenant: str, at_ms: int) -> str:
+        """Who tells this client."""
+        return self.tells_clients.get(tenant) or self.tells_clients.get("default") or self.now(at_ms)
+
+
+def load_on_call(environment: Environment) -> OnCall:
+    """POLICIES_DIR/oncall.yaml, or the one that comes along. Raises ConfigurationError."""
+    own = find_configuration("policies", "POLICIES_DIR", environment) / "oncall.yaml"
+    return read_yaml(own if own.exists() else packaged("policies") / "oncall.yaml", OnCall)
