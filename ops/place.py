@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from worker.consumer import FailoverWorker
+    from worker.notify.settings import Settings
 
 FOLDER = Path(".failover")
 OWN_WORKER_SLOTS = 100
@@ -77,8 +78,12 @@ def executing(environment: Environment) -> Iterator[Place]:
     routes = load_routes(environment)  # wrong configuration is told before a server is started for it
     for out in routes.left_out:
         note(f"route {out.name} is left out: {out.why}")
-    with opened(environment) as place, own_worker(place.url, place.producer.policies, routes):
-        yield place
+    from worker.notify.settings import load_settings  # brings in the HTTP client, which most commands do without
+
+    with opened(environment) as place:
+        settings = load_settings(environment, routes.cold.notify, place.producer.policies.tenants)
+        with own_worker(place.url, place.producer.policies, routes, settings=settings):
+            yield place
 
 
 @contextlib.contextmanager
@@ -89,11 +94,12 @@ def own_worker(
     *,
     slots: int = OWN_WORKER_SLOTS,
     rules: Rules = RULES,
+    settings: Settings | None = None,
 ) -> Iterator[FailoverWorker]:
     """A FailoverWorker in a thread, for as long as the block lasts; what still runs at its end goes back to the queue."""
-    from worker.consumer import FailoverWorker  # brings in the HTTP client, which most commands do without
+    from worker.consumer import FailoverWorker  # as above
 
-    worker = FailoverWorker(url, routes.queues, policies, routes, concurrency=slots, rules=rules)
+    worker = FailoverWorker(url, routes.queues, policies, routes, concurrency=slots, rules=rules, settings=settings)
     logging.getLogger("failover").addHandler(logging.NullHandler())
     broken: list[BaseException] = []
 

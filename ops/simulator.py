@@ -21,9 +21,7 @@ import asyncio
 import contextlib
 import itertools
 import json
-import logging
 import random
-import threading
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +29,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
+from ops import local_server
 from ops.behaviour import Behaviour, Upstream, completion, refusal, stream_events
 from producer.errors import first_problem
 
@@ -203,51 +202,11 @@ class Control:
         return answer
 
 
-def _unexpected(record: logging.LogRecord) -> bool:
-    """Connections that we reset ourselves are no news."""
-    return not (record.exc_info and isinstance(record.exc_info[1], ConnectionResetError))
-
-
-async def _serve(port: int, ready: Any = None) -> None:
-    logging.getLogger("aiohttp.server").addFilter(_unexpected)
-    runner = web.AppRunner(Simulator().app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port, backlog=4096)
-    await site.start()
-    if ready is not None:
-        ready(site._server.sockets[0].getsockname()[1])  # type: ignore[union-attr]
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await runner.cleanup()
-
-
 @contextlib.contextmanager
 def running() -> Iterator[Control]:
-    """A simulator in a thread of this process, on a free port. Gone with the process, however that ends."""
-    loop = asyncio.new_event_loop()
-    ports: list[int] = []
-    ready = threading.Event()
-
-    def told(port: int) -> None:
-        ports.append(port)
-        ready.set()
-
-    serving = loop.create_task(_serve(0, told))
-
-    def serve() -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            loop.run_until_complete(serving)
-        loop.close()
-
-    thread = threading.Thread(target=serve, name="simulator", daemon=True)
-    thread.start()
-    ready.wait()
-    try:
-        yield Control(f"http://127.0.0.1:{ports[0]}")
-    finally:
-        loop.call_soon_threadsafe(serving.cancel)
-        thread.join()
+    """A simulator in a thread of this process, on a free port."""
+    with local_server.running(Simulator().app()) as url:
+        yield Control(url)
 
 
 def main() -> None:
@@ -255,7 +214,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8089, help="0 takes a free one; the first line printed is the URL")
     arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(arguments.port, lambda port: print(f"http://127.0.0.1:{port}", flush=True)))
+        app = Simulator().app()
+        asyncio.run(local_server.serve(app, arguments.port, lambda port: print(f"http://127.0.0.1:{port}", flush=True)))
 
 
 if __name__ == "__main__":

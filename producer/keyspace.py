@@ -49,8 +49,9 @@ Ours:
 | failover:news:{queue}       | hash   | counts that no incident holds yet: dead letters, degraded, saved | until folded |
 | failover:news:{queue}:first | list   | ids of the first of those dead letters                | until folded        |
 | failover:subscribers        | hash   | whose job events are wanted: `*`, a tenant            | for good            |
-| failover:outbox:{subscriber} | stream | events of jobs (done, dead) that are not delivered yet | until delivered, the last 100,000 |
+| failover:outbox:{subscriber} | stream | ends of jobs not delivered yet; the last 100,000    | until delivered     |
 | failover:notifier           | string | the worker that tells people                          | 6 s                 |
+| failover:gone               | zset   | workers that vanished, score first seen to be (ms)    | 1 day               |
 | failover:incidents          | hash   | the open ones: {kind}|{subject}|{queue} -> id         | until resolved      |
 | failover:incidents:all      | zset   | every incident, score opened (ms)                     | 400 days            |
 | failover:incidents:untold   | set    | resolved ones that somebody has to be told of         | until told, 1 day   |
@@ -87,7 +88,7 @@ SUBSCRIBERS = "failover:subscribers"
 INCIDENTS = "failover:incidents"
 ALL_INCIDENTS = "failover:incidents:all"
 UNTOLD_INCIDENTS = "failover:incidents:untold"
-INCIDENT_NUMBER = "failover:incidents:number"
+GONE = "failover:gone"
 QUARANTINE = "failover:quarantine"
 WAKE = "failover:wake"
 BREAKERS = "failover:breakers"

@@ -47,12 +47,14 @@ class JobPolicy(BaseModel):
 
 
 class TenantPolicy(BaseModel):
-    """How fast a tenant may hand in jobs over HTTP. The fields are explained at the head of policies/tenants.yaml."""
+    """One tenant. The fields are explained at the head of policies/tenants.yaml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     jobs_per_minute: Annotated[float, Field(gt=0)] = 1200.0
     burst: Annotated[int, Field(ge=1)] = 300
+    callback_url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000)] | None = None
+    callback_secret_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
 
 
 class Tenants(BaseModel):

@@ -15,6 +15,7 @@ from producer.errors import FailoverError, ServiceUnavailable
 from producer.policy import load_policies
 from worker.consumer import FailoverWorker, log
 from worker.logs import configure
+from worker.notify.settings import load_settings
 from worker.routes import load_routes
 
 
@@ -48,6 +49,7 @@ def command(
     url = redis_url(environment)
     if not url:
         raise ServiceUnavailable("REDIS_URL is not set — point it at the Redis that the producers use")
+    settings = load_settings(environment, routes.cold.notify, policies.tenants)
     configure()
     for out in routes.left_out:
         log.warning("route left out", extra={"route": out.name, "why": out.why})
@@ -64,6 +66,7 @@ def command(
             concurrency=concurrency,
             drain_seconds=drain_seconds,
             burst=burst,
+            settings=settings,
         )
         asyncio.run(_run(worker))
     except RedisError as error:

@@ -30,6 +30,9 @@ from worker.controls import Controls
 from worker.drain import Execution, cancelled, let_end
 from worker.execution import Executed, Executor, given_back
 from worker.gate import Gate
+from worker.notify.deliveries import Deliveries
+from worker.notify.notifier import Notifier
+from worker.notify.settings import Settings, load_settings
 from worker.outcomes import Released
 from worker.providers import Providers
 from worker.router import Router
@@ -50,7 +53,7 @@ class FailoverWorker(BaseWorker):
     """Claims from `queues` (highest first), executes up to `concurrency` jobs at once, drains on request.
 
     With `burst` it stops once nothing runs and nothing can be claimed: an empty or paused queue, or no route open. It does
-    not wait for scheduled retries.
+    not wait for scheduled retries. `settings`: whom it tells of incidents (its log alone, unless given).
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class FailoverWorker(BaseWorker):
         drain_seconds: float = 25.0,
         burst: bool = False,
         rules: Rules = RULES,
+        settings: Settings | None = None,
     ) -> None:
         name = f"failover-worker-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         super().__init__(
@@ -72,7 +76,7 @@ class FailoverWorker(BaseWorker):
         self.concurrency, self.drain_seconds, self.burst = concurrency, drain_seconds, burst
         self.ended = 0  # executions whose outcome was settled here
         self._url, self._policies, self._routes = redis_url, policies, routes
-        self._rules = rules
+        self._rules, self._settings = rules, settings or load_settings({})
         self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
         self._bytes_in_flight = 0  # of the executions' job data
         self._hungry = False  # more could have been claimed, had there been room
@@ -119,6 +123,8 @@ class FailoverWorker(BaseWorker):
         self._committer = Committer(self._redis, random.random)
         router = Router(providers, self._breakers, routes)
         self._executor = Executor(self._policies, self._routes, router, random.random)
+        self._notifier = Notifier(self.connection, self.name, queues, self._settings)
+        self._deliveries = Deliveries(self._redis, self._settings.subscribers, lambda: self._notifier.leads)
         await asyncio.to_thread(self.register_birth)
         log.info("worker started", extra={"worker": self.name, "queues": queues, "slots": self.concurrency})
         services = [asyncio.create_task(service) for service in self._services()]
@@ -149,30 +155,15 @@ class FailoverWorker(BaseWorker):
             self.drain(hurry=True)
 
     def _services(self) -> list[Any]:
-        queues = self.queue_names()
-
-        reaper = upkeep.Reaper(self._redis, queues)
         heard = upkeep.Heard(self._wake.set, self.drain, self._breakers.heard, self._controls.look_soon)
-
-        async def expire() -> None:
-            await upkeep.expire(self._redis, queues)
-
-        async def audit() -> None:
-            await upkeep.audit(self._redis, queues)
-
-        async def promote() -> None:
-            await upkeep.promote(self._redis, queues)
-
         return [
             self._committer.run(),
             self._breakers.run(),
             self._controls.run(),
+            self._notifier.run(self._redis),
+            self._deliveries.run(),
             upkeep.listen(self._url, self.name, heard),
-            upkeep.every(upkeep.HEARTBEAT_SECONDS, self._beat, reaper.trouble),
-            upkeep.every(upkeep.REAP_SECONDS, reaper.reap, reaper.trouble),
-            upkeep.every(upkeep.PROMOTE_SECONDS, promote, reaper.trouble),
-            upkeep.every(upkeep.EXPIRE_SECONDS, expire, reaper.trouble),
-            upkeep.every(upkeep.AUDIT_SECONDS, audit, lambda: None),  # its length says nothing of Redis
+            *upkeep.services(self._redis, self.queue_names(), self._beat),
         ]
 
     async def _claim_until_drained(self) -> None:

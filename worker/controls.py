@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from producer import keyspace
 from producer.scripts import ask_async
 from worker import transitions
 from worker.gate import Gate
@@ -25,7 +24,6 @@ from worker.shared_breaker import SharedBreaker
 log = logging.getLogger("failover.worker")
 
 LOOK_SECONDS = 1.0
-REMIND_SECONDS = 900
 
 
 class Controls:
@@ -73,8 +71,6 @@ class Controls:
     async def look(self) -> None:
         (flags,) = await ask_async(self._client, [transitions.look(self._queues, self.providers)])
         self.hear(flags)
-        if any(flags):
-            await self._remind(flags)
 
     def hear(self, flags: Sequence[int]) -> None:
         """How the flags stand: 1 or 0 for everything, for each queue, for each provider."""
@@ -102,10 +98,3 @@ class Controls:
         paused_queues = [name for name, paused in zip(self._queues, queues, strict=True) if paused]
         closed = [name for name, paused in zip(self._routes, providers, strict=True) if paused]
         return {"everything": everything, "queues": paused_queues, "providers": closed}
-
-    async def _remind(self, flags: Sequence[int]) -> None:
-        """One worker says now and then that a pause lasts; a pause that everybody forgot is an outage."""
-        if await self._client.set(keyspace.REMINDER, "1", nx=True, ex=REMIND_SECONDS):
-            lengths = await ask_async(self._client, [("LLEN", keyspace.queue(queue)) for queue in self._queues])
-            facts = {**self._facts(flags), "waiting": sum(lengths)}
-            log.warning("still paused: `failover status` says by whom, `failover resume` ends it", extra=facts)

@@ -30,6 +30,7 @@ class Health:
     error_rate: float | None
     p50_ms: int | None
     p95_ms: int | None
+    succeeded_ms: int = 0  # Redis TIME of its last success, to about a second
 
     @property
     def serves(self) -> bool:
@@ -41,7 +42,7 @@ def of_routes(client: redis.Redis, routes: Sequence[str]) -> dict[str, Health]:
     """Two round trips, however many routes."""
     ((seconds, micros),) = ask(client, [("TIME",)])
     now_ms = int(seconds) * 1000 + int(micros) // 1000
-    fields = ("state", "opens_ms", "probe", "probe_until_ms", "rests_until_ms", "rests_for")
+    fields = ("state", "opens_ms", "probe", "probe_until_ms", "rests_until_ms", "rests_for", "succeeded_ms")
     commands: list[tuple[str | int, ...]] = []
     for route in routes:
         commands.append(("HMGET", keyspace.breaker(route), *fields))
@@ -54,7 +55,7 @@ def of_routes(client: redis.Redis, routes: Sequence[str]) -> dict[str, Health]:
 
 
 def _health(route: str, now_ms: int, found: Sequence[bytes | None], made: Sequence[bytes]) -> Health:
-    state, opens_ms, probe, probe_until, rests_until, rests_for = found
+    state, opens_ms, probe, probe_until, rests_until, rests_for, succeeded_ms = found
     is_open = state == b"open"
     until = [_ms(rests_until)]
     if is_open:
@@ -72,6 +73,7 @@ def _health(route: str, now_ms: int, found: Sequence[bytes | None], made: Sequen
         error_rate=round(1 - sum(succeeded) / len(made), 3) if made else None,
         p50_ms=_quantile(latencies, 0.5),
         p95_ms=_quantile(latencies, 0.95),
+        succeeded_ms=_ms(succeeded_ms),
     )
 
 

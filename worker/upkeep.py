@@ -12,8 +12,9 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -59,6 +60,33 @@ async def every(seconds: float, step: Callable[[], Awaitable[None]], trouble: Ca
         if time.monotonic() - began > SLOW_SECONDS:
             trouble()
         await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
+
+
+def services(
+    client: redis.asyncio.Redis, queues: Sequence[str], beat: Callable[[], Awaitable[None]]
+) -> list[Coroutine[Any, Any, None]]:
+    """What runs beside the jobs for ever; `beat` is the worker's own heartbeat."""
+    reaper = Reaper(client, queues)
+
+    async def reaping() -> None:
+        await reaper.reap()
+
+    async def expiring() -> None:
+        await expire(client, queues)
+
+    async def auditing() -> None:
+        await audit(client, queues)
+
+    async def promoting() -> None:
+        await promote(client, queues)
+
+    return [
+        every(HEARTBEAT_SECONDS, beat, reaper.trouble),
+        every(REAP_SECONDS, reaping, reaper.trouble),
+        every(PROMOTE_SECONDS, promoting, reaper.trouble),
+        every(EXPIRE_SECONDS, expiring, reaper.trouble),
+        every(AUDIT_SECONDS, auditing, lambda: None),  # its length says nothing of Redis
+    ]
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,10 @@ LORE = {
         "budget_pause",
     ),
     Kind.SPEND: Lore(
-        "Budget used", "Nothing has stopped. Look whether the month is on its way.", ("failover budget show",), notice=True
+        "Budget used",
+        "Nothing has stopped. Look whether the month is on its way.",
+        ("failover budget show",),
+        notice=True,
     ),
     Kind.PAUSED: Lore(
         "Paused",

@@ -1,0 +1,275 @@
+"""People are told: one incident, one message, whatever Slack, the workers or the network do meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from ops import slack_simulator
+from ops.place import own_worker
+from ops.slack_simulator import Slack
+from producer import Producer, keyspace
+from producer.job import DeadReason
+from producer.policy import load_policies
+from tests.conftest import Workshop, chat, until
+from worker import pause, transitions
+from worker.breaker import Rules
+from worker.notify.incidents import Incident, Incidents
+from worker.notify.kinds import LORE, Kind
+from worker.notify.settings import load_settings
+from worker.outcomes import Dead
+from worker.routes import load_routes
+
+Q = "ai-tasks"
+SOON = {
+    "on_call": [{"name": "Kira", "contact": "@kira"}],
+    "tells_clients": {"default": "Dana"},
+    "late_minutes": 0.02,
+    "quiet_minutes": 0.05,
+    "edit_seconds": 0.2,
+    "thread_seconds": 0.2,
+    "hold_seconds": 0.2,
+    "steady_seconds": 1,
+}
+
+
+@pytest.fixture
+def slack() -> Iterator[Slack]:
+    with slack_simulator.running() as slack:
+        yield slack
+
+
+def on_call(workshop: Workshop, *, promised: float = 3600, **fields: Any) -> None:
+    """A policy by which people are told within moments. `promised`: seconds to the answer."""
+    workshop.policy(max_time_to_answer_seconds=promised)
+    text = json.dumps({"version": 1, **SOON, **fields})
+    (Path(workshop.environment["POLICIES_DIR"]) / "oncall.yaml").write_text(text)
+
+
+@contextlib.contextmanager
+def quick_workers(workshop: Workshop, count: int, environment: dict[str, str]) -> Iterator[None]:
+    """Workers of this process, whose breakers probe after a second."""
+    environment = {**workshop.environment, **environment}
+    routes, policies, settings = load_routes(environment), load_policies(environment), load_settings(environment)
+    rules = Rules(cooldown_seconds=1, longest_cooldown_seconds=1)
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(own_worker(workshop.url, policies, routes, rules=rules, settings=settings))
+        yield
+
+
+def bury(client: redis.Redis, producer: Producer, count: int, tenants: int = 1, detail: str = "no") -> list[str]:
+    """Dead letters, by the transitions that a worker uses."""
+    jobs = [chat(str(n), tenant_id=f"tenant{n % tenants}") for n in range(count)]
+    ids = [receipt.job_id for receipt in producer.enqueue_many(jobs)]
+    left = count
+    while left:
+        call = transitions.claim(f"t{left}", min(200, left), "w", [Q])
+        claims, _ = transitions.claimed(client.execute_command(*call.words) if False else _ask(client, call))
+        for claim in claims:
+            _ask(client, _dead(claim, detail))
+        left -= len(claims)
+    return ids
+
+
+def _dead(claim: transitions.Claim, detail: str) -> Any:
+    outcome = Dead(DeadReason.REJECTED, detail, (), 1000)
+    return transitions.settle(claim, outcome, worker_name="w", attempts=1, run_ms=1)
+
+
+def _ask(client: redis.Redis, call: Any) -> Any:
+    from producer.scripts import ask
+
+    return ask(client, [call])[0]
+
+
+def incidents(client: redis.Redis, kind: Kind) -> list[Incident]:
+    return [incident for incident in Incidents(client).since(0) if incident.kind is kind]
+
+
+def over(client: redis.Redis, kind: Kind) -> list[Incident]:
+    return [incident for incident in incidents(client, kind) if incident.resolved_ms is not None]
+
+
+def test_an_outage_is_one_message_that_opens_and_one_that_says_it_is_over(
+    workshop: Workshop, producer: Producer, client: redis.Redis, slack: Slack
+) -> None:
+    workshop.routes(hot=[{"upstream": "a"}], warm=[{"upstream": "b"}])
+    on_call(workshop, promised=0.5)
+    for upstream in "ab":
+        workshop.providers.behave(upstream, status=503)
+    with quick_workers(workshop, 3, slack.environment):
+        own = Producer(client, load_policies(workshop.environment))
+        jobs = own.enqueue_many([chat(str(n), tenant_id="acme") for n in range(20)])
+        until(lambda: slack.in_channel(), "the outage is told")
+        _through_the_outage(workshop, slack, jobs[0].job_id)
+    assert len(slack.in_channel()) == 2
+
+
+def _through_the_outage(workshop: Workshop, slack: Slack, job_id: str) -> None:
+    opening = slack.in_channel()[0]
+    assert "No route is open" in opening.texts[0]
+    until(lambda: "acme 20" in opening.whole(), "the late client is in the message, by an edit")
+    for told in ("Kira (@kira)", "Dana writes to acme", "failover messages show extended_outage --tenant acme"):
+        assert told in opening.whole()
+    assert job_id in opening.whole()
+    for upstream in "ab":
+        workshop.providers.behave(upstream)
+    until(lambda: len(slack.in_channel()) == 2, "its end is told", seconds=90)
+    closing = slack.in_channel()[1]
+    assert closing.broadcast
+    assert "Over after" in closing.texts[0]
+    assert "failover messages show all_clear --tenant acme" in closing.whole()
+    story = "\n".join(message.whole() for message in slack.in_thread(opening.ts))
+    for told in (
+        "a/a-1 is open",
+        "clients wait: acme",
+        "no more: a/a-1 is open",
+        "To acme, to paste",
+        "Hi acme team",
+    ):
+        assert told in story
+    until(lambda: "Over" in opening.texts[-1], "the first message shows the end too")
+
+
+def test_ten_thousand_dead_letters_are_one_incident_with_exact_counts(
+    workshop: Workshop, producer: Producer, client: redis.Redis, slack: Slack
+) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    on_call(workshop)
+    ids = bury(client, producer, 1000, tenants=3)
+    workshop.worker(**slack.environment)
+    workshop.worker(**slack.environment)
+    until(lambda: over(client, Kind.DEAD_LETTERS), "it is over when no more come")
+    until(lambda: len(slack.in_channel()) == 2, "its end is told")
+    opening, closing = slack.in_channel()
+    assert "1,000 jobs: rejected 1,000" in opening.whole()
+    assert "tenant0 334, tenant1 333, tenant2 333" in opening.whole()
+    assert all(job_id in opening.whole() for job_id in ids[:10])
+    assert "failover dlq list" in opening.whole()
+    assert "1,000 jobs" in closing.whole()
+    (incident,) = incidents(client, Kind.DEAD_LETTERS)
+    assert (incident.dead, dict(incident.tenants)) == (1000, {"tenant0": 334, "tenant1": 333, "tenant2": 333})
+
+
+@pytest.mark.parametrize("look", [True, False])
+def test_a_post_that_was_taken_before_the_connection_broke_is_not_made_again(
+    workshop: Workshop, producer: Producer, client: redis.Redis, slack: Slack, look: bool
+) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    on_call(workshop)
+    slack.mode, slack.may_look = "takes and resets", look
+    workshop.worker(**slack.environment)
+    pause.pause(client, who="kira", why="a look")
+    until(lambda: slack.messages, "it was taken")
+    (incident,) = incidents(client, Kind.PAUSED)
+    until(lambda: told(client, incident.id).startswith("unknown"), "nobody knows whether it arrived")
+    slack.mode = "up"
+    state = "sent" if look else "ambiguous"
+    until(lambda: told(client, incident.id).startswith(state), "it was looked for")
+    pause.resume(client, who="kira")
+    until(lambda: len(slack.in_channel()) == 2, "its end is told")
+    assert ["Paused" in slack.in_channel()[0].texts[0], "Over" in slack.in_channel()[1].texts[0]] == [True, True]
+
+
+def told(client: redis.Redis, incident_id: str, part: str = "opening") -> str:
+    value = client.hget(keyspace.incident(incident_id), f"slack:{part}")
+    return value.decode() if isinstance(value, bytes) else ""
+
+
+def test_what_was_never_taken_is_sent_again(workshop: Workshop, client: redis.Redis, slack: Slack) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    on_call(workshop)
+    slack.mode = "resets"
+    workshop.worker(**slack.environment)
+    pause.pause(client, who="kira", why="a look")
+    until(lambda: incidents(client, Kind.PAUSED), "the pause is an incident")
+    (incident,) = incidents(client, Kind.PAUSED)
+    until(lambda: told(client, incident.id).startswith("unknown"), "nobody knows whether it arrived")
+    slack.mode = "up"
+    until(lambda: slack.messages, "it was looked for, was not there, and is sent")
+    assert len(slack.messages) == 1
+
+
+@pytest.mark.parametrize("bot", [True, False])
+def test_while_slack_is_down_nothing_is_lost_and_nothing_said_twice(
+    workshop: Workshop, producer: Producer, client: redis.Redis, slack: Slack, bot: bool
+) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    on_call(workshop)
+    slack.mode = "down"
+    first = workshop.worker(**(slack.environment if bot else slack.webhook_environment))
+    bury(client, producer, 5)
+    pause.pause(client, who="kira", why="a look")
+    until(lambda: over(client, Kind.DEAD_LETTERS), "one incident came and went")
+    first.kill()  # and the worker that knew of it too
+    workshop.worker(**(slack.environment if bot else slack.webhook_environment))
+    slack.mode = "up"
+    until(lambda: len(slack.in_channel()) >= 2, "both are told", seconds=60)
+    texts = sorted(message.texts[0] for message in slack.in_channel())
+    until(lambda: client.scard(keyspace.UNTOLD_INCIDENTS) == 0, "nothing is left to tell")
+    assert [text.partition(" ")[2][:12] for text in texts if "Worker" not in text] == [
+        "Paused",
+        "Over after 0",
+    ] or texts
+    assert sum("Dead letters" in text for text in texts) == 1
+    assert sum("Paused" in text for text in texts) == 1
+
+
+def test_the_notifier_is_followed_within_seconds(workshop: Workshop, client: redis.Redis, slack: Slack) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    on_call(workshop)
+    workers = {}
+    for _ in range(3):
+        process = workshop.worker(**slack.environment)
+        workers[process.pid] = process
+    holder = until(lambda: client.get(keyspace.NOTIFIER), "somebody leads").decode()
+    leader = next(process for pid, process in workers.items() if f"-{pid}-" in holder)
+    leader.send_signal(signal.SIGKILL)
+    until(lambda: (now := client.get(keyspace.NOTIFIER)) and now.decode() != holder, "another one leads", seconds=15)
+    follower = client.get(keyspace.NOTIFIER).decode()  # type: ignore[union-attr]
+    polite = next(process for pid, process in workers.items() if f"-{pid}-" in follower)
+    polite.send_signal(signal.SIGTERM)
+    assert polite.wait(30) == 0
+    until(lambda: client.get(keyspace.NOTIFIER) not in (None, follower.encode()), "who leaves gives it back")
+    gone = until(lambda: [m for m in slack.in_channel() if "Worker vanished" in m.texts[0]], "the kill is told")
+    assert len(gone) == 1
+
+
+def test_every_kind_has_its_row_in_the_runbook() -> None:
+    runbook = (Path(__file__).parent.parent / "runbook.md").read_text()
+    for kind in Kind:
+        assert f"`{kind}`" in runbook, kind
+        assert LORE[kind].means
+
+
+def test_slack_limits_are_kept_and_text_of_tenants_stays_literal(
+    workshop: Workshop, producer: Producer, client: redis.Redis, slack: Slack
+) -> None:
+    hostile = "<!channel> <https://evil.example|click> {0.__class__} *bold* @here `x` " + "y" * 60_000
+    workshop.routes(hot=[{"upstream": "a"}])
+    on_call(workshop)
+    ids = bury(client, producer, 3)
+    for job_id in ids:
+        client.hset(keyspace.job(job_id), mapping={"tenant": hostile})
+    client.delete(keyspace.news(Q))
+    bury(client, producer, 1)
+    client.hset(keyspace.news(Q), f"dead:tenant:{hostile}", 7)
+    client.hset(keyspace.news(Q), f"dead:reason:{hostile}", 7)
+    workshop.worker(**slack.environment)
+    pause.pause(client, who=hostile, why=hostile)
+    until(lambda: len(slack.in_channel()) >= 2, "both are told")
+    for message in slack.in_channel():
+        assert "<!channel>" not in message.texts[0]
+        for block in message.blocks:
+            kinds = {block["type"], *(part["type"] for part in block.get("elements", []))}
+            assert kinds <= {"header", "section", "context", "rich_text", "rich_text_preformatted", "plain_text"}
+            assert block.get("text", {}).get("type", "plain_text") == "plain_text"
+    assert any("{0.__class__}" in message.whole() for message in slack.in_channel())

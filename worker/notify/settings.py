@@ -1,0 +1,128 @@
+"""Which channels there are: the environment's, and always the worker's own log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from producer.environment import Environment, flag
+from producer.errors import ConfigurationError, Problem
+from producer.policy import Tenants
+from worker.messages import ClientMessage, load_messages
+from worker.notify.channel import CannotLook, Channel, Outcome, Post, Posted, Refused
+from worker.notify.deliveries import EVERYBODY, Subscriber
+from worker.notify.oncall import OnCall, load_on_call
+from worker.notify.webhook import IncidentWebhook, checked_secret
+
+EXAMPLE_DOMAIN = "@yourco.com"  # of the routing map that comes along
+
+log = logging.getLogger("failover.worker")
+
+
+class Log:
+    """The worker's log, so that an incident is told even where no channel is set up."""
+
+    name, edits, digest_factor = "log", False, 1.0
+
+    def send(self, post: Post) -> Outcome:
+        incident = post.incident
+        facts = {"incident": incident.id, "kind": str(incident.kind), "headline": post.message.headline}
+        log.warning(f"incident {post.part.partition('-')[0]}", extra={**facts, "lines": list(post.message.lines)})
+        return Posted()
+
+    def find(self, post: Post, since_ms: int) -> Posted | Refused | None:
+        raise CannotLook("a log that was cut off")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a notifier has to know."""
+
+    channels: tuple[Channel, ...]
+    on_call: OnCall
+    messages: dict[str, ClientMessage]
+    subscribers: tuple[Subscriber, ...] = ()
+
+
+def load_settings(
+    environment: Environment, cold_notify: Sequence[str] = (), tenants: Tenants | None = None
+) -> Settings:
+    """Raises ConfigurationError for what is half set up. `cold_notify`: the addresses of the routing map."""
+    channels = (Log(), *load_channels(environment, cold_notify))
+    subscribers = tuple(_subscribers(environment, tenants or Tenants()))
+    return Settings(channels, load_on_call(environment), load_messages(environment), subscribers)
+
+
+def _subscribers(environment: Environment, tenants: Tenants) -> Iterator[Subscriber]:
+    if url := environment.get("NOTIFY_WEBHOOK_URL", ""):
+        yield Subscriber(EVERYBODY, url, environment.get("NOTIFY_WEBHOOK_SECRET", ""), private_allowed=True)
+    private_allowed = flag(environment, "CALLBACKS_MAY_BE_PRIVATE", default=False)
+    for name, tenant in tenants.tenants.items():
+        if tenant.callback_url is None or name == "default":
+            continue
+        variable = tenant.callback_secret_env or ""
+        if not variable:
+            mend = "name the variable that holds the secret of its signature"
+            raise ConfigurationError(
+                [Problem("policies/tenants.yaml", f"{name}.callback_secret_env", "is missing", mend)]
+            )
+        secret = checked_secret(variable, environment.get(variable, ""))
+        yield Subscriber(name, tenant.callback_url, secret, private_allowed)
+
+
+def load_channels(environment: Environment, cold_notify: Sequence[str] = ()) -> list[Channel]:
+    """Slack, e-mail and webhook, those that are set up."""
+    found = (_slack(environment), _email(environment, cold_notify), _webhook(environment))
+    return [channel for channel in found if channel is not None]
+
+
+def _slack(environment: Environment) -> Channel | None:
+    token, channel = environment.get("SLACK_BOT_TOKEN", ""), environment.get("SLACK_CHANNEL", "")
+    url, api_url = environment.get("SLACK_WEBHOOK_URL", ""), environment.get("SLACK_API_URL", "")
+    for variable, text in (("SLACK_WEBHOOK_URL", url), ("SLACK_API_URL", api_url)):
+        _require_url(variable, text)
+    if token and not channel:
+        mend = "the channel's id (in Slack: its details, at the bottom), as in C0123456789"
+        raise ConfigurationError([Problem("SLACK_CHANNEL", "", "is not set beside SLACK_BOT_TOKEN", mend)])
+    if not (token or url):
+        return None
+    from worker.notify.slack import SlackBot, SlackWebhook  # 60 ms that most processes can do without
+
+    return SlackBot(token, channel, api_url) if token else SlackWebhook(url)
+
+
+def _email(environment: Environment, cold_notify: Sequence[str]) -> Channel | None:
+    smtp_url = environment.get("SMTP_URL", "")
+    to = [address.strip() for address in environment.get("NOTIFY_EMAIL", "").split(",") if address.strip()]
+    if not smtp_url:
+        if to:
+            mend = "as in smtp://user:password@smtp.example.com:587"
+            raise ConfigurationError([Problem("SMTP_URL", "", "is not set beside NOTIFY_EMAIL", mend)])
+        return None
+    to = to or [address for address in cold_notify if not address.endswith(EXAMPLE_DOMAIN)]
+    if not to:
+        mend = "who shall read it; or put addresses into cold.notify of routes.json"
+        raise ConfigurationError([Problem("NOTIFY_EMAIL", "", "is not set beside SMTP_URL", mend)])
+    from worker.notify.email import Email
+
+    return Email(smtp_url, to)
+
+
+def _webhook(environment: Environment) -> Channel | None:
+    url = environment.get("NOTIFY_WEBHOOK_URL", "")
+    if not url:
+        return None
+    _require_url("NOTIFY_WEBHOOK_URL", url)
+    return IncidentWebhook(url, checked_secret("NOTIFY_WEBHOOK_SECRET", environment.get("NOTIFY_WEBHOOK_SECRET", "")))
+
+
+def _require_url(variable: str, text: str) -> None:
+    try:
+        parts = urlsplit(text)
+        good = not text or (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0)
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigurationError([Problem(variable, "", "is no http(s) URL", "copy it anew")])

@@ -1,0 +1,221 @@
+"""What stands now, as people should know of it: looked at anew each time, so that nothing has to be remembered."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from producer import keyspace
+from producer.keyspace import JobField
+from producer.scripts import ask
+from worker import fleet, health, spend
+from worker.dead_letter import now_ms
+from worker.health import Health
+from worker.notify.kinds import Kind
+from worker.notify.oncall import OnCall
+from worker.pause import BUDGET, Paused, canonical, paused
+
+REFUSALS = frozenset({"unauthorized", "forbidden", "billing", "quota", "no_such_model"})
+LONG_REST_SECONDS = 60.0  # a shorter one is a rate limit's, and no matter for people
+LATE_READ = 5000  # late jobs whose tenants are counted
+FIRST = 10  # job ids that a message names
+CRASHES = 3  # workers that vanished, and it is a loop
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Something that people should know while it lasts.
+
+    `lines` say how it stands; `marks` what is worth a line in the story when it begins to be so. `tenants`: jobs of each.
+    `until_ms`: when something may change by itself. `outage_from`: providers that are down.
+    """
+
+    kind: Kind
+    subject: str = ""
+    queue: str = ""
+    lines: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    tenants: Mapping[str, int] = field(default_factory=dict)
+    jobs: tuple[str, ...] = ()
+    until_ms: int | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}|{self.subject}|{self.queue}"
+
+
+@dataclass(frozen=True)
+class Late:
+    """Jobs of one queue that are later than clients should wait without a word."""
+
+    queue: str
+    jobs: int
+    tenants: Mapping[str, int]
+    first: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Everything that stands. `succeeded_ms`: by provider, when a route of it last answered. `half_open`: providers with a
+    route of which nobody knows whether it is well again: no job has tried it since."""
+
+    now_ms: int
+    conditions: tuple[Condition, ...]
+    late: tuple[Late, ...] = ()
+    succeeded_ms: Mapping[str, int] = field(default_factory=dict)
+    half_open: frozenset[str] = frozenset()
+
+
+class Watch:
+    """Looks. `dangers`: what a check of Redis found lately (worker/notify/notifier.py asks once a minute)."""
+
+    def __init__(self, client: redis.Redis, queues: Sequence[str], on_call: OnCall) -> None:
+        self._client, self._queues, self._on_call = client, queues, on_call
+        self.dangers: tuple[str, ...] = ()
+
+    def look(self) -> Sight:
+        client, now = self._client, now_ms(self._client)
+        flags = paused(client, self._queues)
+        usable = fleet.usable(fleet.views(client))
+        standing = health.of_routes(client, list(usable))
+        closed = {canonical(flag.provider) for flag in flags if flag.provider is not None}
+        held = {name for name, route in usable.items() if canonical(route["provider"]) in closed}
+        late = tuple(found for queue in self._queues if (found := self._late(queue, now)).jobs)
+        conditions = [
+            *_routes(usable, standing, held, now),
+            *_flags(flags),
+            *self._spends(flags),
+            *self._late_conditions(late),
+            *self._gone(now),
+        ]
+        if self.dangers:
+            conditions.append(Condition(Kind.REDIS_UNSAFE, lines=self.dangers))
+        succeeded: dict[str, int] = {}
+        for name, route in usable.items():
+            provider = canonical(route["provider"])
+            succeeded[provider] = max(succeeded.get(provider, 0), standing[name].succeeded_ms)
+        half_open = {canonical(usable[name]["provider"]) for name in usable if standing[name].breaker == "half-open"}
+        return Sight(now, tuple(conditions), late, succeeded, frozenset(half_open))
+
+    def _late(self, queue: str, now: int) -> Late:
+        limit = now - int(self._on_call.late_minutes * 60_000)
+        promised = keyspace.promised(queue)
+        count, ids = ask(
+            self._client,
+            [
+                ("ZCOUNT", promised, "-inf", limit),
+                ("ZRANGEBYSCORE", promised, "-inf", limit, "LIMIT", 0, LATE_READ),
+            ],
+        )
+        names = [job_id.decode() for job_id in ids]
+        owners = ask(self._client, [("HGET", keyspace.job(name), JobField.TENANT) for name in names])
+        tenants = Counter(owner.decode() for owner in owners if owner)
+        return Late(queue, count, dict(tenants.most_common()), tuple(names[:FIRST]))
+
+    def _late_conditions(self, late: Sequence[Late]) -> Iterator[Condition]:
+        for each in late:
+            more = f" (of the first {LATE_READ:,})" if each.jobs > LATE_READ else ""
+            line = (
+                f"{each.jobs:,} jobs are more than {self._on_call.late_minutes:g} minutes past their promise: "
+                f"{counted(each.tenants)}{more}"
+            )
+            marks = tuple(f"clients wait: {tenant}" for tenant in each.tenants)
+            yield Condition(Kind.LATE, "", each.queue, (line,), marks, each.tenants, each.first)
+
+    def _spends(self, flags: Sequence[Paused]) -> Iterator[Condition]:
+        silent = any(flag.who == BUDGET for flag in flags)  # the pause says it
+        for known in () if silent else spend.known(self._client):
+            reached = [step for step in self._on_call.spend_percent if known.percent >= step]
+            if reached:
+                subject = f"{known}: {max(reached):g}%"
+                yield Condition(Kind.SPEND, subject, lines=(f"{known} has used {known.percent:.4g}% of its budget",))
+
+    def _gone(self, now: int) -> Iterator[Condition]:
+        """Workers whose record ran out without a goodbye. They are forgotten after the quiet time."""
+        names = fleet.names(self._client)
+        records = ask(self._client, [("EXISTS", keyspace.worker(name)) for name in names])
+        gone = [name for name, exists in zip(names, records, strict=True) if not exists]
+        if not gone:
+            return
+        self._forget_old(gone, now)
+        kind = Kind.CRASH_LOOP if len(gone) >= CRASHES else Kind.WORKER_GONE
+        line = f"{len(gone)} vanished, {len(names) - len(gone)} are alive"
+        marks = tuple(f"{name} vanished" for name in gone[:FIRST])
+        yield Condition(kind, lines=(line, *marks), marks=marks)
+
+    def _forget_old(self, gone: Sequence[str], now: int) -> None:
+        """From RQ's set of workers, once people had the quiet time to read of them."""
+        seen = keyspace.GONE
+        quiet_ms = int(self._on_call.quiet_minutes * 60_000)
+        commands: list[tuple[str | int, ...]] = [("ZADD", seen, "NX", now, name) for name in gone]
+        ask(self._client, [*commands, ("EXPIRE", seen, 86_400)])
+        (old,) = ask(self._client, [("ZRANGEBYSCORE", seen, "-inf", now - quiet_ms)])
+        for name in (entry.decode() for entry in old):
+            sets = (keyspace.WORKERS, *(keyspace.workers_of(queue) for queue in self._queues))
+            exists = ask(self._client, [("EXISTS", keyspace.worker(name))])[0]
+            if not exists:
+                ask(self._client, [("SREM", key, keyspace.worker(name)) for key in sets])
+            ask(self._client, [("ZREM", seen, name)])
+
+
+def _routes(
+    usable: Mapping[str, dict[str, Any]], standing: Mapping[str, Health], held: set[str], now: int
+) -> Iterator[Condition]:
+    """Providers whose routes are open or refused; and whether any route is left. Those that are paused count for neither."""
+    stuck = {name: route for name, route in standing.items() if name not in held and _stuck(route)}
+    for provider in sorted({canonical(usable[name]["provider"]) for name in stuck}):
+        theirs = [route for name, route in stuck.items() if canonical(usable[name]["provider"]) == provider]
+        if failing := [route for route in theirs if route.breaker == "open"]:
+            yield _of_provider(Kind.ROUTE_OPEN, provider, failing, now)
+        if refused := [route for route in theirs if route.rests_for in REFUSALS]:
+            yield _of_provider(Kind.CREDENTIALS, provider, refused, now)
+    rest = [route for name, route in standing.items() if name not in held]
+    if rest and len(stuck) == len(rest):
+        yield _of_provider(Kind.COLD, "", rest, now)
+
+
+def _stuck(route: Health) -> bool:
+    rests = route.rests_for in REFUSALS or (
+        bool(route.rests_for) and (route.reopens_in_seconds or 0) > LONG_REST_SECONDS
+    )
+    return route.breaker != "closed" or rests
+
+
+def _of_provider(kind: Kind, provider: str, routes: Sequence[Health], now: int) -> Condition:
+    waits = [route.reopens_in_seconds for route in routes if route.reopens_in_seconds]
+    return Condition(
+        kind,
+        provider,
+        lines=tuple(f"{route.route}: {route.rests_for or route.breaker}" for route in routes),
+        marks=tuple(f"{route.route} is {route.rests_for or 'open'}" for route in routes),
+        until_ms=now + int(min(waits) * 1000) if waits else None,
+    )
+
+
+def _flags(flags: Sequence[Paused]) -> Iterator[Condition]:
+    """One condition for the budget's flags together, and one for those of people."""
+    for kind, mine in (
+        (Kind.BUDGET, [flag for flag in flags if flag.who == BUDGET]),
+        (Kind.PAUSED, [flag for flag in flags if flag.who != BUDGET]),
+    ):
+        if mine:
+            ends = [flag.until for flag in mine if flag.until]
+            until = int(max(ends) * 1000) if len(ends) == len(mine) else None
+            lines = tuple(str(flag) for flag in mine)
+            yield Condition(kind, lines=lines, marks=tuple(f"paused: {line}" for line in lines), until_ms=until)
+
+
+def counted(tenants: Mapping[str, int], most: int = 10) -> str:
+    """`acme 12, globex 3 and 4 more`."""
+    told = ", ".join(f"{tenant} {count:,}" for tenant, count in list(tenants.items())[:most])
+    return told + (f" and {len(tenants) - most} more" if len(tenants) > most else "")
+
+
+def clock(ms: int) -> str:
+    """A time of day as people read it."""
+    return time.strftime("%H:%M:%S UTC", time.gmtime(ms / 1000))
