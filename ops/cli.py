@@ -11,7 +11,7 @@ from typing import IO, Any
 import click
 from redis.exceptions import RedisError
 
-from ops import batch, budget, dlq, job, messages, pause, place
+from ops import batch, budget, dlq, incidents, job, messages, notify, pause, place, review
 from ops.doctor import doctor
 from ops.job import as_json
 from ops.serve import serve
@@ -198,7 +198,8 @@ def status(environment: Environment, as_json: bool) -> None:
     status_view.render(found, place.console())
 
 
-for command in (budget.group, dlq.group, job.group, messages.group, doctor, pause.pause, pause.resume, serve):
+GROUPS = (budget, dlq, incidents, job, messages, notify, review)
+for command in (*(module.group for module in GROUPS), doctor, pause.pause, pause.resume, serve):
     failover.add_command(command)
 
 

@@ -19,10 +19,12 @@ from ops.job import as_json
 from producer.environment import Environment
 from producer.errors import FailoverError, UsageError
 from producer.job import DeadReason, JobStatus
-from worker import dead_letter
+from worker import dead_letter, waiting
 from worker.dead_letter import Filters, Requeued
+from worker.messages import load_messages
 
 CANARY_SECONDS = 600.0
+DELIVERED = "delivered"  # the client message of policies/messages/
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -201,19 +203,27 @@ def _requeue_aloud(
 
 @group.command()
 @click.argument("job_id")
-@click.option(
-    "--answer", required=True, type=click.File("r", encoding="utf-8"), help="A file with the answer; - for stdin."
-)
+@click.option("--answer", type=click.File("r", encoding="utf-8"), help="A file with the answer; - for stdin.")
+@click.option("--text", "given", help="The answer itself. Without it and --answer, paste it, then Ctrl-D.")
 @click.pass_obj
-def resolve(environment: Environment, job_id: str, answer: Any) -> None:
-    """Hand in a human's answer as the job's result: text, or a chat completion as JSON."""
-    text = answer.read()
-    if not text.strip():
-        raise UsageError("the answer is empty")
+def resolve(environment: Environment, job_id: str, answer: Any, given: str | None) -> None:
+    """Hand in a human's answer as the job's result: text, or a chat completion as JSON. Prints what to tell the client."""
+    if answer is not None and given is not None:
+        raise UsageError("give --answer or --text, not both")
+    message = load_messages(environment).get(DELIVERED)
     with place.opened(environment) as here:
+        dead_letter.queue_of(here.producer.client, job_id)  # an unknown id is told before anybody pastes an answer
+        if answer is None and given is None and sys.stdin.isatty():
+            place.note("paste the answer, then press Enter and Ctrl-D")
+        text = given if given is not None else (answer or sys.stdin).read()
+        if not text.strip():
+            raise UsageError("the answer is empty")
         keep = here.producer.policies.of_known("default").keep_results_seconds
         dead_letter.resolve(here.producer.client, job_id, text, who=place.who(), keep_seconds=keep)
+        client_of = waiting.owner(here.producer.client, job_id)
     click.echo(f"{job_id} is done, resolved by {place.who()}")
+    if message is not None:
+        place.note(f"\nto {client_of.tenant}, to paste:\n\n{message.filled(client_of.facts(None))}")
 
 
 @group.command()

@@ -17,6 +17,7 @@ from producer.keyspace import JobField
 from producer.scripts import Command, ask
 from worker import fleet, health, spend
 from worker.health import Health
+from worker.notify.incidents import Incidents
 from worker.pause import Paused, canonical, paused, utc
 from worker.spend import ProviderSpend
 
@@ -63,6 +64,7 @@ class Status:
     queues: list[QueueStatus]
     workers: list[WorkerStatus]
     budgets: list[ProviderSpend] = field(default_factory=list)
+    incidents: list[str] = field(default_factory=list)  # the open ones, in words
     routes: list[RouteStatus] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -78,6 +80,11 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
         queues=[_queue(client, name) for name in queues],
         workers=_workers(client, fleet.names(client)),
         budgets=spend.known(client),
+        incidents=[
+            f"incident {each.id}, since {utc(each.opened_ms / 1000)}: {each.title}"
+            for each in Incidents(client).unsettled()
+            if each.resolved_ms is None
+        ],
         routes=_routes(client, flags),
     )
 
@@ -158,6 +165,8 @@ def render(status: Status, console: Console) -> None:
         console.print(f"[bold red]PAUSED[/]: {escape(str(flag))}")
     if not status.paused:
         console.print("not paused")
+    for incident in status.incidents:
+        console.print(f"[bold]OPEN[/] {escape(incident)}")
     for budget in status.budgets:
         told = utc(budget.at)
         console.print(

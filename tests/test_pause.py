@@ -411,18 +411,17 @@ def test_somebody_is_reminded_of_a_pause_that_lasts(
     workshop: Workshop, producer: Producer, client: redis.Redis
 ) -> None:
     workshop.routes(hot=[{"upstream": "a"}])
-    worker_of(workshop)
-    second = workshop.worker()
+    workshop.policy()
+    oncall = Path(workshop.environment["POLICIES_DIR"]) / "oncall.yaml"
+    oncall.write_text("{version: 1, hold_seconds: 0, reminder_minutes: 0.02}")
+    workers = [worker_of(workshop), workshop.worker()]
     pause.pause(client, **WHO)
 
-    def told() -> list[object]:
-        return [line for p in workshop.processes for line in workshop.events(p, REMINDER)]
+    def told(event: str) -> list[object]:
+        return [line for worker in workers for line in workshop.events(worker, event)]
 
-    until(told, "a reminder")
-    until(lambda: workshop.events(second, "paused"), "both workers know of the pause")
-    assert len(told()) == 1
-    client.delete(keyspace.REMINDER)
-    until(lambda: len(told()) == 2, "it is said again later")
-
-
-REMINDER = "still paused: `failover status` says by whom, `failover resume` ends it"
+    until(lambda: told("incident digest"), "a reminder")
+    assert len(told("incident opening")) == 1
+    until(lambda: len(told("incident digest")) == 2, "it is said again, later")
+    pause.resume(client, who="kira")
+    until(lambda: told("incident closing"), "and that it is over")

@@ -62,6 +62,13 @@ def of_job(client: redis.Redis, job_id: str) -> Waiting:
     return Waiting(tenant, 1, job_type, float(accepted) / 1000 if accepted else None, (origin,) if origin else ())
 
 
+def owner(client: redis.Redis, job_id: str) -> Waiting:
+    """Whose job it is, and what kind of work, however it stands."""
+    (values,) = ask(client, [("HMGET", keyspace.job(job_id), JobField.TENANT, JobField.TYPE)])
+    tenant, job_type = (value.decode(errors="replace") if value else "?" for value in values)
+    return Waiting(tenant, 1, job_type, None)
+
+
 def of_tenant(client: redis.Redis, tenant: str) -> Waiting:
     """Every accepted job is looked at: there is no index of tenants."""
     types: Counter[str] = Counter()

@@ -180,4 +180,4 @@ def _incident(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
 def _counts(fields: Mapping[str, str], prefix: str) -> dict[str, int]:
     """The largest first."""
     found = {name.removeprefix(prefix): int(value) for name, value in fields.items() if name.startswith(prefix)}
-    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+    return dict(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))

@@ -17,7 +17,7 @@ from producer.errors import ConfigurationError, Problem
 from worker.notify.channel import Outcome, Post, Posted, Refused
 
 TIMEOUT_SECONDS = 10.0
-EVENTS = {"opening": "incident.opened", "closing": "incident.resolved"}
+EVENTS = {"opening": "incident.opened", "closing": "incident.resolved", "test": "failover.test"}
 
 
 def signed(event_id: str, event: str, data: Mapping[str, Any], secret: str) -> tuple[bytes, dict[str, str]]:

@@ -1,0 +1,70 @@
+"""`failover notify test`: whether people would be told."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from ops import place
+from producer.environment import Environment
+from producer.errors import ConfigurationError
+from worker.notify.channel import Post, Posted, Refused
+from worker.notify.incidents import Incident
+from worker.notify.kinds import Kind
+from worker.notify.text import Message
+from worker.routes import load_routes
+
+NONE = (
+    "no channel is set up: set SLACK_BOT_TOKEN and SLACK_CHANNEL, or SLACK_WEBHOOK_URL, or SMTP_URL and NOTIFY_EMAIL, or "
+    "NOTIFY_WEBHOOK_URL and NOTIFY_WEBHOOK_SECRET"
+)
+
+
+@click.group("notify")
+def group() -> None:
+    """The channels by which people are told."""
+
+
+@group.command()
+@click.pass_obj
+def test(environment: Environment) -> None:
+    """Send a message through every channel that is set up. Exit code 1 if one of them does not take it."""
+    from worker.notify.settings import load_channels  # brings in an HTTP client
+
+    try:
+        addresses = load_routes(environment).cold.notify
+    except ConfigurationError:
+        addresses = ()  # a key that is missing is another matter
+    channels = load_channels(environment, addresses)
+    if not channels:
+        place.note(NONE)
+        sys.exit(1)
+    now = int(time.time() * 1000)
+    message = Message(
+        f"🟢 A test by {place.who()}",
+        ("This is how an incident would reach you. Nothing has happened.",),
+        ("failover status", "failover incidents"),
+        "failover notify test",
+    )
+    failed = False
+    for channel in channels:
+        incident = Incident(f"test-{now}", Kind.PAUSED, "", "", now, None, now)
+        outcome = channel.send(Post(incident, "test", message))
+        told = "it is there" if isinstance(outcome, Posted) else outcome.why
+        failed |= not isinstance(outcome, Posted)
+        mend = f" — {_mend(channel.name, told)}" if isinstance(outcome, Refused) else ""
+        click.echo(f"{channel.name}: {told}{mend}")
+    sys.exit(1 if failed else 0)
+
+
+def _mend(channel: str, why: str) -> str:
+    mends = {
+        "invalid_auth": "SLACK_BOT_TOKEN is wrong: copy it anew, it begins with xoxb-",
+        "not_in_channel": "invite the bot: write /invite @its-name in the channel",
+        "channel_not_found": "SLACK_CHANNEL is wrong, or the bot is not in it: use the channel's id, as in C0123456789",
+        "missing_scope": "the app lacks chat:write: add the scope and install it again",
+    }
+    variables = {"slack": "SLACK_*", "email": "SMTP_URL and NOTIFY_EMAIL", "webhook": "NOTIFY_WEBHOOK_URL"}
+    return mends.get(why, f"look at {variables.get(channel, channel)}")
