@@ -7,6 +7,7 @@ token), and can be down, or take a message and break the connection before the a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -98,7 +99,7 @@ class Slack:
 
     async def _hook(self, request: web.Request) -> web.StreamResponse:
         self.requests += 1
-        if refused := self._refused(request):
+        if refused := await self._refused(request):
             return refused
         form = json.loads(await request.read())
         if problem := _wrong(form):
@@ -125,7 +126,7 @@ class Slack:
 
     async def _history(self, request: web.Request) -> web.StreamResponse:
         self.requests += 1
-        if refused := self._refused(request):
+        if refused := await self._refused(request):
             return refused
         if not self.may_look:
             return web.json_response({"ok": False, "error": "missing_scope"})
@@ -137,7 +138,7 @@ class Slack:
 
     async def _form(self, request: web.Request) -> dict[str, Any] | web.StreamResponse:
         self.requests += 1
-        if refused := self._refused(request):
+        if refused := await self._refused(request):
             return refused
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return web.json_response({"ok": False, "error": "invalid_auth"})
@@ -146,7 +147,9 @@ class Slack:
             return web.json_response({"ok": False, "error": "channel_not_found"})
         return form
 
-    def _refused(self, request: web.Request) -> web.StreamResponse | None:
+    async def _refused(self, request: web.Request) -> web.StreamResponse | None:
+        if self.mode == "hangs":
+            await asyncio.sleep(3600)
         if self.mode == "down":
             return web.Response(status=503, text="upstream unavailable")
         if self.mode == "resets":

@@ -130,8 +130,8 @@ def _through_the_outage(workshop: Workshop, slack: Slack, job_id: str) -> None:
     story = "\n".join(message.whole() for message in slack.in_thread(opening.ts))
     for told in (
         "a/a-1 is open",
-        "clients wait: acme",
-        "no more: a/a-1 is open",
+        "acme waits",
+        "no longer: a/a-1 is open",
         "To acme, to paste",
         "Hi acme team",
     ):

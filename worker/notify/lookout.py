@@ -71,7 +71,7 @@ class Lookout:
         if state == incident.fields.get("state"):
             return
         begun = [mark for mark in condition.marks if mark not in incident.marks]
-        ended = [f"no more: {mark}" for mark in incident.marks if mark not in condition.marks]
+        ended = [f"no longer: {mark}" for mark in incident.marks if mark not in condition.marks]
         late = {"late": max(incident.late, sum(condition.tenants.values()))}
         self._incidents.change(incident, "state", state, more=late, story=[*ended, *begun][:20])
 

@@ -124,7 +124,7 @@ class Watch:
                 f"{each.jobs:,} jobs are more than {self._on_call.late_minutes:g} minutes past their promise: "
                 f"{counted(each.tenants)}{more}"
             )
-            marks = tuple(f"clients wait: {tenant}" for tenant in each.tenants)
+            marks = tuple(f"{tenant} waits" for tenant in each.tenants)
             yield Condition(Kind.LATE, "", each.queue, (line,), marks, each.tenants, each.first)
 
     def _spends(self, flags: Sequence[Paused]) -> Iterator[Condition]:

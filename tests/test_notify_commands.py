@@ -1,0 +1,179 @@
+"""What people type at 3 AM: incidents, silences, answers by hand, the runbook word for word."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from ops import slack_simulator
+from ops.slack_simulator import Slack
+from producer import Producer, keyspace
+from tests.conftest import Workshop, until
+from tests.test_docs import shown
+from tests.test_notify import bury, incidents, on_call, over
+from worker import pause
+from worker.notify.kinds import Kind
+
+Q = "ai-tasks"
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def slack() -> Iterator[Slack]:
+    with slack_simulator.running() as slack:
+        yield slack
+
+
+def ran(workshop: Workshop, *words: str, stdin: bytes = b"", code: int = 0, **environment: str) -> str:
+    done = workshop.run("failover", *words, stdin=stdin, **environment)
+    assert done.returncode == code, (words, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+def test_incidents_are_listed_shown_silenced_and_exported(
+    workshop: Workshop, producer: Producer, client: redis.Redis, slack: Slack
+) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    on_call(workshop)
+    workshop.worker(**slack.environment)
+    bury(client, producer, 4, tenants=2)
+    until(lambda: over(client, Kind.DEAD_LETTERS), "it is over")
+    assert "Dead letters (ai-tasks)" in ran(workshop, "incidents")
+    shown_text = ran(workshop, "incidents", "show", "1")
+    assert "tenants: tenant0 2, tenant1 2" in shown_text
+    assert "the first dead letters" in shown_text
+    listed = json.loads(ran(workshop, "incidents", "list", "--json"))
+    assert (listed[0]["dead"], listed[0]["reasons"]) == (4, {"rejected": 4})
+    exported = ran(workshop, "incidents", "export")
+    assert re.search(r"\| 1 \| .* \| Dead letters \| 0 \| 0 \| 0 \| 4 \| tenant0 2, tenant1 2 \|", exported)
+    assert "no incident has the id 99" in ran(workshop, "incidents", "show", "99", code=2)
+    until(lambda: len(slack.in_channel()) == 2, "opened and over")
+    ran(workshop, "incidents", "silence", "1", "--for", "2h", "--reason", "we know")
+    bury(client, producer, 1)
+    until(lambda: len(over(client, Kind.DEAD_LETTERS)) == 2, "another one came and went")
+    assert len(slack.in_channel()) == 2
+    ran(workshop, "incidents", "unsilence", "2")
+    until(lambda: len(slack.in_channel()) == 3, "it is told when the silence ends")
+    assert "Over after" in slack.in_channel()[2].texts[0]
+
+
+def test_a_month_of_incidents_becomes_a_page(workshop: Workshop, client: redis.Redis, tmp_path: Path) -> None:
+    client.hset(keyspace.incident("7"), mapping={"kind": "cold", "subject": "", "queue": "", "opened_ms": 1793527200000,
+                "resolved_ms": 1793529000000, "saved": 12, "late": 8, "dead": 1})  # fmt: skip
+    client.zadd(keyspace.ALL_INCIDENTS, {"7": 1793527200000})
+    client.rpush(keyspace.story("7"), json.dumps({"at_ms": 1793527200000, "text": "a|b is *open*"}))
+    ran(workshop, "incidents", "export", "--month", "2026-11", "-o", str(tmp_path / "november.md"))
+    page = (tmp_path / "november.md").read_text()
+    assert "# Incidents of November 2026" in page
+    assert "| 7 | 2026-11-01 10:00 | 2026-11-01 10:30 | 30 minutes | No route is open | 12 | 8 | 0 | 1 |  |" in page
+    assert r"a\|b is \*open\*" in page
+    assert "a year and a month" in ran(workshop, "incidents", "export", "--month", "November", code=2)
+
+
+@pytest.mark.parametrize("way", ["file", "text", "stdin"])
+def test_a_person_answers_in_place_of_a_model(
+    workshop: Workshop, producer: Producer, client: redis.Redis, way: str
+) -> None:
+    workshop.policy(max_time_to_answer_seconds=0.001, degrade=["human_review"])
+    done = workshop.run("failover", "submit", "--tenant", "acme", "--prompt", "Write to\nthe dentist.")
+    job_id = done.stdout.strip()
+    listed = ran(workshop, "review", "list")
+    assert job_id in listed
+    assert "late, queued" in listed
+    assert "--- user\nWrite to\nthe dentist." in ran(workshop, "review", "show", job_id)
+    (workshop.folder / "answer.txt").write_text("Dear dentist")
+    words = {"file": ["--answer", "answer.txt"], "text": ["--text", "Dear dentist"], "stdin": []}[way]
+    said = ran(workshop, "dlq", "resolve", job_id, *words, stdin=b"Dear dentist")
+    assert "to acme, to paste" in said
+    assert "Hi acme team" in said
+    result = producer.fetch(job_id)
+    assert (result.status, result.text, result.resolved_by) == ("done", "Dear dentist", "human")
+    assert "nothing waits for a person" in ran(workshop, "review", "list")
+    assert "it needs no answer" in ran(workshop, "review", "show", job_id, code=2)
+
+
+def test_every_command_of_the_runbook_runs(
+    workshop: Workshop, producer: Producer, client: redis.Redis, slack: Slack
+) -> None:
+    """Word for word, but for ID and the client's name."""
+    workshop.routes(hot=[{"upstream": "a"}])
+    on_call(workshop, quiet_minutes=60)
+    environment = {**slack.environment, "FAILOVER_API_TOKEN": "x" * 40}
+    workshop.worker(**environment)
+    (workshop.folder / "answer.txt").write_text("By hand")
+    letters = iter(bury(client, producer, 40))
+    until(lambda: incidents(client, Kind.DEAD_LETTERS), "an incident")
+    lines = [words for words in shown(ROOT / "runbook.md") if words[0] == "failover"]
+    ran_lines: set[str] = set()
+    for _, *words in lines:
+        line = " ".join(words)
+        if not words or line in ran_lines or (len(words) == 1 and words[0] in ("incidents",) and line in ran_lines):
+            continue
+        ran_lines.add(line)
+        job_or_incident = "1" if words[0] == "incidents" else ""
+        filled = [job_or_incident or next(letters) if word == "ID" else word for word in _quoted(words)]
+        done = workshop.run("failover", *filled, stdin=b"By hand", **environment)
+        assert done.returncode == 0, (filled, done.stdout, done.stderr)
+    assert len(ran_lines) >= 25
+
+
+def _quoted(words: list[str]) -> list[str]:
+    """Words of a line whose quoted text was split at its spaces."""
+    import shlex
+
+    return shlex.split(" ".join(words)) if " ".join(words).count('"') % 2 == 0 else [w.strip('"') for w in words]
+
+
+def test_the_channels_are_tried_and_what_is_wrong_is_said(workshop: Workshop, slack: Slack) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    assert "slack: it is there" in ran(workshop, "notify", "test", **slack.environment)
+    assert "This is how an incident would reach you" in slack.messages[0].whole()
+    wrong = {**slack.environment, "SLACK_BOT_TOKEN": "xoxb-wrong"}
+    said = ran(workshop, "notify", "test", code=1, **wrong)
+    assert "invalid_auth — SLACK_BOT_TOKEN is wrong" in said
+    assert "xoxb-wrong" not in said
+    assert "no channel is set up" in ran(workshop, "notify", "test", code=1)
+    said = ran(workshop, "notify", "test", code=2, SLACK_BOT_TOKEN="xoxb-1")
+    assert "SLACK_CHANNEL" in said
+    said = ran(workshop, "notify", "test", code=1, SLACK_WEBHOOK_URL="http://127.0.0.1:9/services/secret-part")
+    assert "secret-part" not in said
+    assert "cannot be reached" in said
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"NOTIFY_EMAIL": "a@b.example"}, "SMTP_URL"),
+        ({"SMTP_URL": "http://x"}, "SMTP_URL"),
+        ({"SMTP_URL": "smtp://mail.example:25"}, "NOTIFY_EMAIL"),
+        ({"SMTP_URL": "smtp://mail.example:25", "NOTIFY_EMAIL": "nobody"}, "NOTIFY_EMAIL"),
+        ({"NOTIFY_WEBHOOK_URL": "https://x.example/hook"}, "NOTIFY_WEBHOOK_SECRET"),
+        ({"NOTIFY_WEBHOOK_URL": "x.example"}, "NOTIFY_WEBHOOK_URL"),
+        ({"SLACK_WEBHOOK_URL": "hooks.slack.com/services/secret"}, "SLACK_WEBHOOK_URL"),
+    ],
+)
+def test_a_channel_that_is_half_set_up_is_refused_at_start(
+    workshop: Workshop, environment: dict[str, str], said: str
+) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    for command in (["failover", "notify", "test"], ["failover-worker", "--burst"]):
+        done: subprocess.CompletedProcess[str] = workshop.run(*command, **environment)
+        assert done.returncode == 2, done.stderr
+        assert said in done.stderr
+        assert "secret" not in done.stderr.replace("NOTIFY_WEBHOOK_SECRET", "").replace("signing secret", "")
+
+
+def test_the_status_says_what_is_open(workshop: Workshop, client: redis.Redis) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    on_call(workshop)
+    workshop.worker()
+    pause.pause(client, who="kira", why="a look")
+    until(lambda: incidents(client, Kind.PAUSED), "an incident")
+    assert re.search(r"OPEN incident 1, since .*: Paused", ran(workshop, "status"))
