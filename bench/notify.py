@@ -159,12 +159,14 @@ def outage(url: str, client: redis.Redis, folder: Path, control: Control, jobs: 
         Producer(client, load_policies({})).enqueue_many(jobs_of(jobs, "outage"))
         began = time.monotonic()
         wait_until(lambda: time.monotonic() > began + 1800 / FASTER, "the outage")
+        opening = slack.in_channel()[0].whole()
         for upstream in ("hot", "warm"):
             control.behave(upstream, latency=(0.05, 0.1))
         found = _told_and_over(client, Kind.COLD)
         channel = slack.in_channel()
         reminders = [m for m in channel if "Still" in m.texts[0]]
         plain = [message for message in channel if message not in reminders]
+        print("\n--- the message of the outage, when all was late", opening, sep="\n\n")
         print("\n--- the thread of the outage", *(m.whole() for m in slack.in_thread(channel[0].ts)), sep="\n\n")
     return {
         "opened and over": [message.texts[0] for message in plain],
