@@ -16,6 +16,7 @@ from worker.notify.kinds import Kind
 from worker.notify.text import Message
 from worker.routes import load_routes
 
+LONGEST_WAIT_SECONDS = 30.0
 NONE = (
     "no channel is set up: set SLACK_BOT_TOKEN and SLACK_CHANNEL, or SLACK_WEBHOOK_URL, or SMTP_URL and NOTIFY_EMAIL, or "
     "NOTIFY_WEBHOOK_URL and NOTIFY_WEBHOOK_SECRET"
@@ -51,7 +52,11 @@ def test(environment: Environment) -> None:
     failed = False
     for channel in channels:
         incident = Incident(f"test-{now}", Kind.PAUSED, "", "", now, None, now)
-        outcome = channel.send(Post(incident, "test", message))
+        post = Post(incident, "test", message)
+        outcome = channel.send(post)
+        if isinstance(outcome, Refused) and outcome.seconds is not None and outcome.seconds <= LONGEST_WAIT_SECONDS:
+            time.sleep(outcome.seconds)  # a rate limit
+            outcome = channel.send(post)
         told = "it is there" if isinstance(outcome, Posted) else outcome.why
         failed |= not isinstance(outcome, Posted)
         mend = f" — {_mend(channel.name, told)}" if isinstance(outcome, Refused) else ""

@@ -18,15 +18,24 @@ class Posted:
 
 @dataclass(frozen=True)
 class Refused:
-    """It is certainly not there, so it may be sent again, after `seconds` if the channel named them."""
+    """It is certainly not there, so it may be sent again, after `seconds` if the channel named them. `hopeless`: this very
+    message will never be taken, though others may."""
 
     why: str
     seconds: float | None = None
+    hopeless: bool = False
 
 
 @dataclass(frozen=True)
 class Unknown:
     """It may be there: the connection broke before an answer came."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Unfindable:
+    """Nobody will ever be able to tell whether it is there."""
 
     why: str
 
@@ -49,6 +58,7 @@ class Post:
 
 
 Outcome = Posted | Refused | Unknown
+Found = Posted | Refused | Unknown | Unfindable
 
 
 class Channel(Protocol):
@@ -61,10 +71,6 @@ class Channel(Protocol):
 
     def send(self, post: Post) -> Outcome: ...
 
-    def find(self, post: Post, since_ms: int) -> Posted | Refused | None:
-        """Whether an unknown post is there: Posted, Refused (it is not); None: nobody can tell now. Raises CannotLook."""
+    def find(self, post: Post, since_ms: int) -> Found:
+        """Whether a post of which nothing was heard is there: Posted, Refused (it is not), Unknown (ask again later)."""
         ...
-
-
-class CannotLook(Exception):
-    """Nobody will ever be able to tell whether a post is there."""

@@ -11,7 +11,7 @@ from email.utils import formatdate
 from urllib.parse import unquote, urlsplit
 
 from producer.errors import ConfigurationError, Problem
-from worker.notify.channel import CannotLook, Outcome, Post, Posted, Refused, Unknown
+from worker.notify.channel import Found, Outcome, Post, Posted, Refused, Unfindable, Unknown
 
 TIMEOUT_SECONDS = 10
 ADDRESS = re.compile(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+")
@@ -53,8 +53,8 @@ class Email:
             server.close()
         return Posted() if len(refused) < len(self._to) else Refused(f"{self._host} refuses every address")
 
-    def find(self, post: Post, since_ms: int) -> Posted | Refused | None:
-        raise CannotLook("nobody can look into a mailbox")
+    def find(self, post: Post, since_ms: int) -> Found:
+        return Unfindable("nobody can look into a mailbox")
 
     def _connected(self) -> smtplib.SMTP:
         context = ssl.create_default_context()

@@ -88,12 +88,12 @@ class Incidents:
     def unsettled(self) -> list[Incident]:
         """Those that are open, and those of which somebody has not been told that they are over; oldest first."""
         opened, untold = ask(self._client, [("HVALS", keyspace.INCIDENTS), ("SMEMBERS", keyspace.UNTOLD_INCIDENTS)])
-        return self.named(sorted({entry.decode() for entry in (*opened, *untold)}, key=int))
+        return self.named(sorted({entry.decode(errors="replace") for entry in (*opened, *untold)}, key=_order))
 
     def named(self, ids: Sequence[str]) -> list[Incident]:
         """Those of `ids` that there are."""
         replies = ask(self._client, [("HGETALL", keyspace.incident(incident_id)) for incident_id in ids])
-        found = (_incident(incident_id, raw) for incident_id, raw in zip(ids, replies, strict=True))
+        found = (_read(incident_id, raw) for incident_id, raw in zip(ids, replies, strict=True))
         return [incident for incident in found if incident is not None]
 
     def since(self, begin_ms: int, end_ms: int | None = None) -> list[Incident]:
@@ -147,6 +147,14 @@ class Incidents:
         return {incident.id: why.decode() for incident, why in pairs if isinstance(why, bytes)}
 
 
+def _read(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
+    """None for one that is gone, or that nobody can read: it must not silence the others."""
+    try:
+        return _incident(incident_id, raw)
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
 def _incident(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
     fields = {name.decode(): value.decode(errors="replace") for name, value in raw.items()}
     if "kind" not in fields or fields["kind"] not in Kind.__members__.values():
@@ -175,6 +183,10 @@ def _incident(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
         late=int(fields.get("late", 0)),
         fields=fields,
     )
+
+
+def _order(incident_id: str) -> int:
+    return int(incident_id) if incident_id.isdecimal() else 0
 
 
 def _counts(fields: Mapping[str, str], prefix: str) -> dict[str, int]:

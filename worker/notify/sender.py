@@ -12,9 +12,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from worker.notify import text
-from worker.notify.channel import CannotLook, Channel, Outcome, Post, Posted, Refused
+from worker.notify.channel import Channel, Outcome, Post, Posted, Refused, Unfindable, Unknown
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import LORE
 from worker.notify.oncall import OnCall
@@ -25,27 +26,38 @@ GAP_SECONDS = 1.1  # Slack takes a message a second for each channel
 BACKOFF_SECONDS = (1.0, 60.0)
 LOOK_AFTER_MS = 3000  # a post that broke off has arrived by then, if it ever does
 ORPHANED_MS = 30_000  # a post of another worker that has not been heard of since
-SENDING, SENT, UNKNOWN, AMBIGUOUS = "sending", "sent", "unknown", "ambiguous"
+UNKNOWN_MS = 3_600_000  # after which nobody looks any more
+SENDING, SENT, UNKNOWN, AMBIGUOUS, REFUSED = "sending", "sent", "unknown", "ambiguous", "refused"
 
 Paste = Callable[[Incident], tuple[tuple[str, str], ...]]
 
 
 @dataclass
 class Told:
-    """What one channel was told of one incident."""
+    """How a part of an incident stands with a channel: `state at_ms detail`. `detail`: its ref once it is sent; of a part of the
+    story before that, how many of its lines the post holds."""
 
-    state: str  # of the part that is looked at
-    ref: str
+    state: str
     at_ms: int
+    detail: str
 
     @classmethod
     def of(cls, incident: Incident, channel: str, part: str) -> Told:
-        state, at, ref = (incident.fields.get(f"{channel}:{part}", "") + "  ").split(" ")[:3]
-        return cls(state, ref, int(at or 0))
+        state, at, detail = (incident.fields.get(f"{channel}:{part}", "") + "  ").split(" ")[:3]
+        return cls(state, number(at), detail)
+
+    def __str__(self) -> str:
+        return f"{self.state} {self.at_ms} {self.detail}".rstrip() if self.state else ""
 
     @property
     def over(self) -> bool:
-        return self.state in (SENT, AMBIGUOUS)
+        """Whether nothing more can be done for it."""
+        return self.state in (SENT, AMBIGUOUS, REFUSED)
+
+    @property
+    def open(self) -> bool:
+        """Whether it may have left."""
+        return self.state in (SENDING, UNKNOWN)
 
 
 @dataclass
@@ -64,8 +76,9 @@ class Sender:
         """Say the most urgent thing that is due, if it is time; whether anything was sent."""
         if self.clock() < self._not_before:
             return False
-        due = sorted(self._due(unsettled, now_ms), key=lambda entry: entry[0])
-        return any(self._say(incident, post, before, now_ms) for _, incident, post, before in due)
+        found = ((part, incident) for incident in unsettled for part in islice(self._parts(incident, now_ms), 1))
+        due = sorted(found, key=lambda entry: entry[0][0])
+        return any(self._say(incident, part, now_ms) for (_, part), incident in due)
 
     def all_told(self, incident: Incident) -> bool:
         """Whether nothing is left to say of a resolved incident."""
@@ -74,15 +87,8 @@ class Sender:
     def _told(self, incident: Incident, part: str) -> Told:
         return Told.of(incident, self.channel.name, part)
 
-    def _due(self, unsettled: Sequence[Incident], now_ms: int) -> Iterator[tuple[int, Incident, Post, str]]:
-        """(rank, incident, post, what its field holds now)."""
-        for incident in unsettled:
-            for rank, part in self._parts(incident, now_ms):
-                before = incident.fields.get(f"{self.channel.name}:{part}", "")
-                yield rank, incident, self._post(incident, part, now_ms), before
-                break  # one thing at a time of each
-
     def _parts(self, incident: Incident, now_ms: int) -> Iterator[tuple[int, str]]:
+        """What is due of an incident, the first thing first, each with its rank among those of other incidents."""
         opening, closing = self._told(incident, "opening"), self._told(incident, "closing")
         if not opening.state and incident.resolved_ms is not None and not LORE[incident.kind].notice:
             if not closing.over:
@@ -93,7 +99,7 @@ class Sender:
             return
         if LORE[incident.kind].notice:
             return
-        threaded = bool(self.channel.edits and opening.state == SENT and opening.ref)
+        threaded = bool(self.channel.edits and opening.state == SENT and opening.detail)
         if threaded:
             yield from self._in_thread(incident, now_ms)
         if incident.resolved_ms is None:
@@ -102,9 +108,9 @@ class Sender:
             yield 1, "closing"
 
     def _in_thread(self, incident: Incident, now_ms: int) -> Iterator[tuple[int, str]]:
-        told = int(incident.fields.get(f"{self.channel.name}:stories", 0))
+        told = self._number(incident, "stories")
         last, next_one = self._told(incident, f"story-{told}"), self._told(incident, f"story-{told + 1}")
-        if next_one.state and not next_one.over:
+        if next_one.open:
             yield 2, f"story-{told + 1}"
             return
         over = incident.resolved_ms is not None  # then nothing more comes that would be worth waiting for
@@ -113,132 +119,150 @@ class Sender:
         if over and not self._told(incident, "closing").over:
             return
         shown, at = (incident.fields.get(f"{self.channel.name}:shown", "") + "  ").split(" ")[:2]
-        if shown != self._shown(incident, now_ms) and (
-            over or now_ms - int(at or 0) >= self.on_call.edit_seconds * 1000
-        ):
+        if shown != self._shown(incident, now_ms) and (over or now_ms - number(at) >= self.on_call.edit_seconds * 1000):
             yield 3, "edit"
 
     def _again(self, incident: Incident, opening: Told, now_ms: int, *, edited: bool) -> Iterator[tuple[int, str]]:
         """A digest where a message cannot be edited and its counts grew; else a reminder, each later than the last."""
-        number = int(incident.fields.get(f"{self.channel.name}:digests", 0))
-        last = self._told(incident, f"digest-{number}") if number else opening
-        if self._told(incident, f"digest-{number + 1}").state:  # it broke off
-            yield 2, f"digest-{number + 1}"
+        told = self._number(incident, "digests")
+        last, following = self._told(incident, f"digest-{told}") if told else opening, f"digest-{told + 1}"
+        if self._told(incident, following).open:
+            yield 2, following
             return
         waited = (now_ms - last.at_ms) / 60_000
         grew = incident.fields.get(f"{self.channel.name}:grew", "") != _size(incident)
         digest = not edited and grew and waited >= self.on_call.digest_minutes * self.channel.digest_factor
-        if digest or waited >= self.on_call.reminder_minutes * 2 ** min(number, 6):
-            yield 2, f"digest-{number + 1}"
+        if digest or waited >= self.on_call.reminder_minutes * 2 ** min(told, 6):
+            yield 2, following
 
-    def _post(self, incident: Incident, part: str, now_ms: int) -> Post:
-        opening = self._told(incident, "opening")
-        ref = opening.ref if self.channel.edits else ""
-        kind = part.partition("-")[0]
+    def _post(self, incident: Incident, part: str, told: Told, now_ms: int) -> Post:
+        opening, kind = self._told(incident, "opening"), part.partition("-")[0]
+        ref = opening.detail if self.channel.edits else ""
         if kind == "edit":
             return Post(incident, part, text.of_incident(incident, self.on_call, now_ms), edit=ref)
         if kind == "story":
-            entries = self.incidents.story(incident.id, self._entries_told(incident))
-            first = part == "story-1"
-            return Post(
-                incident, part, text.of_story(incident, entries, self.paste(incident) if first else ()), thread=ref
-            )
-        if kind == "closing":
-            message = text.of_closing(incident, self.on_call, now_ms)
-        elif kind == "digest":
-            message = text.of_reminder(incident, self.on_call, now_ms)
-        else:
-            message = text.of_incident(incident, self.on_call, now_ms)
-        return Post(incident, part, message, thread="" if kind == "opening" else ref, broadcast=kind != "opening")
+            begin, end = self._number(incident, "entries"), number(told.detail)
+            paste = self.paste(incident) if part == "story-1" else ()
+            entries = self.incidents.story(incident.id, begin)[: max(0, end - begin)]
+            return Post(incident, part, text.of_story(incident, entries, paste), thread=ref)
+        if kind == "opening":
+            return Post(incident, part, text.of_incident(incident, self.on_call, now_ms))
+        told_again = text.of_closing if kind == "closing" else text.of_reminder
+        return Post(incident, part, told_again(incident, self.on_call, now_ms), thread=ref, broadcast=True)
 
-    def _say(self, incident: Incident, post: Post, before: str, now_ms: int) -> bool:
-        told = self._told(incident, post.part)
-        if post.edit:
-            shown = f"{self._shown(incident, now_ms)} {now_ms}"
-            if self._heard(self.channel.send(post)) is not None:
-                self.incidents.change(incident, f"{self.channel.name}:shown", shown)
-            return True
-        if told.state in (SENDING, UNKNOWN):
-            return self._look(incident, post, told, before, now_ms)
-        if not self._mark(incident, post, before, f"{SENDING} {now_ms}"):
+    def _say(self, incident: Incident, part: str, now_ms: int) -> bool:
+        """Whether the channel was asked for anything."""
+        before = self._told(incident, part)
+        if part == "edit":
+            return self._edit(incident, now_ms)
+        if before.open:
+            return self._look(incident, part, before, now_ms)
+        leaves = Told(SENDING, now_ms, str(self._lines(incident)) if part.startswith("story") else "")
+        if not self._mark(incident, part, before, leaves):
             return False  # another worker is at it
-        self._settle(incident, post, f"{SENDING} {now_ms}", self.channel.send(post), now_ms)
+        self._settle(incident, part, leaves, self.channel.send(self._post(incident, part, leaves, now_ms)), now_ms)
         return True
 
-    def _look(self, incident: Incident, post: Post, told: Told, before: str, now_ms: int) -> bool:
-        """After a post of which nobody knows whether it arrived."""
-        if now_ms - told.at_ms < (LOOK_AFTER_MS if told.state == UNKNOWN else ORPHANED_MS):
-            return False
-        try:
-            found = self.channel.find(post, told.at_ms)
-        except CannotLook as error:
-            log.warning("a notification may have arrived, it is not sent again", extra=self._facts(post, str(error)))
-            self._mark(incident, post, before, f"{AMBIGUOUS} {told.at_ms}", self._also(incident, post, now_ms))
-            return True
-        if found is None:
-            self._wait(None)
-        elif isinstance(found, Posted):
-            self._settle(incident, post, before, found, told.at_ms)
-        else:
-            self._mark(incident, post, before, "")
-        return True
-
-    def _settle(self, incident: Incident, post: Post, mark: str, outcome: Outcome, now_ms: int) -> None:
+    def _edit(self, incident: Incident, now_ms: int) -> bool:
+        shown = f"{self._shown(incident, now_ms)} {now_ms}"
+        outcome = self.channel.send(self._post(incident, "edit", Told("", 0, ""), now_ms))
         self._heard(outcome)
         if isinstance(outcome, Posted):
-            self._mark(incident, post, mark, f"{SENT} {now_ms} {outcome.ref}", self._also(incident, post, now_ms))
-        elif isinstance(outcome, Refused):
-            log.warning("a notification was refused", extra=self._facts(post, outcome.why))
-            self._mark(incident, post, mark, "")
+            self.incidents.change(incident, f"{self.channel.name}:shown", shown)
+        elif isinstance(outcome, Refused) and outcome.hopeless:  # somebody deleted it: what follows is told by itself
+            opening = self._told(incident, "opening")
+            self._mark(incident, "opening", opening, replace(opening, state=REFUSED))
+        return True
+
+    def _look(self, incident: Incident, part: str, before: Told, now_ms: int) -> bool:
+        """After a post of which nobody knows whether it arrived."""
+        waited = now_ms - before.at_ms
+        if waited < (LOOK_AFTER_MS if before.state == UNKNOWN else ORPHANED_MS):
+            return False
+        found = self.channel.find(self._post(incident, part, before, now_ms), before.at_ms)
+        if isinstance(found, Unknown) and waited > UNKNOWN_MS:
+            found = Unfindable(found.why)
+        match found:
+            case Posted():
+                self._settle(incident, part, before, found, before.at_ms)
+            case Refused():
+                self._mark(incident, part, before, Told("", 0, ""))
+            case Unknown():
+                self._wait(None)
+            case Unfindable(why):
+                facts = self._facts(incident, part, why)
+                log.warning("a notification may have arrived, it is not sent again", extra=facts)
+                also = self._also(incident, part, before)
+                self._mark(incident, part, before, replace(before, state=AMBIGUOUS), also)
+        return True
+
+    def _settle(self, incident: Incident, part: str, before: Told, outcome: Outcome, now_ms: int) -> None:
+        self._heard(outcome)
+        if isinstance(outcome, Posted):
+            self._mark(incident, part, before, Told(SENT, now_ms, outcome.ref), self._also(incident, part, before))
+            return
+        log.warning("a notification was not taken", extra=self._facts(incident, part, outcome.why))
+        if not isinstance(outcome, Refused):
+            self._mark(incident, part, before, replace(before, state=UNKNOWN))
+        elif outcome.hopeless:
+            self._mark(incident, part, before, replace(before, state=REFUSED), self._also(incident, part, before))
         else:
-            log.warning("a notification broke off", extra=self._facts(post, outcome.why))
-            self._mark(incident, post, mark, f"{UNKNOWN} {now_ms}")
+            self._mark(incident, part, before, Told("", 0, ""))
 
     def _mark(
-        self, incident: Incident, post: Post, before: str, value: str, more: dict[str, str] | None = None
+        self, incident: Incident, part: str, before: Told, told: Told, more: dict[str, str] | None = None
     ) -> bool:
-        field_name = f"{self.channel.name}:{post.part}"
-        known = replace(incident, fields={**incident.fields, field_name: before})
-        return self.incidents.change(known, field_name, value, more=more)
+        """Change how a part stands, if it stands as it did."""
+        name = f"{self.channel.name}:{part}"
+        known = replace(incident, fields={**incident.fields, name: str(before)})
+        return self.incidents.change(known, name, str(told), more=more)
 
-    def _also(self, incident: Incident, post: Post, now_ms: int) -> dict[str, str]:
-        """What else is known to the channel once the post is there."""
+    def _also(self, incident: Incident, part: str, leaves: Told) -> dict[str, str]:
+        """What else the channel knows once a part is there. What an opening shows is as old as the incident as it was read."""
         name = self.channel.name
-        kind, _, number = post.part.partition("-")
+        kind, _, which = part.partition("-")
+        if kind == "story":
+            return {f"{name}:stories": which, f"{name}:entries": leaves.detail}
         also = {f"{name}:grew": _size(incident)}
         if kind == "opening":
-            return also | {f"{name}:shown": f"{self._shown(incident, now_ms)} {now_ms}"}
-        if kind == "story":
-            told = self._entries_told(incident) + len(self.incidents.story(incident.id, self._entries_told(incident)))
-            return {f"{name}:stories": number, f"{name}:entries": str(told)}
+            also[f"{name}:shown"] = f"{self._shown(incident, leaves.at_ms)} {leaves.at_ms}"
         if kind == "digest":
-            also[f"{name}:digests"] = number
+            also[f"{name}:digests"] = which
         return also
 
-    def _entries_told(self, incident: Incident) -> int:
-        return int(incident.fields.get(f"{self.channel.name}:entries", 0))
+    def _number(self, incident: Incident, name: str) -> int:
+        return number(incident.fields.get(f"{self.channel.name}:{name}", ""))
+
+    def _lines(self, incident: Incident) -> int:
+        """How many lines the story has now."""
+        begin = self._number(incident, "entries")
+        return begin + len(self.incidents.story(incident.id, begin))
 
     def _new_story(self, incident: Incident) -> bool:
-        return bool(self.incidents.story(incident.id, self._entries_told(incident)))
+        return self._lines(incident) > self._number(incident, "entries")
 
     def _shown(self, incident: Incident, now_ms: int) -> str:
         message = text.of_incident(incident, self.on_call, now_ms)
         return hashlib.sha256(message.plain().encode()).hexdigest()[:16]
 
-    def _heard(self, outcome: Outcome) -> Posted | None:
+    def _heard(self, outcome: Outcome) -> None:
         """Pace, and how long to wait after trouble."""
-        if isinstance(outcome, Posted):
+        if isinstance(outcome, Posted) or (isinstance(outcome, Refused) and outcome.hopeless):
             self._backoff, self._not_before = BACKOFF_SECONDS[0], self.clock() + GAP_SECONDS
-            return outcome
-        self._wait(outcome.seconds if isinstance(outcome, Refused) else None)
-        return None
+        else:
+            self._wait(outcome.seconds if isinstance(outcome, Refused) else None)
 
     def _wait(self, named: float | None) -> None:
         self._not_before = self.clock() + max(GAP_SECONDS, self._backoff if named is None else named)
         self._backoff = min(self._backoff * 2, BACKOFF_SECONDS[1])
 
-    def _facts(self, post: Post, why: str) -> dict[str, str]:
-        return {"channel": self.channel.name, "incident": post.incident.id, "part": post.part, "why": why}
+    def _facts(self, incident: Incident, part: str, why: str) -> dict[str, str]:
+        return {"channel": self.channel.name, "incident": incident.id, "part": part, "why": why}
+
+
+def number(text: str) -> int:
+    """A count in an incident's hash; 0 for what is none."""
+    return int(text) if text.isdecimal() else 0
 
 
 def _size(incident: Incident) -> str:

@@ -11,7 +11,7 @@ from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, Problem
 from producer.policy import Tenants
 from worker.messages import ClientMessage, load_messages
-from worker.notify.channel import CannotLook, Channel, Outcome, Post, Posted, Refused
+from worker.notify.channel import Channel, Found, Outcome, Post, Posted, Unfindable
 from worker.notify.deliveries import EVERYBODY, Subscriber
 from worker.notify.oncall import OnCall, load_on_call
 from worker.notify.webhook import IncidentWebhook, checked_secret
@@ -32,8 +32,8 @@ class Log:
         log.warning(f"incident {post.part.partition('-')[0]}", extra={**facts, "lines": list(post.message.lines)})
         return Posted()
 
-    def find(self, post: Post, since_ms: int) -> Posted | Refused | None:
-        raise CannotLook("a log that was cut off")
+    def find(self, post: Post, since_ms: int) -> Found:
+        return Unfindable("a log that was cut off")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.client import WebClient
 from slack_sdk.webhook.client import WebhookClient
 
-from worker.notify.channel import CannotLook, Outcome, Post, Posted, Refused, Unknown
+from worker.notify.channel import Found, Outcome, Post, Posted, Refused, Unfindable, Unknown
 from worker.notify.text import Message
 
 TIMEOUT_SECONDS = 10
@@ -28,24 +28,23 @@ EVENT = "failover_incident"
 MISCONFIGURED_SECONDS = 300.0  # until a wrong token or channel is tried again: somebody may mend it
 _CHANNEL_ID = re.compile(r"[CGD][A-Z0-9]{6,}")
 _WRONG = frozenset(
-    {
-        "invalid_auth",
-        "not_authed",
-        "token_revoked",
-        "account_inactive",
-        "channel_not_found",
-        "not_in_channel",
-        "is_archived",
-    }
-    | {
-        "missing_scope",
-        "no_permission",
-        "token_expired",
-        "no_text",
-        "invalid_blocks",
-        "no_service",
-        "channel_is_archived",
-    }
+    (
+        *("invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive", "missing_scope"),
+        *("no_permission", "channel_not_found", "not_in_channel", "is_archived", "channel_is_archived", "no_service"),
+    )
+)
+_HOPELESS = frozenset(
+    (
+        *(
+            "no_text",
+            "invalid_blocks",
+            "invalid_blocks_format",
+            "msg_too_long",
+            "invalid_payload",
+            "invalid_attachments",
+        ),
+        *("message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found"),  # somebody deleted it
+    )
 )
 
 logging.getLogger("slack_sdk").setLevel(logging.CRITICAL)  # the outcome says it all, without a URL that is a secret
@@ -73,10 +72,10 @@ class SlackBot:
             form |= {"thread_ts": post.thread, "reply_broadcast": post.broadcast}
         return self._said("chat.postMessage", form)
 
-    def find(self, post: Post, since_ms: int) -> Posted | Refused | None:
+    def find(self, post: Post, since_ms: int) -> Found:
         """By the name in the metadata of what was posted since."""
         if not self._channel_id:
-            raise CannotLook("the channel's id is not known")
+            return Unfindable("the channel's id is not known")
         options = {"channel": self._channel_id, "oldest": f"{since_ms / 1000 - 60:.6f}", "limit": 200}
         options |= {"include_all_metadata": True, **({"ts": post.thread} if post.thread else {})}
         method = "conversations.replies" if post.thread else "conversations.history"
@@ -85,14 +84,14 @@ class SlackBot:
         except SlackApiError as error:
             said = str(error.response.get("error", ""))
             if said in _WRONG:
-                raise CannotLook(said) from None
-            return None
-        except (SlackClientError, OSError, http.client.HTTPException):
-            return None
+                return Unfindable(said)
+            return Unknown(said)
+        except (SlackClientError, OSError, http.client.HTTPException) as error:
+            return Unknown(type(error).__name__)
         for message in reply.get("messages") or []:
             if (message.get("metadata") or {}).get("event_payload", {}).get("name") == post.name:
                 return Posted(str(message["ts"]))
-        return None if reply.get("has_more") else Refused("it never arrived")
+        return Unknown("too much was said since") if reply.get("has_more") else Refused("it never arrived")
 
     def _said(self, method: str, form: Mapping[str, Any]) -> Outcome:
         try:
@@ -124,8 +123,8 @@ class SlackWebhook:
             return Posted()
         return refusal(reply.status_code, dict(reply.headers), reply.body[:100])
 
-    def find(self, post: Post, since_ms: int) -> Posted | Refused | None:
-        raise CannotLook("an incoming webhook cannot be asked")
+    def find(self, post: Post, since_ms: int) -> Found:
+        return Unfindable("an incoming webhook cannot be asked")
 
 
 def payload(message: Message) -> dict[str, Any]:
@@ -179,7 +178,8 @@ def refusal(status: int, headers: Mapping[str, str], said: str) -> Outcome:
     why = said if said and said.isprintable() else f"it answered {status}"
     named = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
     seconds = float(named) if re.fullmatch(r"\d{1,5}", named) else None
-    return Refused(why, MISCONFIGURED_SECONDS if why in _WRONG or status in (403, 404, 410) else seconds)
+    wrong = why in _WRONG or status in (401, 403, 404, 410)
+    return Refused(why, MISCONFIGURED_SECONDS if wrong else seconds, hopeless=why in _HOPELESS)
 
 
 def broken(error: Exception) -> Outcome:

@@ -112,9 +112,9 @@ class Watch:
                 ("ZRANGEBYSCORE", promised, "-inf", limit, "LIMIT", 0, LATE_READ),
             ],
         )
-        names = [job_id.decode() for job_id in ids]
+        names = [job_id.decode(errors="replace") for job_id in ids]
         owners = ask(self._client, [("HGET", keyspace.job(name), JobField.TENANT) for name in names])
-        tenants = Counter(owner.decode() for owner in owners if owner)
+        tenants = Counter(owner.decode(errors="replace") for owner in owners if owner)
         return Late(queue, count, dict(tenants.most_common()), tuple(names[:FIRST]))
 
     def _late_conditions(self, late: Sequence[Late]) -> Iterator[Condition]:
@@ -155,7 +155,7 @@ class Watch:
         commands: list[tuple[str | int, ...]] = [("ZADD", seen, "NX", now, name) for name in gone]
         ask(self._client, [*commands, ("EXPIRE", seen, 86_400)])
         (old,) = ask(self._client, [("ZRANGEBYSCORE", seen, "-inf", now - quiet_ms)])
-        for name in (entry.decode() for entry in old):
+        for name in (entry.decode(errors="replace") for entry in old):
             sets = (keyspace.WORKERS, *(keyspace.workers_of(queue) for queue in self._queues))
             exists = ask(self._client, [("EXISTS", keyspace.worker(name))])[0]
             if not exists:

@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from standardwebhooks import Webhook
 
 from producer.errors import ConfigurationError, Problem
-from worker.notify.channel import Outcome, Post, Posted, Refused
+from worker.notify.channel import Found, Outcome, Post, Posted, Refused
 
 TIMEOUT_SECONDS = 10.0
 EVENTS = {"opening": "incident.opened", "closing": "incident.resolved", "test": "failover.test"}
@@ -80,5 +80,5 @@ class IncidentWebhook:
             return Refused(f"it does not answer: {type(error).__name__}")  # its id makes a second one harmless
         return Posted() if reply.is_success else Refused(f"it answered {reply.status_code}")
 
-    def find(self, post: Post, since_ms: int) -> Posted | Refused | None:
+    def find(self, post: Post, since_ms: int) -> Found:
         return Refused("its id makes a second one harmless")
