@@ -21,11 +21,12 @@ from producer.environment import Environment
 from producer.errors import UsageError
 from worker.dead_letter import now_ms
 from worker.notify.incidents import Incident, Incidents
+from worker.notify.sender import Told
 from worker.notify.text import lasted
 from worker.notify.watch import clock, counted
 from worker.pause import utc
 
-DAY_MS = 86_400_000
+CHANNELS = ("slack", "email", "webhook")
 
 
 @click.group("incidents", invoke_without_command=True)
@@ -50,15 +51,15 @@ def list_incidents(environment: Environment, since: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_data(each, now) for each in found], indent=2))
         return
-    table = Table("id", "opened", "what", "state", "saved", "late", "dead", "tenants", box=None)
+    table = Table("id", "opened", "what", "state", "saved", "late", "degraded", "dead", "tenants", box=None)
     for each in found:
         state = (
             f"over after {lasted(each.seconds(now))}" if each.resolved_ms else f"OPEN for {lasted(each.seconds(now))}"
         )
         if each.id in silenced:
-            state += ", silenced"
+            state += f", silenced by {silenced[each.id]}"
         what = each.title + (f" ({each.queue})" if each.queue else "")
-        numbers = (str(each.saved), str(each.late), str(each.dead))
+        numbers = (str(count) for count in (each.saved, each.late, each.degraded, each.dead))
         cells = (each.id, utc(each.opened_ms / 1000), what, state, *numbers, counted(each.tenants, 3))
         table.add_row(*(escape(cell) for cell in cells))
     place.console().print(table if found else f"no incident in the last {since}")
@@ -71,12 +72,18 @@ def list_incidents(environment: Environment, since: str, as_json: bool) -> None:
 def show(environment: Environment, incident_id: str, as_json: bool) -> None:
     """One incident and its story."""
     with place.opened(environment) as here:
-        incident, now = _named(here, incident_id), now_ms(here.producer.client)
+        incident, now = named(here, incident_id), now_ms(here.producer.client)
         story = Incidents(here.producer.client).story(incident.id)
     if as_json:
         click.echo(json.dumps({**_data(incident, now), "story": [asdict(entry) for entry in story]}, indent=2))
         return
-    click.echo("\n".join([*_told(incident, now), "", *(f"{clock(entry.at_ms)}  {entry.text}" for entry in story)]))
+    lines = [
+        *_told(incident, now),
+        *_channels(incident),
+        "",
+        *(f"{clock(entry.at_ms)}  {entry.text}" for entry in story),
+    ]
+    click.echo("\n".join(lines))
 
 
 @group.command()
@@ -113,7 +120,7 @@ def silence(environment: Environment, incident_id: str, length: str, reason: str
     """No message of this kind, on this provider and queue, for a time. It is recorded all the same."""
     seconds = place.age_seconds("--for", length)
     with place.opened(environment) as here:
-        incident = _named(here, incident_id)
+        incident = named(here, incident_id)
         why = f"{place.who()}" + (f": {reason}" if reason else "")
         Incidents(here.producer.client).silence(incident.key, seconds, why)
     click.echo(f"silent for {length}: {incident.title}; `failover incidents unsilence {incident_id}` ends it sooner")
@@ -125,12 +132,13 @@ def silence(environment: Environment, incident_id: str, length: str, reason: str
 def unsilence(environment: Environment, incident_id: str) -> None:
     """End a silence before its time."""
     with place.opened(environment) as here:
-        incident = _named(here, incident_id)
+        incident = named(here, incident_id)
         ended = Incidents(here.producer.client).unsilence(incident.key)
     click.echo(f"told again: {incident.title}" if ended else f"{incident.title} was not silent")
 
 
-def _named(here: place.Place, incident_id: str) -> Incident:
+def named(here: place.Place, incident_id: str) -> Incident:
+    """The incident of an id. Raises UsageError."""
     found = Incidents(here.producer.client).named([incident_id])
     if not found:
         raise UsageError(f"no incident has the id {incident_id}; `failover incidents` lists them")
@@ -161,6 +169,14 @@ def _told(incident: Incident, now: int) -> Iterator[str]:
         yield f"tenants: {counted(incident.tenants, 50)}"
     if incident.jobs:
         yield f"jobs: {' '.join(incident.jobs)}"
+
+
+def _channels(incident: Incident) -> Iterator[str]:
+    """What each channel was told, and when."""
+    for name in CHANNELS:
+        parts = (("opening", Told.of(incident, name, "opening")), ("end", Told.of(incident, name, "closing")))
+        if said := [f"{part} {told.state} {clock(told.at_ms)}" for part, told in parts if told.state]:
+            yield f"{name}: {', '.join(said)}"
 
 
 def _markdown(title: str, found: Sequence[Incident], now: int) -> Iterator[str]:

@@ -7,11 +7,12 @@ from dataclasses import asdict
 
 import click
 
-from ops import place
+from ops import incidents, place
 from ops.job import as_json
 from producer.environment import Environment
 from worker import waiting
 from worker.messages import load_messages, message_named
+from worker.pause import utc
 
 
 @click.group("messages")
@@ -36,9 +37,17 @@ def list_messages(environment: Environment, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--tenant", help="The client that it goes to.")
 @click.option("--job", "job_id", help="One job of the client, in place of --tenant.")
+@click.option("--incident", "incident_id", help="What it is about, as the incident's message names it.")
 @as_json
 @click.pass_obj
-def show(environment: Environment, name: str, tenant: str | None, job_id: str | None, as_json: bool) -> None:
+def show(
+    environment: Environment,
+    name: str,
+    tenant: str | None,
+    job_id: str | None,
+    incident_id: str | None,
+    as_json: bool,
+) -> None:
     """One message, filled for a tenant or for the tenant of a job: the text to paste. Without either, the template."""
     message = message_named(load_messages(environment), name)
     facts: dict[str, str] = {}
@@ -47,6 +56,10 @@ def show(environment: Environment, name: str, tenant: str | None, job_id: str | 
             client = here.producer.client
             found = waiting.of_job(client, job_id) if job_id is not None else waiting.of_tenant(client, tenant or "")
             facts = found.facts(waiting.minutes(client, found.queues or (here.producer.queue,)))
+            if incident_id is not None:
+                facts["since"] = utc(incidents.named(here, incident_id).opened_ms / 1000)
+        if not found.jobs and incident_id is None:
+            place.note(f"no job of {found.tenant} waits: is that the client's name?")
     text = message.filled(facts)
     click.echo(json.dumps({"name": name, "facts": facts, "text": text}, indent=2) if as_json else text)
     if facts and not as_json and "{" in text:

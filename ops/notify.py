@@ -13,7 +13,8 @@ from producer.errors import ConfigurationError
 from worker.notify.channel import Post, Posted, Refused
 from worker.notify.incidents import Incident
 from worker.notify.kinds import Kind
-from worker.notify.text import Message
+from worker.notify.oncall import load_on_call
+from worker.notify.text import NOBODY, Message
 from worker.routes import load_routes
 
 LONGEST_WAIT_SECONDS = 30.0
@@ -38,11 +39,12 @@ def test(environment: Environment) -> None:
         addresses = load_routes(environment).cold.notify
     except ConfigurationError:
         addresses = ()  # a key that is missing is another matter
-    channels = load_channels(environment, addresses)
+    now = int(time.time() * 1000)
+    on_call, channels = load_on_call(environment), load_channels(environment, addresses)
+    place.note(f"on call now: {on_call.now(now) or NOBODY}; clients hear from {on_call.writes_to('', now) or 'nobody'}")
     if not channels:
         place.note(NONE)
         sys.exit(1)
-    now = int(time.time() * 1000)
     message = Message(
         f"🟢 A test by {place.who()}",
         ("This is how an incident would reach you. Nothing has happened.",),
@@ -70,6 +72,10 @@ def _mend(channel: str, why: str) -> str:
         "not_in_channel": "invite the bot: write /invite @its-name in the channel",
         "channel_not_found": "SLACK_CHANNEL is wrong, or the bot is not in it: use the channel's id, as in C0123456789",
         "missing_scope": "the app lacks chat:write: add the scope and install it again",
+        "token_revoked": "SLACK_BOT_TOKEN is no longer valid: install the app again and copy the new one",
+        "is_archived": "the channel is archived: choose another one",
+        "no_service": "the webhook was removed in Slack: make a new one for SLACK_WEBHOOK_URL",
+        "ratelimited": "Slack takes a message a second: try again in a minute",
     }
     variables = {"slack": "SLACK_*", "email": "SMTP_URL and NOTIFY_EMAIL", "webhook": "NOTIFY_WEBHOOK_URL"}
     return mends.get(why, f"look at {variables.get(channel, channel)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -23,7 +22,14 @@ from producer.scripts import ask
 from worker import dead_letter, fleet
 from worker.dead_letter import Filters
 
-FOR_A_PERSON = {DeadReason.REFUSED: "no model may answer it", DeadReason.EXHAUSTED: "no model could answer it"}
+FOR_A_PERSON = {
+    DeadReason.REFUSED: "no model may answer it",
+    DeadReason.EXHAUSTED: "no model could answer it",
+    DeadReason.REJECTED: "no model can take it as it is",
+    DeadReason.EXPIRED: "it waited for too long",
+    DeadReason.CRASHED: "it crashed its workers",
+}
+READ_AT_MOST = 10_000  # late jobs that are looked through
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def list_jobs(environment: Environment, tenant: str | None, limit: int, as_json:
     """Late jobs and dead letters whose policy has `human_review`, the longest waiting first."""
     with place.opened(environment) as here:
         now = dead_letter.now_ms(here.producer.client)
-        found = [job for job in _reviewable(here, limit, now) if tenant in (None, job.tenant)]
+        found = list(_reviewable(here, tenant, limit, now))
     found = sorted(found, key=lambda job: job.since_ms)[:limit]
     if as_json:
         click.echo(json.dumps([asdict(job) for job in found], indent=2))
@@ -90,16 +96,16 @@ def show(environment: Environment, job_id: str) -> None:
     place.note(f"\nanswer it: failover dlq resolve {job_id}   (paste the answer, then Ctrl-D; or --answer FILE)")
 
 
-def _reviewable(here: place.Place, limit: int, now: int) -> Iterator[Reviewable]:
+def _reviewable(here: place.Place, tenant: str | None, limit: int, now: int) -> Iterator[Reviewable]:
     client, policies = here.producer.client, here.producer.policies
     for queue in fleet.queues(client, here.producer.queue):
-        _, late_jobs = late.listed(client, queue, policies, limit)
+        _, late_jobs = late.listed(client, queue, policies, READ_AT_MOST)
         for job in late_jobs:
-            if job.human_review:
+            if job.human_review and tenant in (None, job.tenant):
                 told = f"late, {job.status}"
                 yield Reviewable(job.job_id, job.tenant, job.job_type, told, now - int(job.late_seconds * 1000))
         for reason, why in FOR_A_PERSON.items():
-            for letter in itertools.islice(dead_letter.listed(client, queue, Filters(reason=reason), limit), limit):
+            for letter in dead_letter.listed(client, queue, Filters(reason=reason, tenant=tenant), limit):
                 if _by_hand(policies, letter.job_type):
                     yield Reviewable(letter.job_id, letter.tenant, letter.job_type, why, letter.died_ms)
 

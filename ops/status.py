@@ -18,6 +18,7 @@ from producer.scripts import Command, ask
 from worker import fleet, health, spend
 from worker.health import Health
 from worker.notify.incidents import Incidents
+from worker.notify.kinds import LORE
 from worker.pause import Paused, canonical, paused, utc
 from worker.spend import ProviderSpend
 
@@ -83,7 +84,7 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
         incidents=[
             f"incident {each.id}, since {utc(each.opened_ms / 1000)}: {each.title}"
             for each in Incidents(client).unsettled()
-            if each.resolved_ms is None
+            if each.resolved_ms is None and not LORE[each.kind].notice
         ],
         routes=_routes(client, flags),
     )

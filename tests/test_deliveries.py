@@ -125,7 +125,8 @@ def test_without_subscribers_nothing_is_kept(producer: Producer, client: redis.R
 @pytest.mark.parametrize(
     "address",
     ["127.0.0.1", "10.0.0.1", "169.254.169.254", "192.168.1.1", "172.16.0.1", "100.64.0.1", "0.0.0.0", "224.0.0.1",
-     "255.255.255.255", "::1", "fe80::1", "fd00::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "::"],
+     "255.255.255.255", "168.63.129.16", "::7f00:1", "::ffff:0:7f00:1", "64:ff9b:1::7f00:1", "fec0::1", "::1", "fe80::1",
+     "fd00::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "::"],
 )  # fmt: skip
 def test_addresses_of_the_house_are_not_public(address: str) -> None:
     assert not egress.public(address)
@@ -137,8 +138,10 @@ def test_others_are(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "127.1", "0x7f.1", "2130706433", "0177.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost"]
-)
+    "host",
+    ["127.0.0.1", "127.1", "0x7f.1", "2130706433", "0177.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "localhost",
+     "\uff11\uff12\uff17.0.0.1", "127\u30020\u30020\u30021", "\u2460\u2461\u2466.0.0.1"],
+)  # fmt: skip
 def test_a_callback_cannot_reach_this_machine(client: redis.Redis, receiver: Receiver, host: str) -> None:
     port = receiver.url.rpartition(":")[2]
     subscriber = Subscriber("acme", f"http://{host}:{port}/x", SECRET)
@@ -176,7 +179,7 @@ async def _post(client: redis.Redis, subscriber: Subscriber) -> str:
     deliveries = Deliveries(client, [subscriber], lambda: True)  # type: ignore[arg-type]  # it is not used here
     fields = {b"job": b"j1", b"event": b"job.done", b"ms": b"99999999999999"}
     try:
-        return await deliveries._post(subscriber, fields, None) or "taken"
+        return await deliveries._post(subscriber, fields, "j1", [None, None], [[None], []]) or "taken"
     finally:
         for session in deliveries._sessions.values():
             await session.close()

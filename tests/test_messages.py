@@ -14,7 +14,10 @@ from tests.conftest import Workshop, chat, until
 from worker import pause
 from worker.messages import LONGEST_FACT, PLACEHOLDERS, UNKNOWN_ETA, ClientMessage, eta, load_messages
 
-NAMES = ["all_clear", "brief_delay", "budget_pause", "delivered", "extended_outage", "service_degradation"]
+NAMES = [
+    *("all_clear", "brief_delay", "budget_pause", "dead_letter"),
+    *("delivered", "extended_outage", "service_degradation"),
+]
 
 
 def test_the_messages_exist_before_the_outage() -> None:

@@ -32,7 +32,7 @@ from worker.execution import Executed, Executor, given_back
 from worker.gate import Gate
 from worker.notify.deliveries import Deliveries
 from worker.notify.notifier import Notifier
-from worker.notify.settings import Settings, load_settings
+from worker.notify.settings import Settings
 from worker.outcomes import Released
 from worker.providers import Providers
 from worker.router import Router
@@ -53,7 +53,7 @@ class FailoverWorker(BaseWorker):
     """Claims from `queues` (highest first), executes up to `concurrency` jobs at once, drains on request.
 
     With `burst` it stops once nothing runs and nothing can be claimed: an empty or paused queue, or no route open. It does
-    not wait for scheduled retries. `settings`: whom it tells of incidents (its log alone, unless given).
+    not wait for scheduled retries. `settings`: whom it tells of incidents; without them it tells nobody.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class FailoverWorker(BaseWorker):
         self.concurrency, self.drain_seconds, self.burst = concurrency, drain_seconds, burst
         self.ended = 0  # executions whose outcome was settled here
         self._url, self._policies, self._routes = redis_url, policies, routes
-        self._rules, self._settings = rules, settings or load_settings({})
+        self._rules, self._settings = rules, settings
         self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
         self._bytes_in_flight = 0  # of the executions' job data
         self._hungry = False  # more could have been claimed, had there been room
@@ -123,9 +123,8 @@ class FailoverWorker(BaseWorker):
         self._committer = Committer(self._redis, random.random)
         router = Router(providers, self._breakers, routes)
         self._executor = Executor(self._policies, self._routes, router, random.random)
-        self._notifier = Notifier(self.connection, self.name, queues, self._settings)
-        self._deliveries = Deliveries(self._redis, self._settings.subscribers, lambda: self._notifier.leads)
         await asyncio.to_thread(self.register_birth)
+        self.connection.connection_pool.disconnect()  # it was for that alone
         log.info("worker started", extra={"worker": self.name, "queues": queues, "slots": self.concurrency})
         services = [asyncio.create_task(service) for service in self._services()]
         for service in services:
@@ -160,11 +159,18 @@ class FailoverWorker(BaseWorker):
             self._committer.run(),
             self._breakers.run(),
             self._controls.run(),
-            self._notifier.run(self._redis),
-            self._deliveries.run(),
+            *self._people(),
             upkeep.listen(self._url, self.name, heard),
             *upkeep.services(self._redis, self.queue_names(), self._beat),
         ]
+
+    def _people(self) -> list[Any]:
+        """What tells people; a worker without settings leaves that to others."""
+        if self._settings is None:
+            return []
+        notifier = Notifier(connect(self._url, max_connections=1), self.name, self._settings)
+        deliveries = Deliveries(self._redis, self._settings.subscribers, lambda: notifier.leads)
+        return [notifier.run(self._redis), deliveries.run()]
 
     async def _claim_until_drained(self) -> None:
         wait = RECONNECT_SECONDS[0]

@@ -58,7 +58,7 @@ def view(worker_name: str, routes: Routes, slots: int) -> Command:
 def names(client: redis.Redis) -> list[str]:
     """Of every worker that has not said goodbye; one that was killed stays among them, without a record."""
     (keys,) = ask(client, [("SMEMBERS", keyspace.WORKERS)])
-    return sorted(key.decode().removeprefix(keyspace.WORKER) for key in keys)
+    return sorted(key.decode(errors="replace").removeprefix(keyspace.WORKER) for key in keys)
 
 
 def alive(client: redis.Redis, queue: str | None = None) -> int:
@@ -95,4 +95,4 @@ def providers(client: redis.Redis) -> list[str]:
 def queues(client: redis.Redis, default: str) -> list[str]:
     """Every queue that a job was ever in, and `default`."""
     (keys,) = ask(client, [("SMEMBERS", keyspace.QUEUES)])
-    return sorted({key.decode().removeprefix(keyspace.QUEUE) for key in keys} | {default})
+    return sorted({key.decode(errors="replace").removeprefix(keyspace.QUEUE) for key in keys} | {default})

@@ -67,7 +67,7 @@ def _health(route: str, now_ms: int, found: Sequence[bytes | None], made: Sequen
         route=route,
         breaker="closed" if not is_open else "half-open" if _ms(opens_ms) <= now_ms else "open",
         reopens_in_seconds=round(waits / 1000, 1) if waits > 0 else None,
-        rests_for=rests_for.decode() if rests_for and _ms(rests_until) > now_ms else None,
+        rests_for=rests_for.decode(errors="replace") if rests_for and _ms(rests_until) > now_ms else None,
         last=tuple(int(good) for good in succeeded[LAST - 1 :: -1]),
         calls=len(made),
         error_rate=round(1 - sum(succeeded) / len(made), 3) if made else None,

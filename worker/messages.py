@@ -19,7 +19,7 @@ PLACEHOLDERS = {
     "job_type": "what kind of work, as in `draft email`",
     "jobs": "how many of the client's jobs wait, with its verb: `Your 3 jobs are`",
     "eta": "when they will be done, as in `within the next 2 hours`",
-    "since": "since when the first of them waits",
+    "since": "since when: the first of the client's jobs waits, or the incident lasts",
 }
 LONGEST_FACT = 200  # characters
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -34,6 +34,11 @@ class ClientMessage:
     name: str
     when: str
     text: str
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The placeholders in it."""
+        return frozenset(_PLACEHOLDER.findall(self.text))
 
     def filled(self, facts: Mapping[str, str]) -> str:
         """The text to paste. A placeholder without its fact stays, so that nobody sends a sentence with a hole."""

@@ -99,7 +99,12 @@ def _keys(scope: Scope) -> list[str]:
 
 def note_of(*, who: str, why: str) -> str:
     """What stands beside a flag, in JSON; the script adds until when."""
-    return json.dumps({"who": who, "why": why, "since": round(time.time())})
+    return json.dumps({"who": _clean(who), "why": _clean(why), "since": round(time.time())})
+
+
+def _clean(text: str) -> str:
+    """Without the halves of characters that a terminal's wrong bytes leave, which no JSON may hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def pause(
@@ -157,6 +162,7 @@ def _paused(scope: Scope, raw_note: bytes | None) -> Paused:
     except ValueError:
         note = {}
     told = {name: note.get(name) for name in ("who", "why", "since", "until")} if isinstance(note, dict) else {}
+    told |= {name: _clean(str(told[name])) for name in ("who", "why") if told.get(name) is not None}
     return Paused(scope.queue, scope.provider, **told)
 
 

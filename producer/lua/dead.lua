@@ -21,8 +21,10 @@ end
 
 local function tell_of(dead, id, job)
   local news = 'failover:news:' .. string.sub(dead, string.len('failover:dead:') + 1)
-  local facts = redis.call('HMGET', job, 'dead_reason', 'tenant')
+  local facts = redis.call('HMGET', job, 'dead_reason', 'tenant', 'dead_detail')
   redis.call('HINCRBY', news, 'dead', 1)
+  redis.call('HSETNX', news, 'since_ms', now_ms)
+  redis.call('HSETNX', news, 'example', string.sub(facts[3] or '', 1, 300))
   count(news, 'dead:reason:' .. (facts[1] or '?'), 1)
   count(news, 'dead:tenant:' .. (facts[2] or '?'), 1)
   if redis.call('LLEN', news .. ':first') < NEWS_FIRST then redis.call('RPUSH', news .. ':first', id) end

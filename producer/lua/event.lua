@@ -7,7 +7,9 @@ local function event(kind, id, job)
   local wanted = redis.call('HMGET', 'failover:subscribers', '*', tenant)
   for i, subscriber in ipairs({'*', tenant}) do
     if wanted[i] then
-      redis.call('XADD', 'failover:outbox:' .. subscriber, 'MAXLEN', '~', OUTBOX_KEPT, '*', 'event', kind, 'job', id, 'ms', now_ms)
+      local outbox = 'failover:outbox:' .. subscriber
+      redis.call('XADD', outbox, 'MAXLEN', '~', OUTBOX_KEPT, '*', 'event', kind, 'job', id, 'ms', now_ms)
+      redis.call('EXPIRE', outbox, 172800) -- of a subscriber that is gone
     end
   end
 end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,7 +56,7 @@ class Post:
 
     @property
     def name(self) -> str:
-        return f"{self.incident.id}:{self.part}"
+        return f"{self.incident.id}:{self.part}:{self.incident.opened_ms}"
 
 
 Outcome = Posted | Refused | Unknown
@@ -74,3 +76,16 @@ class Channel(Protocol):
     def find(self, post: Post, since_ms: int) -> Found:
         """Whether a post of which nothing was heard is there: Posted, Refused (it is not), Unknown (ask again later)."""
         ...
+
+
+def trouble(error: Exception) -> str:
+    """What is wrong with a connection, for people; never the URL."""
+    if isinstance(error, socket.gaierror):
+        return "its name is not known"
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens there"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ssl.SSLError):
+        return "its certificate is not trusted, or it speaks no TLS there"
+    return type(error).__name__

@@ -12,15 +12,18 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import redis.asyncio
+import yarl
+from pydantic_core import to_json
 from redis.exceptions import RedisError
 
 from producer import keyspace
-from producer.job import JobResult
+from producer.keyspace import JobField
 from producer.results import result_commands, result_of
-from producer.scripts import Command, ask_async
+from producer.scripts import Command, ask_async, run_async
 from worker.notify.egress import NotPublic, check_literal, session
 from worker.notify.webhook import TIMEOUT_SECONDS, signed
 
@@ -29,6 +32,8 @@ log = logging.getLogger("failover.worker")
 EVERYBODY = "*"  # the webhook's name among subscribers; no tenant can be called so
 AT_ONCE = 32
 POLL_SECONDS = 0.5
+REGISTER_SECONDS = 60.0
+WANTED_SECONDS = 7 * 86_400  # for which events are kept of subscribers that no worker speaks of any more
 BACKOFF_SECONDS = (1.0, 300.0)
 GIVEN_UP_MS = 86_400_000
 LARGEST_COMPLETION = 256 * 1024  # bytes; a larger one is fetched by its id
@@ -56,19 +61,19 @@ class Deliveries:
         self._client, self._leads = client, leads
         self._subscribers = {subscriber.name: subscriber for subscriber in subscribers}
         self._busy: dict[str, asyncio.Task[None]] = {}
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        self._registered = False
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._pauses: dict[str, float] = {}  # seconds, by subscriber
+        self._not_before: dict[str, float] = {}  # monotonic
+        self._registered_at = -REGISTER_SECONDS  # monotonic
 
     async def run(self) -> None:
         """Deliver for ever."""
         try:
             while True:
                 await asyncio.sleep(POLL_SECONDS)
-                if self._leads():
+                if self._leads() and self._subscribers:
                     with contextlib.suppress(RedisError):  # the rest of the worker tells of it
                         await self._start()
-                else:
-                    self._registered = False
         finally:
             for task in self._busy.values():
                 task.cancel()
@@ -78,87 +83,115 @@ class Deliveries:
 
     async def _start(self) -> None:
         """Say whose events are wanted, and see to everybody who has some."""
-        if not self._registered:
-            words: list[Command] = [("DEL", keyspace.SUBSCRIBERS)]
+        if time.monotonic() - self._registered_at > REGISTER_SECONDS:
             flat = [word for name in self._subscribers for word in (name, "1")]
-            words += [("HSET", keyspace.SUBSCRIBERS, *flat)] if flat else []
+            words: list[Command] = [("DEL", keyspace.SUBSCRIBERS), ("HSET", keyspace.SUBSCRIBERS, *flat)]
+            words.append(("EXPIRE", keyspace.SUBSCRIBERS, WANTED_SECONDS))
             await ask_async(self._client, [("MULTI",), *words, ("EXEC",)])
-            self._registered = True
+            self._registered_at = time.monotonic()
         self._busy = {name: task for name, task in self._busy.items() if not task.done()}
-        idle = [name for name in self._subscribers if name not in self._busy]
-        lengths = await ask_async(self._client, [("XLEN", keyspace.outbox(name)) for name in idle])
+        now = time.monotonic()
+        idle = [name for name in self._subscribers if name not in self._busy and self._not_before.get(name, 0) <= now]
+        lengths = await run_async(self._client, [("XLEN", keyspace.outbox(name)) for name in idle]) if idle else []
         for name, length in zip(idle, lengths, strict=True):
-            if length:
+            if isinstance(length, Exception):
+                log.error("an outbox cannot be read", extra={"subscriber": name, "error": str(length)})
+            elif length:
                 self._busy[name] = asyncio.create_task(self._deliver(self._subscribers[name]))
 
     async def _deliver(self, subscriber: Subscriber) -> None:
-        """Until nothing is left. A subscriber that takes nothing is left alone for longer and longer."""
-        outbox, pause = keyspace.outbox(subscriber.name), BACKOFF_SECONDS[0]
-        while self._leads():
-            try:
-                (entries,) = await ask_async(self._client, [("XRANGE", outbox, "-", "+", "COUNT", AT_ONCE)])
+        """Once through all that waits. What is not taken holds up nothing behind it, and is tried again later and later."""
+        outbox, name, after, left = keyspace.outbox(subscriber.name), subscriber.name, "-", 0
+        try:
+            while self._leads():
+                (entries,) = await ask_async(self._client, [("XRANGE", outbox, after, "+", "COUNT", AT_ONCE)])
                 if not entries:
-                    return
-                outcomes = await self._posted(subscriber, entries)
-                done = [entry_id for (entry_id, _), said in zip(entries, outcomes, strict=True) if said is None]
+                    break
+                said = await self._posted(subscriber, [fields for _, fields in entries])
+                done = [entry_id for (entry_id, _), why in zip(entries, said, strict=True) if why is None]
                 await ask_async(self._client, [("XDEL", outbox, *done)] if done else [])
-            except RedisError:
-                done, outcomes = [], ["redis is away"]
-            if done:
-                pause = BACKOFF_SECONDS[0]
-            if len(done) < len(outcomes):
-                said = next(said for said in outcomes if said is not None)
-                log.warning("a subscriber does not take its events", extra={"subscriber": subscriber.name, "why": said})
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, BACKOFF_SECONDS[1])
+                after, left = "(" + entries[-1][0].decode(), left + len(said) - len(done)
+                if left:
+                    facts = {"subscriber": name, "why": next((why for why in said if why is not None), "")}
+                    log.warning("a subscriber does not take its events", extra=facts)
+                if not done:
+                    break  # it takes nothing now
+        except RedisError as error:
+            log.warning("events wait", extra={"subscriber": name, "error": str(error)})
+            left = 1
+        if left:
+            self._pauses[name] = min(2 * self._pauses.get(name, BACKOFF_SECONDS[0] / 2), BACKOFF_SECONDS[1])
+            self._not_before[name] = time.monotonic() + self._pauses[name]
+        else:
+            self._pauses.pop(name, None)
 
-    async def _posted(
-        self, subscriber: Subscriber, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]
-    ) -> list[str | None]:
+    async def _posted(self, subscriber: Subscriber, entries: Sequence[Mapping[bytes, bytes]]) -> list[str | None]:
         """For each entry None once it needs no further delivery, or why it was not taken."""
-        ids = [fields[b"job"].decode() for _, fields in entries]
-        replies = await ask_async(self._client, [command for job_id in ids for command in result_commands(job_id)])
-        results = [result_of(job_id, replies[2 * i], replies[2 * i + 1]) for i, job_id in enumerate(ids)]
-        posts = (self._post(subscriber, fields, result) for (_, fields), result in zip(entries, results, strict=True))
+        ids = [fields.get(b"job", b"").decode(errors="replace") for fields in entries]
+        facts: list[Command] = [("HMGET", keyspace.job(job_id), JobField.TENANT, JobField.TYPE) for job_id in ids]
+        results: list[Command] = [command for job_id in ids for command in result_commands(job_id)]
+        replies = await run_async(self._client, [*facts, *results])
+        told = [
+            (job_id, replies[at], replies[len(ids) + 2 * at : len(ids) + 2 * at + 2]) for at, job_id in enumerate(ids)
+        ]
+        posts = (self._post(subscriber, fields, *each) for fields, each in zip(entries, told, strict=True))
         return list(await asyncio.gather(*posts))
 
     async def _post(
-        self, subscriber: Subscriber, fields: Mapping[bytes, bytes], result: JobResult | None
+        self,
+        subscriber: Subscriber,
+        fields: Mapping[bytes, bytes],
+        job_id: str,
+        facts: Sequence[bytes | None],
+        read: Sequence[Any],
     ) -> str | None:
-        job_id, event, at_ms = fields[b"job"].decode(), fields[b"event"].decode(), int(fields[b"ms"])
+        event, at = fields.get(b"event", b"").decode(errors="replace"), fields.get(b"ms", b"")
+        at_ms = int(at) if at.isdigit() else 0
         if time.time() * 1000 - at_ms > GIVEN_UP_MS:
             log.error("an event was given up after a day", extra={"subscriber": subscriber.name, "job": job_id})
             return None
-        data = {"job_id": job_id, "at_ms": at_ms, **_told(result)}
-        body, headers = signed(f"{event}-{job_id}-{at_ms}", event, data, subscriber.secret)
+
+        def prepared() -> tuple[bytes, dict[str, str]]:
+            data = {**_told(job_id, facts, read), "at_ms": at_ms}
+            return signed(f"{event}-{job_id}-{at_ms}", event, data, subscriber.secret)
+
         try:
+            url = yarl.URL(subscriber.url)
             if not subscriber.private_allowed:
-                check_literal(subscriber.url)
+                check_literal(url)
+            session = self._session(subscriber)
+            body, headers = await asyncio.to_thread(prepared)  # a large result is work, and the loop is the jobs'
             async with (
                 asyncio.timeout(TIMEOUT_SECONDS),
-                self._session(subscriber).post(
-                    subscriber.url, data=body, headers=headers, allow_redirects=False
-                ) as reply,
+                session.post(url, data=body, headers=headers, allow_redirects=False) as reply,
             ):
                 return None if 200 <= reply.status < 300 else f"it answered {reply.status}"
         except TimeoutError:
             return f"no answer within {TIMEOUT_SECONDS:g} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
             refused = error if isinstance(error, NotPublic) else getattr(error, "os_error", None)
-            return str(refused) if isinstance(refused, NotPublic) else f"it does not answer: {type(error).__name__}"
+            if isinstance(refused, NotPublic):
+                return f"{refused} — CALLBACKS_MAY_BE_PRIVATE=true allows it"
+            return f"it does not answer: {type(error).__name__}"
 
     def _session(self, subscriber: Subscriber) -> aiohttp.ClientSession:
-        allowed = subscriber.private_allowed
-        if allowed not in self._sessions:
-            self._sessions[allowed] = session(private_allowed=allowed)
-        return self._sessions[allowed]
+        if subscriber.name not in self._sessions:
+            self._sessions[subscriber.name] = session(AT_ONCE, private_allowed=subscriber.private_allowed)
+        return self._sessions[subscriber.name]
 
 
-def _told(result: JobResult | None) -> dict[str, object]:
+def _told(job_id: str, facts: Sequence[bytes | None], read: Sequence[Any]) -> dict[str, object]:
     """What an event says of its job; of one that is past its retention, or requeued since, what is known now."""
+    told: dict[str, object] = {"job_id": job_id}
+    try:
+        tenant, job_type = (value.decode(errors="replace") if value else None for value in facts)
+        told |= {"tenant_id": tenant, "job_type": job_type}
+        result = result_of(job_id, *read)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        result = None  # of a newer release, or not ours: its end is told all the same
     if result is None:
-        return {"status": "unknown"}
-    told = result.model_dump(mode="json", exclude={"trail", "schema_version"}, exclude_none=True)
-    if len(str(told.get("completion", ""))) > LARGEST_COMPLETION:
+        return {**told, "status": "unknown"}
+    told |= result.model_dump(mode="json", exclude={"trail", "schema_version"}, exclude_none=True)
+    if len(to_json(told.get("completion"))) > LARGEST_COMPLETION:
         told |= {"completion": None, "completion_omitted": True}
     return told

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from urllib.parse import urlsplit
 
 import aiohttp
+import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
+_UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that is the internet's
+_PLATFORMS = frozenset({"168.63.129.16"})  # Azure's own, though its number is public
 
 
 class NotPublic(OSError):
@@ -30,7 +32,9 @@ def public(address: str) -> bool:
             return public(str(ip.ipv4_mapped))
         if ip in _NAT64 or ip in _SIX_TO_FOUR or ip.teredo is not None:
             return False  # an IPv4 address in disguise
-    return ip.is_global and not ip.is_multicast
+        if ip not in _UNICAST:
+            return False
+    return ip.is_global and not ip.is_multicast and str(ip) not in _PLATFORMS
 
 
 def literal(host: str) -> str | None:
@@ -45,9 +49,12 @@ def literal(host: str) -> str | None:
         return None
 
 
-def check_literal(url: str) -> None:
-    """Raises NotPublic for a URL whose host is an address that is not public; a name is checked when it is resolved."""
-    address = literal(urlsplit(url).hostname or "")
+def check_literal(url: yarl.URL) -> None:
+    """Raises NotPublic for a URL whose host is an address that is not public; a name is checked when it is resolved.
+
+    The host is looked at as it will be connected to: yarl makes 127.0.0.1 of 127。0。0。1.
+    """
+    address = literal(url.raw_host or "")
     if address is not None and not public(address):
         raise NotPublic(f"{address} is not a public address")
 
@@ -70,8 +77,8 @@ class PublicResolver(AbstractResolver):
         await self._resolver.close()
 
 
-def session(*, private_allowed: bool) -> aiohttp.ClientSession:
+def session(at_once: int, *, private_allowed: bool) -> aiohttp.ClientSession:
     """One that reaches public addresses only, keeps no cookies and reads no proxy from the environment."""
     resolver = None if private_allowed else PublicResolver()
-    connector = aiohttp.TCPConnector(limit=64, resolver=resolver, use_dns_cache=private_allowed)
+    connector = aiohttp.TCPConnector(limit=at_once, resolver=resolver, use_dns_cache=private_allowed)
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)

@@ -11,7 +11,7 @@ from email.utils import formatdate
 from urllib.parse import unquote, urlsplit
 
 from producer.errors import ConfigurationError, Problem
-from worker.notify.channel import Found, Outcome, Post, Posted, Refused, Unfindable, Unknown
+from worker.notify.channel import Found, Outcome, Post, Posted, Refused, Unfindable, Unknown, trouble
 
 TIMEOUT_SECONDS = 10
 ADDRESS = re.compile(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+")
@@ -22,7 +22,7 @@ class Email:
 
     name, edits, digest_factor = "email", False, 6.0
 
-    def __init__(self, smtp_url: str, to: Sequence[str]) -> None:
+    def __init__(self, smtp_url: str, to: Sequence[str], sender: str = "") -> None:
         mend = "as in smtp://user:password@smtp.example.com:587; in a password, write %40 for @ and %2F for /"
         try:
             parts = urlsplit(smtp_url)
@@ -35,17 +35,19 @@ class Email:
             raise ConfigurationError([Problem("NOTIFY_EMAIL", "", f"{wrong[0]!r} is no e-mail address")])
         self._tls, self._to = parts.scheme == "smtps", list(to)
         self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
-        self._from = self._user if ADDRESS.fullmatch(self._user) else to[0]
+        if sender and not ADDRESS.fullmatch(sender):
+            raise ConfigurationError([Problem("NOTIFY_FROM", "", f"{sender!r} is no e-mail address")])
+        self._from = sender or (self._user if ADDRESS.fullmatch(self._user) else to[0])
 
     def send(self, post: Post) -> Outcome:
         message = self._message(post)
         try:
             server = self._connected()
         except (OSError, smtplib.SMTPException) as error:
-            return Refused(f"{self._host} cannot be used: {type(error).__name__}")
+            return Refused(f"{self._host} cannot be used: {_code(error)}")
         try:
             refused = server.send_message(message)
-        except (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused) as error:
+        except (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused, smtplib.SMTPNotSupportedError) as error:
             return Refused(f"{self._host} refuses it: {_code(error)}")
         except (OSError, smtplib.SMTPException) as error:
             return Unknown(f"the connection broke: {type(error).__name__}")
@@ -78,7 +80,7 @@ class Email:
         message["Subject"] = f"[failover {post.incident.id}] {post.message.headline}"[:200]
         message["Date"] = formatdate()
         thread = f"<incident-{post.incident.id}-{post.incident.opened_ms}@failover-worker>"
-        if post.part == "opening":
+        if post.part in ("opening", "test"):
             message["Message-ID"] = thread
         else:
             message["Message-ID"] = f"<{post.part}-{thread[1:]}"
@@ -89,5 +91,8 @@ class Email:
 
 def _code(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPResponseException):
-        return str(error.smtp_code)
-    return type(error).__name__
+        said = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
+        return f"{error.smtp_code} {said[:100]}"
+    if isinstance(error, smtplib.SMTPNotSupportedError):
+        return "it offers no STARTTLS or no login: try smtps://, or leave the password out"
+    return trouble(error)

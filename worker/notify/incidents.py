@@ -15,7 +15,7 @@ import redis
 
 from producer import keyspace
 from producer.scripts import Script, ask
-from worker.notify.kinds import LORE, Kind
+from worker.notify.kinds import COUNTED, LORE, Kind
 from worker.notify.watch import Condition
 
 _LUA = Path(__file__).parent / "lua"
@@ -45,7 +45,7 @@ class Incident:
     resolved_ms: int | None
     last_ms: int  # of what it counts
     lines: tuple[str, ...] = ()
-    marks: tuple[str, ...] = ()
+    marks: Mapping[str, str] = field(default_factory=dict)
     until_ms: int | None = None
     tenants: Mapping[str, int] = field(default_factory=dict)
     jobs: tuple[str, ...] = ()
@@ -54,6 +54,9 @@ class Incident:
     saved: int = 0
     degraded: int = 0
     late: int = 0  # the most at any one time
+    left: int | None = None  # dead letters that nobody had handled when it was over
+    example: str = ""  # what the first dead letter died of
+    closed_ms: int | None = None  # when it was found to be over; `resolved_ms` is since when it was
     fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -63,6 +66,11 @@ class Incident:
     @property
     def title(self) -> str:
         return LORE[self.kind].title + (f": {self.subject}" if self.subject else "")
+
+    @property
+    def fades(self) -> bool:
+        """Open still, though what it tells of is not to be seen any more."""
+        return self.resolved_ms is None and self.kind not in COUNTED and not self.marks
 
     def seconds(self, now_ms: int) -> float:
         return max(0, (self.resolved_ms or now_ms) - self.opened_ms) / 1000
@@ -80,10 +88,12 @@ class Incidents:
         (incident_id,) = ask(self._client, [OPEN.call([keyspace.INCIDENTS], told)])
         return str(incident_id.decode())
 
-    def fold(self, queues: Sequence[str], credited: Sequence[str]) -> int:
-        """Take what was counted since the last time; how many dead letters. `credited`: open outages."""
-        calls = [FOLD.call([keyspace.news(queue), keyspace.first_news(queue)], [queue, *credited]) for queue in queues]
-        return sum(ask(self._client, calls))
+    def fold(self, queues: Sequence[str], credited: str | None, *, keep_saved: bool) -> None:
+        """Take what was counted since the last time. `credited`: the open outage that explains saved, degraded and dead jobs.
+        `keep_saved`: one is about to be opened, the saved jobs are its."""
+        told = [str(int(keep_saved)), *([credited] if credited else [])]
+        for queue in queues:
+            ask(self._client, [FOLD.call([keyspace.news(queue), keyspace.first_news(queue)], [queue, *told])])
 
     def unsettled(self) -> list[Incident]:
         """Those that are open, and those of which somebody has not been told that they are over; oldest first."""
@@ -161,8 +171,8 @@ def _incident(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
         return None
     state = json.loads(fields.get("state", "{}"))
     kind = Kind(fields["kind"])
-    counted = "degraded:tenant:" if kind is Kind.DEGRADED else "dead:tenant:"
-    tenants = _counts(fields, counted) or state.get("tenants", {})
+    counted = "dead:tenant:" if kind is Kind.DEAD_LETTERS else "degraded:tenant:"
+    tenants = state.get("tenants") or _counts(fields, counted)
     return Incident(
         id=incident_id,
         kind=kind,
@@ -172,7 +182,7 @@ def _incident(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
         resolved_ms=int(fields["resolved_ms"]) if "resolved_ms" in fields else None,
         last_ms=int(fields.get("last_ms", fields.get("opened_ms", 0))),
         lines=tuple(state.get("lines", ())),
-        marks=tuple(state.get("marks", ())),
+        marks=dict(state.get("marks", {})),
         until_ms=state.get("until_ms"),
         tenants=tenants,
         jobs=tuple(fields["first"].split()) if fields.get("first") else tuple(state.get("jobs", ())),
@@ -181,6 +191,9 @@ def _incident(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
         saved=int(fields.get("saved", 0)),
         degraded=int(fields.get("degraded", 0)),
         late=int(fields.get("late", 0)),
+        left=int(fields["left"]) if "left" in fields else None,
+        example=fields.get("example", ""),
+        closed_ms=int(fields["closed_ms"]) if "closed_ms" in fields else None,
         fields=fields,
     )
 

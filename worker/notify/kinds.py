@@ -35,20 +35,20 @@ class Lore:
 
 LORE = {
     Kind.COLD: Lore(
-        "No route is open",
-        "Every provider fails or rests. Jobs wait in the queue: none is lost or charged, and they go on by themselves.",
+        "All AI providers are down",
+        "No job can be answered now. They wait in the queue: none is lost or charged, and they go on by themselves.",
         ("failover status", "failover job late"),
         "extended_outage",
     ),
     Kind.ROUTE_OPEN: Lore(
-        "Provider is failing",
-        "Its routes are closed off and probed by themselves; other routes serve its jobs meanwhile.",
+        "AI provider is down",
+        "Others answer its jobs meanwhile. It is tried again now and then, and taken back by itself.",
         ("failover status",),
         "brief_delay",
     ),
     Kind.CREDENTIALS: Lore(
         "Key, credit or model refused",
-        "The provider answers, and refuses the account or the route. Mend it there; it is tried again within minutes.",
+        "The provider answers, but refuses us. Somebody has to mend it there; it is tried again within minutes.",
         ("failover doctor", "failover status"),
         "brief_delay",
     ),
@@ -67,14 +67,14 @@ LORE = {
     Kind.PAUSED: Lore(
         "Paused",
         "No new job starts where it is paused, running ones end. Nothing is lost, charged or expires.",
-        ("failover resume --dry-run", "failover status"),
-        "brief_delay",
+        ("failover resume --dry-run", "failover resume"),
+        "budget_pause",
     ),
     Kind.DEAD_LETTERS: Lore(
         "Dead letters",
         "These jobs ended without an answer. They are kept until somebody requeues, answers or discards them.",
-        ("failover dlq stats", "failover dlq list", "failover dlq requeue --all --dry-run"),
-        "brief_delay",
+        ("failover dlq stats", "failover dlq list", "failover dlq requeue --all --dry-run", "failover review list"),
+        "dead_letter",
     ),
     Kind.LATE: Lore(
         "Jobs are late",
@@ -84,8 +84,8 @@ LORE = {
     ),
     Kind.DEGRADED: Lore(
         "Answers are degraded",
-        "Late jobs were answered in the reduced form that their policy allows.",
-        ("failover status", "failover job late"),
+        "These jobs were late, and are answered in the reduced form that their policy allows: a smaller model, less context.",
+        ("failover status",),
         "service_degradation",
     ),
     Kind.CRASH_LOOP: Lore(
@@ -101,4 +101,5 @@ LORE = {
     Kind.REDIS_UNSAFE: Lore("Redis can lose jobs", "Mend it before it does.", ("failover doctor",)),
 }
 
+COUNTED = (Kind.DEAD_LETTERS, Kind.DEGRADED)  # opened by what jobs tell, over when they fall silent
 OUTAGES = (Kind.COLD, Kind.ROUTE_OPEN, Kind.CREDENTIALS, Kind.BUDGET, Kind.PAUSED)  # why jobs may be late

@@ -13,48 +13,89 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from queue import SimpleQueue
 
 import redis
 import redis.asyncio
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producer import keyspace
 from producer.connection import check_safe
 from producer.scripts import Script, ask, ask_async
 from worker import waiting
 from worker.dead_letter import now_ms
-from worker.notify import text
 from worker.notify.incidents import UNTOLD_FOR_MS, Incident, Incidents
-from worker.notify.kinds import LORE
 from worker.notify.lookout import Lookout
 from worker.notify.sender import Sender
 from worker.notify.settings import Settings
 from worker.notify.watch import Watch
+from worker.pause import utc
 
 log = logging.getLogger("failover.worker")
 
 LEAD = Script.load(Path(__file__).parent / "lua", "lead")
 LEASE_SECONDS, RENEW_SECONDS = 6.0, 2.0
 STEP_SECONDS = 0.5
+AFTER_FAILURE_SECONDS = 5.0
+HUNG_SECONDS = 120.0  # a thread that has not turned for so long tells nobody: another worker shall
 CHECK_SECONDS = 60.0  # between two looks at how safe Redis is
 TRIM_SECONDS = 3600.0
 FILLED_AT_MOST = 20_000  # accepted jobs; among more, nobody looks for one tenant's
 FAREWELL_SECONDS = 1.0
 
 
-class Notifier:
-    """One worker's. `client` is the worker's own blocking client, used from the thread alone while it runs."""
+class Hand:
+    """A thread for one channel, so that one that hangs holds up no other. It takes the newest look when it has time."""
 
-    def __init__(self, client: redis.Redis, worker_name: str, queues: Sequence[str], settings: Settings) -> None:
-        self._client, self._name, self._queues, self._settings = client, worker_name, queues, settings
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+        self._idle = threading.Event()
+        self._idle.set()
+        self._offered: SimpleQueue[tuple[Sequence[Incident], int]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def offer(self, unsettled: Sequence[Incident], now: int) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=self._sender.channel.name, daemon=True)
+            self._thread.start()
+        if self._idle.is_set():
+            self._idle.clear()
+            self._offered.put((unsettled, now))
+
+    def _work(self) -> None:
+        while True:
+            unsettled, now = self._offered.get()
+            try:
+                self._sender.step(unsettled, now)
+            except RedisError as error:
+                log.warning("redis is away, a channel waits", extra={"error": str(error)})
+            except Exception:
+                log.exception("a channel failed", extra={"channel": self._sender.channel.name})
+            self._idle.set()
+
+    def rest(self, seconds: float) -> None:
+        """Until it is idle, at most so long."""
+        self._idle.wait(seconds)
+
+
+class Notifier:
+    """One worker's. `client`: a blocking one, for its threads together."""
+
+    def __init__(self, client: redis.Redis, worker_name: str, settings: Settings) -> None:
+        self._client, self._name, self._settings = client, worker_name, settings
         self._incidents = Incidents(client)
-        self._watch = Watch(client, queues, settings.on_call)
-        self._lookout = Lookout(client, queues, settings.on_call)
+        self._watch = Watch(client, settings.on_call)
+        self._lookout = Lookout(client, settings.on_call)
         self._senders = [
             Sender(channel, self._incidents, settings.on_call, self._paste) for channel in settings.channels
         ]
         self._leads, self._stopped = threading.Event(), threading.Event()
+        self._hands = [Hand(sender) for sender in self._senders]
+        self._has_channels = len(settings.channels) > 1 or bool(settings.subscribers)  # beside the log
         self._checked = self._trimmed = -TRIM_SECONDS
+        self._stepped = 0.0  # monotonic
         self._away = False
 
     @property
@@ -65,14 +106,12 @@ class Notifier:
     async def run(self, client: redis.asyncio.Redis) -> None:
         """Hold the lease, or wait for it, and tell people while it is held. `client`: of the worker's loop."""
         thread = threading.Thread(target=self._work, name="notifier", daemon=True)
+        self._stepped = time.monotonic()
         thread.start()
         try:
             while True:
-                leads = False
-                with contextlib.suppress(RedisError):
-                    lease_ms = int(LEASE_SECONDS * 1000)
-                    (reply,) = await ask_async(client, [LEAD.call([keyspace.NOTIFIER], [self._name, lease_ms])])
-                    leads = bool(reply)
+                well = thread.is_alive() and time.monotonic() - self._stepped < HUNG_SECONDS
+                leads = await self._lease(client, LEASE_SECONDS if well else 0)
                 if leads and not self.leads:
                     log.info(
                         "this worker tells people now", extra={"channels": [s.channel.name for s in self._senders]}
@@ -82,24 +121,37 @@ class Notifier:
         finally:
             self._stopped.set()
             await asyncio.to_thread(thread.join, FAREWELL_SECONDS)
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            for hand in self._hands:
+                await asyncio.to_thread(hand.rest, FAREWELL_SECONDS / 2)
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FAREWELL_SECONDS):
-                    await ask_async(client, [LEAD.call([keyspace.NOTIFIER], [self._name, 0])])
+                    await self._lease(client, 0)
+
+    async def _lease(self, client: redis.asyncio.Redis, seconds: float) -> bool:
+        """Take it, hold it for longer, or (0) give it back; whether this worker has it."""
+        told = (self._name, int(seconds * 1000), int(self._has_channels))
+        try:
+            (reply,) = await ask_async(client, [LEAD.call([keyspace.NOTIFIER], told)])
+        except (RedisError, OSError):
+            return False
+        return bool(reply)
 
     def _work(self) -> None:
         while not self._stopped.wait(STEP_SECONDS):
+            self._stepped = time.monotonic()
             if not self.leads:
+                self._lookout.forget()
                 continue
             try:
                 self.step()
                 self._away = False
-            except RedisError as error:
+            except (RedisConnectionError, RedisTimeoutError) as error:
                 if not self._away:
                     log.warning("redis is away, nobody is told of anything", extra={"error": str(error)})
                 self._away = True
             except Exception:
                 log.exception("a look at incidents failed")
-                self._stopped.wait(CHECK_SECONDS / 10)
+                self._stopped.wait(AFTER_FAILURE_SECONDS)
 
     def step(self) -> None:
         """Look, judge, and let each channel say one thing."""
@@ -108,14 +160,16 @@ class Notifier:
         self._lookout.judge(sight)
         unsettled = self._incidents.unsettled()
         silenced = self._incidents.silenced(unsettled)
-        for sender in self._senders:
-            sender.step([each for each in unsettled if each.id not in silenced], sight.now_ms)
+        for hand in self._hands:
+            hand.offer([each for each in unsettled if each.id not in silenced], sight.now_ms)
         for incident in unsettled:
-            if incident.resolved_ms is not None and self._settled(incident, sight.now_ms):
+            if incident.resolved_ms is None or not self._has_channels:
+                continue
+            if incident.id in silenced or self._settled(incident, sight.now_ms):
                 self._incidents.all_told(incident)
 
     def _settled(self, incident: Incident, now: int) -> bool:
-        if now - (incident.resolved_ms or now) > UNTOLD_FOR_MS:
+        if now - (incident.closed_ms or now) > UNTOLD_FOR_MS:
             log.error("nobody could be told of an incident", extra={"incident": incident.id, "title": incident.title})
             return True
         return all(sender.all_told(incident) for sender in self._senders)
@@ -129,16 +183,16 @@ class Notifier:
             self._trimmed = now
             self._incidents.trim(now_ms(self._client))
 
-    def _paste(self, incident: Incident) -> tuple[tuple[str, str], ...]:
-        """The client message, filled for each of the first tenants."""
-        message = self._settings.messages.get(LORE[incident.kind].message)
-        if message is None or not incident.tenants:
-            return ()
-        sizes = ask(self._client, [("ZCARD", keyspace.accepted(queue)) for queue in self._queues])
-        if sum(sizes) > FILLED_AT_MOST:
-            return ()
-        until = waiting.minutes(self._client, self._queues)
-        return tuple(
-            (f"To {tenant}, to paste", message.filled(waiting.of_tenant(self._client, tenant).facts(until)))
-            for tenant in list(incident.tenants)[: text.OFFERED]
-        )
+    def _paste(self, incident: Incident, message_name: str, tenant: str) -> str:
+        """A client message, filled; "" when a fact is missing, so that nobody pastes a hole."""
+        message = self._settings.messages.get(message_name)
+        if message is None:
+            return ""
+        facts = {"tenant": tenant, "since": utc(incident.opened_ms / 1000)}
+        if message.needs - facts.keys():
+            queues = self._watch.queues
+            sizes = ask(self._client, [("ZCARD", keyspace.accepted(queue)) for queue in queues])
+            if sum(sizes) <= FILLED_AT_MOST:
+                found = waiting.of_tenant(self._client, tenant)
+                facts |= found.facts(waiting.minutes(self._client, found.queues or queues))
+        return message.filled(facts) if message.needs <= facts.keys() else ""

@@ -70,15 +70,12 @@ class OnCall(BaseModel):
     spend_percent: tuple[Positive, ...] = (60.0, 85.0, 95.0)
 
     def now(self, at_ms: int) -> str:
-        """Who is on call, in words."""
+        """Who is on call, in words; "" for nobody."""
         now = datetime.fromtimestamp(at_ms / 1000, UTC)
-        found = next((person for person in self.on_call if person.on_call(now)), None)
-        if found is None:
-            return f"nobody at this hour ({FILE})" if self.on_call else f"nobody is named yet ({FILE})"
-        return str(found)
+        return next((str(person) for person in self.on_call if person.on_call(now)), "")
 
     def writes_to(self, tenant: str, at_ms: int) -> str:
-        """Who tells this client."""
+        """Who tells this client; "" for nobody."""
         return self.tells_clients.get(tenant) or self.tells_clients.get("default") or self.now(at_ms)
 
 

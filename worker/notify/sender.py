@@ -24,12 +24,14 @@ log = logging.getLogger("failover.worker")
 
 GAP_SECONDS = 1.1  # Slack takes a message a second for each channel
 BACKOFF_SECONDS = (1.0, 60.0)
+LOOK_AGAIN_SECONDS = 30.0
 LOOK_AFTER_MS = 3000  # a post that broke off has arrived by then, if it ever does
+NOT_THERE_MS = 20_000  # a slow channel may take a post after its sender gave up
 ORPHANED_MS = 30_000  # a post of another worker that has not been heard of since
 UNKNOWN_MS = 3_600_000  # after which nobody looks any more
 SENDING, SENT, UNKNOWN, AMBIGUOUS, REFUSED = "sending", "sent", "unknown", "ambiguous", "refused"
 
-Paste = Callable[[Incident], tuple[tuple[str, str], ...]]
+Paste = Callable[[Incident, str, str], str]  # (incident, client message, tenant) -> the text, "" if it cannot be filled
 
 
 @dataclass
@@ -62,15 +64,17 @@ class Told:
 
 @dataclass
 class Sender:
-    """Tells one channel. `paste`: the client messages that go with an incident."""
+    """Tells one channel. `paste` fills the client messages that go with an incident: each goes out once, with its thread where
+    there is one, else with whatever is said next."""
 
     channel: Channel
     incidents: Incidents
     on_call: OnCall
-    paste: Paste = lambda incident: ()
+    paste: Paste = lambda incident, message, tenant: ""
     clock: Callable[[], float] = time.monotonic
     _not_before: float = field(default=0.0, init=False)
     _backoff: float = field(default=BACKOFF_SECONDS[0], init=False)
+    _look_at: dict[str, float] = field(default_factory=dict, init=False)
 
     def step(self, unsettled: Sequence[Incident], now_ms: int) -> bool:
         """Say the most urgent thing that is due, if it is time; whether anything was sent."""
@@ -114,7 +118,8 @@ class Sender:
             yield 2, f"story-{told + 1}"
             return
         over = incident.resolved_ms is not None  # then nothing more comes that would be worth waiting for
-        if (over or now_ms - last.at_ms >= self.on_call.thread_seconds * 1000) and self._new_story(incident):
+        news = self._lines(incident) > self._number(incident, "entries") or bool(self._unpasted(incident))
+        if news and (over or now_ms - last.at_ms >= self.on_call.thread_seconds * 1000):
             yield 2, f"story-{told + 1}"
         if over and not self._told(incident, "closing").over:
             return
@@ -123,7 +128,7 @@ class Sender:
             yield 3, "edit"
 
     def _again(self, incident: Incident, opening: Told, now_ms: int, *, edited: bool) -> Iterator[tuple[int, str]]:
-        """A digest where a message cannot be edited and its counts grew; else a reminder, each later than the last."""
+        """A digest where a message cannot be edited and its counts grew; else a reminder of what lasts."""
         told = self._number(incident, "digests")
         last, following = self._told(incident, f"digest-{told}") if told else opening, f"digest-{told + 1}"
         if self._told(incident, following).open:
@@ -132,7 +137,8 @@ class Sender:
         waited = (now_ms - last.at_ms) / 60_000
         grew = incident.fields.get(f"{self.channel.name}:grew", "") != _size(incident)
         digest = not edited and grew and waited >= self.on_call.digest_minutes * self.channel.digest_factor
-        if digest or waited >= self.on_call.reminder_minutes * 2 ** min(told, 6):
+        lasts = self.on_call.reminder_minutes + (last.at_ms - opening.at_ms) / 60_000  # each after twice as long
+        if digest or (waited >= lasts and not incident.fades):
             yield 2, following
 
     def _post(self, incident: Incident, part: str, told: Told, now_ms: int) -> Post:
@@ -140,15 +146,21 @@ class Sender:
         ref = opening.detail if self.channel.edits else ""
         if kind == "edit":
             return Post(incident, part, text.of_incident(incident, self.on_call, now_ms), edit=ref)
+        threaded = bool(self.channel.edits and ref)
+        message = self._message(incident, part, told, now_ms)
+        if kind == "story" or (not threaded and not (self.channel.edits and kind == "opening")):
+            message = message.with_paste(self._pasted(incident, self._unpasted(incident)))
+        return Post(
+            incident, part, message, thread="" if kind == "opening" else ref, broadcast=kind in ("closing", "digest")
+        )
+
+    def _message(self, incident: Incident, part: str, told: Told, now_ms: int) -> text.Message:
+        kind = part.partition("-")[0]
         if kind == "story":
             begin, end = self._number(incident, "entries"), number(told.detail)
-            paste = self.paste(incident) if part == "story-1" else ()
-            entries = self.incidents.story(incident.id, begin)[: max(0, end - begin)]
-            return Post(incident, part, text.of_story(incident, entries, paste), thread=ref)
-        if kind == "opening":
-            return Post(incident, part, text.of_incident(incident, self.on_call, now_ms))
-        told_again = text.of_closing if kind == "closing" else text.of_reminder
-        return Post(incident, part, told_again(incident, self.on_call, now_ms), thread=ref, broadcast=True)
+            return text.of_story(incident, self.incidents.story(incident.id, begin)[: max(0, end - begin)])
+        forms = {"closing": text.of_closing, "digest": text.of_reminder}
+        return forms.get(kind, text.of_incident)(incident, self.on_call, now_ms)
 
     def _say(self, incident: Incident, part: str, now_ms: int) -> bool:
         """Whether the channel was asked for anything."""
@@ -160,12 +172,19 @@ class Sender:
         leaves = Told(SENDING, now_ms, str(self._lines(incident)) if part.startswith("story") else "")
         if not self._mark(incident, part, before, leaves):
             return False  # another worker is at it
-        self._settle(incident, part, leaves, self.channel.send(self._post(incident, part, leaves, now_ms)), now_ms)
+        self._settle(incident, part, leaves, self._sent(self._post(incident, part, leaves, now_ms)), now_ms)
         return True
+
+    def _sent(self, post: Post) -> Outcome:
+        try:
+            return self.channel.send(post)
+        except Exception as error:
+            log.exception("a channel failed in our own code", extra={"channel": self.channel.name})
+            return Unknown(type(error).__name__)
 
     def _edit(self, incident: Incident, now_ms: int) -> bool:
         shown = f"{self._shown(incident, now_ms)} {now_ms}"
-        outcome = self.channel.send(self._post(incident, "edit", Told("", 0, ""), now_ms))
+        outcome = self._sent(self._post(incident, "edit", Told("", 0, ""), now_ms))
         self._heard(outcome)
         if isinstance(outcome, Posted):
             self.incidents.change(incident, f"{self.channel.name}:shown", shown)
@@ -179,33 +198,42 @@ class Sender:
         waited = now_ms - before.at_ms
         if waited < (LOOK_AFTER_MS if before.state == UNKNOWN else ORPHANED_MS):
             return False
+        if self.clock() < self._look_at.get(f"{incident.id}:{part}", 0.0):
+            return False
         found = self.channel.find(self._post(incident, part, before, now_ms), before.at_ms)
         if isinstance(found, Unknown) and waited > UNKNOWN_MS:
             found = Unfindable(found.why)
         match found:
-            case Posted():
-                self._settle(incident, part, before, found, before.at_ms)
-            case Refused():
+            case Posted(ref):
+                also = self._also(incident, part, before, fresh=False)
+                self._mark(incident, part, before, replace(before, state=SENT, detail=ref), also)
+            case Refused() if waited >= NOT_THERE_MS:
                 self._mark(incident, part, before, Told("", 0, ""))
+            case Refused():
+                self._look_at[f"{incident.id}:{part}"] = self.clock() + LOOK_AFTER_MS / 1000
             case Unknown():
-                self._wait(None)
+                self._look_at[f"{incident.id}:{part}"] = self.clock() + LOOK_AGAIN_SECONDS
             case Unfindable(why):
                 facts = self._facts(incident, part, why)
                 log.warning("a notification may have arrived, it is not sent again", extra=facts)
-                also = self._also(incident, part, before)
+                also = self._also(incident, part, before, fresh=False)
                 self._mark(incident, part, before, replace(before, state=AMBIGUOUS), also)
         return True
 
     def _settle(self, incident: Incident, part: str, before: Told, outcome: Outcome, now_ms: int) -> None:
         self._heard(outcome)
         if isinstance(outcome, Posted):
-            self._mark(incident, part, before, Told(SENT, now_ms, outcome.ref), self._also(incident, part, before))
+            self._mark(
+                incident, part, before, Told(SENT, now_ms, outcome.ref), self._also(incident, part, before, fresh=True)
+            )
             return
         log.warning("a notification was not taken", extra=self._facts(incident, part, outcome.why))
         if not isinstance(outcome, Refused):
             self._mark(incident, part, before, replace(before, state=UNKNOWN))
         elif outcome.hopeless:
-            self._mark(incident, part, before, replace(before, state=REFUSED), self._also(incident, part, before))
+            self._mark(
+                incident, part, before, replace(before, state=REFUSED), self._also(incident, part, before, fresh=True)
+            )
         else:
             self._mark(incident, part, before, Told("", 0, ""))
 
@@ -217,17 +245,20 @@ class Sender:
         known = replace(incident, fields={**incident.fields, name: str(before)})
         return self.incidents.change(known, name, str(told), more=more)
 
-    def _also(self, incident: Incident, part: str, leaves: Told) -> dict[str, str]:
-        """What else the channel knows once a part is there. What an opening shows is as old as the incident as it was read."""
+    def _also(self, incident: Incident, part: str, leaves: Told, *, fresh: bool) -> dict[str, str]:
+        """What else the channel knows once a part is there. What was found later (not `fresh`) may have been older."""
         name = self.channel.name
         kind, _, which = part.partition("-")
+        given = [incident.fields.get(f"{name}:pasted", ""), *self._unpasted(incident)]
+        also = {f"{name}:pasted": "\n".join(filter(None, given))} if kind == "story" or not self.channel.edits else {}
         if kind == "story":
-            return {f"{name}:stories": which, f"{name}:entries": leaves.detail}
-        also = {f"{name}:grew": _size(incident)}
-        if kind == "opening":
-            also[f"{name}:shown"] = f"{self._shown(incident, leaves.at_ms)} {leaves.at_ms}"
+            also |= {f"{name}:stories": which, f"{name}:entries": leaves.detail}
         if kind == "digest":
             also[f"{name}:digests"] = which
+        if fresh:
+            also[f"{name}:grew"] = _size(incident)
+            if kind == "opening":
+                also[f"{name}:shown"] = f"{self._shown(incident, leaves.at_ms)} {leaves.at_ms}"
         return also
 
     def _number(self, incident: Incident, name: str) -> int:
@@ -238,8 +269,16 @@ class Sender:
         begin = self._number(incident, "entries")
         return begin + len(self.incidents.story(incident.id, begin))
 
-    def _new_story(self, incident: Incident) -> bool:
-        return self._lines(incident) > self._number(incident, "entries")
+    def _unpasted(self, incident: Incident) -> list[str]:
+        """`message tenant` of the client messages that the channel has not been given."""
+        given = incident.fields.get(f"{self.channel.name}:pasted", "").split("\n")
+        return [each for each in map(" ".join, text.wanted(incident)) if each not in given]
+
+    def _pasted(self, incident: Incident, unpasted: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """(whom it is for, text) of those that can be filled."""
+        split = (each.partition(" ") for each in unpasted)
+        found = ((tenant, self.paste(incident, name, tenant)) for name, _, tenant in split)
+        return tuple((f"To {tenant}, to paste", filled) for tenant, filled in found if filled)
 
     def _shown(self, incident: Incident, now_ms: int) -> str:
         message = text.of_incident(incident, self.on_call, now_ms)

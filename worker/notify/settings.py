@@ -60,8 +60,13 @@ def _subscribers(environment: Environment, tenants: Tenants) -> Iterator[Subscri
         yield Subscriber(EVERYBODY, url, environment.get("NOTIFY_WEBHOOK_SECRET", ""), private_allowed=True)
     private_allowed = flag(environment, "CALLBACKS_MAY_BE_PRIVATE", default=False)
     for name, tenant in tenants.tenants.items():
-        if tenant.callback_url is None or name == "default":
+        if tenant.callback_url is None:
             continue
+        if name == "default":
+            mend = "name the tenant that it belongs to: everybody's jobs go to NOTIFY_WEBHOOK_URL"
+            raise ConfigurationError(
+                [Problem("policies/tenants.yaml", "default.callback_url", "is not possible", mend)]
+            )
         variable = tenant.callback_secret_env or ""
         if not variable:
             mend = "name the variable that holds the secret of its signature"
@@ -86,6 +91,9 @@ def _slack(environment: Environment) -> Channel | None:
     if token and not channel:
         mend = "the channel's id (in Slack: its details, at the bottom), as in C0123456789"
         raise ConfigurationError([Problem("SLACK_CHANNEL", "", "is not set beside SLACK_BOT_TOKEN", mend)])
+    if channel and not (token or url):
+        mend = "the bot's token, it begins with xoxb-; or SLACK_WEBHOOK_URL"
+        raise ConfigurationError([Problem("SLACK_BOT_TOKEN", "", "is not set beside SLACK_CHANNEL", mend)])
     if not (token or url):
         return None
     from worker.notify.slack import SlackBot, SlackWebhook  # 60 ms that most processes can do without
@@ -107,7 +115,7 @@ def _email(environment: Environment, cold_notify: Sequence[str]) -> Channel | No
         raise ConfigurationError([Problem("NOTIFY_EMAIL", "", "is not set beside SMTP_URL", mend)])
     from worker.notify.email import Email
 
-    return Email(smtp_url, to)
+    return Email(smtp_url, to, environment.get("NOTIFY_FROM", ""))
 
 
 def _webhook(environment: Environment) -> Channel | None:

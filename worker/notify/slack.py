@@ -7,10 +7,8 @@ escaped. Rules: https://docs.slack.dev/reference/block-kit, /reference/methods/c
 from __future__ import annotations
 
 import http.client
-import json
 import logging
 import re
-import ssl
 import urllib.error
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +17,7 @@ from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.client import WebClient
 from slack_sdk.webhook.client import WebhookClient
 
-from worker.notify.channel import Found, Outcome, Post, Posted, Refused, Unfindable, Unknown
+from worker.notify.channel import Found, Outcome, Post, Posted, Refused, Unfindable, Unknown, trouble
 from worker.notify.text import Message
 
 TIMEOUT_SECONDS = 10
@@ -76,14 +74,14 @@ class SlackBot:
         """By the name in the metadata of what was posted since."""
         if not self._channel_id:
             return Unfindable("the channel's id is not known")
-        options = {"channel": self._channel_id, "oldest": f"{since_ms / 1000 - 60:.6f}", "limit": 200}
+        options = {"channel": self._channel_id, "oldest": f"{since_ms / 1000 - 600:.6f}", "limit": 999}
         options |= {"include_all_metadata": True, **({"ts": post.thread} if post.thread else {})}
         method = "conversations.replies" if post.thread else "conversations.history"
         try:
             reply = self._client.api_call(method, params=options)
         except SlackApiError as error:
             said = str(error.response.get("error", ""))
-            if said in _WRONG:
+            if said in _WRONG | _HOPELESS:
                 return Unfindable(said)
             return Unknown(said)
         except (SlackClientError, OSError, http.client.HTTPException) as error:
@@ -176,19 +174,18 @@ def refusal(status: int, headers: Mapping[str, str], said: str) -> Outcome:
     if status in (500, 502, 504):
         return Unknown(f"it answered {status}")
     why = said if said and said.isprintable() else f"it answered {status}"
+    if status == 429:
+        why = "ratelimited"
     named = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
     seconds = float(named) if re.fullmatch(r"\d{1,5}", named) else None
     wrong = why in _WRONG or status in (401, 403, 404, 410)
-    return Refused(why, MISCONFIGURED_SECONDS if wrong else seconds, hopeless=why in _HOPELESS)
+    hopeless = why in _HOPELESS or (status == 400 and not wrong)
+    return Refused(why, MISCONFIGURED_SECONDS if wrong else seconds, hopeless=hopeless)
 
 
 def broken(error: Exception) -> Outcome:
-    """A connection that was never made has sent nothing; what broke later may have arrived."""
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    name = type(reason).__name__ if isinstance(reason, Exception) else "URLError"
-    never = (ConnectionRefusedError, ssl.SSLCertVerificationError)
-    if isinstance(reason, never) or name == "gaierror" or getattr(reason, "errno", None) in (101, 111, 113):
-        return Refused(f"it cannot be reached: {name}")
-    if isinstance(error, json.JSONDecodeError):
-        return Unknown("its answer was no JSON")
-    return Unknown(f"the connection broke: {name}")
+    """urllib says URLError of what failed before an answer was awaited: nothing was taken. What broke later may have been."""
+    if isinstance(error, urllib.error.URLError):
+        reason = error.reason if isinstance(error.reason, Exception) else error
+        return Refused(f"it cannot be reached: {trouble(reason)}")
+    return Unknown(f"the connection broke: {trouble(error)}")

@@ -6,20 +6,29 @@ Every message says what happened, the jobs, the tenants, what happens next and w
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from producer.client import DEFAULT_QUEUE
 from worker.notify.incidents import Entry, Incident
 from worker.notify.kinds import LORE, Kind
-from worker.notify.oncall import OnCall
-from worker.notify.watch import FIRST, clock, counted
+from worker.notify.oncall import FILE, OnCall
+from worker.notify.watch import FIRST, clock, counted, many
 from worker.pause import utc
 
 LONGEST_LINE = 600
 LINES = 24
 OFFERED = 5  # tenants whose command stands in a message
 ALL_CLEAR = "all_clear"
+NOBODY = f"nobody is named for this hour ({FILE})"
+SAYS_WHO = (
+    Kind.COLD,
+    Kind.ROUTE_OPEN,
+    Kind.CREDENTIALS,
+    Kind.BUDGET,
+    Kind.PAUSED,
+    Kind.LATE,
+)  # its lines name the tenants
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,9 @@ class Message:
     footer: str = ""
     paste: tuple[tuple[str, str], ...] = ()
 
+    def with_paste(self, paste: tuple[tuple[str, str], ...]) -> Message:
+        return replace(self, paste=paste)
+
     def plain(self) -> str:
         """Everything, for a channel without forms."""
         parts = ["\n".join(self.lines), *(f"    {command}" for command in self.commands)]
@@ -42,62 +54,77 @@ class Message:
 def of_incident(incident: Incident, on_call: OnCall, now_ms: int) -> Message:
     """How an incident stands: its opening, and every later edit of it."""
     lore = LORE[incident.kind]
-    mark = "🟢 Over" if incident.resolved_ms else "🟡" if lore.notice else "🔴"
-    lines = [lore.means, *incident.lines, *_counts(incident)]
-    if incident.resolved_ms:
-        lines = [*_counts(incident), *_totals(incident, now_ms)]
-    else:
-        lines += [_next(incident), f"On call: {on_call.now(now_ms)}", *_clients(incident, on_call, now_ms)]
-    return Message(
-        f"{mark} {_line(incident.title)}",
-        tuple(_line(line) for line in lines if line)[:LINES],
-        tuple(_line(command) for command in _commands(incident)),
-        f"incident {incident.id}, since {utc(incident.opened_ms / 1000)} · runbook.md: {incident.kind}",
-    )
+    if incident.resolved_ms is not None:
+        return of_closing(incident, on_call, now_ms)
+    mark = "🟡" if lore.notice or incident.fades else "🔴"
+    lines = [lore.means, *incident.lines, *_counts(incident), _next(incident)]
+    lines += [f"On call: {on_call.now(now_ms) or NOBODY}", *_clients(incident, on_call, now_ms)]
+    return _message(f"{mark} {incident.title}", lines, incident)
 
 
-def of_story(incident: Incident, entries: Sequence[Entry], paste: tuple[tuple[str, str], ...]) -> Message:
+def of_story(incident: Incident, entries: Sequence[Entry]) -> Message:
     """New lines of the story, for the thread."""
-    lines = tuple(_line(f"{clock(entry.at_ms)}  {entry.text}") for entry in entries)
-    return Message(f"{incident.title}: what happened", lines[-LINES:], paste=paste)
+    lines = [f"{clock(entry.at_ms)}  {entry.text}" for entry in entries[-LINES:]]
+    if len(entries) > LINES:
+        lines.insert(0, f"({len(entries) - LINES} lines before these: failover incidents show {incident.id})")
+    return Message(f"{_line(incident.title)}: what happened", tuple(_line(line) for line in lines))
 
 
 def of_reminder(incident: Incident, on_call: OnCall, now_ms: int) -> Message:
     """That it lasts, or how its counts grew."""
     whole = of_incident(incident, on_call, now_ms)
-    return Message(
-        f"🔴 Still: {_line(incident.title)}, for {lasted(incident.seconds(now_ms))}",
-        whole.lines,
-        whole.commands,
-        whole.footer,
-    )
+    headline = f"🔴 Still, for {lasted(incident.seconds(now_ms))}: {_line(incident.title)}"
+    return replace(whole, headline=headline)
 
 
 def of_closing(incident: Incident, on_call: OnCall, now_ms: int) -> Message:
-    """That it is over, with duration and totals, and what to tell the clients who waited."""
-    whole = of_incident(incident, on_call, now_ms)
-    headline = f"🟢 Over after {lasted(incident.seconds(now_ms))}: {_line(incident.title)}"
-    return Message(headline, whole.lines, whole.commands, whole.footer)
+    """That it is over, with length and totals, and what to tell the clients who waited."""
+    return _message(_closing(incident, now_ms), [*_counts(incident), *_totals(incident)], incident)
+
+
+def wanted(incident: Incident) -> list[tuple[str, str]]:
+    """(client message, tenant) that this incident calls for now: for the first tenants, and again when it is over."""
+    name = _message_name(incident)
+    return [(name, tenant) for tenant in list(incident.tenants)[:OFFERED]] if name else []
+
+
+def _message(headline: str, lines: Iterable[str], incident: Incident) -> Message:
+    footer = f"incident {incident.id}, since {utc(incident.opened_ms / 1000)} · runbook.md: {incident.kind}"
+    shown = tuple(_line(line) for line in lines if line)[:LINES]
+    return Message(_line(headline), shown, tuple(_line(command) for command in _commands(incident)), footer)
+
+
+def _closing(incident: Incident, now_ms: int) -> str:
+    """Green only when nothing is left to do."""
+    if incident.kind is Kind.DEAD_LETTERS:
+        if incident.left:
+            return (
+                f"🟡 No new ones, but {incident.left:,} of {incident.dead:,} still wait for somebody: {incident.title}"
+            )
+        return f"🟢 All are handled: {incident.title}"
+    if incident.kind is Kind.DEGRADED:
+        return f"🟢 No new ones: {incident.title}"
+    return f"🟢 Over after {lasted(incident.seconds(now_ms))}: {incident.title}"
 
 
 def lasted(seconds: float) -> str:
     """A length of time as people say it."""
     if seconds < 120:
-        return f"{seconds:.0f} seconds"
+        return f"{max(1, round(seconds))} second" + ("s" if round(seconds) > 1 else "")
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def _counts(incident: Incident) -> Iterator[str]:
     if incident.kind is Kind.DEAD_LETTERS:
-        yield f"{incident.dead:,} jobs: {counted(incident.reasons)}"
-    if incident.kind is Kind.DEGRADED:
-        yield f"{incident.degraded:,} jobs"
-    if incident.tenants:
+        yield f"{many(incident.dead, 'job')}: {counted(incident.reasons)}"
+        if incident.example:
+            yield f"The first one: {incident.example}"
+    if incident.degraded:
+        yield f"{many(incident.degraded, 'job')} answered in a reduced form"
+    if incident.tenants and incident.kind not in SAYS_WHO:
         yield f"Tenants: {counted(incident.tenants)}"
-    if incident.jobs:
-        more = (
-            f", all: {_all_jobs(incident)}" if len(incident.jobs) >= FIRST or incident.dead > len(incident.jobs) else ""
-        )
+    if incident.jobs and incident.resolved_ms is None:
+        more = f", all: {_all_jobs(incident)}" if max(incident.dead, incident.late) > len(incident.jobs[:FIRST]) else ""
         yield f"Jobs: {' '.join(incident.jobs[:FIRST])}{more}"
 
 
@@ -108,32 +135,37 @@ def _all_jobs(incident: Incident) -> str:
     return f"failover job late{queue}"
 
 
-def _totals(incident: Incident, now_ms: int) -> Iterator[str]:
-    told = [f"It lasted {lasted(incident.seconds(now_ms))}"]
+def _totals(incident: Incident) -> Iterator[str]:
+    told = []
     if incident.saved:
-        told.append(f"{incident.saved:,} jobs were answered by another route")
+        told.append(f"{many(incident.saved, 'job')} answered by another route than the first")
     if incident.late:
-        told.append(f"{incident.late:,} were late at worst")
+        told.append(f"{many(incident.late, 'job')} late at worst")
     if incident.dead and incident.kind is not Kind.DEAD_LETTERS:
-        told.append(f"{incident.dead:,} ended as dead letters")
-    yield "; ".join(told) + "."
-    if incident.kind is Kind.DEAD_LETTERS:
-        yield "No new one since; those that nobody has handled yet are kept."
+        told.append(f"{many(incident.dead, 'dead letter')} meanwhile")
+    if told:
+        yield "; ".join(told) + "."
+    if incident.left:
+        yield "They are kept until somebody requeues, answers or discards them."
     if incident.late:
-        yield "Tell the clients who waited:"
+        yield f"Clients who waited may be told: {', '.join(list(incident.tenants)[:OFFERED])}"
 
 
 def _next(incident: Incident) -> str:
     at = f" at {clock(incident.until_ms)}" if incident.until_ms else ""
+    if incident.fades:
+        return "Next: nothing to do; it is watched for a while."
     match incident.kind:
         case Kind.COLD | Kind.ROUTE_OPEN | Kind.CREDENTIALS:
             return f"Next: tried again{at or ' when a job comes'}; jobs go on by themselves when it answers."
         case Kind.PAUSED | Kind.BUDGET:
-            return f"Next: goes on by itself{at}." if at else "Next: nothing goes on until somebody resumes."
+            return f"Next: goes on by itself{at}." if at else "Next: it stays so until somebody resumes."
         case Kind.DEAD_LETTERS:
-            return "Next: nothing happens by itself; mend the cause, then requeue, or answer them by hand."
-        case Kind.LATE | Kind.DEGRADED:
+            return "Next: nothing happens by itself. Mend the cause, then requeue; or answer them by hand."
+        case Kind.LATE:
             return "Next: they are worked on in order; tell the clients."
+        case Kind.DEGRADED:
+            return "Next: nothing to do. Redo what matters most when all is well."
         case Kind.WORKER_GONE | Kind.CRASH_LOOP:
             return "Next: its jobs run again by themselves; see that as many workers run as should."
         case _:
@@ -141,28 +173,44 @@ def _next(incident: Incident) -> str:
 
 
 def _clients(incident: Incident, on_call: OnCall, now_ms: int) -> Iterator[str]:
-    if not LORE[incident.kind].message:
+    name = _message_name(incident)
+    if not name:
         return
     writers: dict[str, list[str]] = {}
     for tenant in list(incident.tenants)[:OFFERED]:
-        writers.setdefault(on_call.writes_to(tenant, now_ms), []).append(tenant)
+        writers.setdefault(on_call.writes_to(tenant, now_ms) or "somebody", []).append(tenant)
     for writer, tenants in writers.items():
-        yield f"Clients: {writer} writes to {', '.join(tenants)}, with the message below."
-    if not incident.tenants:
-        yield f"Clients: {on_call.writes_to('', now_ms)} writes to those who wait, with the message below."
+        yield f"Clients: {writer} writes to {', '.join(tenants)}: the message {name}, filled by the command here."
+    if not writers:
+        yield "Clients: none of them has to know yet."
+
+
+def _message_name(incident: Incident) -> str:
+    """The client message that fits now; "" when none does."""
+    if incident.resolved_ms is None:
+        return LORE[incident.kind].message
+    return ALL_CLEAR if incident.late else ""
 
 
 def _commands(incident: Incident) -> Iterator[str]:
-    lore = LORE[incident.kind]
-    if not incident.resolved_ms:
-        for command in lore.commands:
+    if incident.resolved_ms is None or incident.left:
+        for command in LORE[incident.kind].commands:
             has_queue = command.startswith(("failover dlq", "failover job late"))
-            yield command + (_queue_option(incident) if has_queue else "")
-    name = ALL_CLEAR if incident.resolved_ms else lore.message
-    if not name or (incident.resolved_ms and not incident.late):
-        return
-    for tenant in list(incident.tenants)[:OFFERED] or ["NAME"]:
-        yield f"failover messages show {name} --tenant {shlex.quote(tenant)}"
+            scoped = command == "failover resume" and incident.kind is Kind.PAUSED
+            yield command + (_queue_option(incident) if has_queue else _scope_option(incident) if scoped else "")
+    name = _message_name(incident)
+    about = f" --incident {incident.id}"
+    for tenant in list(incident.tenants)[:OFFERED]:
+        if name:
+            yield f"failover messages show {name} --tenant {shlex.quote(tenant)}{about}"
+    if incident.kind is Kind.COLD and incident.resolved_ms is None and not incident.tenants:
+        yield f"failover messages show {name} --tenant NAME{about}"
+
+
+def _scope_option(incident: Incident) -> str:
+    """`--provider openai`, of a pause of that."""
+    what, _, name = incident.subject.partition(" ")
+    return f" --{what} {shlex.quote(name)}" if what in ("provider", "queue") and name else ""
 
 
 def _queue_option(incident: Incident) -> str:

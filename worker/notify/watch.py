@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import redis
 
 from producer import keyspace
+from producer.client import DEFAULT_QUEUE
 from producer.keyspace import JobField
 from producer.scripts import ask
 from worker import fleet, health, spend
@@ -20,9 +22,18 @@ from worker.notify.kinds import Kind
 from worker.notify.oncall import OnCall
 from worker.pause import BUDGET, Paused, canonical, paused
 
-REFUSALS = frozenset({"unauthorized", "forbidden", "billing", "quota", "no_such_model"})
+log = logging.getLogger("failover.worker")
+
+REFUSED = {  # a rest's reason (worker/taxonomy.py), as people say it
+    "unauthorized": "refuses the key",
+    "forbidden": "forbids it",
+    "billing": "wants to be paid",
+    "quota": "says that the quota is used up",
+    "no_such_model": "does not know the model",
+}
 LONG_REST_SECONDS = 60.0  # a shorter one is a rate limit's, and no matter for people
-LATE_READ = 5000  # late jobs whose tenants are counted
+LATE_EVERY_MS = 2000
+LATE_READ = 2000  # late jobs whose tenants are counted
 FIRST = 10  # job ids that a message names
 CRASHES = 3  # workers that vanished, and it is a loop
 
@@ -31,16 +42,17 @@ CRASHES = 3  # workers that vanished, and it is a loop
 class Condition:
     """Something that people should know while it lasts.
 
-    `lines` say how it stands; `marks` what is worth a line in the story when it begins to be so. `tenants`: jobs of each.
-    `until_ms`: when something may change by itself. `outage_from`: providers that are down.
+    `lines` say how it stands; `marks` are worth a line in the story when they begin to be so (key) and when they end (value).
+    `tenants`: late jobs of each, `late` of all. `until_ms`: when something may change by itself.
     """
 
     kind: Kind
     subject: str = ""
     queue: str = ""
     lines: tuple[str, ...] = ()
-    marks: tuple[str, ...] = ()
+    marks: Mapping[str, str] = field(default_factory=dict)
     tenants: Mapping[str, int] = field(default_factory=dict)
+    late: int = 0
     jobs: tuple[str, ...] = ()
     until_ms: int | None = None
 
@@ -69,30 +81,35 @@ class Sight:
     late: tuple[Late, ...] = ()
     succeeded_ms: Mapping[str, int] = field(default_factory=dict)
     half_open: frozenset[str] = frozenset()
+    queues: tuple[str, ...] = ()
 
 
 class Watch:
     """Looks. `dangers`: what a check of Redis found lately (worker/notify/notifier.py asks once a minute)."""
 
-    def __init__(self, client: redis.Redis, queues: Sequence[str], on_call: OnCall) -> None:
-        self._client, self._queues, self._on_call = client, queues, on_call
+    def __init__(self, client: redis.Redis, on_call: OnCall) -> None:
+        self._client, self._on_call = client, on_call
+        self.queues: list[str] = [DEFAULT_QUEUE]
+        self._late_at, self._late_found = -LATE_EVERY_MS, tuple[Late, ...]()
         self.dangers: tuple[str, ...] = ()
 
     def look(self) -> Sight:
         client, now = self._client, now_ms(self._client)
-        flags = paused(client, self._queues)
+        self.queues = fleet.queues(client, DEFAULT_QUEUE)
+        flags = paused(client, self.queues)
         usable = fleet.usable(fleet.views(client))
         standing = health.of_routes(client, list(usable))
         closed = {canonical(flag.provider) for flag in flags if flag.provider is not None}
         held = {name for name, route in usable.items() if canonical(route["provider"]) in closed}
-        late = tuple(found for queue in self._queues if (found := self._late(queue, now)).jobs)
-        conditions = [
-            *_routes(usable, standing, held, now),
-            *_flags(flags),
-            *self._spends(flags),
-            *self._late_conditions(late),
-            *self._gone(now),
-        ]
+        late = self._late_jobs(now)
+        sources = (
+            lambda: _routes(usable, standing, held, now, self._waiting(())),
+            lambda: _flags(flags, self._waiting(flags)),
+            self._spends,
+            lambda: self._late_conditions(late),
+            lambda: self._gone(now),
+        )
+        conditions = [condition for source in sources for condition in _readable(source)]
         if self.dangers:
             conditions.append(Condition(Kind.REDIS_UNSAFE, lines=self.dangers))
         succeeded: dict[str, int] = {}
@@ -100,7 +117,20 @@ class Watch:
             provider = canonical(route["provider"])
             succeeded[provider] = max(succeeded.get(provider, 0), standing[name].succeeded_ms)
         half_open = {canonical(usable[name]["provider"]) for name in usable if standing[name].breaker == "half-open"}
-        return Sight(now, tuple(conditions), late, succeeded, frozenset(half_open))
+        return Sight(now, tuple(conditions), late, succeeded, frozenset(half_open), tuple(self.queues))
+
+    def _waiting(self, flags: Sequence[Paused]) -> int:
+        """Jobs that wait in the queues that are paused; without flags, in all."""
+        names = [name for name in self.queues if not flags or any(flag.concerns(name) for flag in flags)]
+        lengths = [(("LLEN", keyspace.queue(name)), ("ZCARD", keyspace.scheduled(name))) for name in names]
+        return sum(ask(self._client, [command for pair in lengths for command in pair]))
+
+    def _late_jobs(self, now: int) -> tuple[Late, ...]:
+        """Not at every look: thousands of late jobs cost milliseconds."""
+        if not 0 <= now - self._late_at < LATE_EVERY_MS:
+            self._late_at = now
+            self._late_found = tuple(found for queue in self.queues if (found := self._late(queue, now)).jobs)
+        return self._late_found
 
     def _late(self, queue: str, now: int) -> Late:
         limit = now - int(self._on_call.late_minutes * 60_000)
@@ -121,15 +151,14 @@ class Watch:
         for each in late:
             more = f" (of the first {LATE_READ:,})" if each.jobs > LATE_READ else ""
             line = (
-                f"{each.jobs:,} jobs are more than {self._on_call.late_minutes:g} minutes past their promise: "
+                f"{many(each.jobs, 'job')} more than {self._on_call.late_minutes:g} minutes past the promise: "
                 f"{counted(each.tenants)}{more}"
             )
-            marks = tuple(f"{tenant} waits" for tenant in each.tenants)
-            yield Condition(Kind.LATE, "", each.queue, (line,), marks, each.tenants, each.first)
+            marks = {f"{tenant} waits": f"{tenant} waits no more" for tenant in each.tenants}
+            yield Condition(Kind.LATE, "", each.queue, (line,), marks, each.tenants, each.jobs, each.first)
 
-    def _spends(self, flags: Sequence[Paused]) -> Iterator[Condition]:
-        silent = any(flag.who == BUDGET for flag in flags)  # the pause says it
-        for known in () if silent else spend.known(self._client):
+    def _spends(self) -> Iterator[Condition]:
+        for known in spend.known(self._client):
             reached = [step for step in self._on_call.spend_percent if known.percent >= step]
             if reached:
                 subject = f"{known}: {max(reached):g}%"
@@ -140,12 +169,14 @@ class Watch:
         names = fleet.names(self._client)
         records = ask(self._client, [("EXISTS", keyspace.worker(name)) for name in names])
         gone = [name for name, exists in zip(names, records, strict=True) if not exists]
+        if back := [name for name, exists in zip(names, records, strict=True) if exists]:
+            ask(self._client, [("ZREM", keyspace.GONE, *back)])
         if not gone:
             return
         self._forget_old(gone, now)
         kind = Kind.CRASH_LOOP if len(gone) >= CRASHES else Kind.WORKER_GONE
-        line = f"{len(gone)} vanished, {len(names) - len(gone)} are alive"
-        marks = tuple(f"{name} vanished" for name in gone[:FIRST])
+        line = f"{len(gone)} vanished, {len(names) - len(gone)} alive"
+        marks = {f"{name} vanished": "" for name in gone[:FIRST]}
         yield Condition(kind, lines=(line, *marks), marks=marks)
 
     def _forget_old(self, gone: Sequence[str], now: int) -> None:
@@ -156,15 +187,24 @@ class Watch:
         ask(self._client, [*commands, ("EXPIRE", seen, 86_400)])
         (old,) = ask(self._client, [("ZRANGEBYSCORE", seen, "-inf", now - quiet_ms)])
         for name in (entry.decode(errors="replace") for entry in old):
-            sets = (keyspace.WORKERS, *(keyspace.workers_of(queue) for queue in self._queues))
+            sets = (keyspace.WORKERS, *(keyspace.workers_of(queue) for queue in self.queues))
             exists = ask(self._client, [("EXISTS", keyspace.worker(name))])[0]
             if not exists:
                 ask(self._client, [("SREM", key, keyspace.worker(name)) for key in sets])
             ask(self._client, [("ZREM", seen, name)])
 
 
+def _readable(source: Callable[[], Iterable[Condition]]) -> list[Condition]:
+    """What one source says; nothing when what it reads is broken: that must not silence the others."""
+    try:
+        return list(source())
+    except (ValueError, TypeError, KeyError, AttributeError):
+        log.exception("what should be told of cannot be read")
+        return []
+
+
 def _routes(
-    usable: Mapping[str, dict[str, Any]], standing: Mapping[str, Health], held: set[str], now: int
+    usable: Mapping[str, dict[str, Any]], standing: Mapping[str, Health], held: set[str], now: int, waiting: int
 ) -> Iterator[Condition]:
     """Providers whose routes are open or refused; and whether any route is left. Those that are paused count for neither."""
     stuck = {name: route for name, route in standing.items() if name not in held and _stuck(route)}
@@ -172,15 +212,16 @@ def _routes(
         theirs = [route for name, route in stuck.items() if canonical(usable[name]["provider"]) == provider]
         if failing := [route for route in theirs if route.breaker == "open"]:
             yield _of_provider(Kind.ROUTE_OPEN, provider, failing, now)
-        if refused := [route for route in theirs if route.rests_for in REFUSALS]:
+        if refused := [route for route in theirs if route.rests_for in REFUSED]:
             yield _of_provider(Kind.CREDENTIALS, provider, refused, now)
     rest = [route for name, route in standing.items() if name not in held]
     if rest and len(stuck) == len(rest):
-        yield _of_provider(Kind.COLD, "", rest, now)
+        cold = _of_provider(Kind.COLD, "", rest, now)
+        yield replace(cold, lines=(f"{many(waiting, 'job')} in the queue.", *cold.lines))
 
 
 def _stuck(route: Health) -> bool:
-    rests = route.rests_for in REFUSALS or (
+    rests = route.rests_for in REFUSED or (
         bool(route.rests_for) and (route.reopens_in_seconds or 0) > LONG_REST_SECONDS
     )
     return route.breaker != "closed" or rests
@@ -188,26 +229,36 @@ def _stuck(route: Health) -> bool:
 
 def _of_provider(kind: Kind, provider: str, routes: Sequence[Health], now: int) -> Condition:
     waits = [route.reopens_in_seconds for route in routes if route.reopens_in_seconds]
+    said = {route.route: REFUSED.get(route.rests_for or "", "fails") for route in routes}
     return Condition(
         kind,
         provider,
-        lines=tuple(f"{route.route}: {route.rests_for or route.breaker}" for route in routes),
-        marks=tuple(f"{route.route} is {route.rests_for or 'open'}" for route in routes),
+        lines=tuple(f"{name}: {what}" for name, what in said.items()),
+        marks={f"{name} {what}": f"{name} answers again" for name, what in said.items()},
         until_ms=now + int(min(waits) * 1000) if waits else None,
     )
 
 
-def _flags(flags: Sequence[Paused]) -> Iterator[Condition]:
-    """One condition for the budget's flags together, and one for those of people."""
-    for kind, mine in (
-        (Kind.BUDGET, [flag for flag in flags if flag.who == BUDGET]),
-        (Kind.PAUSED, [flag for flag in flags if flag.who != BUDGET]),
+def _flags(flags: Sequence[Paused], waiting: int) -> Iterator[Condition]:
+    """One condition for the budget's flags together, and one for each of people."""
+    budget = [flag for flag in flags if flag.who == BUDGET]
+    people = [flag for flag in flags if flag.who != BUDGET]
+    for kind, subject, mine in (
+        *([(Kind.BUDGET, "", budget)] if budget else []),
+        *((Kind.PAUSED, str(flag.scope), [flag]) for flag in people),
     ):
-        if mine:
-            ends = [flag.until for flag in mine if flag.until]
-            until = int(max(ends) * 1000) if len(ends) == len(mine) else None
-            lines = tuple(str(flag) for flag in mine)
-            yield Condition(kind, lines=lines, marks=tuple(f"paused: {line}" for line in lines), until_ms=until)
+        ends = [flag.until for flag in mine if flag.until]
+        until = int(max(ends) * 1000) if len(ends) == len(mine) else None
+        lines = [str(flag) for flag in mine]
+        if any(flag.provider is None for flag in mine):
+            lines.append(f"{many(waiting, 'job')} in the queue.")
+        marks = {f"paused: {flag}": f"{flag.scope} goes on" for flag in mine}
+        yield Condition(kind, subject, lines=tuple(lines), marks=marks, until_ms=until)
+
+
+def many(count: int, what: str) -> str:
+    """`1 job`, `1,200 jobs`."""
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
 
 
 def counted(tenants: Mapping[str, int], most: int = 10) -> str:

@@ -17,6 +17,7 @@ from producer.errors import ConfigurationError, Problem
 from worker.notify.channel import Found, Outcome, Post, Posted, Refused
 
 TIMEOUT_SECONDS = 10.0
+BODY_REFUSED = frozenset({400, 405, 406, 411, 413, 414, 415, 422})  # this event, for ever
 EVENTS = {"opening": "incident.opened", "closing": "incident.resolved", "test": "failover.test"}
 
 
@@ -73,12 +74,15 @@ class IncidentWebhook:
             "commands": post.message.commands,
         }
         event = EVENTS.get(post.part, "incident.updated")
-        body, headers = signed(f"incident-{incident.opened_ms}-{post.name}", event, data, self._secret)
+        body, headers = signed(f"incident-{post.name}", event, data, self._secret)
         try:
-            reply = httpx.post(self._url, content=body, headers=headers, timeout=TIMEOUT_SECONDS)
+            with httpx.stream("POST", self._url, content=body, headers=headers, timeout=TIMEOUT_SECONDS) as reply:
+                status = reply.status_code  # whatever else it says is not waited for
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return Refused(f"it does not answer: {type(error).__name__}")  # its id makes a second one harmless
-        return Posted() if reply.is_success else Refused(f"it answered {reply.status_code}")
+        if 200 <= status < 300:
+            return Posted()
+        return Refused(f"it answered {status}", hopeless=status in BODY_REFUSED)
 
     def find(self, post: Post, since_ms: int) -> Found:
         return Refused("its id makes a second one harmless")

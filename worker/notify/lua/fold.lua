@@ -3,15 +3,23 @@
 -- What was counted since the last time goes into incidents, which are opened for it.
 --
 -- KEYS  1 failover:news:{queue}   2 failover:news:{queue}:first
--- ARGV  1 queue   2.. ids of open incidents to which saved jobs are credited
+-- ARGV  1 queue   2 '1' to keep the saved jobs for an outage that is about to be opened
+--       3 id of the open outage that is credited with saved, degraded and dead jobs; left out when there is none
 -- Returns how many dead letters.
 -- Invariant: each job is counted in one incident, whoever folds and however often.
 local news = redis.call('HGETALL', KEYS[1])
 if #news == 0 then return 0 end
-local ids, dead = {}, 0
+local counts, texts = {}, {} -- read before anything is written: a script does not roll back
+for i = 1, #news, 2 do
+  local count = tonumber(news[i + 1])
+  if news[i] == 'example' or news[i] == 'since_ms' then texts[news[i]] = news[i + 1]
+  elseif count then counts[news[i]] = count end
+end
+local ids, dead = {}, counts.dead or 0
 local function incident(kind)
   if not ids[kind] then
-    local id, new = open_incident(kind, '', ARGV[1], now_ms)
+    local since = kind == 'dead_letters' and tonumber(texts.since_ms or '') or now_ms
+    local id, new = open_incident(kind, '', ARGV[1], since)
     if new then add_story(id, kind == 'dead_letters' and 'the first dead letters' or 'the first degraded answers') end
     redis.call('HSET', 'failover:incident:' .. id, 'last_ms', now_ms)
     ids[kind] = id
@@ -19,25 +27,29 @@ local function incident(kind)
   return 'failover:incident:' .. ids[kind]
 end
 
-for i = 1, #news, 2 do
-  local field, more = news[i], tonumber(news[i + 1])
+local function credit(field, more)
+  if ARGV[3] then redis.call('HINCRBY', 'failover:incident:' .. ARGV[3], field, more) end
+end
+
+for field, more in pairs(counts) do
   if field == 'saved' then
-    for j = 2, #ARGV do redis.call('HINCRBY', 'failover:incident:' .. ARGV[j], 'saved', more) end
+    credit(field, more)
   elseif string.sub(field, 1, 4) == 'dead' then
-    if field == 'dead' then dead = more end
     redis.call('HINCRBY', incident('dead_letters'), field, more)
+  elseif ARGV[3] then -- an outage says why they are degraded
+    credit(field, more)
   else
     redis.call('HINCRBY', incident('degraded'), field, more)
   end
 end
+if ids.dead_letters and texts.example then redis.call('HSETNX', incident('dead_letters'), 'example', texts.example) end
 local first = redis.call('LRANGE', KEYS[2], 0, -1)
 if ids.dead_letters and #first > 0 then
   local key = incident('dead_letters')
   local known = redis.call('HGET', key, 'first')
   if not known then redis.call('HSET', key, 'first', table.concat(first, ' ')) end
 end
-if dead > 0 then -- an outage that lasts is credited with its dead as well
-  for j = 2, #ARGV do redis.call('HINCRBY', 'failover:incident:' .. ARGV[j], 'dead', dead) end
-end
+if dead > 0 then credit('dead', dead) end
 redis.call('DEL', KEYS[1], KEYS[2])
+if counts.saved and not ARGV[3] and ARGV[2] == '1' then redis.call('HSET', KEYS[1], 'saved', counts.saved) end
 return dead

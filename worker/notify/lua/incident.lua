@@ -5,7 +5,7 @@ local KEEP_SECONDS = 400 * 86400
 local function open_incident(kind, subject, queue, opened_ms)
   local key = kind .. '|' .. subject .. '|' .. queue
   local id = redis.call('HGET', 'failover:incidents', key)
-  if id then return id, false end
+  if id and redis.call('EXISTS', 'failover:incident:' .. id) == 1 then return id, false end
   id = tostring(redis.call('INCR', 'failover:incidents:number'))
   redis.call('HSET', 'failover:incidents', key, id)
   redis.call('ZADD', 'failover:incidents:all', opened_ms, id)
@@ -17,7 +17,7 @@ end
 local function add_story(id, text)
   local key = 'failover:incident:' .. id .. ':story'
   redis.call('RPUSH', key, cjson.encode({at_ms = now_ms, text = text}))
-  redis.call('LTRIM', key, 0, 499)
+  redis.call('LTRIM', key, 0, 1999)
   redis.call('EXPIRE', key, KEEP_SECONDS)
 end
 

@@ -8,7 +8,8 @@
 -- Returns 1 if it was changed.
 if (redis.call('HGET', KEYS[1], ARGV[2]) or '') ~= ARGV[3] then return 0 end
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local more, story = cjson.decode(ARGV[5]), cjson.decode(ARGV[6])
 redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
-for field, value in pairs(cjson.decode(ARGV[5])) do redis.call('HSET', KEYS[1], field, value) end
-for _, text in ipairs(cjson.decode(ARGV[6])) do add_story(ARGV[1], text) end
+for field, value in pairs(more) do redis.call('HSET', KEYS[1], field, value) end
+for _, text in ipairs(story) do add_story(ARGV[1], text) end
 return 1
