@@ -21,7 +21,7 @@ from bench.throughput import free_port
 from ops import local_server
 from producer import Producer, keyspace
 from tests.conftest import Workshop, chat, until
-from tests.test_notify import bury, on_call, over
+from tests.test_notify import bury, die, on_call, over
 from worker import dead_letter
 from worker.notify import egress
 from worker.notify.deliveries import Deliveries, Subscriber
@@ -206,7 +206,7 @@ def test_an_incident_is_a_thread_of_two_mails(workshop: Workshop, producer: Prod
     try:
         mail = {"SMTP_URL": f"smtp://127.0.0.1:{port}", "NOTIFY_EMAIL": "ops@example.com, vas@example.com"}
         workshop.worker(**mail)
-        bury(client, producer, 3)
+        die(workshop, producer, 3)
         until(lambda: over(client, Kind.DEAD_LETTERS), "it is over")
         until(lambda: len(mailbox.mails) == 2, "both mails")
     finally:

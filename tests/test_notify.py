@@ -66,17 +66,25 @@ def quick_workers(workshop: Workshop, count: int, environment: dict[str, str]) -
         yield
 
 
-def bury(client: redis.Redis, producer: Producer, count: int, tenants: int = 1, detail: str = "no") -> list[str]:
-    """Dead letters, by the transitions that a worker uses."""
+def bury(client: redis.Redis, producer: Producer, count: int, tenants: int = 1) -> list[str]:
+    """Dead letters while no worker runs, by the transitions that a worker uses."""
     jobs = [chat(str(n), tenant_id=f"tenant{n % tenants}") for n in range(count)]
     ids = [receipt.job_id for receipt in producer.enqueue_many(jobs)]
-    left = count
-    while left:
-        call = transitions.claim(uuid4().hex, min(200, left), "w", [Q])
-        claims, _ = transitions.claimed(_ask(client, call))
+    for _ in range(-(-count // 200)):
+        claims, _ = transitions.claimed(_ask(client, transitions.claim(uuid4().hex, 200, "w", [Q])))
         for claim in claims:
-            _ask(client, _dead(claim, detail))
-        left -= len(claims)
+            _ask(client, _dead(claim, "no"))
+    assert client.zcard(keyspace.failed(Q)) >= count
+    return ids
+
+
+def die(workshop: Workshop, producer: Producer, count: int, tenants: int = 1) -> list[str]:
+    """Dead letters of a worker that runs: the provider of the map refuses them."""
+    workshop.providers.behave("a", status=400)
+    jobs = [chat(str(n), tenant_id=f"tenant{n % tenants}") for n in range(count)]
+    ids = [receipt.job_id for receipt in producer.enqueue_many(jobs)]
+    until(lambda: all(producer.ended(ids)), "all are dead")
+    workshop.providers.behave("a")
     return ids
 
 
@@ -207,7 +215,7 @@ def test_while_slack_is_down_nothing_is_lost_and_nothing_said_twice(
     on_call(workshop)
     slack.mode = "down"
     first = workshop.worker(**(slack.environment if bot else slack.webhook_environment))
-    bury(client, producer, 5)
+    die(workshop, producer, 5)
     pause.pause(client, who="kira", why="a look")
     until(lambda: over(client, Kind.DEAD_LETTERS), "one incident came and went")
     first.kill()  # and the worker that knew of it too
@@ -289,7 +297,7 @@ def test_letters_that_died_while_nobody_looked_are_not_taken_for_handled(
     assert "3 of 3 still wait for somebody" in slack.in_channel()[1].texts[0]
     (incident,) = incidents(client, Kind.DEAD_LETTERS)
     assert incident.opened_ms == died_ms
-    bury(client, producer, 1)
+    die(workshop, producer, 1)
     until(lambda: len(slack.in_channel()) == 3, "another incident")
     workshop.run("failover", "dlq", "discard", "--all", "--yes")
     until(lambda: len(slack.in_channel()) == 4, "handled before it is quiet, or quiet")

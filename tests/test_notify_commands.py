@@ -16,7 +16,7 @@ from ops.slack_simulator import Slack
 from producer import Producer, keyspace
 from tests.conftest import Workshop, until
 from tests.test_docs import shown
-from tests.test_notify import bury, incidents, on_call, over
+from tests.test_notify import die, incidents, on_call, over
 from worker import pause
 from worker.notify.kinds import Kind
 
@@ -43,7 +43,7 @@ def test_incidents_are_listed_shown_silenced_and_exported(
     workshop.routes(hot=[{"upstream": "a"}])
     on_call(workshop)
     workshop.worker(**slack.environment)
-    bury(client, producer, 4, tenants=2)
+    die(workshop, producer, 4, tenants=2)
     until(lambda: over(client, Kind.DEAD_LETTERS), "it is over")
     assert "Dead letters (ai-tasks)" in ran(workshop, "incidents")
     shown_text = ran(workshop, "incidents", "show", "1")
@@ -56,14 +56,14 @@ def test_incidents_are_listed_shown_silenced_and_exported(
     assert "no incident has the id 99" in ran(workshop, "incidents", "show", "99", code=2)
     until(lambda: len(slack.in_channel()) == 2, "opened and over")
     ran(workshop, "incidents", "silence", "1", "--for", "2h", "--reason", "we know")
-    bury(client, producer, 1)
+    die(workshop, producer, 1)
     until(lambda: len(over(client, Kind.DEAD_LETTERS)) == 2, "another one came and went")
     assert len(slack.in_channel()) == 2
     pause.pause(client, who="kira", why="another matter")
     until(lambda: len(slack.in_channel()) == 3, "what is not silenced is told")
     ran(workshop, "incidents", "unsilence", "2")
     pause.resume(client, who="kira")
-    bury(client, producer, 1)
+    die(workshop, producer, 1)
     until(lambda: any("Dead letters" in m.texts[0] for m in slack.in_channel()[3:]), "and this again, after it")
 
 
@@ -114,7 +114,7 @@ def test_every_command_of_the_runbook_runs(
     environment = {**slack.environment, "FAILOVER_API_TOKEN": "x" * 40}
     workshop.worker(**environment)
     (workshop.folder / "answer.txt").write_text("By hand")
-    letters = iter(bury(client, producer, 40))
+    letters = iter(die(workshop, producer, 40))
     until(lambda: incidents(client, Kind.DEAD_LETTERS), "an incident")
     lines = [words for words in shown(ROOT / "runbook.md") if words[0] == "failover"]
     ran_lines: set[str] = set()
