@@ -147,9 +147,9 @@ def slack_away(url: str, client: redis.Redis, folder: Path, control: Control, jo
 def _something_to_tell(client: redis.Redis, slack: Slack) -> None:
     """An incident of which Slack is asked to tell."""
     wait_until(lambda: client.hlen(keyspace.INCIDENTS) == 0, "the one before is over")
-    before, asked = open_count(client), slack.requests
+    before, asked = client.zcard(keyspace.ALL_INCIDENTS), slack.requests
     client.hincrby(keyspace.news(Q), "dead", 1)  # as the script that buries a job does it
-    wait_until(lambda: open_count(client) > before, "an incident is open")
+    wait_until(lambda: client.zcard(keyspace.ALL_INCIDENTS) > before, "an incident is open")
     wait_until(lambda: slack.requests > asked, "Slack is asked")
 
 

@@ -23,7 +23,7 @@ from producer.policy import load_policies
 from worker import fleet
 from worker.messages import load_messages
 from worker.pause import paused
-from worker.routes import load_routes
+from worker.routes import load_addresses, load_routes
 
 CLOCK_SECONDS = 2.0  # a webhook's signature holds for minutes, a lease for seconds
 CONNECTIONS = {"worker": 4, "web": 6}  # of one process, at most
@@ -92,9 +92,39 @@ def _configuration(environment: Environment, *, deploy: bool) -> Iterator[Findin
             yield Finding("warn", "routes", f"{out.name} is left out: {out.why}")
     except ConfigurationError as error:
         yield from _wrong("routes", error)
-    try:
-        from ops.web.settings import Settings
+    yield from _people(environment)
+    yield from _web(environment, deploy=deploy)
 
+
+def _people(environment: Environment) -> Iterator[Finding]:
+    """Who would be told, and how: what a worker refuses at its start is found here first."""
+    from worker.notify.settings import load_settings
+
+    try:
+        tenants = load_policies(environment).tenants
+    except ConfigurationError:
+        return  # told above
+    try:
+        settings = load_settings(environment, load_addresses(environment), tenants)
+    except ConfigurationError as error:
+        yield from _wrong("people", error)
+        return
+    who = settings.on_call.now(round(time.time() * 1000))
+    told = f"on call now: {who}" if who else "nobody is on call now — name somebody in policies/oncall.yaml"
+    yield Finding("ok" if who else "warn", "people", told)
+    channels = [channel.name for channel in settings.channels if channel.name != "log"]
+    told = ", ".join(channels) + " — `failover notify test` tries them"
+    if not channels:
+        told = "no channel is set up, nobody is told of anything — SLACK_BOT_TOKEN and SLACK_CHANNEL, or others (.env.example)"
+    yield Finding("ok" if channels else "warn", "people", told)
+    if settings.subscribers:
+        yield Finding("ok", "callbacks", ", ".join(subscriber.name for subscriber in settings.subscribers))
+
+
+def _web(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
+    from ops.web.settings import Settings
+
+    try:
         settings = Settings.of(environment)
         if settings.guardrail.at_percent > WHOLE_BUDGET:
             told = (

@@ -9,13 +9,12 @@ import click
 
 from ops import place
 from producer.environment import Environment
-from producer.errors import ConfigurationError
 from worker.notify.channel import Post, Posted, Refused
 from worker.notify.incidents import Incident
 from worker.notify.kinds import Kind
 from worker.notify.oncall import load_on_call
 from worker.notify.text import NOBODY, Message
-from worker.routes import load_routes
+from worker.routes import load_addresses
 
 LONGEST_WAIT_SECONDS = 30.0
 NONE = (
@@ -35,12 +34,8 @@ def test(environment: Environment) -> None:
     """Send a message through every channel that is set up. Exit code 1 if one of them does not take it."""
     from worker.notify.settings import load_channels  # brings in an HTTP client
 
-    try:
-        addresses = load_routes(environment).cold.notify
-    except ConfigurationError:
-        addresses = ()  # a key that is missing is another matter
     now = int(time.time() * 1000)
-    on_call, channels = load_on_call(environment), load_channels(environment, addresses)
+    on_call, channels = load_on_call(environment), load_channels(environment, load_addresses(environment))
     place.note(f"on call now: {on_call.now(now) or NOBODY}; clients hear from {on_call.writes_to('', now) or 'nobody'}")
     if not channels:
         place.note(NONE)

@@ -67,6 +67,7 @@ class Status:
     budgets: list[ProviderSpend] = field(default_factory=list)
     incidents: list[str] = field(default_factory=list)  # the open ones, in words
     routes: list[RouteStatus] = field(default_factory=list)
+    mute: list[str] = field(default_factory=list)  # channels that take no message, in words
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,6 +88,10 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
             if each.resolved_ms is None and not LORE[each.kind].notice
         ],
         routes=_routes(client, flags),
+        mute=[
+            f"{channel} takes no message since {utc(since / 1000)}: {why}"
+            for channel, (why, since) in Incidents(client).troubles().items()
+        ],
     )
 
 
@@ -168,6 +173,8 @@ def render(status: Status, console: Console) -> None:
         console.print("not paused")
     for incident in status.incidents:
         console.print(f"[bold]OPEN[/] {escape(incident)}")
+    for channel in status.mute:
+        console.print(f"[bold]MUTE[/] {escape(channel)}; `failover notify test` says what to do")
     for budget in status.budgets:
         told = utc(budget.at)
         console.print(

@@ -52,6 +52,7 @@ Ours:
 | failover:outbox:{subscriber} | stream | ends of jobs not delivered yet; the last 100,000    | until delivered     |
 | failover:notifier           | string | the worker that tells people                          | 6 s                 |
 | failover:gone               | zset   | workers that vanished, score first seen to be (ms)    | 1 day               |
+| failover:trouble            | hash   | a channel: since when it takes nothing, and why (JSON) | until it takes one |
 | failover:incidents          | hash   | the open ones: {kind}|{subject}|{queue} -> id         | until resolved      |
 | failover:incidents:all      | zset   | every incident, score opened (ms)                     | 400 days            |
 | failover:incidents:untold   | set    | resolved ones that somebody has to be told of         | until told, 1 day   |
@@ -89,6 +90,7 @@ INCIDENTS = "failover:incidents"
 ALL_INCIDENTS = "failover:incidents:all"
 UNTOLD_INCIDENTS = "failover:incidents:untold"
 GONE = "failover:gone"
+TROUBLE = "failover:trouble"
 QUARANTINE = "failover:quarantine"
 WAKE = "failover:wake"
 BREAKERS = "failover:breakers"

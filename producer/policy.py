@@ -160,6 +160,10 @@ def _number_lines(node: yaml.Node | None, at: tuple[str, ...], lines: dict[tuple
             here = (*at, str(key.value))
             lines[here] = key.start_mark.line + 1
             _number_lines(value, here, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            lines[(*at, str(position))] = item.start_mark.line + 1
+            _number_lines(item, (*at, str(position)), lines)
 
 
 def _one_line(error: Exception) -> str:

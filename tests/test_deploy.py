@@ -194,10 +194,15 @@ def findings(workshop: Workshop, *options: str, **environment: str) -> tuple[int
 def test_the_doctor_finds_nothing_wrong_where_nothing_is(workshop: Workshop) -> None:
     workshop.routes(hot=[{"upstream": "a"}], warm=[{"upstream": "b"}])
     workshop.policy()
+    oncall = Path(workshop.environment["POLICIES_DIR"]) / "oncall.yaml"
+    oncall.write_text("on_call: [{name: Kira}]")
     workshop.worker()
-    code, told = findings(workshop, FAILOVER_API_TOKEN="x")
+    code, told = findings(workshop, FAILOVER_API_TOKEN="x", SLACK_WEBHOOK_URL="https://hooks.slack.example/x")
     assert code == 0
     assert set(told.values()) == {"ok"}
+    oncall.write_text("on_call: [{name: Kira, hours: 8-20}]")
+    code, told = findings(workshop, FAILOVER_API_TOKEN="x")
+    assert (code, told["people"]) == (2, "fail")
     assert {
         "policies",
         "routes",

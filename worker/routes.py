@@ -117,6 +117,14 @@ def load_routes(environment: Environment) -> Routes:
     return read_routes(find_configuration("routes.json", "ROUTES_FILE", environment), environment)
 
 
+def load_addresses(environment: Environment) -> tuple[str, ...]:
+    """cold.notify of ROUTES_FILE; none while the map cannot be used."""
+    try:
+        return load_routes(environment).cold.notify
+    except ConfigurationError:
+        return ()
+
+
 def read_routes(path: Path, environment: Environment) -> Routes:
     """`load_routes` for one file."""
     where = str(path)

@@ -143,6 +143,17 @@ class Incidents:
         """Entries of incidents that are gone."""
         ask(self._client, [("ZREMRANGEBYSCORE", keyspace.ALL_INCIDENTS, "-inf", now_ms - KEPT_MS)])
 
+    def trouble(self, channel: str, why: str, now_ms: int) -> None:
+        """Note that a channel takes nothing, or ("") that it does."""
+        note = json.dumps({"why": why, "since_ms": now_ms})
+        ask(self._client, [("HSETNX", keyspace.TROUBLE, channel, note) if why else ("HDEL", keyspace.TROUBLE, channel)])
+
+    def troubles(self) -> dict[str, tuple[str, int]]:
+        """(why, since when) of the channels that take nothing."""
+        (found,) = ask(self._client, [("HGETALL", keyspace.TROUBLE)])
+        notes = {channel.decode(errors="replace"): json.loads(note) for channel, note in found.items()}
+        return {channel: (note["why"], int(note["since_ms"])) for channel, note in notes.items()}
+
     def silence(self, key: str, seconds: int, why: str) -> None:
         ask(self._client, [("SET", keyspace.silence(key), why, "EX", seconds)])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, time
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -15,6 +16,7 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Positive = Annotated[float, Field(gt=0)]
 FILE = "policies/oncall.yaml"
+_HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 
 
 class Person(BaseModel):
@@ -26,7 +28,7 @@ class Person(BaseModel):
     contact: Annotated[str, Field(max_length=200)] = ""
     timezone: str = "UTC"
     days: tuple[Day, ...] = DAYS
-    hours: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")] | None = None
+    hours: str | None = None
 
     @field_validator("timezone")
     @classmethod
@@ -36,6 +38,13 @@ class Person(BaseModel):
         except (ZoneInfoNotFoundError, ValueError, OSError):
             raise ValueError("is no time zone: as in Asia/Bangkok") from None
         return name
+
+    @field_validator("hours")
+    @classmethod
+    def _from_to(cls, hours: str | None) -> str | None:
+        if hours is not None and not _HOURS.fullmatch(hours):
+            raise ValueError('is no time from and to: as in "08:00-20:00"')
+        return hours
 
     def on_call(self, now: datetime) -> bool:
         here = now.astimezone(ZoneInfo(self.timezone))

@@ -19,6 +19,7 @@ from worker.notify.channel import Channel, Outcome, Post, Posted, Refused, Unfin
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import LORE
 from worker.notify.oncall import OnCall
+from worker.notify.told import AMBIGUOUS, REFUSED, SENDING, SENT, UNKNOWN, Told, number
 
 log = logging.getLogger("failover.worker")
 
@@ -29,37 +30,8 @@ LOOK_AFTER_MS = 3000  # a post that broke off has arrived by then, if it ever do
 NOT_THERE_MS = 20_000  # a slow channel may take a post after its sender gave up
 ORPHANED_MS = 30_000  # a post of another worker that has not been heard of since
 UNKNOWN_MS = 3_600_000  # after which nobody looks any more
-SENDING, SENT, UNKNOWN, AMBIGUOUS, REFUSED = "sending", "sent", "unknown", "ambiguous", "refused"
 
 Paste = Callable[[Incident, str, str], str]  # (incident, client message, tenant) -> the text, "" if it cannot be filled
-
-
-@dataclass
-class Told:
-    """How a part of an incident stands with a channel: `state at_ms detail`. `detail`: its ref once it is sent; of a part of the
-    story before that, how many of its lines the post holds."""
-
-    state: str
-    at_ms: int
-    detail: str
-
-    @classmethod
-    def of(cls, incident: Incident, channel: str, part: str) -> Told:
-        state, at, detail = (incident.fields.get(f"{channel}:{part}", "") + "  ").split(" ")[:3]
-        return cls(state, number(at), detail)
-
-    def __str__(self) -> str:
-        return f"{self.state} {self.at_ms} {self.detail}".rstrip() if self.state else ""
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more can be done for it."""
-        return self.state in (SENT, AMBIGUOUS, REFUSED)
-
-    @property
-    def open(self) -> bool:
-        """Whether it may have left."""
-        return self.state in (SENDING, UNKNOWN)
 
 
 @dataclass
@@ -75,6 +47,7 @@ class Sender:
     _not_before: float = field(default=0.0, init=False)
     _backoff: float = field(default=BACKOFF_SECONDS[0], init=False)
     _look_at: dict[str, float] = field(default_factory=dict, init=False)
+    _trouble: str | None = field(default=None, init=False)  # as it is noted; None: not known
 
     def step(self, unsettled: Sequence[Incident], now_ms: int) -> bool:
         """Say the most urgent thing that is due, if it is time; whether anything was sent."""
@@ -185,7 +158,7 @@ class Sender:
     def _edit(self, incident: Incident, now_ms: int) -> bool:
         shown = f"{self._shown(incident, now_ms)} {now_ms}"
         outcome = self._sent(self._post(incident, "edit", Told("", 0, ""), now_ms))
-        self._heard(outcome)
+        self._heard(outcome, now_ms)
         if isinstance(outcome, Posted):
             self.incidents.change(incident, f"{self.channel.name}:shown", shown)
         elif isinstance(outcome, Refused) and outcome.hopeless:  # somebody deleted it: what follows is told by itself
@@ -221,7 +194,7 @@ class Sender:
         return True
 
     def _settle(self, incident: Incident, part: str, before: Told, outcome: Outcome, now_ms: int) -> None:
-        self._heard(outcome)
+        self._heard(outcome, now_ms)
         if isinstance(outcome, Posted):
             self._mark(
                 incident, part, before, Told(SENT, now_ms, outcome.ref), self._also(incident, part, before, fresh=True)
@@ -284,8 +257,14 @@ class Sender:
         message = text.of_incident(incident, self.on_call, now_ms)
         return hashlib.sha256(message.plain().encode()).hexdigest()[:16]
 
-    def _heard(self, outcome: Outcome) -> None:
-        """Pace, and how long to wait after trouble."""
+    def _heard(self, outcome: Outcome, now_ms: int) -> None:
+        """Pace, and how long to wait after trouble, which people can see."""
+        why = "" if isinstance(outcome, Posted) else outcome.why
+        if why != self._trouble and not (
+            isinstance(outcome, Refused) and outcome.seconds is not None and outcome.seconds < 60
+        ):
+            self.incidents.trouble(self.channel.name, why, now_ms)
+            self._trouble = why
         if isinstance(outcome, Posted) or (isinstance(outcome, Refused) and outcome.hopeless):
             self._backoff, self._not_before = BACKOFF_SECONDS[0], self.clock() + GAP_SECONDS
         else:
@@ -297,11 +276,6 @@ class Sender:
 
     def _facts(self, incident: Incident, part: str, why: str) -> dict[str, str]:
         return {"channel": self.channel.name, "incident": incident.id, "part": part, "why": why}
-
-
-def number(text: str) -> int:
-    """A count in an incident's hash; 0 for what is none."""
-    return int(text) if text.isdecimal() else 0
 
 
 def _size(incident: Incident) -> str:
