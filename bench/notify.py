@@ -17,7 +17,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import redis
@@ -41,7 +41,9 @@ FASTER = 60
 Q = "ai-tasks"
 SLOTS = 100
 TENANTS = 3
+PEOPLE = {"on_call": [{"name": "Kira", "contact": "@kira"}], "tells_clients": {"default": "Dana"}}
 FAST = {
+    **PEOPLE,
     "late_minutes": 15 / FASTER,
     "quiet_minutes": 15 / FASTER,
     "reminder_minutes": 30 / FASTER,
@@ -55,7 +57,7 @@ QUIET_MINUTES = 0.5  # of the first case, so that the bench need not wait for 15
 
 
 @contextlib.contextmanager
-def working(url: str, folder: Path, slack: Slack, workers: int, oncall: dict[str, float]) -> Iterator[None]:
+def working(url: str, folder: Path, slack: Slack, workers: int, oncall: Mapping[str, object]) -> Iterator[Producer]:
     """Workers of this process that tell `slack`."""
     policies = folder / "policies"
     policies.mkdir(exist_ok=True)
@@ -69,7 +71,7 @@ def working(url: str, folder: Path, slack: Slack, workers: int, oncall: dict[str
         for _ in range(workers):
             worker = place.own_worker(url, job_policies, routes, slots=SLOTS, rules=rules, settings=settings)
             stack.enter_context(worker)
-        yield
+        yield Producer(stack.enter_context(connect(url)), job_policies)
 
 
 def jobs_of(count: int, label: str) -> list[LLMJob]:
@@ -86,8 +88,11 @@ def open_count(client: redis.Redis) -> int:
 
 def dead_letters(url: str, client: redis.Redis, folder: Path, control: Control, jobs: int) -> dict[str, object]:
     control.behave("hot", status=400)
-    with slack_simulator.running() as slack, working(url, folder, slack, 2, {"quiet_minutes": QUIET_MINUTES}):
-        producer, began = Producer(client, load_policies({})), time.monotonic()
+    with (
+        slack_simulator.running() as slack,
+        working(url, folder, slack, 2, {"quiet_minutes": QUIET_MINUTES}) as producer,
+    ):
+        began = time.monotonic()
         ids = {receipt.job_id for receipt in producer.enqueue_many(jobs_of(jobs, "dead"))}
         wait_until(lambda: client.zcard(keyspace.failed(Q)) == jobs, "all are dead")
         took = time.monotonic() - began
@@ -117,8 +122,7 @@ def slack_away(url: str, client: redis.Redis, folder: Path, control: Control, jo
     """The same jobs with Slack there, and with Slack taking connections and never answering."""
     control.behave("hot", latency=(0.05, 0.1))
     medians: dict[str, float] = {}
-    with slack_simulator.running() as slack, working(url, folder, slack, 1, FAST):
-        producer = Producer(client, load_policies({}))
+    with slack_simulator.running() as slack, working(url, folder, slack, 1, FAST) as producer:
         for mode in ("up", "hangs", "up", "hangs"):
             slack.mode = mode  # type: ignore[assignment]  # one of its modes
             _something_to_tell(client, slack)
@@ -156,8 +160,8 @@ def _something_to_tell(client: redis.Redis, slack: Slack) -> None:
 def outage(url: str, client: redis.Redis, folder: Path, control: Control, jobs: int) -> dict[str, object]:
     for upstream in ("hot", "warm"):
         control.behave(upstream, status=503)
-    with slack_simulator.running() as slack, working(url, folder, slack, 3, FAST):
-        Producer(client, load_policies({})).enqueue_many(jobs_of(jobs, "outage"))
+    with slack_simulator.running() as slack, working(url, folder, slack, 3, FAST) as producer:
+        producer.enqueue_many(jobs_of(jobs, "outage"))
         began = time.monotonic()
         wait_until(lambda: time.monotonic() > began + 1800 / FASTER, "the outage")
         opening = slack.in_channel()[0].whole()
