@@ -21,9 +21,8 @@ from producer.environment import Environment
 from producer.errors import UsageError
 from worker.dead_letter import now_ms
 from worker.notify.incidents import Incident, Incidents
-from worker.notify.text import lasted
 from worker.notify.told import Told
-from worker.notify.watch import clock, counted
+from worker.notify.words import clock, counted, lasted
 from worker.pause import utc
 
 CHANNELS = ("slack", "email", "webhook")

@@ -36,7 +36,7 @@ class Waiting:
         """What the placeholders of a message stand for. What is not known is left out."""
         facts = {"tenant": self.tenant, "eta": eta(minutes)}
         if self.jobs:
-            facts["job_type"] = self.job_type.replace("_", " ")
+            facts["job_type"] = "usual" if self.job_type == "default" else self.job_type.replace("_", " ")
             facts["jobs"] = f"Your {self.jobs} jobs are" if self.jobs > 1 else "Your job is"
         return facts | ({"since": utc(self.since)} if self.since else {})
 

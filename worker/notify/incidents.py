@@ -53,6 +53,7 @@ class Incident:
     reasons: Mapping[str, int] = field(default_factory=dict)
     saved: int = 0
     degraded: int = 0
+    degraded_of: Mapping[str, int] = field(default_factory=dict)  # by tenant
     late: int = 0  # the most at any one time
     left: int | None = None  # dead letters that nobody had handled when it was over
     example: str = ""  # what the first dead letter died of
@@ -201,6 +202,7 @@ def _incident(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
         reasons=_counts(fields, "dead:reason:"),
         saved=int(fields.get("saved", 0)),
         degraded=int(fields.get("degraded", 0)),
+        degraded_of=_counts(fields, "degraded:tenant:"),
         late=int(fields.get("late", 0)),
         left=int(fields["left"]) if "left" in fields else None,
         example=fields.get("example", ""),

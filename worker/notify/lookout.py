@@ -14,7 +14,8 @@ from producer.scripts import ask
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import COUNTED, OUTAGES, Kind
 from worker.notify.oncall import OnCall
-from worker.notify.watch import Condition, Sight, many
+from worker.notify.watch import Condition, Sight
+from worker.notify.words import many
 
 UNDER_COLD = (Kind.ROUTE_OPEN, Kind.CREDENTIALS)  # parts of "no route is open", not told beside it
 STEADY = (*UNDER_COLD, Kind.COLD, Kind.LATE, Kind.WORKER_GONE, Kind.CRASH_LOOP)  # what flickers

@@ -13,13 +13,14 @@ from producer.client import DEFAULT_QUEUE
 from worker.notify.incidents import Entry, Incident
 from worker.notify.kinds import LORE, Kind
 from worker.notify.oncall import FILE, OnCall
-from worker.notify.watch import FIRST, clock, counted, many
+from worker.notify.watch import FIRST
+from worker.notify.words import clock, counted, lasted, many
 from worker.pause import utc
 
 LONGEST_LINE = 600
 LINES = 24
 OFFERED = 5  # tenants whose command stands in a message
-ALL_CLEAR = "all_clear"
+ALL_CLEAR, DEGRADED = "all_clear", "service_degradation"
 NOBODY = f"nobody is named for this hour ({FILE})"
 SAYS_WHO = (
     Kind.COLD,
@@ -84,8 +85,9 @@ def of_closing(incident: Incident, on_call: OnCall, now_ms: int) -> Message:
 
 def wanted(incident: Incident) -> list[tuple[str, str]]:
     """(client message, tenant) that this incident calls for now: for the first tenants, and again when it is over."""
-    name = _message_name(incident)
-    return [(name, tenant) for tenant in list(incident.tenants)[:OFFERED]] if name else []
+    tenants = incident.tenants if incident.resolved_ms is None else {**incident.tenants, **incident.degraded_of}
+    named = ((_message_name(incident, tenant), tenant) for tenant in list(tenants)[:OFFERED])
+    return [(name, tenant) for name, tenant in named if name]
 
 
 def _message(headline: str, lines: Iterable[str], incident: Incident) -> Message:
@@ -105,13 +107,6 @@ def _closing(incident: Incident, now_ms: int) -> str:
     if incident.kind is Kind.DEGRADED:
         return f"🟢 No new ones: {incident.title}"
     return f"🟢 Over after {lasted(incident.seconds(now_ms))}: {incident.title}"
-
-
-def lasted(seconds: float) -> str:
-    """A length of time as people say it."""
-    if seconds < 120:
-        return f"{max(1, round(seconds))} second" + ("s" if round(seconds) > 1 else "")
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def _counts(incident: Incident) -> Iterator[str]:
@@ -148,7 +143,9 @@ def _totals(incident: Incident) -> Iterator[str]:
     if incident.left:
         yield "They are kept until somebody requeues, answers or discards them."
     if incident.late:
-        yield f"Clients who waited may be told: {', '.join(list(incident.tenants)[:OFFERED])}"
+        yield f"Clients who waited: {', '.join(list(incident.tenants)[:OFFERED])}"
+    if incident.degraded_of and incident.kind is not Kind.DEGRADED:
+        yield f"Clients with reduced answers: {', '.join(list(incident.degraded_of)[:OFFERED])}"
 
 
 def _next(incident: Incident) -> str:
@@ -173,22 +170,26 @@ def _next(incident: Incident) -> str:
 
 
 def _clients(incident: Incident, on_call: OnCall, now_ms: int) -> Iterator[str]:
-    name = _message_name(incident)
-    if not name:
+    if not LORE[incident.kind].message:
         return
     writers: dict[str, list[str]] = {}
-    for tenant in list(incident.tenants)[:OFFERED]:
+    for _, tenant in wanted(incident):
         writers.setdefault(on_call.writes_to(tenant, now_ms) or "somebody", []).append(tenant)
     for writer, tenants in writers.items():
+        name = LORE[incident.kind].message
         yield f"Clients: {writer} writes to {', '.join(tenants)}: the message {name}, filled by the command here."
     if not writers:
         yield "Clients: none of them has to know yet."
 
 
-def _message_name(incident: Incident) -> str:
-    """The client message that fits now; "" when none does."""
+def _message_name(incident: Incident, tenant: str) -> str:
+    """The client message that fits a tenant now; "" when none does."""
     if incident.resolved_ms is None:
         return LORE[incident.kind].message
+    if incident.kind is Kind.DEGRADED:
+        return ""  # they were told while it lasted
+    if tenant in incident.degraded_of:
+        return DEGRADED
     return ALL_CLEAR if incident.late else ""
 
 
@@ -198,13 +199,11 @@ def _commands(incident: Incident) -> Iterator[str]:
             has_queue = command.startswith(("failover dlq", "failover job late"))
             scoped = command == "failover resume" and incident.kind is Kind.PAUSED
             yield command + (_queue_option(incident) if has_queue else _scope_option(incident) if scoped else "")
-    name = _message_name(incident)
     about = f" --incident {incident.id}"
-    for tenant in list(incident.tenants)[:OFFERED]:
-        if name:
-            yield f"failover messages show {name} --tenant {shlex.quote(tenant)}{about}"
+    for name, tenant in wanted(incident):
+        yield f"failover messages show {name} --tenant {shlex.quote(tenant)}{about}"
     if incident.kind is Kind.COLD and incident.resolved_ms is None and not incident.tenants:
-        yield f"failover messages show {name} --tenant NAME{about}"
+        yield f"failover messages show {LORE[Kind.COLD].message} --tenant NAME{about}"
 
 
 def _scope_option(incident: Incident) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from worker.dead_letter import now_ms
 from worker.health import Health
 from worker.notify.kinds import Kind
 from worker.notify.oncall import OnCall
+from worker.notify.words import counted, lasted, many
 from worker.pause import BUDGET, Paused, canonical, paused
 
 log = logging.getLogger("failover.worker")
@@ -34,7 +34,7 @@ REFUSED = {  # a rest's reason (worker/taxonomy.py), as people say it
 LONG_REST_SECONDS = 60.0  # a shorter one is a rate limit's, and no matter for people
 LATE_EVERY_MS = 2000
 LATE_READ = 2000  # late jobs whose tenants are counted
-FIRST = 10  # job ids that a message names
+FIRST = 5  # job ids that a message names
 CRASHES = 3  # workers that vanished, and it is a loop
 
 
@@ -151,7 +151,7 @@ class Watch:
         for each in late:
             more = f" (of the first {LATE_READ:,})" if each.jobs > LATE_READ else ""
             line = (
-                f"{many(each.jobs, 'job')} more than {self._on_call.late_minutes:g} minutes past the promise: "
+                f"{many(each.jobs, 'job')} more than {lasted(self._on_call.late_minutes * 60)} past the promise: "
                 f"{counted(each.tenants)}{more}"
             )
             marks = {f"{tenant} waits": f"{tenant} waits no more" for tenant in each.tenants}
@@ -254,19 +254,3 @@ def _flags(flags: Sequence[Paused], waiting: int) -> Iterator[Condition]:
             lines.append(f"{many(waiting, 'job')} in the queue.")
         marks = {f"paused: {flag}": f"{flag.scope} goes on" for flag in mine}
         yield Condition(kind, subject, lines=tuple(lines), marks=marks, until_ms=until)
-
-
-def many(count: int, what: str) -> str:
-    """`1 job`, `1,200 jobs`."""
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
-
-
-def counted(tenants: Mapping[str, int], most: int = 10) -> str:
-    """`acme 12, globex 3 and 4 more`."""
-    told = ", ".join(f"{tenant} {count:,}" for tenant, count in list(tenants.items())[:most])
-    return told + (f" and {len(tenants) - most} more" if len(tenants) > most else "")
-
-
-def clock(ms: int) -> str:
-    """A time of day as people read it."""
-    return time.strftime("%H:%M:%S UTC", time.gmtime(ms / 1000))
