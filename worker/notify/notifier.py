@@ -120,12 +120,12 @@ class Notifier:
                 await asyncio.sleep(RENEW_SECONDS)
         finally:
             self._stopped.set()
+            with contextlib.suppress(TimeoutError):  # first, as a drain that is hurried waits for nothing after it
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    await self._lease(client, 0)
             await asyncio.to_thread(thread.join, FAREWELL_SECONDS)
             for hand in self._hands:
                 await asyncio.to_thread(hand.rest, FAREWELL_SECONDS / 2)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FAREWELL_SECONDS):
-                    await self._lease(client, 0)
 
     async def _lease(self, client: redis.asyncio.Redis, seconds: float) -> bool:
         """Take it, hold it for longer, or (0) give it back; whether this worker has it."""
