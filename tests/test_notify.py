@@ -22,6 +22,7 @@ from producer.policy import load_policies
 from tests.conftest import Workshop, chat, until
 from worker import pause, transitions
 from worker.breaker import Rules
+from worker.notify import sender
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import LORE, Kind
 from worker.notify.settings import load_settings
@@ -193,17 +194,20 @@ def told(client: redis.Redis, incident_id: str, part: str = "opening") -> str:
     return value.decode() if isinstance(value, bytes) else ""
 
 
-def test_what_was_never_taken_is_sent_again(workshop: Workshop, client: redis.Redis, slack: Slack) -> None:
+def test_what_was_never_taken_is_sent_again(
+    workshop: Workshop, client: redis.Redis, slack: Slack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "NOT_THERE_MS", 4000)
     workshop.routes(hot=[{"upstream": "a"}])
     on_call(workshop)
     slack.mode = "resets"
-    workshop.worker(**slack.environment)
     pause.pause(client, who="kira", why="a look")
-    until(lambda: incidents(client, Kind.PAUSED), "the pause is an incident")
-    (incident,) = incidents(client, Kind.PAUSED)
-    until(lambda: told(client, incident.id).startswith("unknown"), "nobody knows whether it arrived")
-    slack.mode = "up"
-    until(lambda: slack.messages, "it was looked for, was not there, and is sent", seconds=60)
+    with quick_workers(workshop, 1, slack.environment):
+        until(lambda: incidents(client, Kind.PAUSED), "the pause is an incident")
+        (incident,) = incidents(client, Kind.PAUSED)
+        until(lambda: told(client, incident.id).startswith("unknown"), "nobody knows whether it arrived")
+        slack.mode = "up"
+        until(lambda: slack.messages, "it was looked for, was not there, and is sent")
     assert len(slack.messages) == 1
 
 
@@ -248,6 +252,7 @@ def test_the_notifier_is_followed_within_seconds(workshop: Workshop, client: red
     polite.send_signal(signal.SIGTERM)
     assert polite.wait(30) == 0
     until(lambda: client.get(keyspace.NOTIFIER) not in (None, follower.encode()), "who leaves gives it back")
+    client.delete(keyspace.worker(holder))  # as it runs out by itself after half a minute
     gone = until(lambda: [m for m in slack.in_channel() if "Worker vanished" in m.texts[0]], "the kill is told")
     assert len(gone) == 1
 
@@ -288,7 +293,7 @@ def test_letters_that_died_while_nobody_looked_are_not_taken_for_handled(
     workshop: Workshop, producer: Producer, client: redis.Redis, slack: Slack
 ) -> None:
     workshop.routes(hot=[{"upstream": "a"}])
-    on_call(workshop, quiet_minutes=0.1)
+    on_call(workshop, quiet_minutes=0.03)
     ids = bury(client, producer, 3)
     died_ms = min(score for _, score in client.zrange(keyspace.dead(Q), 0, -1, withscores=True))
     until(lambda: _now(client) > died_ms + 1500, "a while passes without a worker")
