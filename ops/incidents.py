@@ -22,8 +22,8 @@ from producer.errors import UsageError
 from worker.dead_letter import now_ms
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.told import Told
-from worker.notify.words import clock, counted, lasted
 from worker.pause import utc
+from worker.words import clock, counted, lasted
 
 CHANNELS = ("slack", "email", "webhook")
 

@@ -47,7 +47,7 @@ def listed(client: redis.Redis, queue: str, policies: Policies, limit: int) -> t
                 job_type=type_name,
                 status=str(status_of(status)),
                 late_seconds=max(0.0, (now - float(promised_ms)) / 1000),
-                human_review="human_review" in policies.of_known(type_name).degrade,
+                human_review=policies.of_known(type_name).human_review,
             )
         )
     return total, jobs

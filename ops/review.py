@@ -17,7 +17,6 @@ from producer import keyspace
 from producer.environment import Environment
 from producer.errors import FailoverError, UsageError
 from producer.job import DeadReason, ForeignJob, NewerSchema, decode_job
-from producer.policy import Policies
 from producer.scripts import ask
 from worker import dead_letter, fleet
 from worker.dead_letter import Filters
@@ -106,12 +105,8 @@ def _reviewable(here: place.Place, tenant: str | None, limit: int, now: int) -> 
                 yield Reviewable(job.job_id, job.tenant, job.job_type, told, now - int(job.late_seconds * 1000))
         for reason, why in FOR_A_PERSON.items():
             for letter in dead_letter.listed(client, queue, Filters(reason=reason, tenant=tenant), limit):
-                if _by_hand(policies, letter.job_type):
+                if policies.of_known(letter.job_type).human_review:
                     yield Reviewable(letter.job_id, letter.tenant, letter.job_type, why, letter.died_ms)
-
-
-def _by_hand(policies: Policies, job_type: str) -> bool:
-    return "human_review" in policies.of_known(job_type).degrade
 
 
 def _text(message: Any) -> str:

@@ -92,7 +92,7 @@ def _expiry(client: redis.Redis, queue: str, facts: dict[str, str], now: int) ->
 def _late(producer: Producer, job_id: str, facts: dict[str, str]) -> str:
     policy = producer.policies.of_known(facts.get(JobField.TYPE, "default"))
     human = f"; a human may answer it: `failover dlq resolve {job_id} --answer FILE`"
-    return f"late: promised for {_at(facts[JobField.PROMISED])}" + (human if "human_review" in policy.degrade else "")
+    return f"late: promised for {_at(facts[JobField.PROMISED])}" + (human if policy.human_review else "")
 
 
 def _history(facts: dict[str, str]) -> list[str]:

@@ -48,7 +48,7 @@ Ours:
 | failover:audit-turn:{queue} | string | a worker looked for strays lately                     | 5 min               |
 | failover:news:{queue}       | hash   | counts that no incident holds yet: dead letters, degraded, saved | until folded |
 | failover:news:{queue}:first | list   | ids of the first of those dead letters                | until folded        |
-| failover:subscribers        | hash   | whose job events are wanted: `*`, a tenant            | for good            |
+| failover:subscribers        | hash   | whose job events are wanted: `*`, a tenant            | 7 days unspoken of  |
 | failover:outbox:{subscriber} | stream | ends of jobs not delivered yet; the last 100,000    | until delivered     |
 | failover:notifier           | string | the worker that tells people                          | 6 s                 |
 | failover:gone               | zset   | workers that vanished, score first seen to be (ms)    | 1 day               |

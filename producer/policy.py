@@ -45,6 +45,11 @@ class JobPolicy(BaseModel):
     keep_results_seconds: Annotated[int, Field(ge=60)] = 7 * 86400
     keep_dead_seconds: Annotated[int, Field(ge=60)] = 90 * 86400
 
+    @property
+    def human_review(self) -> bool:
+        """Whether a person may answer in place of a model."""
+        return "human_review" in self.degrade
+
 
 class TenantPolicy(BaseModel):
     """One tenant. The fields are explained at the head of policies/tenants.yaml."""

@@ -19,9 +19,11 @@ from ops.slack_simulator import Slack
 from producer import Producer, keyspace
 from producer.job import DeadReason
 from producer.policy import load_policies
+from producer.scripts import ask
 from tests.conftest import Workshop, chat, until
 from worker import pause, transitions
 from worker.breaker import Rules
+from worker.dead_letter import now_ms
 from worker.notify import sender
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import LORE, Kind
@@ -72,9 +74,9 @@ def bury(client: redis.Redis, producer: Producer, count: int, tenants: int = 1) 
     jobs = [chat(str(n), tenant_id=f"tenant{n % tenants}") for n in range(count)]
     ids = [receipt.job_id for receipt in producer.enqueue_many(jobs)]
     for _ in range(-(-count // 200)):
-        claims, _ = transitions.claimed(_ask(client, transitions.claim(uuid4().hex, 200, "w", [Q])))
+        claims, _ = transitions.claimed(ask(client, [transitions.claim(uuid4().hex, 200, "w", [Q])])[0])
         for claim in claims:
-            _ask(client, _dead(claim, "no"))
+            ask(client, [_dead(claim, "no")])
     assert client.zcard(keyspace.failed(Q)) >= count
     return ids
 
@@ -92,12 +94,6 @@ def die(workshop: Workshop, producer: Producer, count: int, tenants: int = 1) ->
 def _dead(claim: transitions.Claim, detail: str) -> Any:
     outcome = Dead(DeadReason.REJECTED, detail, (), 1000)
     return transitions.settle(claim, outcome, worker_name="w", attempts=1, run_ms=1)
-
-
-def _ask(client: redis.Redis, call: Any) -> Any:
-    from producer.scripts import ask
-
-    return ask(client, [call])[0]
 
 
 def incidents(client: redis.Redis, kind: Kind) -> list[Incident]:
@@ -296,7 +292,7 @@ def test_letters_that_died_while_nobody_looked_are_not_taken_for_handled(
     on_call(workshop, quiet_minutes=0.03)
     ids = bury(client, producer, 3)
     died_ms = min(score for _, score in client.zrange(keyspace.dead(Q), 0, -1, withscores=True))
-    until(lambda: _now(client) > died_ms + 1500, "a while passes without a worker")
+    until(lambda: now_ms(client) > died_ms + 1500, "a while passes without a worker")
     workshop.worker(**slack.environment)
     until(lambda: len(slack.in_channel()) == 2, "quiet")
     assert "3 of 3 still wait for somebody" in slack.in_channel()[1].texts[0]
@@ -307,11 +303,6 @@ def test_letters_that_died_while_nobody_looked_are_not_taken_for_handled(
     workshop.run("failover", "dlq", "discard", "--all", "--yes")
     until(lambda: len(slack.in_channel()) == 4, "handled before it is quiet, or quiet")
     assert ids
-
-
-def _now(client: redis.Redis) -> int:
-    seconds, micros = client.time()
-    return int(seconds) * 1000 + int(micros) // 1000
 
 
 def test_what_nobody_can_read_silences_nobody(

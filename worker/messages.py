@@ -13,6 +13,7 @@ from pathlib import Path
 
 from producer.environment import Environment, find_configuration, packaged
 from producer.errors import ConfigurationError, Problem, UsageError
+from worker.words import one_line
 
 PLACEHOLDERS = {
     "tenant": "the client",
@@ -42,7 +43,9 @@ class ClientMessage:
 
     def filled(self, facts: Mapping[str, str]) -> str:
         """The text to paste. A placeholder without its fact stays, so that nobody sends a sentence with a hole."""
-        return _PLACEHOLDER.sub(lambda found: _plain(facts[found[1]]) if found[1] in facts else found[0], self.text)
+        return _PLACEHOLDER.sub(
+            lambda found: one_line(facts[found[1]], LONGEST_FACT) if found[1] in facts else found[0], self.text
+        )
 
 
 def load_messages(environment: Environment) -> dict[str, ClientMessage]:
@@ -84,12 +87,6 @@ def _read(path: Path) -> ClientMessage:
     head = next((number for number, line in enumerate(lines) if not line.startswith("#")), len(lines))
     when = " ".join(line.lstrip("# ").strip() for line in lines[:head]).removeprefix("When: ")
     return ClientMessage(path.stem, when, "\n".join(lines[head:]).strip())
-
-
-def _plain(fact: str) -> str:
-    """One line of printable text, cut where nobody would read on."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in fact).split())
-    return text if len(text) <= LONGEST_FACT else text[: LONGEST_FACT - 1] + "…"
 
 
 def _known() -> str:

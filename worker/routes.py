@@ -157,7 +157,7 @@ def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[
         if why := _unusable(entry, tier, missing, keys, key_variable, environment):
             left_out.append(LeftOut(name, tier, why))
             continue
-        if not _is_http_url(base_url):
+        if not is_http_url(base_url):
             raise ConfigurationError(
                 [Problem(where, f"{name}.baseUrl", "is not an http(s) URL", "as in https://api.openai.com/v1")]
             )
@@ -169,7 +169,7 @@ def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[
     return routes, left_out
 
 
-def _is_http_url(text: str) -> bool:
+def is_http_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

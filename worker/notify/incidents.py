@@ -15,7 +15,7 @@ import redis
 
 from producer import keyspace
 from producer.scripts import Script, ask
-from worker.notify.kinds import COUNTED, LORE, Kind
+from worker.notify.kinds import COUNTED, LORE, Kind, key_of
 from worker.notify.watch import Condition
 
 _LUA = Path(__file__).parent / "lua"
@@ -62,7 +62,7 @@ class Incident:
 
     @property
     def key(self) -> str:
-        return f"{self.kind}|{self.subject}|{self.queue}"
+        return key_of(self.kind, self.subject, self.queue)
 
     @property
     def title(self) -> str:
@@ -99,7 +99,7 @@ class Incidents:
     def unsettled(self) -> list[Incident]:
         """Those that are open, and those of which somebody has not been told that they are over; oldest first."""
         opened, untold = ask(self._client, [("HVALS", keyspace.INCIDENTS), ("SMEMBERS", keyspace.UNTOLD_INCIDENTS)])
-        return self.named(sorted({entry.decode(errors="replace") for entry in (*opened, *untold)}, key=_order))
+        return self.named(sorted({entry.decode(errors="replace") for entry in (*opened, *untold)}, key=number))
 
     def named(self, ids: Sequence[str]) -> list[Incident]:
         """Those of `ids` that there are."""
@@ -111,6 +111,11 @@ class Incidents:
         """Those opened in a time, oldest first."""
         (ids,) = ask(self._client, [("ZRANGEBYSCORE", keyspace.ALL_INCIDENTS, begin_ms, end_ms or "+inf")])
         return self.named([incident_id.decode() for incident_id in ids])
+
+    def lines(self, incident_id: str) -> int:
+        """How many lines its story has."""
+        (length,) = ask(self._client, [("LLEN", keyspace.story(incident_id))])
+        return int(length)
 
     def story(self, incident_id: str, start: int = 0) -> list[Entry]:
         (lines,) = ask(self._client, [("LRANGE", keyspace.story(incident_id), start, -1)])
@@ -127,7 +132,7 @@ class Incidents:
     ) -> bool:
         """Set a field if it still is as it was read; whether it was."""
         before = incident.fields.get(name, "")
-        told = (incident.id, name, before, value, json.dumps(more or {}), json.dumps(story) if story else "[]")
+        told = (incident.id, name, before, value, json.dumps(more or {}), json.dumps(list(story)))
         (changed,) = ask(self._client, [TELL.call([keyspace.incident(incident.id)], told)])
         return bool(changed)
 
@@ -211,8 +216,9 @@ def _incident(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
     )
 
 
-def _order(incident_id: str) -> int:
-    return int(incident_id) if incident_id.isdecimal() else 0
+def number(text: str) -> int:
+    """A count in an incident's hash, or its id; 0 for what is none."""
+    return int(text) if text.isdecimal() else 0
 
 
 def _counts(fields: Mapping[str, str], prefix: str) -> dict[str, int]:

@@ -33,6 +33,11 @@ class Lore:
     notice: bool = False
 
 
+def key_of(kind: Kind, subject: str, queue: str) -> str:
+    """What there is one open incident of. Spelled by worker/notify/lua/incident.lua too."""
+    return f"{kind}|{subject}|{queue}"
+
+
 LORE = {
     Kind.COLD: Lore(
         "All AI providers are down",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -15,7 +16,7 @@ from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import COUNTED, OUTAGES, Kind
 from worker.notify.oncall import OnCall
 from worker.notify.watch import Condition, Sight
-from worker.notify.words import many
+from worker.words import many
 
 UNDER_COLD = (Kind.ROUTE_OPEN, Kind.CREDENTIALS)  # parts of "no route is open", not told beside it
 STEADY = (*UNDER_COLD, Kind.COLD, Kind.LATE, Kind.WORKER_GONE, Kind.CRASH_LOOP)  # what flickers
@@ -95,8 +96,8 @@ class Lookout:
         if incident.subject in sight.half_open and sight.now_ms - over_ms < PROBED_MS:
             return  # a probe is on its way
         if incident.marks:
-            late = sum(each.jobs for each in sight.late)
-            line = f"It seems to be over; {many(late, 'late job')} to be done." if late else "It seems to be over."
+            to_do = f"; {many(sight.late, 'late job')} to be done." if sight.late else "."
+            line = f"It seems to be over{to_do}"
             self._update(incident, Condition(incident.kind, incident.subject, incident.queue, (line,)))
         if self._lasts(incident, sight, over_ms):
             return
@@ -151,10 +152,9 @@ class Lookout:
 
 
 def _with_late(condition: Condition, late: Sequence[Condition]) -> Condition:
-    tenants: dict[str, int] = {}
+    tenants: Counter[str] = Counter()
     for each in late:
-        for tenant, count in each.tenants.items():
-            tenants[tenant] = tenants.get(tenant, 0) + count
+        tenants.update(each.tenants)
     return replace(
         condition,
         lines=(*condition.lines, *(line for each in late for line in each.lines)),

@@ -16,10 +16,10 @@ from itertools import islice
 
 from worker.notify import text
 from worker.notify.channel import Channel, Outcome, Post, Posted, Refused, Unfindable, Unknown
-from worker.notify.incidents import Incident, Incidents
+from worker.notify.incidents import Incident, Incidents, number
 from worker.notify.kinds import LORE
 from worker.notify.oncall import OnCall
-from worker.notify.told import AMBIGUOUS, REFUSED, SENDING, SENT, UNKNOWN, Told, number
+from worker.notify.told import AMBIGUOUS, REFUSED, SENDING, SENT, UNKNOWN, Told
 
 log = logging.getLogger("failover.worker")
 
@@ -76,7 +76,7 @@ class Sender:
             return
         if LORE[incident.kind].notice:
             return
-        threaded = bool(self.channel.edits and opening.state == SENT and opening.detail)
+        threaded = bool(self._thread(incident))
         if threaded:
             yield from self._in_thread(incident, now_ms)
         if incident.resolved_ms is None:
@@ -91,13 +91,16 @@ class Sender:
             yield 2, f"story-{told + 1}"
             return
         over = incident.resolved_ms is not None  # then nothing more comes that would be worth waiting for
-        news = self._lines(incident) > self._number(incident, "entries") or bool(self._unpasted(incident))
-        if news and (over or now_ms - last.at_ms >= self.on_call.thread_seconds * 1000):
+        paced = over or now_ms - last.at_ms >= self.on_call.thread_seconds * 1000
+        if paced and (
+            self._unpasted(incident) or self.incidents.lines(incident.id) > self._number(incident, "entries")
+        ):
             yield 2, f"story-{told + 1}"
         if over and not self._told(incident, "closing").over:
             return
-        shown, at = (incident.fields.get(f"{self.channel.name}:shown", "") + "  ").split(" ")[:2]
-        if shown != self._shown(incident, now_ms) and (over or now_ms - number(at) >= self.on_call.edit_seconds * 1000):
+        shown = self._told(incident, "shown")  # a digest in the place of a state
+        aged = over or now_ms - shown.at_ms >= self.on_call.edit_seconds * 1000
+        if aged and shown.state != self._shown(incident, now_ms):
             yield 3, "edit"
 
     def _again(self, incident: Incident, opening: Told, now_ms: int, *, edited: bool) -> Iterator[tuple[int, str]]:
@@ -115,17 +118,24 @@ class Sender:
             yield 2, following
 
     def _post(self, incident: Incident, part: str, told: Told, now_ms: int) -> Post:
-        opening, kind = self._told(incident, "opening"), part.partition("-")[0]
-        ref = opening.detail if self.channel.edits else ""
-        if kind == "edit":
-            return Post(incident, part, text.of_incident(incident, self.on_call, now_ms), edit=ref)
-        threaded = bool(self.channel.edits and ref)
+        thread, kind = self._thread(incident), part.partition("-")[0]
         message = self._message(incident, part, told, now_ms)
-        if kind == "story" or (not threaded and not (self.channel.edits and kind == "opening")):
+        if kind == "edit":
+            return Post(incident, part, message, edit=thread)
+        if self._carries(incident, part):
             message = message.with_paste(self._pasted(incident, self._unpasted(incident)))
-        return Post(
-            incident, part, message, thread="" if kind == "opening" else ref, broadcast=kind in ("closing", "digest")
-        )
+        return Post(incident, part, message, thread=thread, broadcast=kind in ("closing", "digest"))
+
+    def _thread(self, incident: Incident) -> str:
+        """The ref of the opening, by which it can be edited and answered to; "" where that cannot be."""
+        opening = self._told(incident, "opening")
+        return opening.detail if self.channel.edits and opening.state == SENT else ""
+
+    def _carries(self, incident: Incident, part: str) -> bool:
+        """Whether client messages go along: with the story, and where there is no thread with whatever is said."""
+        if part == "opening":
+            return not self.channel.edits
+        return part.startswith("story") or not self._thread(incident)
 
     def _message(self, incident: Incident, part: str, told: Told, now_ms: int) -> text.Message:
         kind = part.partition("-")[0]
@@ -142,7 +152,7 @@ class Sender:
             return self._edit(incident, now_ms)
         if before.open:
             return self._look(incident, part, before, now_ms)
-        leaves = Told(SENDING, now_ms, str(self._lines(incident)) if part.startswith("story") else "")
+        leaves = Told(SENDING, now_ms, str(self.incidents.lines(incident.id)) if part.startswith("story") else "")
         if not self._mark(incident, part, before, leaves):
             return False  # another worker is at it
         self._settle(incident, part, leaves, self._sent(self._post(incident, part, leaves, now_ms)), now_ms)
@@ -223,7 +233,7 @@ class Sender:
         name = self.channel.name
         kind, _, which = part.partition("-")
         given = [incident.fields.get(f"{name}:pasted", ""), *self._unpasted(incident)]
-        also = {f"{name}:pasted": "\n".join(filter(None, given))} if kind == "story" or not self.channel.edits else {}
+        also = {f"{name}:pasted": "\n".join(filter(None, given))} if self._carries(incident, part) else {}
         if kind == "story":
             also |= {f"{name}:stories": which, f"{name}:entries": leaves.detail}
         if kind == "digest":
@@ -236,11 +246,6 @@ class Sender:
 
     def _number(self, incident: Incident, name: str) -> int:
         return number(incident.fields.get(f"{self.channel.name}:{name}", ""))
-
-    def _lines(self, incident: Incident) -> int:
-        """How many lines the story has now."""
-        begin = self._number(incident, "entries")
-        return begin + len(self.incidents.story(incident.id, begin))
 
     def _unpasted(self, incident: Incident) -> list[str]:
         """`message tenant` of the client messages that the channel has not been given."""

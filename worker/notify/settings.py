@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, Problem
@@ -15,6 +14,7 @@ from worker.notify.channel import Channel, Found, Outcome, Post, Posted, Unfinda
 from worker.notify.deliveries import EVERYBODY, Subscriber
 from worker.notify.oncall import OnCall, load_on_call
 from worker.notify.webhook import IncidentWebhook, checked_secret
+from worker.routes import is_http_url
 
 EXAMPLE_DOMAIN = "@yourco.com"  # of the routing map that comes along
 
@@ -127,10 +127,5 @@ def _webhook(environment: Environment) -> Channel | None:
 
 
 def _require_url(variable: str, text: str) -> None:
-    try:
-        parts = urlsplit(text)
-        good = not text or (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0)
-    except ValueError:
-        good = False
-    if not good:
+    if text and not is_http_url(text):
         raise ConfigurationError([Problem(variable, "", "is no http(s) URL", "copy it anew")])

@@ -19,6 +19,7 @@ from slack_sdk.webhook.client import WebhookClient
 
 from worker.notify.channel import Found, Outcome, Post, Posted, Refused, Unfindable, Unknown, trouble
 from worker.notify.text import Message
+from worker.words import cut
 
 TIMEOUT_SECONDS = 10
 HEADER, SECTION, BLOCKS, TOTAL = 150, 2900, 45, 12_000  # Slack's limits are 150, 3,000, 50 and about 13,200
@@ -161,7 +162,7 @@ def _sections(lines: tuple[str, ...]) -> list[str]:
 
 
 def _plain(text: str, most: int) -> dict[str, Any]:
-    return {"type": "plain_text", "text": text if len(text) <= most else text[: most - 1] + "…", "emoji": False}
+    return {"type": "plain_text", "text": cut(text, most), "emoji": False}
 
 
 def _preformatted(text: str) -> dict[str, Any]:

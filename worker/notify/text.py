@@ -14,8 +14,8 @@ from worker.notify.incidents import Entry, Incident
 from worker.notify.kinds import LORE, Kind
 from worker.notify.oncall import FILE, OnCall
 from worker.notify.watch import FIRST
-from worker.notify.words import clock, counted, lasted, many
 from worker.pause import utc
+from worker.words import clock, counted, lasted, many, one_line
 
 LONGEST_LINE = 600
 LINES = 24
@@ -217,6 +217,4 @@ def _queue_option(incident: Incident) -> str:
 
 
 def _line(text: str) -> str:
-    """One line of printable text, cut."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return plain if len(plain) <= LONGEST_LINE else plain[: LONGEST_LINE - 1] + "…"
+    return one_line(text, LONGEST_LINE)

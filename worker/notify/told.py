@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from worker.notify.incidents import Incident
+from worker.notify.incidents import Incident, number
 
 SENDING, SENT, UNKNOWN, AMBIGUOUS, REFUSED = "sending", "sent", "unknown", "ambiguous", "refused"
 
@@ -35,8 +35,3 @@ class Told:
     def open(self) -> bool:
         """Whether it may have left."""
         return self.state in (SENDING, UNKNOWN)
-
-
-def number(text: str) -> int:
-    """A count in an incident's hash; 0 for what is none."""
-    return int(text) if text.isdecimal() else 0

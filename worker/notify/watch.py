@@ -17,10 +17,10 @@ from producer.scripts import ask
 from worker import fleet, health, spend
 from worker.dead_letter import now_ms
 from worker.health import Health
-from worker.notify.kinds import Kind
+from worker.notify.kinds import Kind, key_of
 from worker.notify.oncall import OnCall
-from worker.notify.words import counted, lasted, many
 from worker.pause import BUDGET, Paused, canonical, paused
+from worker.words import counted, lasted, many
 
 log = logging.getLogger("failover.worker")
 
@@ -58,17 +58,7 @@ class Condition:
 
     @property
     def key(self) -> str:
-        return f"{self.kind}|{self.subject}|{self.queue}"
-
-
-@dataclass(frozen=True)
-class Late:
-    """Jobs of one queue that are later than clients should wait without a word."""
-
-    queue: str
-    jobs: int
-    tenants: Mapping[str, int]
-    first: tuple[str, ...]
+        return key_of(self.kind, self.subject, self.queue)
 
 
 @dataclass(frozen=True)
@@ -78,10 +68,14 @@ class Sight:
 
     now_ms: int
     conditions: tuple[Condition, ...]
-    late: tuple[Late, ...] = ()
     succeeded_ms: Mapping[str, int] = field(default_factory=dict)
     half_open: frozenset[str] = frozenset()
     queues: tuple[str, ...] = ()
+
+    @property
+    def late(self) -> int:
+        """Jobs that are later than clients should wait without a word."""
+        return sum(condition.late for condition in self.conditions)
 
 
 class Watch:
@@ -90,7 +84,7 @@ class Watch:
     def __init__(self, client: redis.Redis, on_call: OnCall) -> None:
         self._client, self._on_call = client, on_call
         self.queues: list[str] = [DEFAULT_QUEUE]
-        self._late_at, self._late_found = -LATE_EVERY_MS, tuple[Late, ...]()
+        self._late_at, self._late_found = -LATE_EVERY_MS, tuple[Condition, ...]()
         self.dangers: tuple[str, ...] = ()
 
     def look(self) -> Sight:
@@ -101,12 +95,11 @@ class Watch:
         standing = health.of_routes(client, list(usable))
         closed = {canonical(flag.provider) for flag in flags if flag.provider is not None}
         held = {name for name, route in usable.items() if canonical(route["provider"]) in closed}
-        late = self._late_jobs(now)
         sources = (
-            lambda: _routes(usable, standing, held, now, self._waiting(())),
-            lambda: _flags(flags, self._waiting(flags)),
+            lambda: _routes(usable, standing, held, now, lambda: self._waiting(())),
+            lambda: _flags(flags, lambda: self._waiting(flags)),
             self._spends,
-            lambda: self._late_conditions(late),
+            lambda: self._late_jobs(now),
             lambda: self._gone(now),
         )
         conditions = [condition for source in sources for condition in _readable(source)]
@@ -117,7 +110,7 @@ class Watch:
             provider = canonical(route["provider"])
             succeeded[provider] = max(succeeded.get(provider, 0), standing[name].succeeded_ms)
         half_open = {canonical(usable[name]["provider"]) for name in usable if standing[name].breaker == "half-open"}
-        return Sight(now, tuple(conditions), late, succeeded, frozenset(half_open), tuple(self.queues))
+        return Sight(now, tuple(conditions), succeeded, frozenset(half_open), tuple(self.queues))
 
     def _waiting(self, flags: Sequence[Paused]) -> int:
         """Jobs that wait in the queues that are paused; without flags, in all."""
@@ -125,14 +118,14 @@ class Watch:
         lengths = [(("LLEN", keyspace.queue(name)), ("ZCARD", keyspace.scheduled(name))) for name in names]
         return sum(ask(self._client, [command for pair in lengths for command in pair]))
 
-    def _late_jobs(self, now: int) -> tuple[Late, ...]:
+    def _late_jobs(self, now: int) -> tuple[Condition, ...]:
         """Not at every look: thousands of late jobs cost milliseconds."""
         if not 0 <= now - self._late_at < LATE_EVERY_MS:
             self._late_at = now
-            self._late_found = tuple(found for queue in self.queues if (found := self._late(queue, now)).jobs)
+            self._late_found = tuple(found for queue in self.queues if (found := self._late(queue, now)).late)
         return self._late_found
 
-    def _late(self, queue: str, now: int) -> Late:
+    def _late(self, queue: str, now: int) -> Condition:
         limit = now - int(self._on_call.late_minutes * 60_000)
         promised = keyspace.promised(queue)
         count, ids = ask(
@@ -144,18 +137,14 @@ class Watch:
         )
         names = [job_id.decode(errors="replace") for job_id in ids]
         owners = ask(self._client, [("HGET", keyspace.job(name), JobField.TENANT) for name in names])
-        tenants = Counter(owner.decode(errors="replace") for owner in owners if owner)
-        return Late(queue, count, dict(tenants.most_common()), tuple(names[:FIRST]))
-
-    def _late_conditions(self, late: Sequence[Late]) -> Iterator[Condition]:
-        for each in late:
-            more = f" (of the first {LATE_READ:,})" if each.jobs > LATE_READ else ""
-            line = (
-                f"{many(each.jobs, 'job')} more than {lasted(self._on_call.late_minutes * 60)} past the promise: "
-                f"{counted(each.tenants)}{more}"
-            )
-            marks = {f"{tenant} waits": f"{tenant} waits no more" for tenant in each.tenants}
-            yield Condition(Kind.LATE, "", each.queue, (line,), marks, each.tenants, each.jobs, each.first)
+        tenants = dict(Counter(owner.decode(errors="replace") for owner in owners if owner).most_common())
+        more = f" (of the first {LATE_READ:,})" if count > LATE_READ else ""
+        line = (
+            f"{many(count, 'job')} more than {lasted(self._on_call.late_minutes * 60)} past the promise: "
+            f"{counted(tenants)}{more}"
+        )
+        marks = {f"{tenant} waits": f"{tenant} waits no more" for tenant in tenants}
+        return Condition(Kind.LATE, "", queue, (line,), marks, tenants, count, tuple(names[:FIRST]))
 
     def _spends(self) -> Iterator[Condition]:
         for known in spend.known(self._client):
@@ -204,7 +193,11 @@ def _readable(source: Callable[[], Iterable[Condition]]) -> list[Condition]:
 
 
 def _routes(
-    usable: Mapping[str, dict[str, Any]], standing: Mapping[str, Health], held: set[str], now: int, waiting: int
+    usable: Mapping[str, dict[str, Any]],
+    standing: Mapping[str, Health],
+    held: set[str],
+    now: int,
+    waiting: Callable[[], int],
 ) -> Iterator[Condition]:
     """Providers whose routes are open or refused; and whether any route is left. Those that are paused count for neither."""
     stuck = {name: route for name, route in standing.items() if name not in held and _stuck(route)}
@@ -217,7 +210,7 @@ def _routes(
     rest = [route for name, route in standing.items() if name not in held]
     if rest and len(stuck) == len(rest):
         cold = _of_provider(Kind.COLD, "", rest, now)
-        yield replace(cold, lines=(f"{many(waiting, 'job')} in the queue.", *cold.lines))
+        yield replace(cold, lines=(f"{many(waiting(), 'job')} in the queue.", *cold.lines))
 
 
 def _stuck(route: Health) -> bool:
@@ -239,7 +232,7 @@ def _of_provider(kind: Kind, provider: str, routes: Sequence[Health], now: int) 
     )
 
 
-def _flags(flags: Sequence[Paused], waiting: int) -> Iterator[Condition]:
+def _flags(flags: Sequence[Paused], waiting: Callable[[], int]) -> Iterator[Condition]:
     """One condition for the budget's flags together, and one for each of people."""
     budget = [flag for flag in flags if flag.who == BUDGET]
     people = [flag for flag in flags if flag.who != BUDGET]
@@ -251,6 +244,6 @@ def _flags(flags: Sequence[Paused], waiting: int) -> Iterator[Condition]:
         until = int(max(ends) * 1000) if len(ends) == len(mine) else None
         lines = [str(flag) for flag in mine]
         if any(flag.provider is None for flag in mine):
-            lines.append(f"{many(waiting, 'job')} in the queue.")
+            lines.append(f"{many(waiting(), 'job')} in the queue.")
         marks = {f"paused: {flag}": f"{flag.scope} goes on" for flag in mine}
         yield Condition(kind, subject, lines=tuple(lines), marks=marks, until_ms=until)

@@ -5,17 +5,17 @@
 -- KEYS  1 failover:news:{queue}   2 failover:news:{queue}:first
 -- ARGV  1 queue   2 '1' to keep the saved jobs for an outage that is about to be opened
 --       3 id of the open outage that is credited with saved, degraded and dead jobs; left out when there is none
--- Returns how many dead letters.
+-- Returns nothing.
 -- Invariant: each job is counted in one incident, whoever folds and however often.
 local news = redis.call('HGETALL', KEYS[1])
-if #news == 0 then return 0 end
+if #news == 0 then return end
 local counts, texts = {}, {} -- read before anything is written: a script does not roll back
 for i = 1, #news, 2 do
   local count = tonumber(news[i + 1])
   if news[i] == 'example' or news[i] == 'since_ms' then texts[news[i]] = news[i + 1]
   elseif count then counts[news[i]] = count end
 end
-local ids, dead = {}, counts.dead or 0
+local ids = {}
 local function incident(kind)
   if not ids[kind] then
     local since = kind == 'dead_letters' and tonumber(texts.since_ms or '') or now_ms
@@ -49,7 +49,6 @@ if ids.dead_letters and #first > 0 then
   local known = redis.call('HGET', key, 'first')
   if not known then redis.call('HSET', key, 'first', table.concat(first, ' ')) end
 end
-if dead > 0 then credit('dead', dead) end
+if counts.dead then credit('dead', counts.dead) end
 redis.call('DEL', KEYS[1], KEYS[2])
 if counts.saved and not ARGV[3] and ARGV[2] == '1' then redis.call('HSET', KEYS[1], 'saved', counts.saved) end
-return dead

@@ -1,4 +1,4 @@
-"""How people read counts, lengths and times."""
+"""How people read counts, lengths, times, and what others wrote."""
 
 from __future__ import annotations
 
@@ -27,3 +27,13 @@ def lasted(seconds: float) -> str:
     if seconds < 120:
         return f"{max(1, round(seconds))} second" + ("s" if round(seconds) > 1 else "")
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
+def one_line(text: str, most: int) -> str:
+    """One line of printable text, cut where nobody would read on."""
+    return cut(" ".join("".join(c if c.isprintable() else " " for c in text).split()), most)
+
+
+def cut(text: str, most: int) -> str:
+    """At most so many characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
