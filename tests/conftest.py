@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import redis
 
-from ops import embedded, simulator
+from ops import embedded, simulator, slack_simulator
+from ops.slack_simulator import Slack
 from producer import LLMJob, Producer
 from producer.connection import connect
 from producer.policy import Policies, load_policies, read_policies
@@ -172,3 +173,9 @@ def workshop(tmp_path: Path, url: str, providers: simulator.Control) -> Iterator
             process.send_signal(signal.SIGCONT)
             process.kill()
         process.wait()
+
+
+@pytest.fixture
+def slack() -> Iterator[Slack]:
+    with slack_simulator.running() as slack:
+        yield slack

@@ -21,7 +21,7 @@ from bench.throughput import free_port
 from ops import local_server
 from producer import Producer, keyspace
 from tests.conftest import Workshop, chat, until
-from tests.test_notify import bury, die, on_call, over
+from tests.incidents import bury, die, on_call, over
 from worker import dead_letter
 from worker.notify import egress
 from worker.notify.deliveries import Deliveries, Subscriber

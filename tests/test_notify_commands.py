@@ -5,29 +5,21 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
-from ops import slack_simulator
 from ops.slack_simulator import Slack
 from producer import Producer, keyspace
 from tests.conftest import Workshop, until
+from tests.incidents import die, incidents, on_call, over
 from tests.test_docs import shown
-from tests.test_notify import die, incidents, on_call, over
 from worker import pause
 from worker.notify.kinds import Kind
 
 Q = "ai-tasks"
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture
-def slack() -> Iterator[Slack]:
-    with slack_simulator.running() as slack:
-        yield slack
 
 
 def ran(workshop: Workshop, *words: str, stdin: bytes = b"", code: int = 0, **environment: str) -> str:
