@@ -21,7 +21,8 @@ from worker import fleet, health
 from worker.gate import RAMP_FIRST_SHARE, RAMP_SECONDS
 from worker.health import Health
 from worker.pause import BUDGET, EVERYTHING, RQ, Paused, Scope, canonical, paused
-from worker.tokens import estimated
+from worker.prices import PER_MILLION, Price, public_price
+from worker.tokens import estimated, longest_answer
 
 LONG_MINUTES = 2
 SAMPLE = 200  # jobs looked into
@@ -141,7 +142,8 @@ def _dollars(
         if not unknown:
             unknown.append("cost: no route is known that would take them")
         return None
-    price = route["price"] or _public_price(route["provider"], route["model"])
+    listed = route["price"]
+    price = Price(**listed) if listed else public_price(route["provider"], route["model"])
     if price is None:
         mend = "give the route a `price` in routes.json, or `pip install genai-prices`"
         unknown.append(f"cost: no price is known for {route['route']} — {mend}")
@@ -155,28 +157,14 @@ def _dollars(
         if length and not sample:
             unknown.append(f"cost: no job of {queue} could be looked into")
             return None
-        each = (estimated(job.body) * price["input"] + _output(job, written) * price["output"] for job in sample)
-        total += length * sum(each) / max(1, len(sample)) / 1e6
+        each = (estimated(job.body) * price.input + _output(job, written) * price.output for job in sample)
+        total += length * sum(each) / max(1, len(sample)) / PER_MILLION
     return total
 
 
 def _output(job: LLMJob, usual: float) -> float:
-    limits = [limit for name in ("max_tokens", "max_completion_tokens") if isinstance(limit := job.body.get(name), int)]
-    return min([usual, *(limit for limit in limits if limit > 0)])
-
-
-def _public_price(provider: str, model: str) -> dict[str, float] | None:
-    """US dollars for a million tokens by genai-prices, where it is installed and knows the model."""
-    try:
-        from genai_prices import Usage, calc_price
-    except ImportError:
-        return None
-    million = 1_000_000
-    try:
-        price = calc_price(Usage(input_tokens=million, output_tokens=million), model, provider_id=provider)
-    except LookupError:
-        return None
-    return {"input": float(price.input_price), "output": float(price.output_price)}
+    limit = longest_answer(job.body)
+    return usual if limit is None else min(usual, limit)
 
 
 def _readable(data: bytes) -> LLMJob | None:

@@ -21,6 +21,7 @@ from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment, find_configuration, flag
 from producer.errors import ConfigurationError, Problem, problems_of
 from producer.policy import Capability
+from worker.prices import Price
 
 KEY_VARIABLES = {"anthropic": "ANTHROPIC_KEY", "openai": "OPENAI_API_KEY", "google": "GEMINI_API_KEY"}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -30,13 +31,6 @@ Tier = Literal["hot", "warm"]
 
 class _FromJson(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
-
-
-class Price(_FromJson):
-    """US dollars for a million tokens."""
-
-    input: Annotated[float, Field(ge=0)]
-    output: Annotated[float, Field(ge=0)]
 
 
 class RouteEntry(_FromJson):

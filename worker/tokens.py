@@ -5,17 +5,25 @@ No tokenizer of all providers exists offline: about 3.5 characters a token in La
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Mapping
+from typing import Any
 
-from producer.job import ChatBody
+from pydantic_core import to_json
 
 LATIN_CHARACTERS_A_TOKEN = 3.5
-_LATIN_END = 0x250  # the end of Latin Extended-B
+_OTHER_SCRIPTS = re.compile("[^\u0000-\u024f]+")  # beyond the end of Latin Extended-B
+_READ = ("messages", "tools", "response_format")
 
 
-def estimated(body: ChatBody) -> int:
+def estimated(body: Mapping[str, Any]) -> int:
     """Tokens of everything in the body that a provider reads: messages, tools, the form of the answer."""
-    read = {name: body[name] for name in ("messages", "tools", "response_format") if body.get(name)}
-    text = json.dumps(read, ensure_ascii=False)
-    latin = sum(ord(character) < _LATIN_END for character in text)
-    return round(latin / LATIN_CHARACTERS_A_TOKEN) + len(text) - latin
+    text = to_json({name: body[name] for name in _READ if body.get(name)}).decode()
+    others = 0 if text.isascii() else sum(len(run) for run in _OTHER_SCRIPTS.findall(text))
+    return round((len(text) - others) / LATIN_CHARACTERS_A_TOKEN) + others
+
+
+def longest_answer(body: Mapping[str, Any]) -> int | None:
+    """The limit of output tokens that the body itself names, if it does."""
+    limits = [limit for name in ("max_completion_tokens", "max_tokens") if isinstance(limit := body.get(name), int)]
+    return min((limit for limit in limits if limit > 0), default=None)

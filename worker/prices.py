@@ -1,0 +1,80 @@
+"""What tokens cost: a route's price, and the micro-dollars of a call.
+
+A price is US dollars for a million tokens, so a token costs that many micro-dollars. A call is rounded up to the whole
+micro-dollar, once: what is said to be spent is never less than the bill.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+PER_MILLION = 1_000_000
+
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Price(BaseModel):
+    """US dollars for a million tokens. `cached_input` and `cache_write`: of a prompt's part that the provider read from, or
+    wrote to, its cache; without them it costs as any input."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+    input: Dollars
+    output: Dollars
+    cached_input: Dollars | None = None
+    cache_write: Dollars | None = None
+
+
+@cache
+def public_price(provider: str, model: str) -> Price | None:
+    """The list price by genai-prices, where that is installed and knows the model; of its first tier of context."""
+    try:
+        from genai_prices import Usage, calc_price
+    except ImportError:
+        return None
+    try:
+        found = calc_price(Usage(input_tokens=1, output_tokens=1), model, provider_id=provider).model_price
+    except LookupError:
+        return None
+    names = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
+    rates: list[Any] = [getattr(found, name) for name in names]
+    mtok = [None if rate is None else float(getattr(rate, "base", rate)) for rate in rates]
+    if mtok[0] is None or mtok[1] is None:
+        return None
+    return Price(input=mtok[0], output=mtok[1], cached_input=mtok[2], cache_write=mtok[3])
+
+
+def cost_micros(price: Price, prompt: int, completion: int, *, cached: int = 0, written: int = 0) -> int:
+    """Micro-dollars of a call. `cached` and `written` are parts of `prompt`, and are paid for once."""
+    cached = min(cached, prompt)
+    written = min(written, prompt - cached)
+    of_cached = price.input if price.cached_input is None else price.cached_input
+    of_written = price.input if price.cache_write is None else price.cache_write
+    micros = (prompt - cached - written) * price.input + completion * price.output
+    return math.ceil(round(micros + cached * of_cached + written * of_written, 6))
+
+
+def billed_micros(price: Price, usage: Mapping[str, Any]) -> int | None:
+    """Micro-dollars of a chat completion's `usage`; None if it does not say how many tokens there were."""
+    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if prompt is None or completion is None:
+        return None
+    details = usage.get("prompt_tokens_details")
+    parts = details if isinstance(details, dict) else {}
+    cached, written = _count(parts, "cached_tokens"), _count(parts, "cache_write_tokens")
+    return cost_micros(price, prompt, completion, cached=cached or 0, written=written or 0)
+
+
+def dollars(micros: int) -> float:
+    return micros / PER_MILLION
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int | None:
+    value = usage.get(name)
+    return value if isinstance(value, int) and value >= 0 else None
