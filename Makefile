@@ -24,7 +24,7 @@ demo: $(READY) ## A batch through an outage of the hot provider, on this machine
 	@$(BIN)/failover demo
 
 test: $(READY) ## All tests: a real Valkey, real processes, real HTTP
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 explore: $(READY) ## The state machine through 500 orders of steps that no run has tried before
 	EXPLORE=500 $(BIN)/python -m pytest -q tests/test_state_machine.py

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from ops import embedded
 from producer import Producer, keyspace
 from tests.conftest import Workshop, until
 
@@ -104,7 +105,8 @@ def test_a_batch_killed_in_the_middle_and_run_again_is_whole(routed: Workshop) -
 
 
 def done_jobs(routed: Workshop) -> list[bytes]:
-    with redis.Redis(unix_socket_path=str(routed.folder / ".failover/valkey/valkey.sock")) as client:
+    socket = embedded.socket_path(routed.folder / ".failover" / "valkey")
+    with redis.Redis(unix_socket_path=str(socket)) as client:
         return client.zrange(keyspace.finished("ai-tasks"), 0, -1)
 
 
