@@ -29,6 +29,7 @@ from producer.job import ChatBody, JobResult, JobStatus
 from producer.policy import Policies, load_policies
 from worker.breaker import Rules
 from worker.breakers import Breakers
+from worker.configuration import Configuration
 from worker.providers import Providers
 from worker.router import Router
 from worker.routes import Route, RouteEntry, read_routes
@@ -103,7 +104,7 @@ def run(row: Row, url: str, control: simulator.Control, folder: Path, policies: 
         client.flushdb()
         producer = Producer(client, policies)
         body = row.body or {"messages": [{"role": "user", "content": "How many seas are there?"}]}
-        with place.own_worker(url, policies, read_routes(folder / "routes.json", {}), slots=1):
+        with place.own_worker(url, Configuration(policies, read_routes(folder / "routes.json", {})), slots=1):
             job_ids = [receipt.job_id for receipt in producer.enqueue_many(LLMJob(body=body) for _ in range(row.jobs))]
             began = time.monotonic()
             wait_until(lambda: all(producer.ended(job_ids)), "the row's jobs", 60)
@@ -135,7 +136,7 @@ def _judged(row: Row, results: list[JobResult], control: simulator.Control, seco
         hold(all(r.text == TEXT for r in results), "not the whole text")
     if row.within is not None:
         hold(seconds <= row.within, f"{seconds:.1f} s instead of {row.within:g} s")
-    made = [attempt for r in results for attempt in r.trail if "outcome" in attempt.model_fields_set]
+    made = [attempt for r in results for attempt in r.attempted]
     hold(len(made) == hot["asked"] + warm["asked"] == sum(r.attempts for r in results), "attempts and calls differ")
     used = sum((r.usage or {}).get("completion_tokens", 0) for r in results if r.route)
     billed = sum(account["completion_tokens"] for account in (hot, warm))

@@ -32,6 +32,7 @@ from producer.job import DeadReason
 from producer.policy import load_policies
 from worker import dead_letter
 from worker.breaker import Rules
+from worker.configuration import Configuration
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import Kind
 from worker.notify.settings import load_settings
@@ -69,7 +70,9 @@ def working(url: str, folder: Path, slack: Slack, workers: int, oncall: Mapping[
     routes = read_routes(folder / "routes.json", {})
     with contextlib.ExitStack() as stack:
         for _ in range(workers):
-            worker = place.own_worker(url, job_policies, routes, slots=SLOTS, rules=rules, settings=settings)
+            worker = place.own_worker(
+                url, Configuration(job_policies, routes), slots=SLOTS, rules=rules, settings=settings
+            )
             stack.enter_context(worker)
         yield Producer(stack.enter_context(connect(url)), job_policies)
 

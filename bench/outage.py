@@ -25,6 +25,7 @@ from producer.connection import connect
 from producer.policy import load_policies
 from producer.scripts import ask
 from worker.breaker import Rules
+from worker.configuration import Configuration
 from worker.gate import RAMP_SECONDS
 from worker.routes import read_routes
 
@@ -59,7 +60,9 @@ def measure(jobs: int, minutes: float, events: Events) -> dict[str, float]:
         job_ids = [receipt.job_id for receipt in producer.enqueue_many(wanted)]
 
         rules = Rules(cooldown_seconds=cooldown, longest_cooldown_seconds=Rules.longest_cooldown_seconds / FASTER)
-        with place.own_worker(url, policies, read_routes(folder / "routes.json", {}), slots=SLOTS, rules=rules):
+        with place.own_worker(
+            url, Configuration(policies, read_routes(folder / "routes.json", {})), slots=SLOTS, rules=rules
+        ):
             began = time.monotonic()
             wait_until(lambda: time.monotonic() > began + outage, "the outage", outage + 60)
             calls = sum(int(control.account(upstream)["asked"]) for upstream in UPSTREAMS)

@@ -24,10 +24,11 @@ from producer import JobResult, Producer, keyspace
 from producer.connection import connect
 from producer.environment import packaged
 from producer.errors import UsageError
-from producer.job import Attempt, JobStatus
+from producer.job import JobStatus, Planned, Rejection
 from producer.policy import load_policies
 from producer.scripts import ask
 from worker.breaker import Rules
+from worker.configuration import Configuration
 from worker.routes import read_routes
 
 SLOTS = 4
@@ -72,7 +73,7 @@ def run(*, as_json: bool = False) -> int:
             began = time.monotonic()
             submitted = batch.submit(producer, packaged("examples/batch.jsonl"), job_type="batch", tenant="demo")
             say(f"{len(submitted.job_ids)} jobs accepted from examples/batch.jsonl\n")
-            with place.own_worker(url, policies, routes, slots=SLOTS, rules=RULES):
+            with place.own_worker(url, Configuration(policies, routes), slots=SLOTS, rules=RULES):
                 _tell_story(producer, submitted.job_ids, providers, say)
             results = [result for result in producer.fetch_many(submitted.job_ids) if result is not None]
             seconds = time.monotonic() - began
@@ -117,7 +118,7 @@ def _judge(
     stored = ask(producer.client, [("XLEN", keyspace.results(job_id)) for job_id in job_ids])
     accounts = [providers.account(upstream) for upstream in UPSTREAMS]
     ended = [result for result in results if result.status.ended]
-    attempts = [entry for result in results for entry in result.trail if isinstance(entry, Attempt)]
+    attempts = [entry for result in results for entry in result.attempted]
     return Verdict(
         jobs=len(job_ids),
         done=sum(result.status is JobStatus.DONE for result in results),
@@ -154,8 +155,10 @@ def _before(result: JobResult) -> str:
     """The routes that did not answer, shortly: what they said, or why they were not asked."""
     story: Counter[str] = Counter()
     for entry in result.trail:
+        if isinstance(entry, Planned):
+            continue
         model = entry.route.partition("/")[2]
-        if not isinstance(entry, Attempt):
+        if isinstance(entry, Rejection):
             story[f"{model} {entry.rejected.removeprefix('breaker ').partition(',')[0].partition(' for ')[0]}"] += 1
         elif entry.outcome != "ok":
             story[f"{model} {entry.status or entry.outcome}"] += 1

@@ -9,7 +9,7 @@ import click
 from ops import place
 from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment
-from producer.job import JobResult
+from producer.job import JobResult, Planned
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
@@ -94,6 +94,8 @@ def _print(result: JobResult) -> None:
             "execution", "route", "tier", "outcome", "ms", "detail", box=None, title="trail", title_justify="left"
         )
         for entry in result.trail:
+            if isinstance(entry, Planned):
+                continue  # `failover job why` tells of it
             said = entry.model_dump()
             outcome = said.get("outcome") or f"not tried: {said['rejected']}"
             cells = (

@@ -30,10 +30,10 @@ from producer.client import REPLY_TIMEOUT_SECONDS
 from producer.connection import check_reachable, connect, redis_url
 from producer.environment import Environment
 from producer.errors import ServiceUnavailable, UsageError
-from producer.policy import Policies, load_policies
+from producer.policy import load_policies
 from worker import fleet
-from worker.breaker import RULES, Rules
-from worker.routes import Routes, load_routes
+from worker.breaker import Rules
+from worker.configuration import Configuration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,31 +75,40 @@ def executing(environment: Environment) -> Iterator[Place]:
             warn_without_worker(place)
             yield place
         return
-    routes = load_routes(environment)  # wrong configuration is told before a server is started for it
+    configuration = Configuration.load(environment)  # what is wrong is told before a server is started for it
+    routes = configuration.routes
     for out in routes.left_out:
         note(f"route {out.name} is left out: {out.why}")
     from worker.notify.settings import load_settings  # brings in the HTTP client, which most commands do without
 
     with opened(environment) as place:
         settings = load_settings(environment, routes.cold.notify, place.producer.policies.tenants)
-        with own_worker(place.url, place.producer.policies, routes, settings=settings):
+        with own_worker(place.url, configuration, settings=settings, reloads=True):
             yield place
 
 
 @contextlib.contextmanager
 def own_worker(
     url: str,
-    policies: Policies,
-    routes: Routes,
+    configuration: Configuration,
     *,
     slots: int = OWN_WORKER_SLOTS,
-    rules: Rules = RULES,
+    rules: Rules | None = None,
     settings: Settings | None = None,
+    reloads: bool = False,
 ) -> Iterator[FailoverWorker]:
     """A FailoverWorker in a thread, for as long as the block lasts; what still runs at its end goes back to the queue."""
     from worker.consumer import FailoverWorker  # as above
 
-    worker = FailoverWorker(url, routes.queues, policies, routes, concurrency=slots, rules=rules, settings=settings)
+    worker = FailoverWorker(
+        url,
+        configuration.routes.queues,
+        configuration,
+        concurrency=slots,
+        rules=rules,
+        settings=settings,
+        reloads=reloads,
+    )
     logging.getLogger("failover").addHandler(logging.NullHandler())
     broken: list[BaseException] = []
 

@@ -19,7 +19,7 @@ from worker import fleet, health, spend
 from worker.health import Health
 from worker.notify.incidents import Incidents
 from worker.notify.kinds import LORE
-from worker.pause import Paused, canonical, paused, utc
+from worker.pause import Paused, paused, utc
 from worker.spend import ProviderSpend
 
 
@@ -56,7 +56,7 @@ class RouteStatus:
     tier: str
     left_out: str | None
     health: Health | None
-    paused: bool = False  # its provider is
+    paused: bool = False  # its provider is, or it is disabled itself
 
 
 @dataclass(frozen=True)
@@ -152,14 +152,13 @@ def _routes(client: redis.Redis, flags: list[Paused]) -> list[RouteStatus]:
         for route in view["routes"]:
             seen.setdefault(route["route"], route)
     standing = health.of_routes(client, [name for name, route in seen.items() if "left_out" not in route])
-    closed = {flag.provider for flag in flags if flag.provider is not None}
     return [
         RouteStatus(
             name,
             route["tier"],
             route.get("left_out"),
             standing.get(name),
-            canonical(route.get("provider", "")) in closed,
+            any(flag.closes(name, route.get("provider", "")) for flag in flags),
         )
         for name, route in sorted(seen.items(), key=lambda item: item[1]["tier"])  # hot before warm, else as in the map
     ]
@@ -168,8 +167,9 @@ def _routes(client: redis.Redis, flags: list[Paused]) -> list[RouteStatus]:
 def render(status: Status, console: Console) -> None:
     """The status as a person reads it at 3 AM: the pause first."""
     for flag in status.paused:
-        console.print(f"[bold red]PAUSED[/]: {escape(str(flag))}")
-    if not status.paused:
+        word = "PAUSED" if flag.route is None else "DISABLED"
+        console.print(f"[bold red]{word}[/]: {escape(str(flag))}")
+    if all(flag.route is not None for flag in status.paused):
         console.print("not paused")
     for incident in status.incidents:
         console.print(f"[bold]OPEN[/] {escape(incident)}")

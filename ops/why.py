@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 from producer import Producer, keyspace
-from producer.job import Attempt, JobResult, JobStatus, Rejection
+from producer.job import Attempt, JobResult, JobStatus, Planned, TrailEntry
 from producer.keyspace import JobField
 from producer.scripts import ask
 from worker.dead_letter import now_ms, queue_of
@@ -109,21 +109,52 @@ def _history(facts: dict[str, str]) -> list[str]:
     return told
 
 
-def _entry(entry: Attempt | Rejection) -> str:
+def _entry(entry: TrailEntry) -> str:
+    if isinstance(entry, Planned):
+        return _plan(entry)
     at = f"{_at(entry.at_ms)}  " if isinstance(entry, Attempt) and entry.at_ms else ""
     where = f"{at}execution {entry.execution}: {entry.route} ({entry.tier})"
-    if isinstance(entry, Rejection):
+    if not isinstance(entry, Attempt):
         return f"{where} not tried: {entry.rejected}"
     detail = f" {entry.detail}" if entry.detail else ""
     billed = ", may have been billed" if entry.ambiguous else ""
-    return f"{where} {entry.outcome}{f' {entry.status}' if entry.status else ''} in {entry.ms} ms{billed}{detail}"
+    status = f" {entry.status}" if entry.status else ""
+    facts = [f"breaker {entry.breaker}"] if entry.breaker != "closed" else []
+    if entry.key:
+        facts.append(f"key of {entry.key}")
+    if entry.prompt_tokens is not None:
+        facts.append(f"{entry.prompt_tokens} + {entry.completion_tokens or 0} tokens")
+    if entry.cost_usd is not None:
+        facts.append(f"${entry.cost_usd:.6f}")
+    if entry.may_cost_usd is not None:
+        facts.append(f"at most ${entry.may_cost_usd:.6f}")
+    if entry.dropped:
+        facts.append(f"not sent as it was: {', '.join(entry.dropped)}")
+    told = f" ({'; '.join(facts)})" if facts else ""
+    return f"{where} {entry.outcome}{status} in {entry.ms} ms{billed}{detail}{told}"
+
+
+def _plan(plan: Planned) -> str:
+    """The order, and what was known of each candidate when they were ordered."""
+    told = []
+    for name in plan.candidates:
+        known = [f"${plan.estimates_usd[name]:.6f}"] if name in plan.estimates_usd else []
+        known += [f"p95 {plan.p95_ms[name]} ms"] if name in plan.p95_ms else []
+        told.append(f"{name} ({', '.join(known)})" if known else name)
+    cap = f", at most ${plan.max_cost_usd:.6f}" if plan.max_cost_usd is not None else ""
+    return f"execution {plan.execution} planned ({plan.order}{cap}): {', then '.join(told) or 'no route'}"
 
 
 def _cost(result: JobResult) -> str:
     if result.usage is None:
         return "cost: no tokens reported"
     tokens = f"{result.usage.get('prompt_tokens', '?')} tokens in, {result.usage.get('completion_tokens', '?')} out"
-    return f"cost: {tokens}" + (f", ${result.cost_usd:.6f}" if result.cost_usd is not None else ", price unknown")
+    if result.cost_usd is None:
+        return f"cost: {tokens}, price unknown"
+    delta = ""
+    if result.cost_delta_usd is not None:
+        delta = f"; on the baseline route ${result.baseline_cost_usd:.6f}, so {result.cost_delta_usd:+.6f}"
+    return f"cost: {tokens}, ${result.cost_usd:.6f}{delta}"
 
 
 def _at(ms: str | int | None) -> str:

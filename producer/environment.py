@@ -6,6 +6,7 @@ Every function takes the environment as an argument, so that nothing reads `os.e
 from __future__ import annotations
 
 import os
+from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def load_environment(dotenv: Path | None = None) -> Environment:
         from_file = {key: value for key, value in dotenv_values(path).items() if value is not None}
     except (UnicodeDecodeError, OSError):
         raise ConfigurationError([Problem(str(path), "", "is not a readable text file")]) from None
-    return {**from_file, **os.environ}
+    return ChainMap(dict(os.environ), from_file)
 
 
 def find_configuration(name: str, variable: str, environment: Environment) -> Path:

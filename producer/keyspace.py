@@ -26,6 +26,7 @@ Ours:
 | pause_ai_tasks              | string | "1" = paused; "0", empty or absent = running          | until resume        |
 | pause_ai_tasks:{queue}      | string | the same for one queue                                | until resume        |
 | failover:paused-provider:{p} | string | the same for the routes of one provider              | until resume        |
+| failover:disabled:{route}   | string | "1" = no worker calls the route: its kill switch     | until enabled       |
 | failover:pause              | hash   | a flag's key: its note (JSON: who, why, since, until) | until resume        |
 | failover:stopped:{queue}    | hash   | how long it has stood paused, as in producer/lua/stopped.lua | for good     |
 | failover:leases:{queue}     | zset   | {job}:{execution}, score lease end (ms of Redis TIME) | while executed      |
@@ -39,7 +40,7 @@ Ours:
 | failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until someone acts  |
 | failover:routes:{worker}    | string | a worker's slots, and the routes of its map (JSON)    | 30 s                |
 | failover:breaker:{route}    | hash   | a route's breaker and rest, as in worker/lua/breaker.lua | 7 days unused    |
-| failover:calls:{route}      | list   | its latest 200 calls, newest first: + or -, then ms   | 7 days unused       |
+| failover:calls:{route}      | list   | its latest 200 calls, newest first: +ms@s or -ms@s    | 7 days unused       |
 | failover:recorded:{worker}  | string | number of a worker's last report on its attempts      | 1 h                 |
 | failover:dead:{queue}       | zset   | dead letters, score time of burial (ms)               | until requeued, ... |
 | failover:dead:{queue}:*:*   | zset   | the same by reason:, tenant: and route:               | the same            |
@@ -158,6 +159,10 @@ def pause_of(queue_name: str) -> str:
 
 def paused_provider(provider: str) -> str:
     return "failover:paused-provider:" + provider
+
+
+def disabled(route: str) -> str:
+    return "failover:disabled:" + route
 
 
 def stopped(queue_name: str) -> str:

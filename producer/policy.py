@@ -15,6 +15,7 @@ from producer.errors import ConfigurationError, InvalidJob, Problem, what_is_wro
 Capability = Literal["tools", "json_mode", "json_schema", "vision"]
 Degrade = Literal["shorter_context", "smaller_model", "human_review"]
 Seconds = Annotated[float, Field(gt=0)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -59,7 +60,8 @@ class TenantPolicy(BaseModel):
     jobs_per_minute: Annotated[float, Field(gt=0)] = 1200.0
     burst: Annotated[int, Field(ge=1)] = 300
     callback_url: Annotated[str, Field(pattern=r"^https?://[^\s@]+$", max_length=2000)] | None = None
-    callback_secret_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    callback_secret_env: VariableName | None = None
+    keys: dict[str, VariableName] = Field(default_factory=dict)  # by provider
 
 
 class Tenants(BaseModel):
@@ -106,13 +108,13 @@ def load_policies(environment: Environment) -> Policies:
     if not tenants.exists():
         return policies
     return policies.model_copy(
-        update={"tenants": read_yaml(tenants, Tenants, lambda data: _with_defaults(data, "tenants"))}
+        update={"tenants": read_yaml(tenants, Tenants, lambda data: with_defaults(data, "tenants"))}
     )
 
 
 def read_policies(path: Path) -> Policies:
     """jobs.yaml alone."""
-    return read_yaml(path, Policies, lambda data: _with_defaults(data, "job_types"))
+    return read_yaml(path, Policies, lambda data: with_defaults(data, "job_types"))
 
 
 def read_yaml(path: Path, model: type[M], prepared: Callable[[Any], Any] = lambda data: data) -> M:
@@ -131,7 +133,7 @@ def read_yaml(path: Path, model: type[M], prepared: Callable[[Any], Any] = lambd
         raise ConfigurationError(_problems(path, text, error)) from None
 
 
-def _with_defaults(data: Any, section: str) -> Any:
+def with_defaults(data: Any, section: str) -> Any:
     """Each entry of the section over the fields of its `default`."""
     if not isinstance(data, dict) or not isinstance(data.get(section), dict):
         return data if isinstance(data, dict) and section in data else {section: "missing"}

@@ -19,6 +19,7 @@ from producer.scripts import ask
 from tests.conftest import Workshop, chat, until
 from worker import transitions
 from worker.breaker import Rules
+from worker.configuration import Configuration
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import Kind
 from worker.notify.settings import load_settings
@@ -53,7 +54,9 @@ def quick_workers(workshop: Workshop, count: int, environment: dict[str, str]) -
     rules = Rules(cooldown_seconds=1, longest_cooldown_seconds=1)
     with contextlib.ExitStack() as stack:
         for _ in range(count):
-            stack.enter_context(own_worker(workshop.url, policies, routes, rules=rules, settings=settings))
+            stack.enter_context(
+                own_worker(workshop.url, Configuration(policies, routes), rules=rules, settings=settings)
+            )
         yield
 
 

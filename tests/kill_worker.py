@@ -13,12 +13,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from producer.environment import load_environment
-from producer.policy import load_policies
 from worker import consumer, transitions, upkeep
 from worker.committer import Committer
+from worker.configuration import Configuration
 from worker.consumer import FailoverWorker
 from worker.providers import Providers
-from worker.routes import load_routes
 
 POINTS = ("claim", "call", "settle", "heartbeat")
 
@@ -59,8 +58,8 @@ def main() -> None:
     elif point == "settle":
         Committer._send = die_at(point, when, Committer._send, anything)  # type: ignore[method-assign]
     environment = load_environment()
-    routes = load_routes(environment)
-    worker = FailoverWorker(environment["REDIS_URL"], routes.queues, load_policies(environment), routes, concurrency=3)
+    configuration = Configuration.load(environment)
+    worker = FailoverWorker(environment["REDIS_URL"], configuration.routes.queues, configuration, concurrency=3)
     asyncio.run(worker.run())
 
 

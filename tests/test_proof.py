@@ -22,6 +22,7 @@ from tests.kill_worker import POINTS
 from tests.proxy import proxy
 from tests.test_transitions import Q, where
 from worker import transitions, upkeep
+from worker.configuration import Configuration
 from worker.routes import read_routes
 
 ROOT = Path(__file__).parent.parent
@@ -75,7 +76,7 @@ def test_any_command_or_reply_lost_changes_nothing(
             between.lose, between.lose_reply, between.lost = position, lose_reply, 0
             producer = Producer.from_url(between.url, policies)
             job_ids = [receipt.job_id for receipt in producer.enqueue_many(chat(str(n)) for n in range(5))]
-            with place.own_worker(between.url, policies, routes, slots=3):
+            with place.own_worker(between.url, Configuration(policies, routes), slots=3):
                 direct = Producer(client, policies)
                 until(lambda ids=job_ids, ask=direct: all(ask.ended(ids)), f"all end, call {position} lost", 40)
             producer.close()
@@ -105,7 +106,7 @@ def test_no_outcome_is_lost_or_applied_twice(
     )
     with proxy(Path(url.removeprefix("unix://"))) as between:
         between.script, between.lose, between.lose_reply = script.sha.encode(), 0, lose_reply
-        with place.own_worker(between.url, policies, routes, slots=1):
+        with place.own_worker(between.url, Configuration(policies, routes), slots=1):
             until(lambda: all(direct.ended([retried, buried])), "a retry and a dead letter", 40)
             workshop.providers.behave("hot", latency=(1, 1))
             released = direct.enqueue(chat("released"))
@@ -113,8 +114,8 @@ def test_no_outcome_is_lost_or_applied_twice(
             until(lambda: between.lost or script is transitions.RELEASE, "the call is lost")
         assert between.lost == 1
         result = direct.fetch(released)
-        assert (result.status, result.trail[0].outcome) == (JobStatus.QUEUED, BROKEN_OFF)
-        with place.own_worker(between.url, policies, routes, slots=1):
+        assert (result.status, result.attempted[0].outcome) == (JobStatus.QUEUED, BROKEN_OFF)
+        with place.own_worker(between.url, Configuration(policies, routes), slots=1):
             until(lambda: direct.ended([released])[0], "the released job", 40)
     statuses = [result.status for result in direct.fetch_many([retried, buried, released]) if result]
     assert statuses == [JobStatus.DONE, JobStatus.DEAD, JobStatus.DONE]

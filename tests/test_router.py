@@ -15,23 +15,26 @@ import redis
 from ops.simulator import Control
 from producer.connection import connect_async
 from producer.job import Attempt
-from producer.policy import JobPolicy
 from tests.conftest import chat, until
 from worker.breaker import RULES, Rules
 from worker.breakers import Breakers
 from worker.health import of_routes
-from worker.planner import plan
+from worker.keys import Key, parsed
+from worker.planner import Planner
 from worker.providers import Providers
 from worker.providers.stream import Assembly
 from worker.router import Answer, Router, Unanswered, Walk
 from worker.routes import Cold, Route, RouteEntry, Routes
+from worker.routing import Routing
 
 WalkOver = Callable[..., tuple[Answer | Unanswered, list[Attempt]]]
 
 
 def route(providers: Control, name: str, tier: Any = "hot", **fields: Any) -> Route:
     entry = RouteEntry(provider=name, model="m", base_url="x", **fields)
-    return Route(name, tier, entry, providers.base_url(name), keys=("sk-test",), account=name)
+    return Route(
+        name, tier, entry, providers.base_url(name), keys=(Key("sk-test", "environment TEST_KEY"),), account=name
+    )
 
 
 @pytest.fixture
@@ -173,7 +176,7 @@ def test_a_route_that_lacks_what_the_job_asks_for_is_not_called(
     job = chat().model_copy(update={"body": {"messages": [{"role": "user", "content": "x"}], **body}})
     able, unable = route(providers, "able", capabilities=(needs,)), route(providers, "unable", capabilities=())
     unknown = route(providers, "unknown")
-    planned = plan(job, JobPolicy(), Routes((unable, able, unknown), (), Cold()))
+    planned = Planner(Routes((unable, able, unknown), (), Cold()), Routing(), {}).plan("id", job, job.body)
     assert planned.candidates == (able, unknown)
     assert [(rejected.route.name, rejected.reason) for rejected in planned.rejected] == [("unable", f"lacks {needs}")]
 
@@ -189,7 +192,7 @@ def test_a_refused_key_gives_way_to_the_next_one_at_once(
     providers: Control, walk_over: WalkOver, client: redis.Redis
 ) -> None:
     providers.behave("a", keys=["sk-good"])
-    two_keys = replace(route(providers, "a"), keys=("sk-bad", "sk-good"))
+    two_keys = replace(route(providers, "a"), keys=parsed("sk-bad, sk-good", "environment TEST_KEY", "TEST_KEY"))
     answer, trail = walk_over([two_keys, route(providers, "b")])
     assert isinstance(answer, Answer)
     assert (answer.route.name, [entry.outcome for entry in trail]) == ("a", ["unauthorized", "ok"])
@@ -295,7 +298,7 @@ def test_a_probe_that_had_to_be_corrected_is_sent_again_as_the_same_probe(
 ) -> None:
     rules = Rules(failures=1, cooldown_seconds=0.05)
     providers.behave("a", status=502)
-    two_keys = replace(route(providers, "a"), keys=("sk-bad", "sk-good"))
+    two_keys = replace(route(providers, "a"), keys=parsed("sk-bad, sk-good", "environment TEST_KEY", "TEST_KEY"))
     walk_over([two_keys], rules=rules)
     providers.behave("a", keys=["sk-good"], unknown=["seed"])
     until(lambda: of_routes(client, ["a"])["a"].breaker == "half-open", "the cooldown is over")

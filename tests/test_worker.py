@@ -72,7 +72,7 @@ def test_hot_unreachable_warm_takes_over(workshop: Workshop, producer: Producer)
     (result,) = results(producer, submit(producer, 1))
     assert (result.status, result.tier, result.attempts) == (JobStatus.DONE, "warm", 3)
     assert [
-        (attempt.model_dump().get("outcome"), attempt.model_dump().get("ambiguous")) for attempt in result.trail
+        (attempt.model_dump().get("outcome"), attempt.model_dump().get("ambiguous")) for attempt in result.attempted
     ] == [
         ("unreachable", False),
         ("unreachable", False),
@@ -103,7 +103,7 @@ def test_both_down_is_retried_then_dead(workshop: Workshop, producer: Producer) 
     (result,) = results(producer, submit(producer, 1))
     assert (result.status, result.dead_reason) == (JobStatus.DEAD, "exhausted")
     assert "server_error" in (result.dead_detail or "")
-    assert result.attempts == len(result.trail) == 8
+    assert result.attempts == len(result.attempted) == 8
     assert [workshop.providers.account(upstream)["asked"] for upstream in ("hot", "warm")] == [4, 4]
     assert len(workshop.events(worker, "retry")) == 1
     assert len(workshop.events(worker, "dead")) == 1
@@ -193,7 +193,7 @@ def test_a_drain_charges_nothing_even_under_the_smallest_cap(workshop: Workshop,
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(timeout=15) == 0
     broken_off = producer.fetch(job_id)
-    assert (broken_off.status, broken_off.attempts, len(broken_off.trail)) == (JobStatus.QUEUED, 0, 2)
+    assert (broken_off.status, broken_off.attempts, len(broken_off.attempted)) == (JobStatus.QUEUED, 0, 2)
     workshop.providers.behave("hot")
     workshop.worker()
     (result,) = results(producer, [job_id])

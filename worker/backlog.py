@@ -63,8 +63,9 @@ def estimate(client: redis.Redis, scope: Scope, default_queue: str) -> Backlog:
     views = fleet.views(client)
     slots = sum(view["slots"] for view in views)
     usable = fleet.usable(views)
-    closed = {canonical(flag.provider) for flag in stays if flag.provider is not None}
-    routes = {name: route for name, route in usable.items() if canonical(route["provider"]) not in closed}
+    routes = {
+        name: route for name, route in usable.items() if not any(flag.closes(name, route["provider"]) for flag in stays)
+    }
     unknown = [] if any(_goes(flag, scope, budgets_go) for flag in flags) else [f"{scope} is not paused"]
     unknown += _hindrances(slots, usable, routes, scope)
     waiting = {name: (0, []) if usable and not routes else _waiting(client, name) for name in freed}

@@ -93,6 +93,10 @@ class RouteBreaker:
             self._rests_until, self._rests_for = self._clock() + seconds, why
 
     @property
+    def resting(self) -> bool:
+        return self._rests_until > self._clock()
+
+    @property
     def probing(self) -> bool:
         """Whether a probe is under way."""
         return self._probing

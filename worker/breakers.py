@@ -60,6 +60,13 @@ class Breakers(dict[str, SharedBreaker]):
         self._kick = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
+    def adopt(self, routes: Sequence[str], rules: Rules) -> None:
+        """Know these routes too. A route that went stays known, for the attempts that still run on it."""
+        self.rules = rules
+        for route in routes:
+            if route not in self:
+                self[route] = SharedBreaker(route, self, RouteBreaker(rules))
+
     async def run(self) -> None:
         """Report and poll for ever."""
         while True:

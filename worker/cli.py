@@ -12,11 +12,10 @@ from redis.exceptions import RedisError
 from producer.connection import check_reachable, connect, redis_url, require_safe, without_secret
 from producer.environment import load_environment
 from producer.errors import FailoverError, ServiceUnavailable
-from producer.policy import load_policies
+from worker.configuration import Configuration
 from worker.consumer import FailoverWorker, log
 from worker.logs import configure
 from worker.notify.settings import load_settings
-from worker.routes import load_routes
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,11 +44,12 @@ def command(
     SIGTERM drains: no new job starts, running ones end or go back to the head of the queue, exit 0.
     """
     environment = load_environment()
-    routes, policies = load_routes(environment), load_policies(environment)
+    configuration = Configuration.load(environment)
+    routes = configuration.routes
     url = redis_url(environment)
     if not url:
         raise ServiceUnavailable("REDIS_URL is not set — point it at the Redis that the producers use")
-    settings = load_settings(environment, routes.cold.notify, policies.tenants)
+    settings = load_settings(environment, routes.cold.notify, configuration.policies.tenants)
     configure()
     for out in routes.left_out:
         log.warning("route left out", extra={"route": out.name, "why": out.why})
@@ -61,12 +61,12 @@ def command(
         worker = FailoverWorker(
             url,
             list(queues) or routes.queues,
-            policies,
-            routes,
+            configuration,
             concurrency=concurrency,
             drain_seconds=drain_seconds,
             burst=burst,
             settings=settings,
+            reloads=True,
         )
         asyncio.run(_run(worker))
     except RedisError as error:

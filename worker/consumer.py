@@ -20,23 +20,19 @@ from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
 from producer.connection import connect, connect_async
-from producer.policy import Policies
 from producer.scripts import ask_async
 from worker import fleet, journal, transitions, upkeep
-from worker.breaker import RULES, Rules
-from worker.breakers import Breakers
+from worker.breaker import Rules
 from worker.committer import Committer
-from worker.controls import Controls
+from worker.configuration import Configuration, Reload
 from worker.drain import Execution, cancelled, let_end
-from worker.execution import Executed, Executor, given_back
-from worker.gate import Gate
+from worker.engine import Engine
+from worker.execution import Executed, given_back
+from worker.keys import Keys
 from worker.notify.deliveries import Deliveries
 from worker.notify.notifier import Notifier
 from worker.notify.settings import Settings
 from worker.outcomes import Released
-from worker.providers import Providers
-from worker.router import Router
-from worker.routes import Routes
 from worker.transitions import Claim
 
 log = logging.getLogger("failover.worker")
@@ -53,21 +49,22 @@ class FailoverWorker(BaseWorker):
     """Claims from `queues` (highest first), executes up to `concurrency` jobs at once, drains on request.
 
     With `burst` it stops once nothing runs and nothing can be claimed: an empty or paused queue, or no route open. It does
-    not wait for scheduled retries. `settings`: whom it tells of incidents; without them it tells nobody.
+    not wait for scheduled retries. `settings`: whom it tells of incidents; without them it tells nobody. `reloads`: the
+    configuration's files are watched while it runs. `keys.put` gives it a provider's keys that stand in no file.
     """
 
     def __init__(
         self,
         redis_url: str,
         queues: list[str],
-        policies: Policies,
-        routes: Routes,
+        configuration: Configuration,
         *,
         concurrency: int = 100,
         drain_seconds: float = 25.0,
         burst: bool = False,
-        rules: Rules = RULES,
+        rules: Rules | None = None,
         settings: Settings | None = None,
+        reloads: bool = False,
     ) -> None:
         name = f"failover-worker-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         super().__init__(
@@ -75,8 +72,9 @@ class FailoverWorker(BaseWorker):
         )
         self.concurrency, self.drain_seconds, self.burst = concurrency, drain_seconds, burst
         self.ended = 0  # executions whose outcome was settled here
-        self._url, self._policies, self._routes = redis_url, policies, routes
-        self._rules, self._settings = rules, settings
+        self.keys = Keys()
+        self._url, self._configuration, self._rules = redis_url, configuration, rules
+        self._settings, self._reloads = settings, reloads
         self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
         self._bytes_in_flight = 0  # of the executions' job data
         self._hungry = False  # more could have been claimed, had there been room
@@ -114,15 +112,12 @@ class FailoverWorker(BaseWorker):
         """`work` for a caller that has a loop. Raises RedisError when Redis cannot be reached at the start."""
         self._loop = asyncio.get_running_loop()
         self._redis = connect_async(self._url, max_connections=2)
-        names = [route.name for route in self._routes.routes]
-        self._breakers = Breakers(self._redis, self.name, names, self._rules, self._wake.set)
-        self._gate = Gate(self._breakers.values(), self.concurrency)
-        routes, queues = self._routes.routes, self.queue_names()
-        self._controls = Controls(self._redis, queues, routes, self._breakers, self._gate, self._wake.set)
-        providers = Providers(self.concurrency)
+        queues, begin = self.queue_names(), self._configuration
+        self._engine = engine = Engine(
+            self._redis, self.name, queues, self.concurrency, begin, self.keys, self._wake.set, self._rules
+        )
+        self._breakers, self._gate, self._controls = engine.breakers, engine.gate, engine.controls
         self._committer = Committer(self._redis, random.random)
-        router = Router(providers, self._breakers, routes)
-        self._executor = Executor(self._policies, self._routes, router, random.random)
         await asyncio.to_thread(self.register_birth)
         self.connection.connection_pool.disconnect()  # it was for that alone
         log.info("worker started", extra={"worker": self.name, "queues": queues, "slots": self.concurrency})
@@ -134,7 +129,7 @@ class FailoverWorker(BaseWorker):
             await self._let_running_end()
         finally:
             await cancelled(services)
-            await providers.close()
+            await engine.close()
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(FAREWELL_SECONDS):
                     self._breakers.forgo()
@@ -157,9 +152,9 @@ class FailoverWorker(BaseWorker):
         heard = upkeep.Heard(self._wake.set, self.drain, self._breakers.heard, self._controls.look_soon)
         return [
             self._committer.run(),
-            self._breakers.run(),
-            self._controls.run(),
+            *self._engine.services(),
             *self._people(),
+            *([Reload(self._engine.adopt).run()] if self._reloads else []),
             upkeep.listen(self._url, self.name, heard),
             *upkeep.services(self._redis, self.queue_names(), self._beat),
         ]
@@ -208,11 +203,12 @@ class FailoverWorker(BaseWorker):
     async def _claim(self, at_most: int) -> tuple[Claim, ...]:
         """A claim whose reply was lost is asked for again by its token, so what it took is not left to its lease."""
         self._unanswered = self._unanswered or uuid4().hex
-        call = transitions.claim(self._unanswered, at_most, self.name, self.queue_names(), self._controls.providers)
+        asked, queues = self._controls.asked, self.queue_names()
+        call = transitions.claim(self._unanswered, at_most, self.name, queues, asked.providers, asked.routes)
         (reply,) = await ask_async(self._redis, [call])
         self._unanswered = None
         claims, flags = transitions.claimed(reply)
-        self._controls.hear(flags)
+        self._controls.hear(flags, asked)
         return claims
 
     async def _room(self) -> int:
@@ -254,7 +250,7 @@ class FailoverWorker(BaseWorker):
         if self._controls.paused(claim.queue):  # claimed before the pause, and heard of after it
             execution.executed = given_back(claim)
         else:
-            execution.executed = await self._executor.run(claim)
+            execution.executed = await self._engine.executor.run(claim)
         task = asyncio.current_task()
         if isinstance(execution.executed.outcome, Released) and task is not None and task.cancelling():
             return
@@ -280,7 +276,7 @@ class FailoverWorker(BaseWorker):
             leases.setdefault(execution.claim.queue, []).append(lease)
         fields = {**self.serialize(), "state": self._state}
         also = fleet.registration(self.key, fields, self.queue_names())
-        also.append(fleet.view(self.name, self._routes, self.concurrency))
+        also.append(fleet.view(self.name, self._engine.configuration.routes, self.concurrency))
         for lease in await upkeep.extend(self._redis, leases, also):
             held = self._executions.get(lease)
             if held is not None and not held.settling:

@@ -1,4 +1,4 @@
-"""What operators have closed, as one worker knows it: the pause flags, and the routes of paused providers.
+"""What operators have closed, as one worker knows it: the pause flags, the routes of paused providers, kill switches.
 
 A claim brings the newest word along, a published change is looked at when it comes, and every second the flags are read
 anew. The same look keeps the queues' running clocks, by which no pause burns an expiry.
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import redis.asyncio
 from redis.exceptions import RedisError
@@ -26,6 +27,14 @@ log = logging.getLogger("failover.worker")
 LOOK_SECONDS = 1.0
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a look or a claim asks the flags of, in this order."""
+
+    providers: tuple[str, ...]
+    routes: tuple[str, ...]
+
+
 class Controls:
     """`changed` is called when anything is closed or let go."""
 
@@ -33,23 +42,27 @@ class Controls:
         self,
         client: redis.asyncio.Redis,
         queues: Sequence[str],
-        routes: Sequence[Route],
         breakers: Mapping[str, SharedBreaker],
         gate: Gate,
         changed: Callable[[], None],
     ) -> None:
         self._client, self._queues, self._breakers = client, queues, breakers
         self._gate, self._changed = gate, changed
-        self._routes: dict[str, list[str]] = {}
-        for route in routes:
-            self._routes.setdefault(canonical(route.entry.provider), []).append(route.name)
+        self.asked = Asked((), ())
+        self._providers: dict[str, str] = {}  # by route
         self._paused: set[str] = set()
         self._kick = asyncio.Event()
 
-    @property
-    def providers(self) -> list[str]:
-        """Those of the worker's routes, in the order in which flags tell of them."""
-        return list(self._routes)
+    def adopt(self, routes: Sequence[Route]) -> None:
+        """These are the worker's routes from now on. One that is no longer among them takes no more attempts."""
+        self._providers = {route.name: canonical(route.entry.provider) for route in routes}
+        self.asked = Asked(tuple(dict.fromkeys(self._providers.values())), tuple(self._providers))
+        for name, breaker in self._breakers.items():
+            if name not in self._providers:
+                breaker.withheld, breaker.disabled = "no longer in routes.json", True
+            elif breaker.withheld == "no longer in routes.json":
+                breaker.withheld, breaker.disabled = "", False
+        self.look_soon()
 
     def paused(self, queue: str) -> bool:
         """Whether no job of the queue may start, as far as is known."""
@@ -69,32 +82,34 @@ class Controls:
                     await self._kick.wait()
 
     async def look(self) -> None:
-        (flags,) = await ask_async(self._client, [transitions.look(self._queues, self.providers)])
-        self.hear(flags)
+        asked = self.asked
+        (flags,) = await ask_async(self._client, [transitions.look(self._queues, asked.providers, asked.routes)])
+        self.hear(flags, asked)
 
-    def hear(self, flags: Sequence[int]) -> None:
-        """How the flags stand: 1 or 0 for everything, for each queue, for each provider."""
-        everything, queues, providers = self._split(flags)
+    def hear(self, flags: Sequence[int], asked: Asked) -> None:
+        """How the flags stand: 1 or 0 for everything, for each queue, for each provider and each route that was asked about.
+
+        The reply of a claim that was sent again may be of other routes than are asked about now: the next look tells.
+        """
+        if asked is not self.asked or len(flags) != 1 + len(self._queues) + len(asked.providers) + len(asked.routes):
+            return
+        everything, told = bool(flags[0]), iter(flags[1:])
+        queues, providers, routes = (
+            [name for name, closed in zip(names, told, strict=False) if closed]
+            for names in (self._queues, asked.providers, asked.routes)
+        )
         before = self._standing()
-        self._paused = {name for name, paused in zip(self._queues, queues, strict=True) if everything or paused}
+        self._paused = {name for name in self._queues if everything or name in queues}
         self._gate.paused = len(self._paused) == len(self._queues)
-        for (provider, routes), closed in zip(self._routes.items(), providers, strict=True):
-            for route in routes:
-                self._breakers[route].withheld = f"provider {provider} is paused" if closed else ""
+        for route, provider in self._providers.items():
+            breaker = self._breakers[route]
+            breaker.disabled = route in routes
+            why = f"provider {provider} is paused" if provider in providers else ""
+            breaker.withheld = f"route {route} is disabled" if breaker.disabled else why
         if self._standing() != before:
-            facts = self._facts(flags)
+            facts = {"everything": everything, "queues": queues, "providers": providers, "routes": routes}
             log.warning("paused" if any(facts.values()) else "resumed", extra=facts)
             self._changed()
 
-    def _split(self, flags: Sequence[int]) -> tuple[bool, list[int], list[int]]:
-        first_provider = 1 + len(self._queues)
-        return bool(flags[0]), list(flags[1:first_provider]), list(flags[first_provider:])
-
     def _standing(self) -> tuple[object, ...]:
         return (self._gate.paused, *(breaker.withheld for breaker in self._breakers.values()))
-
-    def _facts(self, flags: Sequence[int]) -> dict[str, object]:
-        everything, queues, providers = self._split(flags)
-        paused_queues = [name for name, paused in zip(self._queues, queues, strict=True) if paused]
-        closed = [name for name, paused in zip(self._routes, providers, strict=True) if paused]
-        return {"everything": everything, "queues": paused_queues, "providers": closed}

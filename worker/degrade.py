@@ -5,33 +5,51 @@ A job is late once it has waited longer than its policy's max_time_to_answer_sec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence, Set
 from itertools import groupby
 from typing import Any
 
 from producer.job import ChatBody
-from producer.policy import Degrade
+from producer.policy import Capability
 from worker.routes import Route
 
-
-def degraded(
-    body: ChatBody, routes: Sequence[Route], modes: Sequence[Degrade]
-) -> tuple[ChatBody, tuple[Route, ...], list[Degrade]]:
-    """(body, routes, modes) for a late job; the modes are those that changed something."""
-    changed: list[Degrade] = []
-    if "shorter_context" in modes and (shorter := shorter_context(body)) is not body:
-        body = shorter
-        changed.append("shorter_context")
-    ordered = tuple(routes)
-    if "smaller_model" in modes and (ordered := smaller_first(routes)) != tuple(routes):
-        changed.append("smaller_model")
-    return body, ordered, changed
+ONLY_JSON = "Answer with one JSON object and nothing else: no explanation, no code fence."
 
 
 def smaller_first(routes: Sequence[Route]) -> tuple[Route, ...]:
     """Each tier from its last route up: a tier lists its models from the largest to the smallest."""
     tiers = (list(tier) for _, tier in groupby(routes, key=lambda route: route.tier))
     return tuple(route for tier in tiers for route in reversed(tier))
+
+
+def without(body: Mapping[str, Any], lacks: Set[Capability], able: Collection[Capability] = ()) -> Mapping[str, Any]:
+    """The body for a route that lacks something: what can be asked for in words is, the rest is left out."""
+    sent, words = dict(body), ""
+    if "tools" in lacks:
+        for name in ("tools", "tool_choice", "parallel_tool_calls"):
+            sent.pop(name, None)
+    if not lacks.isdisjoint({"json_mode", "json_schema"}) and (form := sent.pop("response_format", None)):
+        words = json_words(form)
+        if "json_mode" in able:
+            sent["response_format"] = {"type": "json_object"}
+    if words:
+        sent["messages"] = instructed(sent["messages"], words)
+    return sent
+
+
+def json_words(form: Mapping[str, Any]) -> str:
+    """A `response_format` as an instruction."""
+    described = form.get("json_schema")
+    schema = described.get("schema") if isinstance(described, dict) else None
+    follows = f" It follows this JSON schema: {json.dumps(schema, ensure_ascii=False)}" if schema else ""
+    return ONLY_JSON + follows
+
+
+def instructed(messages: Sequence[Any], words: str) -> list[Any]:
+    """The conversation with one more instruction, after those that it begins with."""
+    leading = next((n for n, m in enumerate(messages) if m["role"] not in ("system", "developer")), len(messages))
+    return [*messages[:leading], {"role": "system", "content": words}, *messages[leading:]]
 
 
 def shorter_context(body: ChatBody) -> ChatBody:

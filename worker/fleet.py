@@ -40,8 +40,8 @@ def view(worker_name: str, routes: Routes, slots: int) -> Command:
             "route": route.name,
             "tier": route.tier,
             "provider": route.entry.provider,
-            "model": route.entry.model,
-            "price": route.entry.price and route.entry.price.model_dump(),
+            "model": route.model,
+            "price": route.price and route.price.model_dump(),
         }
         for route in routes.routes
     ]

@@ -17,10 +17,13 @@ RAMP_FIRST_SHARE = 0.05
 
 
 class Gate:
+    """`regardless`: it never shuts, however the routes stand: jobs that none can take do not wait, or no breaker is asked."""
+
     def __init__(
         self, breakers: Collection[SharedBreaker], slots: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._breakers, self._slots, self._clock = breakers, slots, clock
+        self.regardless = False
         self.paused = False  # by an operator or the budget; claims start nothing meanwhile
         self._was_paused = False
         self._shut = False
@@ -29,7 +32,7 @@ class Gate:
     def room(self, running: int) -> int:
         """How many more jobs may start beside `running` ones."""
         free = self._slots - running
-        if not any(breaker.open_for_all() for breaker in self._breakers):
+        if not self.regardless and not any(breaker.open_for_all() for breaker in self._breakers):
             self._shut = True
             probes = sum(breaker.may_probe() for breaker in self._breakers)
             on_their_way = running - sum(breaker.probing for breaker in self._breakers)

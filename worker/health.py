@@ -11,6 +11,8 @@ from producer import keyspace
 from producer.scripts import ask
 
 LAST = 20
+RECENT_SECONDS = 300.0
+RECENT_CALLS = 20
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Health:
     error_rate: float | None
     p50_ms: int | None
     p95_ms: int | None
+    recent_p95_ms: int | None = None  # of the last minutes alone, if there were calls enough to tell
     succeeded_ms: int = 0  # Redis TIME of its last success, to about a second
 
     @property
@@ -62,7 +65,7 @@ def _health(route: str, now_ms: int, found: Sequence[bytes | None], made: Sequen
         until += [_ms(opens_ms), _ms(probe_until) if probe else 0]
     waits = max(until) - now_ms
     succeeded = [call.startswith(b"+") for call in made]
-    latencies = sorted(int(call[1:]) for call in made if call.startswith(b"+"))
+    latencies = sorted(ms for ms, _ in map(_answered, made) if ms is not None)
     return Health(
         route=route,
         breaker="closed" if not is_open else "half-open" if _ms(opens_ms) <= now_ms else "open",
@@ -73,8 +76,22 @@ def _health(route: str, now_ms: int, found: Sequence[bytes | None], made: Sequen
         error_rate=round(1 - sum(succeeded) / len(made), 3) if made else None,
         p50_ms=_quantile(latencies, 0.5),
         p95_ms=_quantile(latencies, 0.95),
+        recent_p95_ms=recent_p95_ms(made, now_ms / 1000),
         succeeded_ms=_ms(succeeded_ms),
     )
+
+
+def recent_p95_ms(made: Sequence[bytes], now: float) -> int | None:
+    """The p95 of a route's successes in the last minutes, if there were enough. What lies further back is no guide: the route
+    is then unknown, and tried again. `now` is Unix seconds of Redis."""
+    recent = sorted(ms for ms, at in map(_answered, made) if ms is not None and at > now - RECENT_SECONDS)
+    return _quantile(recent, 0.95) if len(recent) >= RECENT_CALLS else None
+
+
+def _answered(call: bytes) -> tuple[int | None, float]:
+    """(milliseconds of a call that succeeded, None for others; when it was reported), of `+ms@s`."""
+    ms, _, at = call[1:].partition(b"@")
+    return (int(ms) if call.startswith(b"+") else None), float(at or 0)
 
 
 def _ms(value: bytes | None) -> int:

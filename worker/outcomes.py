@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from producer.job import Attempt, DeadReason, JobResult, Rejection
+from producer.job import DeadReason, JobResult, TrailEntry
 
-Trail = Sequence[Attempt | Rejection]
+Trail = Sequence[TrailEntry]
 
 
 @dataclass(frozen=True)

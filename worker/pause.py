@@ -34,14 +34,17 @@ def canonical(provider: str) -> str:
 
 @dataclass(frozen=True)
 class Scope:
-    """What a flag stops: everything, one queue, or the routes of one provider."""
+    """What a flag stops: everything, one queue, the routes of one provider, or one route (its kill switch)."""
 
     queue: str | None = None
     provider: str | None = None
+    route: str | None = None
 
     @property
     def flag(self) -> str:
         """The flag's key."""
+        if self.route is not None:
+            return keyspace.disabled(self.route)
         if self.provider is not None:
             return keyspace.paused_provider(canonical(self.provider))
         return keyspace.PAUSE if self.queue is None else keyspace.pause_of(self.queue)
@@ -51,9 +54,13 @@ class Scope:
         """The scope of a flag's key."""
         if flag.startswith(prefix := keyspace.paused_provider("")):
             return cls(provider=flag.removeprefix(prefix))
+        if flag.startswith(prefix := keyspace.disabled("")):
+            return cls(route=flag.removeprefix(prefix))
         return cls(queue=flag.removeprefix(keyspace.pause_of("")) if flag != keyspace.PAUSE else None)
 
     def __str__(self) -> str:
+        if self.route is not None:
+            return f"route {self.route}"
         if self.provider is not None:
             return f"provider {canonical(self.provider)}"
         return "everything" if self.queue is None else f"queue {self.queue}"
@@ -64,10 +71,11 @@ EVERYTHING = Scope()
 
 @dataclass(frozen=True)
 class Paused:
-    """One flag that is set. `queue` and `provider` None: everything. `since` and `until` in Unix seconds."""
+    """One flag that is set. `queue`, `provider` and `route` None: everything. `since` and `until` in Unix seconds."""
 
     queue: str | None
     provider: str | None = None
+    route: str | None = None
     who: str | None = None
     why: str | None = None
     since: float | None = None
@@ -75,11 +83,15 @@ class Paused:
 
     @property
     def scope(self) -> Scope:
-        return Scope(self.queue, self.provider)
+        return Scope(self.queue, self.provider, self.route)
 
     def concerns(self, queue: str) -> bool:
         """Whether no job of this queue starts for it."""
-        return self.provider is None and self.queue in (None, queue)
+        return self.provider is None and self.route is None and self.queue in (None, queue)
+
+    def closes(self, route: str, provider: str) -> bool:
+        """Whether nobody calls this route of this provider for it."""
+        return self.route == route or (self.provider is not None and self.provider == canonical(provider))
 
     def __str__(self) -> str:
         since = f", since {utc(self.since)}" if self.since else ""
@@ -163,7 +175,7 @@ def _paused(scope: Scope, raw_note: bytes | None) -> Paused:
         note = {}
     told = {name: note.get(name) for name in ("who", "why", "since", "until")} if isinstance(note, dict) else {}
     told |= {name: _clean(str(told[name])) for name in ("who", "why") if told.get(name) is not None}
-    return Paused(scope.queue, scope.provider, **told)
+    return Paused(scope.queue, scope.provider, scope.route, **told)
 
 
 def _set(value: bytes) -> bool:

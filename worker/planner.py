@@ -1,40 +1,251 @@
-"""Job, policy and routes -> ordered candidates, each kept or rejected with a reason, before any network call."""
+"""Job, policies, routes and what is known of them -> ordered candidates, each kept or rejected before any network call.
+
+What changes from one moment to the next (breakers, rests, kill switches, attempts and time left) is asked when the router
+comes to a route; everything else is decided here.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
-from producer.job import ChatBody, LLMJob
-from producer.policy import Capability, JobPolicy
+from producer.job import ChatBody, LLMJob, Planned, RejectedFor
+from producer.policy import Capability
+from worker.parameters import essential
+from worker.prices import Price, cost_micros, dollars
 from worker.routes import Route, Routes
+from worker.routing import Order, Routing, RoutingPolicy
+from worker.tokens import estimated, longest_answer
+
+ESTIMATE_MARGIN = 1.25  # tokens are estimated: only what is too long by more than this is kept from a route
+BYPASS = "bypass"  # the order of a plan that asks no breaker
+EXPLORES = 50  # one job in so many starts at a route whose latency is not known, where latency decides
+
+PASSES = frozenset({RejectedFor.TOO_SLOW, RejectedFor.DISABLED, RejectedFor.PAUSED})  # another time it may be taken
 
 
 @dataclass(frozen=True)
 class Rejected:
     route: Route
+    code: RejectedFor
     reason: str
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Candidates in the order to try them: hot, then warm."""
+    """Candidates in the order to try them; every route of the map is either one of them or rejected.
 
-    candidates: tuple[Route, ...]
-    rejected: tuple[Rejected, ...]
+    By a candidate's name: `lacks`, the capabilities that the policy lets it lack; `estimates`, micro-dollars that a call may
+    cost; `p95_ms`. `cap`: micro-dollars that the whole job may cost.
+    """
+
+    order: str
+    candidates: tuple[Route, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    lacks: Mapping[str, Set[Capability]] = field(default_factory=dict)
+    estimates: Mapping[str, int] = field(default_factory=dict)
+    p95_ms: Mapping[str, int] = field(default_factory=dict)
+    cap: int | None = None
+    baseline: Route | None = None
+
+    def told(self, execution: int) -> Planned:
+        """For the trail."""
+        return Planned(
+            execution=execution,
+            order=self.order,
+            candidates=tuple(route.name for route in self.candidates),
+            baseline=self.baseline.name if self.baseline else None,
+            max_cost_usd=None if self.cap is None else dollars(self.cap),
+            estimates_usd={name: dollars(micros) for name, micros in self.estimates.items()},
+            p95_ms=dict(self.p95_ms),
+        )
 
 
-def plan(job: LLMJob, policy: JobPolicy, routes: Routes) -> Plan:
-    """Every route of the map ends in exactly one of the two lists."""
-    needed = set(policy.requires) | _asked_for(job.body)
-    candidates, rejected = [], []
-    for route in routes.routes:
-        lacking = needed.difference(route.entry.capabilities) if route.entry.capabilities is not None else None
-        if lacking:
-            rejected.append(Rejected(route, f"lacks {', '.join(sorted(lacking))}"))
-        else:
-            candidates.append(route)
-    return Plan(tuple(candidates), tuple(rejected))
+class Planner:
+    """Of one configuration. `p95_ms`: routes' latency lately by name, where enough calls were made; its owner keeps it up to
+    date."""
+
+    def __init__(self, routes: Routes, routing: Routing, p95_ms: Mapping[str, int]) -> None:
+        self._routes, self._routing, self._p95_ms = routes, routing, p95_ms
+
+    def plan(
+        self, job_id: str, job: LLMJob, body: ChatBody, requires: tuple[Capability, ...] = (), spent: int = 0
+    ) -> Plan:
+        """`body`: what is to be sent, which may be shorter than the job's. `spent`: micro-dollars that the job has cost."""
+        policy = self._routing.of(job.job_type)
+        baseline = self._named(policy.baseline) or self._routes.routes[0]
+        if self._routes.bypass:
+            first, *others = self._routes.routes
+            passed = (Rejected(route, RejectedFor.BYPASS, "BYPASS_ROUTER is on") for route in others)
+            return Plan(BYPASS, (first,), tuple(passed), baseline=baseline)
+        asked = _Asked(job_id, body, policy, set(requires) | _asked_for(body), spent, self._p95_ms)
+        kept, lacking, rejected = list[Route](), dict[str, Set[Capability]](), list[Rejected]()
+        for route in self._routes.routes:
+            if found := asked.hindrance(route):
+                rejected.append(Rejected(route, *found))
+                continue
+            kept.append(route)
+            if lacks := asked.lacks(route):
+                lacking[route.name] = lacks
+        ordered = self._ordered(kept, asked)
+        if lacking:  # degraded answers are for when nobody else can give a whole one
+            ordered.sort(key=lambda route: route.name in lacking)
+        return Plan(
+            order="pinned" if policy.pin else policy.order,
+            candidates=tuple(ordered),
+            rejected=tuple(rejected),
+            lacks=lacking,
+            estimates={route.name: cost for route in ordered if (cost := asked.estimates.get(route.name)) is not None},
+            p95_ms={route.name: self._p95_ms[route.name] for route in ordered if route.name in self._p95_ms},
+            cap=asked.cap,
+            baseline=baseline,
+        )
+
+    def _named(self, name: str | None) -> Route | None:
+        return next((route for route in self._routes.routes if route.name == name), None) if name else None
+
+    def _ordered(self, routes: list[Route], asked: _Asked) -> list[Route]:
+        """By the policy's order; a route that takes this job as a canary goes first of all."""
+        policy = asked.policy
+        if policy.pin:
+            return sorted(routes, key=lambda route: policy.pin.index(route.name))
+        ordered = _BY[policy.order](routes, asked)
+        if any(route.entry.canary is not None for route in ordered):
+            ordered.sort(key=lambda route: route.entry.canary is None)
+        return ordered
+
+
+@dataclass
+class _Asked:
+    """One job, as its routes are looked at for it. What costs time is computed once, and only if somebody asks."""
+
+    job_id: str
+    body: ChatBody
+    policy: RoutingPolicy
+    needs: set[Capability]
+    spent: int
+    p95_ms: Mapping[str, int]
+    estimates: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def prompt_tokens(self) -> int:
+        return estimated(self.body)
+
+    @cached_property
+    def named_output(self) -> int | None:
+        return longest_answer(self.body)
+
+    @cached_property
+    def cap(self) -> int | None:
+        """Micro-dollars that the whole job may cost."""
+        return None if self.policy.max_cost_usd is None else math.floor(round(self.policy.max_cost_usd * 1e6, 3))
+
+    def estimate(self, route: Route, price: Price) -> int:
+        """Micro-dollars of a call, as long as its answer may be, or is assumed to be."""
+        longest = self.named_output or min(
+            self.policy.output_tokens, route.entry.max_output_tokens or self.policy.output_tokens
+        )
+        return cost_micros(price, self.prompt_tokens, longest)
+
+    def lacks(self, route: Route) -> Set[Capability]:
+        able = route.entry.capabilities
+        return self.needs.difference(able) if able is not None and self.needs else frozenset()
+
+    def share(self, of: str) -> float:
+        """A number in 0..1 that is always the same for this job and `of`, and independent of others."""
+        return int.from_bytes(blake2b(f"{self.job_id}\0{of}".encode(), digest_size=6).digest()) / 2**48
+
+    def hindrance(self, route: Route) -> tuple[RejectedFor, str] | None:
+        """Why the route cannot be a candidate; the first reason, from what is configured to what is measured."""
+        entry, policy = route.entry, self.policy
+        if policy.pin and route.name not in policy.pin:
+            return RejectedFor.NOT_PINNED, f"the job type is pinned to {', '.join(policy.pin)}"
+        if entry.canary is not None and not policy.pin and self.share(route.name) * 100 >= entry.canary:
+            return RejectedFor.CANARY, f"a canary of {entry.canary:g}% of the jobs, this one is not among them"
+        if lacks := self.lacks(route) - set(policy.may_lack):
+            return RejectedFor.LACKS_CAPABILITY, f"lacks {', '.join(sorted(lacks))}"
+        if foreign := essential(self.body, route.parameters):
+            return RejectedFor.UNSUPPORTED_PARAMETER, f"does not know {', '.join(sorted(foreign))}"
+        return self._too_long(route) or self._too_expensive(route) or self._too_slow(route)
+
+    def _too_long(self, route: Route) -> tuple[RejectedFor, str] | None:
+        window, longest = route.entry.context_window, route.entry.max_output_tokens
+        if longest is not None and (self.named_output or 0) > longest:
+            return RejectedFor.OUTPUT_LIMIT, f"{self.named_output} output tokens asked for, it gives {longest}"
+        if window is not None and self.prompt_tokens / ESTIMATE_MARGIN + (self.named_output or 0) > window:
+            output = f" and {self.named_output} of output" if self.named_output else ""
+            return RejectedFor.CONTEXT_WINDOW, f"about {self.prompt_tokens} tokens{output}, its window is {window}"
+        return None
+
+    def _too_expensive(self, route: Route) -> tuple[RejectedFor, str] | None:
+        if self.cap is None and self.policy.order != "cost":
+            return None
+        price = route.price
+        if price is None:
+            if self.cap is None:
+                return None
+            return RejectedFor.NO_PRICE, "its price is not known — give it a `price` in routes.json"
+        estimate = self.estimates[route.name] = self.estimate(route, price)
+        if self.cap is not None and (why := too_expensive(estimate, self.spent, self.cap)):
+            return RejectedFor.OVER_COST, why
+        return None
+
+    def _too_slow(self, route: Route) -> tuple[RejectedFor, str] | None:
+        limit, p95 = self.policy.max_latency_seconds, self.p95_ms.get(route.name)
+        if limit is None or p95 is None or p95 <= limit * 1000:
+            return None
+        return RejectedFor.TOO_SLOW, f"p95 {p95} ms, the limit is {limit * 1000:.0f} ms"
+
+
+def too_expensive(estimate: int, spent: int, cap: int) -> str:
+    """Why a call may cost more than is left of the cap, in words; "" if it cannot. Micro-dollars."""
+    if spent + estimate <= cap:
+        return ""
+    before = f" after ${dollars(spent):.6f} spent" if spent else ""
+    return f"about ${dollars(estimate):.6f}{before}, the cap is ${dollars(cap):.6f}"
+
+
+def _listed(routes: list[Route], asked: _Asked) -> list[Route]:
+    """Hot, then warm, as the map lists them; the routes of a tier that have weights are drawn by them for their places."""
+    if not any(route.entry.weight is not None for route in routes):
+        return list(routes)
+    drawn = {
+        tier: iter(sorted((r for r in routes if r.tier == tier and r.entry.weight is not None), key=_draw(asked)))
+        for tier in ("hot", "warm")
+    }
+    return [route if route.entry.weight is None else next(drawn[route.tier]) for route in routes]
+
+
+def _draw(asked: _Asked) -> Any:
+    """A weighted order without replacement (Efraimidis and Spirakis, 2006); weight 0 comes last."""
+
+    def key(route: Route) -> float:
+        weight = route.entry.weight or 0.0
+        return -math.log(1 - asked.share(route.name)) / weight if weight else math.inf
+
+    return key
+
+
+def _cheapest(routes: list[Route], asked: _Asked) -> list[Route]:
+    """All routes by what the call may cost; one without a known price comes last."""
+    return sorted(routes, key=lambda route: asked.estimates.get(route.name, math.inf))
+
+
+def _fastest(routes: list[Route], asked: _Asked) -> list[Route]:
+    """All routes by their p95 lately. One that is not known comes last; now and then it comes first, to become known."""
+    unknown = 0.0 if asked.share("explore") * EXPLORES < 1 else math.inf
+    return sorted(routes, key=lambda route: asked.p95_ms.get(route.name, unknown))
+
+
+_BY: dict[Order, Callable[[list[Route], _Asked], list[Route]]] = {
+    "listed": _listed,
+    "cost": _cheapest,
+    "latency": _fastest,
+}
 
 
 def _asked_for(body: ChatBody) -> set[Capability]:

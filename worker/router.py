@@ -11,14 +11,18 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import tenacity
 
-from producer.job import BROKEN_OFF
+from producer.job import BROKEN_OFF, RejectedFor
 from worker.breaker import Admission
+from worker.degrade import without
 from worker.failures import Broken, Reply, classify, redacted
-from worker.keys import Keys
+from worker.keys import Key, Keys
+from worker.parameters import fitted
+from worker.planner import BYPASS
 from worker.providers import Ask, Providers
 from worker.routes import Route
 from worker.shared_breaker import SharedBreaker
@@ -61,9 +65,15 @@ class Unanswered:
 class Router:
     """`routes`: all of the map, as what a provider says of an account concerns each of them."""
 
-    def __init__(self, providers: Providers, breakers: Mapping[str, SharedBreaker], routes: Sequence[Route]) -> None:
-        self._providers, self._breakers, self._routes = providers, breakers, routes
-        self._keys = Keys()
+    def __init__(
+        self,
+        providers: Providers,
+        breakers: Mapping[str, SharedBreaker],
+        routes: Sequence[Route],
+        keys: Keys | None = None,
+    ) -> None:
+        self.routes = routes
+        self._providers, self._breakers, self._keys = providers, breakers, keys or Keys()
 
     async def execute(self, candidates: Sequence[Route], walk: Walk) -> Answer | Unanswered:
         """The first answer that can be used, or why there is none. Every attempt and rejection goes into the trail."""
@@ -72,17 +82,15 @@ class Router:
         asked: set[str] = set()
         too_small: Route | None = None
         for position, route in enumerate(candidates):
-            if why := _hindrance(route, walk, too_small):
-                walk.reject(route, why)
+            if hindrance := _hindrance(route, walk, too_small):
+                walk.reject(route, *hindrance)
                 continue
-            later = candidates[position + 1 :]
-            body: Mapping[str, Any] = walk.body
-            if _first_token(route, walk) is not None:
-                body = {**body, "stream_options": {"include_usage": True}}
-            visit = Visit(route, body, any(self._breakers[other.name].open_for_all() for other in later))
-            tried = await self._on_route(visit, walk)
+            visit = self._visit(route, walk, candidates[position + 1 :])
+            refused = bool(visit.keys) and self._keys.best(visit.keys) is None
+            tried = None if refused else await self._on_route(visit, walk)
             if tried is None:
-                walk.reject(route, self._breakers[route.name].closed_off())
+                parked = (RejectedFor.RESTS, f"the keys of tenant {walk.tenant} were refused lately")
+                walk.reject(route, *(parked if refused else self._breakers[route.name].closed_off()))
                 closed.append(route)
                 continue
             if isinstance(tried, Reply):
@@ -93,16 +101,35 @@ class Router:
                 break
             if tried.action is Action.LARGER:
                 too_small = route
-        passed_over = min((self._breakers[route.name].reopens_in() for route in closed), default=None)
-        untried = (route for route in candidates if route.name not in asked)
-        withheld = next((why for route in untried if (why := self._breakers[route.name].withheld)), "")
-        return Unanswered(tuple(failures), self._opens_in(candidates), passed_over, withheld)
+        passed_over = min((self._opens_in(route, walk) for route in closed), default=None)
+        untried = (self._breakers[route.name] for route in candidates if route.name not in asked)
+        withheld = next((breaker.withheld for breaker in untried if breaker.withheld and not breaker.disabled), "")
+        waits = [self._opens_in(route, walk) for route in candidates]
+        opens_in = None if not waits or any(self._is_open(route, walk) for route in candidates) else min(waits)
+        return Unanswered(tuple(failures), opens_in, passed_over, withheld)
 
-    def _opens_in(self, candidates: Sequence[Route]) -> float | None:
-        breakers = [self._breakers[route.name] for route in candidates]
-        if not breakers or any(breaker.open_for_all() for breaker in breakers):
-            return None
-        return min(breaker.reopens_in() for breaker in breakers)
+    def _visit(self, route: Route, walk: Walk, later: Sequence[Route]) -> Visit:
+        """What the route is sent, in its own terms."""
+        body: Mapping[str, Any] = walk.body
+        if lacks := walk.plan.lacks.get(route.name):
+            body = without(body, lacks, route.entry.capabilities or ())
+        body, dropped = fitted(body, route.parameters)
+        if _first_token(route, walk) is not None and route.entry.api == "openai":
+            body = {**body, "stream_options": {"include_usage": True}}
+        keys = self._keys.given(route.entry.provider, route.keys, walk.tenant)
+        another_waits = any(self._is_open(other, walk) for other in later)
+        return Visit(route, body, another_waits, keys, dropped)
+
+    def _is_open(self, route: Route, walk: Walk) -> bool:
+        return self._breakers[route.name].open_for_all() and self._key_opens_in(route, walk) <= 0
+
+    def _opens_in(self, route: Route, walk: Walk) -> float:
+        return max(self._breakers[route.name].reopens_in(), self._key_opens_in(route, walk))
+
+    def _key_opens_in(self, route: Route, walk: Walk) -> float:
+        """Of a tenant's own keys; ours rest with their account."""
+        keys = self._keys.given(route.entry.provider, route.keys, walk.tenant)
+        return self._keys.opens_in(keys) if keys and keys[0].tenant else 0.0
 
     async def _on_route(self, visit: Visit, walk: Walk) -> Reply | Failure | None:
         """The route's attempts: retries exponential from 0.2 s with full jitter, or as late as the provider says.
@@ -111,7 +138,9 @@ class Router:
         """
 
         async def attempt_once() -> Reply | Failure | None:
-            admission, visit.admission = visit.admission or await self._breakers[visit.route.name].admit(), None
+            breaker = self._breakers[visit.route.name]
+            admission = visit.admission or await breaker.admit(regardless=walk.plan.order == BYPASS)
+            visit.admission = None
             return None if admission is None else await self._attempt(visit, walk, admission)
 
         tried = await attempt_once()
@@ -137,7 +166,7 @@ class Router:
     def _again(self, state: tenacity.RetryCallState, visit: Visit, walk: Walk) -> bool:
         """Whether the route is asked once more, by what the last failure says and by what is left to spend."""
         failure = state.outcome.result() if state.outcome else None
-        if not isinstance(failure, Failure) or walk.attempts_left <= 0:
+        if not isinstance(failure, Failure) or walk.attempts_left <= 0 or walk.over_cost(visit.route):
             return False
         longest_wait = min(LONGEST_WAIT_SECONDS, _share(visit, walk))
         if walk.seconds_left() <= SHORTEST_ATTEMPT_SECONDS or (failure.retry_after or 0.0) > longest_wait:
@@ -146,7 +175,7 @@ class Router:
             case Action.RETRY:
                 return visit.retry(failure)
             case Action.NEXT_KEY:
-                return self._keys.any_left(visit.route)
+                return self._keys.any_left(visit.keys)
             case Action.DROP:
                 return bool(failure.instead)
         return False
@@ -154,36 +183,50 @@ class Router:
     async def _attempt(self, visit: Visit, walk: Walk, admission: Admission) -> Reply | Failure:
         """One HTTP call; the breaker and the trail hear of it also when it is broken off by a cancel."""
         route, breaker = visit.route, self._breakers[visit.route.name]
-        key, seconds, started = self._keys.of(route), _share(visit, walk), time.monotonic()
-        ask = Ask(route, key, visit.body, walk.idempotency_key, seconds, _first_token(route, walk))
+        key, seconds, started = self._keys.best(visit.keys), _share(visit, walk), time.monotonic()
+        tell = partial(walk.tell, visit, started=started, probe=admission.probe, breaker=breaker.state, key=key)
+        ask = Ask(
+            route=route,
+            key=key.secret if key else "",
+            body=visit.body,
+            idempotency_key=walk.idempotency_key,
+            seconds=seconds,
+            first_token_seconds=_first_token(route, walk),
+            prompt_caching=walk.prompt_caching,
+        )
         answer: Reply | Broken | None = None
         try:
             answer = await self._providers.complete(ask)
         finally:
             if answer is None:
                 breaker.record(admission, None)
-                walk.tell(route, _BROKEN_OFF, started, probe=admission.probe)
+                tell(_BROKEN_OFF)
         failure = self._classified(answer)
         walk.attempts += 1
         walk.attempts_left -= not admission.probe
         ms = round((time.monotonic() - started) * 1000)
         if failure is None:
             breaker.record(admission, True, ms=ms, job=walk.job_id)
-            walk.tell(route, None, started, probe=admission.probe, note=_note(answer))
+            if key:
+                self._keys.accepted(key)
+            tell(None, usage=_usage(answer), note=_note(answer))
             return answer  # type: ignore[return-value]  # no failure means that a Reply came
         failure = self._corrected(failure, visit, key)
-        if failure.instead or (failure.action is Action.NEXT_KEY and self._keys.any_left(route)):
+        if failure.instead or (failure.action is Action.NEXT_KEY and self._keys.any_left(visit.keys)):
             visit.admission = admission  # for the corrected request, which says what the route is worth
-            walk.tell(route, failure, started, probe=admission.probe)
+            tell(failure, usage=_usage(answer))
             return failure
         rest = failure.retry_after or failure.rests
+        walk.burned = walk.burned or not (rest or admission.probe)
+        if rest and key and key.tenant:  # what a tenant's account is told is no word on the route
+            if failure.action is not Action.NEXT_KEY:
+                self._keys.park(key, rest)
+            rest = 0.0
         counts = failure.breaker is Breaker.COUNT and not _cut_short(failure, route, seconds)
         breaker.record(admission, False if counts else None, ms=ms, job=walk.job_id, rest=rest, why=failure.code)
         if rest and failure.scope is Scope.ACCOUNT:
             self._rest_account(route, rest, failure.code)
-        if not rest and not admission.probe:
-            walk.burned = True
-        walk.tell(route, failure, started, probe=admission.probe)
+        tell(failure, usage=_usage(answer))
         return failure
 
     def _classified(self, answer: Reply | Broken) -> Failure | None:
@@ -194,22 +237,22 @@ class Router:
             log.exception("an answer could not be read")
             return MALFORMED
 
-    def _corrected(self, failure: Failure, visit: Visit, key: str) -> Failure:
+    def _corrected(self, failure: Failure, visit: Visit, key: Key | None) -> Failure:
         """The failure after what can be mended at once: another key, a parameter less. It quotes no key."""
-        detail = failure.detail
-        for known in visit.route.keys:
-            detail = redacted(detail, known)
-        failure = replace(failure, detail=redacted(detail, key))
+        detail = redacted(failure.detail, "")
+        for known in (*visit.keys, *visit.route.keys):
+            detail = redacted(detail, known.secret)
+        failure = replace(failure, detail=detail)
         if failure.action is Action.NEXT_KEY and key:
-            self._keys.refuse(key, failure.rests)
-            return replace(failure, rests=0.0) if self._keys.any_left(visit.route) else failure
+            self._keys.park(key, failure.rests)
+            return replace(failure, rests=0.0) if self._keys.any_left(visit.keys) else failure
         if failure.action is Action.DROP:
             done = visit.without(failure.parameter, failure.instead)
             return replace(failure, instead=done, detail=f"{done}: {failure.detail}" if done else failure.detail)
         return failure
 
     def _rest_account(self, route: Route, seconds: float, why: str) -> None:
-        for other in self._routes:
+        for other in self.routes:
             if other.account == route.account and other.name != route.name:
                 self._breakers[other.name].rest(seconds, why)
 
@@ -235,13 +278,21 @@ def _first_token(route: Route, walk: Walk) -> float | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _hindrance(route: Route, walk: Walk, too_small: Route | None) -> str | None:
+def _usage(answer: Reply | Broken) -> Mapping[str, Any] | None:
+    """What the provider says that it billed, also for an answer that cannot be used."""
+    usage = answer.body.get("usage") if isinstance(answer, Reply) and isinstance(answer.body, dict) else None
+    return usage if isinstance(usage, dict) else None
+
+
+def _hindrance(route: Route, walk: Walk, too_small: Route | None) -> tuple[RejectedFor, str] | None:
     if too_small is not None and not _may_be_larger(route, too_small):
-        return "context window too small"
+        return RejectedFor.CONTEXT_WINDOW, "context window too small"
     if walk.attempts_left <= 0:
-        return "no attempts left"
+        return RejectedFor.NO_ATTEMPTS, "no attempts left"
     if walk.seconds_left() < SHORTEST_ATTEMPT_SECONDS:
-        return "no time left"
+        return RejectedFor.NO_TIME, "no time left"
+    if why := walk.over_cost(route):
+        return RejectedFor.OVER_COST, why
     return None
 
 

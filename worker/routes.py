@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -21,7 +22,10 @@ from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment, find_configuration, flag
 from producer.errors import ConfigurationError, Problem, problems_of
 from producer.policy import Capability
-from worker.prices import Price
+from worker.breaker import RULES, Rules
+from worker.keys import Key, of_file, of_variable
+from worker.parameters import LISTS, Parameters, of_host
+from worker.prices import Price, public_price
 
 KEY_VARIABLES = {"anthropic": "ANTHROPIC_KEY", "openai": "OPENAI_API_KEY", "google": "GEMINI_API_KEY"}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -40,13 +44,21 @@ class RouteEntry(_FromJson):
     model: Annotated[str, Field(min_length=1)]
     base_url: Annotated[str, Field(min_length=1)]
     name: str | None = None
-    api: Literal["openai"] = "openai"
+    api: Literal["openai", "anthropic"] = "openai"
     api_key_env: str | None = None
+    api_key_file: str | None = None
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     stream_timeout_seconds: Annotated[float, Field(gt=0)] | None = None  # to the first token; set: the worker streams
     retries: Annotated[int, Field(ge=0, le=5)] = 2  # after the first attempt, in one execution; 0 is none
     capabilities: tuple[Capability, ...] | None = None  # None: not known, so not held against it
+    parameters: Literal["any", "openai", "google", "mistral", "groq", "deepseek", "anthropic"] | None = None
     context_window: Annotated[int, Field(gt=0)] | None = None
+    max_output_tokens: Annotated[int, Field(gt=0)] | None = None
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    canary: Annotated[float, Field(ge=0, le=100)] | None = None  # percent of the jobs
+    rpm: Annotated[int, Field(gt=0)] | None = None  # kept for a limiter; nothing holds to these three yet
+    tpm: Annotated[int, Field(gt=0)] | None = None
+    max_concurrency: Annotated[int, Field(gt=0)] | None = None
     price: Price | None = None  # None: not known here
     enabled: bool = True
 
@@ -59,10 +71,25 @@ class Cold(_FromJson):
     notify: tuple[str, ...] = ()
 
 
+class BreakerEntry(_FromJson):
+    """When a route opens: `Rules` as written."""
+
+    failures: Annotated[int, Field(ge=1, le=1000)] = RULES.failures
+    successes: Annotated[int, Field(ge=1, le=100)] = RULES.successes
+    cooldown_seconds: Annotated[float, Field(gt=0, le=3600)] = RULES.cooldown_seconds
+    longest_cooldown_seconds: Annotated[float, Field(gt=0, le=86400)] = RULES.longest_cooldown_seconds
+
+    @property
+    def rules(self) -> Rules:
+        longest = max(self.cooldown_seconds, self.longest_cooldown_seconds)
+        return Rules(self.failures, self.successes, self.cooldown_seconds, longest)
+
+
 class RouteMap(_FromJson):
     hot: tuple[RouteEntry, ...] = ()
     warm: tuple[RouteEntry, ...] = ()
     cold: Cold = Cold()
+    breaker: BreakerEntry = BreakerEntry()
 
 
 @dataclass(frozen=True)
@@ -76,11 +103,28 @@ class Route:
     tier: Tier
     entry: RouteEntry
     base_url: str
-    keys: tuple[str, ...] = ()
+    keys: tuple[Key, ...] = ()
     account: str = ""
+    model: str = ""  # as sent: the entry's, filled in
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            object.__setattr__(self, "model", self.entry.model)
 
     def __repr__(self) -> str:
         return f"Route({self.name}, {self.tier})"
+
+    @property
+    def price(self) -> Price | None:
+        """The map's, else the list price, if any is known."""
+        return self.entry.price or public_price(self.entry.provider, self.model)
+
+    @cached_property
+    def parameters(self) -> Parameters | None:
+        """What the route takes; None: nobody knows, or it has an adapter of its own."""
+        if self.entry.parameters == "any" or self.entry.api != "openai":
+            return None
+        return LISTS[self.entry.parameters] if self.entry.parameters else of_host(self.base_url)
 
 
 @dataclass(frozen=True)
@@ -99,6 +143,9 @@ class Routes:
     routes: tuple[Route, ...]
     left_out: tuple[LeftOut, ...]
     cold: Cold
+    rules: Rules = RULES
+    cold_queue: bool = True  # ENABLE_COLD_QUEUE: jobs that no route can take now wait
+    bypass: bool = False  # BYPASS_ROUTER: only the first route is called, whatever is known of it
 
     @property
     def queues(self) -> list[str]:
@@ -139,7 +186,9 @@ def read_routes(path: Path, environment: Environment) -> Routes:
         raise ConfigurationError(
             [Problem(where, "", "no route can be used", "one is enough: set what one of these lacks"), *problems]
         )
-    return Routes(tuple(routes), tuple(left_out), route_map.cold)
+    cold_queue = flag(environment, "ENABLE_COLD_QUEUE", default=True)
+    bypass = flag(environment, "BYPASS_ROUTER", default=False)
+    return Routes(tuple(routes), tuple(left_out), route_map.cold, route_map.breaker.rules, cold_queue, bypass)
 
 
 def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[list[Route], list[LeftOut]]:
@@ -147,19 +196,20 @@ def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[
     left_out: list[LeftOut] = []
     for name, tier, entry in _named(route_map):
         base_url, missing = _interpolate(entry.base_url, environment)
-        keys, key_variable = _keys(entry, environment)
-        if why := _unusable(entry, tier, missing, keys, key_variable, environment):
+        model, missing_in_model = _interpolate(entry.model, environment)
+        if why := _unusable(entry, tier, [*missing, *missing_in_model], environment):
             left_out.append(LeftOut(name, tier, why))
+            continue
+        keys, source = _keys(entry, environment)
+        if not keys and source:
+            left_out.append(LeftOut(name, tier, f"{source} is not set"))
             continue
         if not is_http_url(base_url):
             raise ConfigurationError(
                 [Problem(where, f"{name}.baseUrl", "is not an http(s) URL", "as in https://api.openai.com/v1")]
             )
-        if not all(re.fullmatch(r"[!-~]+", key) for key in keys or ()):
-            mend = "copy the key anew"
-            raise ConfigurationError([Problem(key_variable, "", "holds a character that no API key has", mend)])
-        account = f"{entry.provider} {key_variable}"
-        routes.append(Route(name, tier, entry, base_url.rstrip("/"), keys or (), account))
+        account = f"{entry.provider} {source}"
+        routes.append(Route(name, tier, entry, base_url.rstrip("/"), keys, account, model))
     return routes, left_out
 
 
@@ -171,22 +221,13 @@ def is_http_url(text: str) -> bool:
         return False
 
 
-def _unusable(
-    entry: RouteEntry,
-    tier: Tier,
-    missing: list[str],
-    keys: tuple[str, ...] | None,
-    key_variable: str,
-    environment: Environment,
-) -> str | None:
+def _unusable(entry: RouteEntry, tier: Tier, missing: list[str], environment: Environment) -> str | None:
     if not entry.enabled:
         return "enabled is false"
     if tier == "warm" and not flag(environment, "ENABLE_WARM_FALLBACK", default=True):
         return "ENABLE_WARM_FALLBACK is off"
     if missing:
-        return f"{', '.join(missing)} is not set"
-    if keys is None:
-        return f"{key_variable} is not set"
+        return f"{', '.join(dict.fromkeys(missing))} is not set"
     return None
 
 
@@ -201,13 +242,32 @@ def _named(route_map: RouteMap) -> Iterator[tuple[str, Tier, RouteEntry]]:
             yield (name if seen[name] == 1 else f"{name}#{seen[name]}"), tier, entry
 
 
-def _keys(entry: RouteEntry, environment: Environment) -> tuple[tuple[str, ...] | None, str]:
-    """(the keys, None when there should be some; the variable that they are read from: a comma-separated list)."""
+def _keys(entry: RouteEntry, environment: Environment) -> tuple[tuple[Key, ...], str]:
+    """(the keys; the file or variable that they are read from, "" for a route that needs none)."""
+    if entry.api_key_file:
+        path, missing = _interpolate(entry.api_key_file, environment)
+        return (() if missing else of_file(Path(path))), entry.api_key_file
     if entry.api_key_env == "":
         return (), ""
-    variable = entry.api_key_env or KEY_VARIABLES.get(entry.provider) or f"{entry.provider.upper()}_API_KEY"
-    keys = dict.fromkeys(key.strip() for key in environment.get(variable, "").split(",") if key.strip())
-    return tuple(keys) or None, variable
+    variable = key_variable(entry)
+    return of_variable(variable, environment), variable
+
+
+def key_files(path: Path, environment: Environment) -> list[Path]:
+    """The key files that a map names, as far as it can be read."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        named = [
+            entry["apiKeyFile"] for tier in ("hot", "warm") for entry in data.get(tier, ()) if entry.get("apiKeyFile")
+        ]
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return []
+    return [Path(_interpolate(str(name), environment)[0]) for name in dict.fromkeys(map(str, named))]
+
+
+def key_variable(entry: RouteEntry) -> str:
+    """The variable that holds a route's key, unless it names a file."""
+    return entry.api_key_env or KEY_VARIABLES.get(entry.provider) or f"{entry.provider.upper()}_API_KEY"
 
 
 def _interpolate(text: str, environment: Environment) -> tuple[str, list[str]]:

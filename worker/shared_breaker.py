@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from producer.job import RejectedFor
 from worker.breaker import Admission, RouteBreaker
 
 WITHHELD_SECONDS = 5.0  # after which a job that has no other route looks again
@@ -61,6 +62,7 @@ class SharedBreaker:
     owner: Owner
     local: RouteBreaker
     withheld: str = ""  # why operators keep everybody from the route
+    disabled: bool = False  # ... for good, by its kill switch: no job waits for it
     view: View = field(default_factory=View)
     reserved: Admission | None = None  # leave to probe that no attempt has used yet
     reserved_at: float = -math.inf
@@ -110,20 +112,26 @@ class SharedBreaker:
         opens = max(self.view.opens_at, self.view.probe_until) if self.view.state == "open" else -math.inf
         return max(0.0, opens - now, self.view.rests_until - now)
 
-    def closed_off(self) -> str:
+    def closed_off(self) -> tuple[RejectedFor, str]:
         """Why no attempt is admitted now."""
         if self.withheld:
-            return self.withheld
+            return RejectedFor.DISABLED if self.disabled else RejectedFor.PAUSED, self.withheld
         if self.owner.alone:
-            return self.local.closed_off()
+            return RejectedFor.RESTS if self.local.resting else RejectedFor.BREAKER, self.local.closed_off()
         if (rests := self.view.rests_until - time.monotonic()) > 0:
-            return f"{self.view.rests_for} for {rests:.0f} s"
-        return "breaker half-open, its probe under way" if self.state == "half-open" else "breaker open"
+            return RejectedFor.RESTS, f"{self.view.rests_for} for {rests:.0f} s"
+        half_open = self.state == "half-open"
+        return RejectedFor.BREAKER, "breaker half-open, its probe under way" if half_open else "breaker open"
 
-    async def admit(self) -> Admission | None:
-        """Leave for one attempt, or None: the route rests, is open, or half-open with a probe under way somewhere, withheld."""
+    async def admit(self, *, regardless: bool = False) -> Admission | None:
+        """Leave for one attempt, or None: the route rests, is open, or half-open with a probe under way somewhere, withheld.
+
+        `regardless` of how the breaker stands: only what operators withhold is not let through.
+        """
         if self.withheld:
             return None
+        if regardless:
+            return Admission(self.view.epoch, probe=False)
         if self.owner.alone:
             return self.local.admit()
         if self.open_for_all():

@@ -67,8 +67,16 @@ class Claim:
         return self.executions + self.crashes + 1
 
 
-def claim(token: str, at_most: int, worker_name: str, queues: Sequence[str], providers: Sequence[str] = ()) -> Call:
-    """`token` names the call; sent again it returns the same claims. `providers`: nothing starts while all are paused."""
+def claim(
+    token: str,
+    at_most: int,
+    worker_name: str,
+    queues: Sequence[str],
+    providers: Sequence[str] = (),
+    routes: Sequence[str] = (),
+) -> Call:
+    """`token` names the call; sent again it returns the same claims. `providers`: nothing starts while all are paused.
+    Whether they are, and whether `routes` are disabled, comes with the reply."""
     keys = [
         keyspace.PAUSE,
         keyspace.SUSPENDED,
@@ -79,10 +87,10 @@ def claim(token: str, at_most: int, worker_name: str, queues: Sequence[str], pro
     for queue in queues:
         keys += [keyspace.queue(queue), keyspace.pause_of(queue), keyspace.leases(queue), keyspace.wip(queue)]
         keys += [keyspace.accepted(queue), keyspace.stopped(queue)]
-    keys += [keyspace.paused_provider(provider) for provider in providers]
+    keys += _flags_of(providers, routes)
     prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
     limits = (token, at_most, int(LEASE_SECONDS * 1000), worker_name)
-    return CLAIM.call(keys, [*limits, *prefixes, CLAIM_BYTES, len(queues), *queues])
+    return CLAIM.call(keys, [*limits, *prefixes, CLAIM_BYTES, len(queues), len(providers), *queues])
 
 
 def claimed(reply: list[Any]) -> tuple[tuple[Claim, ...], list[int]]:
@@ -91,12 +99,18 @@ def claimed(reply: list[Any]) -> tuple[tuple[Claim, ...], list[int]]:
     return tuple(_claim(row, now_ms) for row in rows), flags
 
 
-def look(queues: Sequence[str], providers: Sequence[str]) -> Call:
-    """Reply: 1 or 0 for everything, for each queue, for each provider: whether it is paused."""
+def look(queues: Sequence[str], providers: Sequence[str], routes: Sequence[str] = ()) -> Call:
+    """Reply: 1 or 0 for everything, for each queue, for each provider: whether it is paused; for each route: whether it is
+    disabled."""
     keys = [keyspace.PAUSE, keyspace.SUSPENDED, keyspace.PAUSE_NOTES]
     for queue in queues:
         keys += [keyspace.pause_of(queue), keyspace.stopped(queue)]
-    return LOOK.call([*keys, *(keyspace.paused_provider(provider) for provider in providers)], [len(queues)])
+    return LOOK.call([*keys, *_flags_of(providers, routes)], [len(queues), len(providers)])
+
+
+def _flags_of(providers: Sequence[str], routes: Sequence[str]) -> list[str]:
+    paused = [keyspace.paused_provider(provider) for provider in providers]
+    return [*paused, *(keyspace.disabled(route) for route in routes)]
 
 
 def _claim(row: list[bytes | None], now_ms: int) -> Claim:

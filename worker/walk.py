@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from producer.job import Attempt, ChatBody, Rejection
+from producer.job import Attempt, ChatBody, RejectedFor, Rejection, TrailEntry
 from worker.breaker import Admission
+from worker.keys import Key
+from worker.planner import Plan, too_expensive
+from worker.prices import billed_micros, dollars
 from worker.routes import Route
 from worker.taxonomy import DROPPABLE, RENAMES, Breaker, Failure
 
@@ -24,6 +27,8 @@ class Walk:
     attempt failed that was no probe, on a route that did not name the time to come back. `first_token_seconds`: the
     policy's limit; set, answers are streamed. `failover_on_refusal`: a refused job may go to other routes. `known`: entries of
     the trail that are of earlier executions.
+
+    `spent`: micro-dollars that the job may have cost so far, those of ambiguous attempts among them.
     """
 
     job_id: str
@@ -32,19 +37,39 @@ class Walk:
     idempotency_key: str
     deadline: float
     attempts_left: int
-    trail: list[Attempt | Rejection] = field(default_factory=list)
+    trail: list[TrailEntry] = field(default_factory=list)
     attempts: int = 0
     burned: bool = False
     first_token_seconds: float | None = None
     failover_on_refusal: bool = False
     known: int = 0
+    tenant: str = ""
+    plan: Plan = field(default_factory=lambda: Plan("listed"))
+    spent: int = 0
+    prompt_caching: bool = True
 
     def seconds_left(self) -> float:
         return self.deadline - asyncio.get_running_loop().time()
 
-    def tell(self, route: Route, failure: Failure | None, started: float, *, probe: bool, note: str = "") -> None:
-        """An attempt that ended, into the trail."""
-        ms = round((time.monotonic() - started) * 1000)
+    def tell(
+        self,
+        visit: Visit,
+        failure: Failure | None,
+        started: float,
+        *,
+        probe: bool,
+        breaker: str = "closed",
+        key: Key | None = None,
+        usage: Mapping[str, Any] | None = None,
+        note: str = "",
+    ) -> None:
+        """An attempt that ended, into the trail, and what it cost or may have."""
+        route, ms = visit.route, round((time.monotonic() - started) * 1000)
+        price = route.price if usage else None
+        cost = billed_micros(price, usage) if price and usage else None
+        ambiguous = failure.ambiguous if failure else False
+        may_cost = self.plan.estimates.get(route.name) if ambiguous and cost is None else None
+        self.spent += cost or may_cost or 0
         self.trail.append(
             Attempt(
                 execution=self.ordinal,
@@ -54,23 +79,47 @@ class Walk:
                 status=failure.status if failure else None,
                 at_ms=round(time.time() * 1000) - ms,
                 ms=ms,
-                ambiguous=failure.ambiguous if failure else False,
+                ambiguous=ambiguous,
                 probe=probe,
+                breaker=breaker,
+                key=key.source if key else None,
+                dropped=visit.dropped,
+                prompt_tokens=_tokens(usage, "prompt_tokens"),
+                completion_tokens=_tokens(usage, "completion_tokens"),
+                cost_usd=None if cost is None else dollars(cost),
+                may_cost_usd=None if may_cost is None else dollars(may_cost),
                 detail=(failure.detail if failure else note) or None,
             )
         )
 
-    def reject(self, route: Route, why: str) -> None:
-        self.trail.append(Rejection(execution=self.ordinal, route=route.name, tier=route.tier, rejected=why))
+    def over_cost(self, route: Route) -> str:
+        """Why one more call on the route may cost more than the job may; "" if it cannot."""
+        estimate = self.plan.estimates.get(route.name)
+        cap = self.plan.cap
+        return "" if cap is None or estimate is None else too_expensive(estimate, self.spent, cap)
+
+    def reject(self, route: Route, code: RejectedFor, why: str) -> None:
+        self.trail.append(rejection(self.ordinal, route, code, why))
+
+
+def rejection(execution: int, route: Route, code: RejectedFor, why: str) -> Rejection:
+    return Rejection(execution=execution, route=route.name, tier=route.tier, rejected=why, code=code)
+
+
+def _tokens(usage: Mapping[str, Any] | None, name: str) -> int | None:
+    count = usage.get(name) if usage else None
+    return count if isinstance(count, int) else None
 
 
 @dataclass
 class Visit:
-    """One execution's stay on one route. `body`: what the route is sent, without what it does not know."""
+    """One execution's stay on one route. `body`: what the route is sent, without what it does not know (`dropped`)."""
 
     route: Route
     body: Mapping[str, Any]
     another_waits: bool  # a later candidate could answer now
+    keys: Sequence[Key] = ()
+    dropped: tuple[str, ...] = ()
     retries: int = 0
     admission: Admission | None = None  # of an attempt whose request was corrected, for the next one
     changed: set[str] = field(default_factory=set)
@@ -92,8 +141,10 @@ class Visit:
         if instead and instead == RENAMES.get(parameter) and instead not in self.body:
             self.changed.add(instead)
             self.body = {**rest, instead: self.body[parameter]}
+            self.dropped = (*self.dropped, f"{parameter} as {instead}")
             return f"sent {parameter} as {instead}"
         if parameter not in DROPPABLE:
             return ""
         self.body = rest
+        self.dropped = (*self.dropped, parameter)
         return f"dropped {parameter}"

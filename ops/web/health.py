@@ -118,8 +118,9 @@ class _Everything:
         yield workers
         flags = GaugeMetricFamily("failover_paused", "1 for every pause flag that is set.", labels=["scope", "name"])
         for flag in found.paused:
-            kind = "provider" if flag.provider is not None else "everything" if flag.queue is None else "queue"
-            flags.add_metric([kind, flag.provider or flag.queue or ""], 1)
+            named = {"route": flag.route, "provider": flag.provider, "queue": flag.queue}
+            kind, name = next(((kind, name) for kind, name in named.items() if name is not None), ("everything", ""))
+            flags.add_metric([kind, name], 1)
         yield flags
         spent = GaugeMetricFamily(
             "failover_budget_used_percent", "Of a provider's budget.", labels=["provider", "budget"]

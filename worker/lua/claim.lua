@@ -4,16 +4,17 @@
 -- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 failover:quarantine   5 rq:worker:{name}
 --       then for each queue: rq:queue:{q}   pause_ai_tasks:{q}   failover:leases:{q}   rq:wip:{q}   failover:accepted:{q}
 --       failover:stopped:{q}   then for each provider of the worker's routes: failover:paused-provider:{p}
+--       then for each route: failover:disabled:{r}
 -- ARGV  1 token   2 n   3 lease (ms)   4 worker name   5 rq:job:   6 rq:execution:   7 rq:executions:   8 bytes of job data after which to stop
---       9 how many queues   10.. queue names
--- Returns {now (ms), {1 or 0 for everything, for each queue, for each provider}, claim, ...}, a claim being {job id, execution id,
+--       9 how many queues   10 how many providers   11.. queue names
+-- Returns {now (ms), {1 or 0 for everything, for each queue, for each provider, for each route}, claim, ...}, a claim being {job id, execution id,
 --         queue, data, accepted_ms, expires_ms (put off by what its queue stood paused), executions, crashes, attempts,
 --         run_ms, trail}
 -- Invariant: nothing starts while paused, be it all, the queue, or every provider. A job leaves the list only into a lease; an entry that is no queued job
 --            (cancelled, ended, deleted) leaves it for good; one that cannot be read goes to quarantine.
 --            A resend of the token returns what the first one claimed, as far as it is still leased.
 local queues = tonumber(ARGV[9])
-local flags, all, closed = flags_of(7, 6, queues, 6 + 6 * queues)
+local flags, all, closed = flags_of(7, 6, queues, 6 + 6 * queues, tonumber(ARGV[10]))
 
 local reply, bytes = {now_ms, flags}, 0
 local function answer(id, execution, queue, clock_key)
@@ -42,7 +43,7 @@ local seconds = string.format('%.3f', now_ms / 1000)
 local left = tonumber(ARGV[2])
 local claims = {}
 for q = 1, queues do
-  local queue, base = ARGV[9 + q], 5 + (q - 1) * 6
+  local queue, base = ARGV[10 + q], 5 + (q - 1) * 6
   local list, leases, wip, accepted = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4], KEYS[base + 5]
   local clock_key = KEYS[base + 6]
   while flags[1 + q] == 0 and left > 0 and bytes < tonumber(ARGV[8]) do

@@ -83,7 +83,7 @@ for i, entry in ipairs(cjson.decode(ARGV[10])) do
   for _, observation in ipairs(again and {} or seen) do
     changed = observe(breaker, observation) or changed
     if observation.kind == 'ok' or observation.kind == 'failed' then
-      calls[#calls + 1] = (observation.kind == 'ok' and '+' or '-') .. observation.ms
+      calls[#calls + 1] = (observation.kind == 'ok' and '+' or '-') .. observation.ms .. '@' .. math.floor(now_ms / 1000)
     end
   end
   if changed then write(key, route, breaker, ARGV[2]) end

@@ -1,18 +1,18 @@
 -- Which flags are set, and the running clocks that stop and go with them (producer/lua/stopped.lua).
 
 -- How the flags stand for one worker: KEYS[1] pause_ai_tasks, KEYS[2] rq:suspended, its queues' flags at first_queue and
--- every `step` keys, its providers' from first_provider to the end. Returns the flags in that order as 1 or 0 (the first
+-- every `step` keys, its providers' from first_provider, then its routes'. Returns the flags in that order as 1 or 0 (the first
 -- for both of everything's), whether all is paused, whether every provider is.
-local function flags_of(first_queue, step, queues, first_provider)
+local function flags_of(first_queue, step, queues, first_provider, providers)
   local all = set(redis.call('GET', KEYS[1])) or redis.call('EXISTS', KEYS[2]) == 1
-  local flags, closed = {all and 1 or 0}, first_provider <= #KEYS
+  local flags, closed = {all and 1 or 0}, providers > 0
   for q = 0, queues - 1 do
     flags[#flags + 1] = set(redis.call('GET', KEYS[first_queue + q * step])) and 1 or 0
   end
   for i = first_provider, #KEYS do
     local paused = set(redis.call('GET', KEYS[i]))
     flags[#flags + 1] = paused and 1 or 0
-    closed = closed and paused
+    if i < first_provider + providers then closed = closed and paused end
   end
   return flags, all, closed
 end

@@ -93,8 +93,7 @@ class Watch:
         flags = paused(client, self.queues)
         usable = fleet.usable(fleet.views(client))
         standing = health.of_routes(client, list(usable))
-        closed = {canonical(flag.provider) for flag in flags if flag.provider is not None}
-        held = {name for name, route in usable.items() if canonical(route["provider"]) in closed}
+        held = {name for name, route in usable.items() if any(flag.closes(name, route["provider"]) for flag in flags)}
         sources = (
             lambda: _routes(usable, standing, held, now, lambda: self._waiting(())),
             lambda: _flags(flags, lambda: self._waiting(flags)),
@@ -233,9 +232,10 @@ def _of_provider(kind: Kind, provider: str, routes: Sequence[Health], now: int) 
 
 
 def _flags(flags: Sequence[Paused], waiting: Callable[[], int]) -> Iterator[Condition]:
-    """One condition for the budget's flags together, and one for each of people."""
+    """One condition for the budget's flags together, and one for each of people; a route that is disabled is no matter of
+    urgency, and `failover status` tells of it."""
     budget = [flag for flag in flags if flag.who == BUDGET]
-    people = [flag for flag in flags if flag.who != BUDGET]
+    people = [flag for flag in flags if flag.who != BUDGET and flag.route is None]
     for kind, subject, mine in (
         *([(Kind.BUDGET, "", budget)] if budget else []),
         *((Kind.PAUSED, str(flag.scope), [flag]) for flag in people),

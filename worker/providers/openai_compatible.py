@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -31,11 +31,12 @@ class Ask:
     """
 
     route: Route
-    key: str
+    key: str = field(repr=False)
     body: Mapping[str, Any]
     idempotency_key: str
     seconds: float
     first_token_seconds: float | None = None
+    prompt_caching: bool = True
 
 
 async def complete(client: httpx.AsyncClient, ask: Ask) -> Reply | Broken:
@@ -45,7 +46,7 @@ async def complete(client: httpx.AsyncClient, ask: Ask) -> Reply | Broken:
     headers["accept"] = "text/event-stream, application/json" if streams else "application/json"
     if ask.key:
         headers["authorization"] = f"Bearer {ask.key}"
-    body = {**ask.body, "model": ask.route.entry.model, "stream": streams}
+    body = {**ask.body, "model": ask.route.model, "stream": streams}
     if not streams:
         body.pop("stream_options", None)
     request = client.build_request(

@@ -23,7 +23,7 @@ def reach(routes: Sequence[Route]) -> list[Found]:
 
 def _reach(route: Route) -> Found:
     """A gateway without /models answers 404, and is reachable."""
-    headers = {"Authorization": f"Bearer {route.keys[0]}"} if route.keys else {}
+    headers = {"Authorization": f"Bearer {route.keys[0].secret}"} if route.keys else {}
     try:
         reply = httpx.get(f"{route.base_url}/models", headers=headers, timeout=TIMEOUT_SECONDS)
     except httpx.HTTPError as error:

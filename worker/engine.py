@@ -1,0 +1,66 @@
+"""What executes claims in one worker: the configuration of the moment, and all that is known of its routes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import redis.asyncio
+
+from worker.breaker import Rules
+from worker.breakers import Breakers
+from worker.configuration import Configuration
+from worker.controls import Controls
+from worker.execution import Executor
+from worker.gate import Gate
+from worker.keys import Keys
+from worker.latency import Latencies
+from worker.providers import Providers
+from worker.router import Router
+
+
+class Engine:
+    """Made on the loop that uses it, and closed there. `rules`: in place of the map's. `changed` is called when a route or a
+    queue is closed or let go."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        worker_name: str,
+        queues: Sequence[str],
+        slots: int,
+        configuration: Configuration,
+        keys: Keys,
+        changed: Callable[[], None],
+        rules: Rules | None = None,
+    ) -> None:
+        self._rules, self._keys = rules, keys
+        names = [route.name for route in configuration.routes.routes]
+        self.breakers = Breakers(client, worker_name, names, rules or configuration.routes.rules, changed)
+        self.gate = Gate(self.breakers.values(), slots)
+        self.controls = Controls(client, queues, self.breakers, self.gate, changed)
+        self._latencies = Latencies(client)
+        self._providers = Providers(slots)
+        self._router = Router(self._providers, self.breakers, (), keys)
+        self.executor = Executor(configuration, self._router, random.random, self._latencies)
+        self.adopt(configuration)
+
+    def adopt(self, configuration: Configuration) -> None:
+        """Go by it from now on."""
+        routes = configuration.routes
+        self.configuration = configuration
+        self._keys.of_tenants = configuration.tenant_keys
+        self.breakers.adopt([route.name for route in routes.routes], self._rules or routes.rules)
+        self.gate.regardless = routes.bypass or not routes.cold_queue
+        self.controls.adopt(routes.routes)
+        self._latencies.adopt(configuration)
+        self._router.routes = routes.routes
+        self.executor.adopt(configuration)
+
+    def services(self) -> list[Coroutine[Any, Any, None]]:
+        """What keeps its knowledge up to date, for ever."""
+        return [self.breakers.run(), self.controls.run(), self._latencies.run()]
+
+    async def close(self) -> None:
+        await self._providers.close()

@@ -1,0 +1,45 @@
+"""How fast routes are lately, for policies that choose by it: their shared latest calls, read anew every other second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from producer import keyspace
+from producer.scripts import Command, ask_async
+from worker.configuration import Configuration
+from worker.health import recent_p95_ms
+
+LOOK_SECONDS = 2.0
+
+
+class Latencies(dict[str, int]):
+    """p95 in milliseconds by route; a route with too few calls in the last minutes is not in it."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        super().__init__()
+        self._client, self._routes = client, list[str]()
+
+    def adopt(self, configuration: Configuration) -> None:
+        """Nobody is asked unless a policy wants to know."""
+        self._routes = [route.name for route in configuration.routes.routes] if configuration.routing.by_latency else []
+        self.clear()
+
+    async def run(self) -> None:
+        """Look for ever. While Redis is away, what was last known holds."""
+        while True:
+            if self._routes:
+                with contextlib.suppress(RedisError):
+                    await self.look(self._routes)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self, routes: Sequence[str]) -> None:
+        commands: list[Command] = [("LRANGE", keyspace.calls(route), 0, -1) for route in routes]
+        (seconds, _), *calls = await ask_async(self._client, [("TIME",), *commands])
+        found = {route: recent_p95_ms(made, int(seconds)) for route, made in zip(routes, calls, strict=True)}
+        self.clear()
+        self.update({route: p95 for route, p95 in found.items() if p95 is not None})

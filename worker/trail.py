@@ -1,0 +1,62 @@
+"""A job's trail over its executions: what is kept of it, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import TypeAdapter, ValidationError
+
+from producer.job import BROKEN_OFF, Attempt, TrailEntry
+from worker.prices import PER_MILLION
+from worker.transitions import Claim
+
+FREE_TOLD = 20  # probes, and as many of the attempts that were excused
+
+_TRAIL = TypeAdapter(list[TrailEntry])
+
+
+def trail_of(claim: Claim) -> list[TrailEntry]:
+    """The attempts so far, the newest probes among them; plans and rejections are told for the newest execution only.
+
+    A trail that cannot be read is not worth a job.
+    """
+    try:
+        attempts = [entry for entry in _TRAIL.validate_json(claim.trail) if isinstance(entry, Attempt)]
+    except ValidationError:
+        return []
+    free = ([e for e in attempts if e.probe], [e for e in attempts if e.excused])
+    forgotten = {id(entry) for entries in free for entry in entries[:-FREE_TOLD]}
+    return [entry for entry in attempts if id(entry) not in forgotten]
+
+
+def charged(trail: Sequence[TrailEntry]) -> int:
+    """Attempts that count toward the policy's cap."""
+    return sum(isinstance(entry, Attempt) and entry.charged for entry in trail)
+
+
+def made(claim: Claim, trail: Sequence[TrailEntry]) -> int:
+    """The job's attempts when an execution was cut off: those before it, and those that it had ended."""
+    own = (entry for entry in trail if isinstance(entry, Attempt) and entry.execution == claim.ordinal)
+    return claim.attempts + sum(entry.outcome != BROKEN_OFF for entry in own)
+
+
+def excused(trail: Sequence[TrailEntry], known: int) -> tuple[list[TrailEntry], int]:
+    """The trail with the attempts after its first `known` entries excused, as the pause of another route and not the job is
+    to blame; and how many were excused before."""
+    before = sum(isinstance(entry, Attempt) and entry.excused for entry in trail)
+    return [
+        entry.model_copy(update={"excused": True}) if isinstance(entry, Attempt) and position >= known else entry
+        for position, entry in enumerate(trail)
+    ], before
+
+
+def cost_micros(trail: Sequence[TrailEntry]) -> int | None:
+    """Micro-dollars of the attempts whose tokens are known; None if none are."""
+    costs = [entry.cost_usd for entry in trail if isinstance(entry, Attempt) and entry.cost_usd is not None]
+    return sum(round(cost * PER_MILLION) for cost in costs) if costs else None
+
+
+def spent_micros(trail: Sequence[TrailEntry]) -> int:
+    """Micro-dollars that the attempts cost, or may have."""
+    attempts = (entry for entry in trail if isinstance(entry, Attempt))
+    return sum(round((entry.cost_usd or entry.may_cost_usd or 0.0) * PER_MILLION) for entry in attempts)

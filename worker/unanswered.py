@@ -1,0 +1,88 @@
+"""No route answered: is that for good, for now, or for want of an open route?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from producer.job import DeadReason, RejectedFor
+from producer.policy import JobPolicy
+from worker.outcomes import Dead, Outcome, Park, Released, Retry, Trail
+from worker.planner import PASSES, Plan
+from worker.router import Unanswered
+from worker.taxonomy import UNABLE, Action
+from worker.trail import excused
+from worker.transitions import Claim
+from worker.walk import Walk
+
+PARK_MARGIN_SECONDS = 0.5  # after the opening: whoever probed last lets another job go first
+PARK_UNTRIED_SECONDS = 10.0  # jobs for which no route is open do not ask again and again while others are served
+PARK_WITHHELD_SECONDS = (10.0, 300.0)  # first and longest, while a route that may be able to is paused
+
+_FINAL = {Action.REJECT: DeadReason.REJECTED, Action.REFUSE: DeadReason.REFUSED}
+_MONEY = {RejectedFor.OVER_COST, RejectedFor.NO_PRICE}
+
+
+def outcome_of(
+    claim: Claim,
+    policy: JobPolicy,
+    unanswered: Unanswered,
+    walk: Walk,
+    *,
+    any_route_will_do: bool,
+    jitter: Callable[[], float],
+) -> Outcome:
+    """`any_route_will_do`: when none is open to such a job, none is open to the others either: it keeps its place."""
+    failures = unanswered.failures
+    last = failures[-1] if failures else None
+    said = f"{last.code}: {last.detail}".rstrip(": ") if last else "no route may be tried"
+
+    def dead(reason: DeadReason, detail: str = said) -> Dead:
+        return Dead(reason, detail, walk.trail, policy.keep_dead_seconds)
+
+    if last and (reason := _FINAL.get(last.action)):
+        return dead(reason)
+    if failures and unanswered.withheld:
+        trail, before = excused(walk.trail, walk.known)
+        longest = min(PARK_WITHHELD_SECONDS[0] * 2 ** min(before, 10), PARK_WITHHELD_SECONDS[1])
+        wait = longest * (1 + jitter()) / 2
+        return Park(wait, f"a paused route: {unanswered.withheld}; the others: {said}", trail)
+    if failures and all(failure.action in UNABLE for failure in failures):
+        if unanswered.passed_over is None or walk.attempts_left <= 0:
+            return dead(DeadReason.REJECTED)
+        wait = max(unanswered.passed_over, PARK_UNTRIED_SECONDS) + PARK_MARGIN_SECONDS * jitter()
+        return Park(wait, f"a route that may be able to ({said})", walk.trail)
+    if unanswered.opens_in is not None and not walk.burned and walk.attempts_left > 0:
+        if not failures and any_route_will_do:
+            return Released(walk.trail)
+        soonest = 0.0 if failures else PARK_UNTRIED_SECONDS
+        wait = max(unanswered.opens_in, soonest) + PARK_MARGIN_SECONDS * (1 + jitter())
+        return Park(wait, "a route to open" + (f" ({said})" if failures else ""), walk.trail, in_turn=any_route_will_do)
+    if walk.attempts_left <= 0:
+        return dead(DeadReason.EXHAUSTED, f"{policy.attempts} attempts; the last: {said}")
+    if claim.executions + 1 >= policy.executions:
+        return dead(DeadReason.EXHAUSTED, f"{policy.executions} executions; the last: {said}")
+    wait = min(policy.backoff_seconds.first * 2**claim.executions, policy.backoff_seconds.max) * jitter()
+    return Retry(wait, said, walk.trail)
+
+
+def without_candidate(policy: JobPolicy, planned: Plan, trail: Trail, jitter: Callable[[], float]) -> Outcome:
+    """Every route of the map was rejected before it was called."""
+    said = "; ".join(f"{rejected.route.name}: {rejected.reason}" for rejected in planned.rejected)
+    codes = {rejected.code for rejected in planned.rejected}
+    if codes & PASSES:
+        return Park(PARK_UNTRIED_SECONDS * (1 + jitter()), f"a route that may take it ({said})", trail)
+    reason = DeadReason.OVER_BUDGET if codes & _MONEY else DeadReason.REJECTED
+    return Dead(reason, f"no route can do what this job needs: {said}", trail, policy.keep_dead_seconds)
+
+
+def without_cold(outcome: Outcome, policy: JobPolicy) -> Outcome:
+    """With ENABLE_COLD_QUEUE off no job waits for a better time: a person is told of it at once."""
+    match outcome:
+        case Retry(_, why, trail) | Park(_, why, trail):
+            pass
+        case Released(trail):
+            why = "no route is open"
+        case _:
+            return outcome
+    detail = f"{why}; ENABLE_COLD_QUEUE is off, so it does not wait"
+    return Dead(DeadReason.EXHAUSTED, detail, trail, policy.keep_dead_seconds)
