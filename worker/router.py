@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import tenacity
@@ -27,12 +26,11 @@ from worker.providers import Ask, Providers
 from worker.routes import Route
 from worker.shared_breaker import SharedBreaker
 from worker.taxonomy import MALFORMED, Action, Breaker, Failure, Scope
-from worker.walk import Visit, Walk
+from worker.walk import SHORTEST_ATTEMPT_SECONDS, Call, Visit, Walk
 
 log = logging.getLogger("failover.worker")
 
 BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.2, 10.0
-SHORTEST_ATTEMPT_SECONDS = 0.05
 LONGEST_WAIT_SECONDS = 5.0  # on a route that names its Retry-After; for longer ones another route, or the schedule
 REST_MARGIN_SECONDS = 0.1  # the route's rest began when Redis heard of it, a moment later than here
 FAIR_ATTEMPT_SECONDS = 5.0  # a silence shorter than this, forced by our own deadline, is not held against the route
@@ -82,7 +80,7 @@ class Router:
         asked: set[str] = set()
         too_small: Route | None = None
         for position, route in enumerate(candidates):
-            if hindrance := _hindrance(route, walk, too_small):
+            if hindrance := walk.hindrance(route, too_small):
                 walk.reject(route, *hindrance)
                 continue
             visit = self._visit(route, walk, candidates[position + 1 :])
@@ -114,7 +112,7 @@ class Router:
         if lacks := walk.plan.lacks.get(route.name):
             body = without(body, lacks, route.entry.capabilities or ())
         body, dropped = fitted(body, route.parameters)
-        if _first_token(route, walk) is not None and route.entry.api == "openai":
+        if walk.first_token(route) is not None and route.entry.api == "openai":
             body = {**body, "stream_options": {"include_usage": True}}
         keys = self._keys.given(route.entry.provider, route.keys, walk.tenant)
         another_waits = any(self._is_open(other, walk) for other in later)
@@ -168,7 +166,7 @@ class Router:
         failure = state.outcome.result() if state.outcome else None
         if not isinstance(failure, Failure) or walk.attempts_left <= 0 or walk.over_cost(visit.route):
             return False
-        longest_wait = min(LONGEST_WAIT_SECONDS, _share(visit, walk))
+        longest_wait = min(LONGEST_WAIT_SECONDS, walk.share(visit))
         if walk.seconds_left() <= SHORTEST_ATTEMPT_SECONDS or (failure.retry_after or 0.0) > longest_wait:
             return False
         match failure.action:
@@ -183,16 +181,17 @@ class Router:
     async def _attempt(self, visit: Visit, walk: Walk, admission: Admission) -> Reply | Failure:
         """One HTTP call; the breaker and the trail hear of it also when it is broken off by a cancel."""
         route, breaker = visit.route, self._breakers[visit.route.name]
-        key, seconds, started = self._keys.best(visit.keys), _share(visit, walk), time.monotonic()
-        tell = partial(walk.tell, visit, started=started, probe=admission.probe, breaker=breaker.state, key=key)
+        key, seconds = self._keys.best(visit.keys), walk.share(visit)
+        call = Call(visit, key, admission.probe, breaker.state)
         ask = Ask(
             route=route,
             key=key.secret if key else "",
             body=visit.body,
             idempotency_key=walk.idempotency_key,
             seconds=seconds,
-            first_token_seconds=_first_token(route, walk),
+            first_token_seconds=walk.first_token(route),
             prompt_caching=walk.prompt_caching,
+            dropped=call.dropped,
         )
         answer: Reply | Broken | None = None
         try:
@@ -200,21 +199,21 @@ class Router:
         finally:
             if answer is None:
                 breaker.record(admission, None)
-                tell(_BROKEN_OFF)
+                walk.tell(call, _BROKEN_OFF)
         failure = self._classified(answer)
         walk.attempts += 1
         walk.attempts_left -= not admission.probe
-        ms = round((time.monotonic() - started) * 1000)
+        ms = round((time.monotonic() - call.started) * 1000)
         if failure is None:
             breaker.record(admission, True, ms=ms, job=walk.job_id)
             if key:
                 self._keys.accepted(key)
-            tell(None, usage=_usage(answer), note=_note(answer))
+            walk.tell(call, None, usage=_usage(answer), note=_note(answer))
             return answer  # type: ignore[return-value]  # no failure means that a Reply came
         failure = self._corrected(failure, visit, key)
         if failure.instead or (failure.action is Action.NEXT_KEY and self._keys.any_left(visit.keys)):
             visit.admission = admission  # for the corrected request, which says what the route is worth
-            tell(failure, usage=_usage(answer))
+            walk.tell(call, failure, usage=_usage(answer))
             return failure
         rest = failure.retry_after or failure.rests
         walk.burned = walk.burned or not (rest or admission.probe)
@@ -226,7 +225,7 @@ class Router:
         breaker.record(admission, False if counts else None, ms=ms, job=walk.job_id, rest=rest, why=failure.code)
         if rest and failure.scope is Scope.ACCOUNT:
             self._rest_account(route, rest, failure.code)
-        tell(failure, usage=_usage(answer))
+        walk.tell(call, failure, usage=_usage(answer))
         return failure
 
     def _classified(self, answer: Reply | Broken) -> Failure | None:
@@ -272,42 +271,10 @@ def truncated(completion: Mapping[str, Any]) -> bool:
     return any(choice.get("finish_reason") == "length" for choice in completion["choices"])
 
 
-def _first_token(route: Route, walk: Walk) -> float | None:
-    """The shorter of the route's and the policy's limit; None: the answer is not streamed."""
-    limits = (route.entry.stream_timeout_seconds, walk.first_token_seconds)
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
 def _usage(answer: Reply | Broken) -> Mapping[str, Any] | None:
     """What the provider says that it billed, also for an answer that cannot be used."""
     usage = answer.body.get("usage") if isinstance(answer, Reply) and isinstance(answer.body, dict) else None
     return usage if isinstance(usage, dict) else None
-
-
-def _hindrance(route: Route, walk: Walk, too_small: Route | None) -> tuple[RejectedFor, str] | None:
-    if too_small is not None and not _may_be_larger(route, too_small):
-        return RejectedFor.CONTEXT_WINDOW, "context window too small"
-    if walk.attempts_left <= 0:
-        return RejectedFor.NO_ATTEMPTS, "no attempts left"
-    if walk.seconds_left() < SHORTEST_ATTEMPT_SECONDS:
-        return RejectedFor.NO_TIME, "no time left"
-    if why := walk.over_cost(route):
-        return RejectedFor.OVER_COST, why
-    return None
-
-
-def _may_be_larger(route: Route, than: Route) -> bool:
-    """Unknown windows get the benefit of the doubt: a refusal for length is quick and not billed."""
-    window, small = route.entry.context_window, than.entry.context_window
-    return window is None or small is None or window > small
-
-
-def _share(visit: Visit, walk: Walk) -> float:
-    """Seconds that one attempt may take: the route's limit, and never more than half of what is left while another
-    route could still answer."""
-    left = walk.seconds_left()
-    fair = left / 2 if visit.another_waits else left
-    return max(SHORTEST_ATTEMPT_SECONDS, min(visit.route.entry.timeout_seconds, fair))
 
 
 def _cut_short(failure: Failure, route: Route, seconds: float) -> bool:

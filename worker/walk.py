@@ -16,6 +16,7 @@ from worker.prices import billed_micros, dollars
 from worker.routes import Route
 from worker.taxonomy import DROPPABLE, RENAMES, Breaker, Failure
 
+SHORTEST_ATTEMPT_SECONDS = 0.05
 RETRIES_BEFORE_ANOTHER = 1  # of a failing route, while another one is open
 
 
@@ -51,20 +52,40 @@ class Walk:
     def seconds_left(self) -> float:
         return self.deadline - asyncio.get_running_loop().time()
 
+    def hindrance(self, route: Route, too_small: Route | None) -> tuple[RejectedFor, str] | None:
+        """Why the route is not tried now, by what is left to spend. `too_small`: the last one that found the context too long."""
+        if too_small is not None and not _may_be_larger(route, too_small):
+            return RejectedFor.CONTEXT_WINDOW, "context window too small"
+        if self.attempts_left <= 0:
+            return RejectedFor.NO_ATTEMPTS, "no attempts left"
+        if self.seconds_left() < SHORTEST_ATTEMPT_SECONDS:
+            return RejectedFor.NO_TIME, "no time left"
+        if why := self.over_cost(route):
+            return RejectedFor.OVER_COST, why
+        return None
+
+    def first_token(self, route: Route) -> float | None:
+        """The shorter of the route's and the policy's limit; None: the answer is not streamed."""
+        limits = (route.entry.stream_timeout_seconds, self.first_token_seconds)
+        return min((limit for limit in limits if limit is not None), default=None)
+
+    def share(self, visit: Visit) -> float:
+        """Seconds that one attempt may take: the route's limit, and never more than half of what is left while another
+        route could still answer."""
+        left = self.seconds_left()
+        fair = left / 2 if visit.another_waits else left
+        return max(SHORTEST_ATTEMPT_SECONDS, min(visit.route.entry.timeout_seconds, fair))
+
     def tell(
         self,
-        visit: Visit,
+        call: Call,
         failure: Failure | None,
-        started: float,
         *,
-        probe: bool,
-        breaker: str = "closed",
-        key: Key | None = None,
         usage: Mapping[str, Any] | None = None,
         note: str = "",
     ) -> None:
         """An attempt that ended, into the trail, and what it cost or may have."""
-        route, ms = visit.route, round((time.monotonic() - started) * 1000)
+        route, ms = call.visit.route, round((time.monotonic() - call.started) * 1000)
         price = route.price if usage else None
         cost = billed_micros(price, usage) if price and usage else None
         ambiguous = failure.ambiguous if failure else False
@@ -80,10 +101,10 @@ class Walk:
                 at_ms=round(time.time() * 1000) - ms,
                 ms=ms,
                 ambiguous=ambiguous,
-                probe=probe,
-                breaker=breaker,
-                key=key.source if key else None,
-                dropped=visit.dropped,
+                probe=call.probe,
+                breaker=call.breaker,
+                key=call.key.source if call.key else None,
+                dropped=(*call.visit.dropped, *call.dropped),
                 prompt_tokens=_tokens(usage, "prompt_tokens"),
                 completion_tokens=_tokens(usage, "completion_tokens"),
                 cost_usd=None if cost is None else dollars(cost),
@@ -102,6 +123,12 @@ class Walk:
         self.trail.append(rejection(self.ordinal, route, code, why))
 
 
+def _may_be_larger(route: Route, than: Route) -> bool:
+    """Unknown windows get the benefit of the doubt: a refusal for length is quick and not billed."""
+    window, small = route.entry.context_window, than.entry.context_window
+    return window is None or small is None or window > small
+
+
 def rejection(execution: int, route: Route, code: RejectedFor, why: str) -> Rejection:
     return Rejection(execution=execution, route=route.name, tier=route.tier, rejected=why, code=code)
 
@@ -109,6 +136,19 @@ def rejection(execution: int, route: Route, code: RejectedFor, why: str) -> Reje
 def _tokens(usage: Mapping[str, Any] | None, name: str) -> int | None:
     count = usage.get(name) if usage else None
     return count if isinstance(count, int) else None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One attempt under way. `breaker`: how it stood when it let the attempt through. `dropped`: what the dialect could not say
+    as the body has it."""
+
+    visit: Visit
+    key: Key | None
+    probe: bool
+    breaker: str
+    started: float = field(default_factory=time.monotonic)
+    dropped: list[str] = field(default_factory=list)
 
 
 @dataclass

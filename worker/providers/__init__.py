@@ -14,8 +14,8 @@ import httpx
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 
 from worker.failures import Broke, Broken, Reply
-from worker.providers import openai_compatible
-from worker.providers.openai_compatible import Ask
+from worker.providers import anthropic, openai_compatible
+from worker.providers.http import Ask
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 30.0
@@ -24,7 +24,7 @@ __all__ = ["Ask", "Providers"]
 
 log = logging.getLogger("failover.worker")
 
-_DIALECTS = {"openai": openai_compatible.complete}
+_DIALECTS = {"openai": openai_compatible.complete, "anthropic": anthropic.complete}
 
 
 def _session(concurrency: int) -> aiohttp.ClientSession:

@@ -1,163 +1,29 @@
-"""The OpenAI chat-completions dialect, as OpenAI, gateways and most other providers speak it.
-
-Traps of httpx-aiohttp 0.2 that this file hides: refused, DNS, TLS and a reset after sending all come out as
-httpx.ConnectTimeout, and only `__cause__` tells them apart; a malformed status line escapes as an aiohttp error.
-"""
+"""The OpenAI chat-completions dialect, as OpenAI, gateways and most other providers speak it."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
 import httpx
-from pydantic_core import from_json, to_json
 
-from worker.failures import Broke, Broken, Reply
-from worker.providers.stream import DONE, Assembly, Events
-from worker.routes import Route
-
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
-LAST_WORDS_SECONDS = 2.0  # for the usage and [DONE] after the last finish_reason
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One attempt: what to send where, with which key, and for how long (wall clock).
-
-    `first_token_seconds` set: the answer is streamed, and no silence in it is longer than that.
-    """
-
-    route: Route
-    key: str = field(repr=False)
-    body: Mapping[str, Any]
-    idempotency_key: str
-    seconds: float
-    first_token_seconds: float | None = None
-    prompt_caching: bool = True
+from worker.failures import Broken, Reply
+from worker.providers.http import Ask, Spoken, call
+from worker.providers.stream import Assembly
 
 
 async def complete(client: httpx.AsyncClient, ask: Ask) -> Reply | Broken:
     """POST {base_url}/chat/completions with the route's model."""
     streams = ask.first_token_seconds is not None
-    headers = {"content-type": "application/json", "idempotency-key": ask.idempotency_key}
-    headers["accept"] = "text/event-stream, application/json" if streams else "application/json"
-    if ask.key:
-        headers["authorization"] = f"Bearer {ask.key}"
     body = {**ask.body, "model": ask.route.model, "stream": streams}
     if not streams:
         body.pop("stream_options", None)
-    request = client.build_request(
-        "POST", f"{ask.route.base_url}/chat/completions", content=to_json(body), headers=headers
+    headers = {"authorization": f"Bearer {ask.key}"} if ask.key else {}
+    return await call(
+        client, ask, Spoken("/chat/completions", headers, body, lambda: Assembly(wanted=_wanted(ask.body)))
     )
-    try:
-        if streams:
-            return await _streamed(client, request, ask)
-        async with asyncio.timeout(ask.seconds):
-            response = await client.send(request, stream=True)
-            try:
-                return await _whole(response)
-            finally:
-                await response.aclose()
-    except TimeoutError:
-        return Broken(Broke.SILENT, f"no whole answer within {ask.seconds:.1f} s")
-    except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-        return _broken(error)
-
-
-async def _whole(response: httpx.Response) -> Reply | Broken:
-    """The body in one piece, unless it is longer than any completion."""
-    chunks, size = [], 0
-    async for chunk in response.aiter_bytes():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            return Broken(Broke.GARBLED, f"an answer of more than {MAX_ANSWER_BYTES} bytes")
-    return Reply(response.status_code, response.headers, _json(b"".join(chunks)))
-
-
-async def _streamed(client: httpx.AsyncClient, request: httpx.Request, ask: Ask) -> Reply | Broken:
-    """The stream, assembled. Whoever sends an error or an answer in one piece all the same is read so.
-
-    Cut, stalled or late, it is Broken, unless every choice had its finish_reason by then.
-    """
-    clock = asyncio.get_running_loop().time
-    silence, end = ask.first_token_seconds or ask.seconds, clock() + ask.seconds
-    assembly = Assembly(wanted=_wanted(ask.body))
-    response: httpx.Response | None = None
-    broke: Broken | None = None
-    try:
-        async with asyncio.timeout_at(min(clock() + silence, end)) as limit:
-            response = await client.send(request, stream=True)
-            if response.status_code != 200 or "text/event-stream" not in response.headers.get("content-type", ""):
-                limit.reschedule(end)
-                return await _whole(response)
-            broke = await _assemble(response, assembly, limit, silence, end)
-    except TimeoutError:
-        if clock() >= end:
-            broke = Broken(Broke.SILENT, f"no whole answer within {ask.seconds:.1f} s")
-        elif assembly.began:
-            broke = Broken(Broke.STALLED, f"the stream fell silent for {silence:.1f} s")
-        else:
-            broke = Broken(Broke.NO_TOKEN, f"no token within {silence:.1f} s")
-    except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-        if response is None:
-            return _broken(error)
-        broke = Broken(Broke.CUT, _broken(error).detail)
-    finally:
-        if response is not None:
-            await response.aclose()
-    if response is not None and assembly.error is not None:
-        return Reply(200, response.headers, assembly.error)
-    if response is None or not assembly.finished:
-        return broke or Broken(Broke.CUT, "the stream ended without a finish_reason")
-    note = f"{assembly.skipped} events of the stream could not be read" if assembly.skipped else ""
-    return Reply(200, response.headers, assembly.completion(), note)
-
-
-async def _assemble(
-    response: httpx.Response, assembly: Assembly, limit: asyncio.Timeout, silence: float, end: float
-) -> Broken | None:
-    """Until [DONE], an error or the stream's end; each token gives the next one `silence` seconds."""
-    clock = asyncio.get_running_loop().time
-    events, size = Events(), 0
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > 8 * MAX_ANSWER_BYTES:
-            return Broken(Broke.GARBLED, f"a stream of more than {8 * MAX_ANSWER_BYTES} bytes")
-        progress = False
-        for data in events.feed(chunk):
-            if data == DONE or assembly.error is not None:
-                return None
-            progress = assembly.add(data) or progress
-        if progress:
-            limit.reschedule(min(clock() + (LAST_WORDS_SECONDS if assembly.finished else silence), end))
-    return None
 
 
 def _wanted(body: Mapping[str, Any]) -> int:
     n = body.get("n")
     return n if isinstance(n, int) and n > 0 else 1
-
-
-def _json(raw: bytes) -> Any:
-    """None for what is not JSON, or nested so deeply that the result around it could not be read again."""
-    try:
-        return from_json(b"[[" + raw + b"]]")[0][0]
-    except (ValueError, IndexError):
-        return None
-
-
-def _broken(error: Exception) -> Broken:
-    """Whether the request can have been sent decides whether replaying it is safe."""
-    cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ else error
-    detail = f"{type(cause).__name__}: {cause}"[:200]
-    if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return Broken(Broke.UNREACHABLE, detail)
-    if isinstance(cause, TimeoutError):
-        return Broken(Broke.SILENT, detail)
-    if isinstance(cause, aiohttp.ClientResponseError | aiohttp.InvalidURL):
-        return Broken(Broke.GARBLED, detail)
-    return Broken(Broke.RESET, detail)

@@ -8,6 +8,7 @@ from typing import Literal
 
 import httpx
 
+from worker.providers.anthropic import VERSION
 from worker.routes import Route
 
 TIMEOUT_SECONDS = 5.0
@@ -23,7 +24,10 @@ def reach(routes: Sequence[Route]) -> list[Found]:
 
 def _reach(route: Route) -> Found:
     """A gateway without /models answers 404, and is reachable."""
-    headers = {"Authorization": f"Bearer {route.keys[0].secret}"} if route.keys else {}
+    key = route.keys[0].secret if route.keys else ""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    if route.entry.api == "anthropic":
+        headers = {"x-api-key": key, "anthropic-version": VERSION}
     try:
         reply = httpx.get(f"{route.base_url}/models", headers=headers, timeout=TIMEOUT_SECONDS)
     except httpx.HTTPError as error:

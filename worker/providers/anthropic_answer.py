@@ -1,0 +1,128 @@
+"""Answers of Anthropic's Messages, whole or streamed, as chat completions."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_FINISH = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+    "pause_turn": "stop",
+}
+
+
+def arguments(text: Any) -> Any:
+    """A tool call's arguments, which the other side writes as JSON text."""
+    try:
+        read = json.loads(text or "{}")
+    except (ValueError, TypeError):
+        return {"arguments": text}
+    return read if isinstance(read, dict) else {"arguments": read}
+
+
+def completion_of(reply: Any) -> Any:
+    """The chat completion that a Message is; what is none comes back as it is."""
+    if not isinstance(reply, dict) or reply.get("type") != "message" or not isinstance(reply.get("content"), list):
+        return reply
+    blocks = [block for block in reply["content"] if isinstance(block, dict)]
+    texts = [block["text"] for block in blocks if block.get("type") == "text" and isinstance(block.get("text"), str)]
+    calls = [
+        {
+            "id": block.get("id"),
+            "type": "function",
+            "function": {
+                "name": block.get("name"),
+                "arguments": json.dumps(block.get("input") or {}, ensure_ascii=False),
+            },
+        }
+        for block in blocks
+        if block.get("type") == "tool_use"
+    ]
+    finish = _FINISH.get(str(reply.get("stop_reason")), "stop")
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else None}
+    if calls:
+        message["tool_calls"] = calls
+    if finish == "content_filter":
+        message["refusal"] = message["content"] or "the model refused to answer"
+    return {
+        "id": reply.get("id"),
+        "object": "chat.completion",
+        "model": reply.get("model"),
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": usage_of(reply.get("usage")),
+    }
+
+
+def usage_of(usage: Any) -> dict[str, Any] | None:
+    """Tokens as chat completions count them: a prompt's cached parts are parts of it."""
+    if not isinstance(usage, dict):
+        return None
+    fresh, read, written, out = (
+        value if isinstance(value := usage.get(name), int) else 0
+        for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
+    )
+    prompt = fresh + read + written
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": out,
+        "total_tokens": prompt + out,
+        "prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written},
+    }
+
+
+class Assembly:
+    """A streamed Message, put together again; the same to its reader as worker.providers.stream.Assembly."""
+
+    def __init__(self) -> None:
+        self._message: dict[str, Any] = {}
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._pieces: dict[int, list[str]] = {}
+        self.skipped = 0  # events that could not be read
+        self.error: dict[str, Any] | None = None
+        self.began = False  # the first token has come
+        self.finished = False  # its stop_reason has; what comes after it is bookkeeping
+
+    def add(self, data: bytes) -> bool:
+        """Take one event in; whether it brought a token."""
+        try:
+            progress = self._merge(json.loads(data))
+        except (ValueError, TypeError, AttributeError, KeyError):
+            self.skipped += 1
+            return False
+        self.began = self.began or progress
+        return progress
+
+    def completion(self) -> Any:
+        return completion_of({**self._message, "content": [self._whole(index) for index in sorted(self._blocks)]})
+
+    def _merge(self, event: dict[str, Any]) -> bool:
+        match event["type"]:
+            case "error":
+                self.error = event
+            case "message_start":
+                self._message = dict(event["message"])
+            case "content_block_start":
+                self._blocks[event["index"]] = dict(event["content_block"])
+                return bool(event["content_block"].get("type") == "tool_use")
+            case "content_block_delta":
+                delta = event["delta"]
+                piece = delta.get("text") or delta.get("partial_json") or ""
+                self._pieces.setdefault(event["index"], []).append(piece)
+                return bool(piece or delta.get("thinking"))
+            case "message_delta":
+                self._message |= {name: value for name, value in event["delta"].items() if value is not None}
+                self._message["usage"] = {**(self._message.get("usage") or {}), **(event.get("usage") or {})}
+                self.finished = self._message.get("stop_reason") is not None
+                return self.finished
+        return False
+
+    def _whole(self, index: int) -> dict[str, Any]:
+        block, text = self._blocks[index], "".join(self._pieces.get(index, ()))
+        if block.get("type") == "tool_use":
+            return {**block, "input": arguments(text) if text else block.get("input")}
+        return {**block, "text": text or block.get("text")} if block.get("type") == "text" else block
