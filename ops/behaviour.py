@@ -39,6 +39,7 @@ class Behaviour(BaseModel):
     every: Annotated[int, Field(ge=1)] = 1  # ... and for every n-th request only
     keys: list[str] | None = None  # any other key is refused with a 401
     unknown: list[str] = []  # parameters that are refused with a 400
+    ignores: list[str] = []  # parameters that change nothing, without a word
     context: int | None = None  # characters; a longer conversation is refused with a 400
     prefill: bool = True  # False: a conversation that ends with the assistant is refused with a 400
     finish_reason: str = "stop"
@@ -57,6 +58,7 @@ class Upstream:
     completion_tokens: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
+    last: dict[str, Any] = field(default_factory=dict)  # the body of the latest request
     by_key: Counter[str] = field(default_factory=Counter)  # requests by Idempotency-Key
     answers_by_key: Counter[str] = field(default_factory=Counter)
     left: int | None = None
@@ -103,28 +105,71 @@ def refusal(behaviour: Behaviour, body: dict[str, Any], key: str) -> tuple[int, 
 
 
 def completion(behaviour: Behaviour, body: dict[str, Any], number: int) -> dict[str, Any]:
-    """A chat completion that echoes the last message, with the tokens that it is billed for."""
+    """A chat completion that echoes the last message, calls the tool that it has to, or answers in JSON as it is told to; with
+    the tokens that it is billed for."""
     prompt = str(body["messages"][-1].get("content"))
     text = f"You said: {prompt}" if behaviour.text is None else behaviour.text
+    heard = {name: value for name, value in body.items() if name not in behaviour.ignores}
+    form = heard.get("response_format") or {}
+    if form.get("type") in ("json_object", "json_schema"):
+        text = json.dumps(_sample((form.get("json_schema") or {}).get("schema") or {"type": "object"}))
+    message: dict[str, Any] = {"role": "assistant", "content": text}
+    finish = behaviour.finish_reason
+    if tool := _forced(heard):
+        called = {"name": tool["name"], "arguments": json.dumps(_sample(tool.get("parameters") or {}))}
+        message = {
+            **message,
+            "content": None,
+            "tool_calls": [{"id": f"call_{number}", "type": "function", "function": called}],
+        }
+        finish, text = "tool_calls", str(called)
     asked, answered = max(1, len(prompt) // 4), max(1, len(text) // 4)
-    message = {"role": "assistant", "content": text}
     return {
         "id": f"chatcmpl-{number}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": body.get("model"),
-        "choices": [{"index": 0, "message": message, "finish_reason": behaviour.finish_reason}],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
         "usage": {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered},
     }
+
+
+def _forced(body: dict[str, Any]) -> dict[str, Any] | None:
+    """The function that the body has called, if it has one called."""
+    functions: list[dict[str, Any]] = [tool["function"] for tool in body.get("tools") or ()]
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict):
+        return next((function for function in functions if function["name"] == choice["function"]["name"]), None)
+    return functions[0] if functions and choice == "required" else None
+
+
+def _sample(schema: Any) -> Any:
+    """A value of a JSON schema, as far as a simulator needs one."""
+    if not isinstance(schema, dict):
+        return None
+    if "enum" in schema:
+        return schema["enum"][0]
+    match schema.get("type"):
+        case "object":
+            return {name: _sample(part) for name, part in (schema.get("properties") or {}).items()}
+        case "array":
+            return [_sample(schema.get("items"))]
+        case "integer" | "number":
+            return 7
+        case "boolean":
+            return True
+    return "Lisbon"
 
 
 def stream_events(behaviour: Behaviour, whole: dict[str, Any]) -> Iterator[bytes]:
     """The completion as server-sent events: the role, the text in pieces, the finish, the usage, [DONE]."""
     head = {name: whole[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
-    text, finish = whole["choices"][0]["message"]["content"], whole["choices"][0]["finish_reason"]
+    message, finish = whole["choices"][0]["message"], whole["choices"][0]["finish_reason"]
+    text = message["content"] or ""
     size = max(1, -(-len(text) // behaviour.chunks))
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
     deltas += [{"content": text[start : start + size]} for start in range(0, len(text), size)]
+    deltas += [{"tool_calls": [{"index": n, **called}]} for n, called in enumerate(message.get("tool_calls") or ())]
 
     def event(delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}

@@ -1,4 +1,5 @@
-"""A misbehaving OpenAI-compatible provider over real HTTP, for the demo, the tests, the drills and the benchmarks.
+"""A misbehaving provider over real HTTP, for the demo, the tests, the drills and the benchmarks. It speaks OpenAI's chat
+completions, and at /messages Anthropic's Messages.
 
     python -m ops.simulator --port 8089
 
@@ -29,7 +30,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from ops import local_server
+from ops import local_server, messages_dialect
 from ops.behaviour import Behaviour, Upstream, completion, refusal, stream_events
 from producer.errors import first_problem
 
@@ -47,6 +48,7 @@ class Simulator:
         app.router.add_get("/_admin/{upstream}", self._account)
         app.router.add_delete("/_admin", self._forget)
         app.router.add_post("/{upstream}/v1/chat/completions", self._complete)
+        app.router.add_post("/{upstream}/v1/messages", self._complete)
         app.router.add_get("/{upstream}/v1/models", self._models)
         return app
 
@@ -64,8 +66,8 @@ class Simulator:
     async def _account(self, request: web.Request) -> web.Response:
         upstream = self.upstream(request.match_info["upstream"])
         counts = ("asked", "answered", "prompt_tokens", "completion_tokens", "in_flight", "most_in_flight")
-        account = {name: getattr(upstream, name) for name in counts}
-        return web.json_response(account | {"by_key": upstream.by_key, "answers_by_key": upstream.answers_by_key})
+        told = (*counts, "last", "by_key", "answers_by_key")
+        return web.json_response({name: getattr(upstream, name) for name in told})
 
     async def _forget(self, _request: web.Request) -> web.Response:
         self.upstreams.clear()  # requests still in flight keep the upstream that they came to
@@ -73,7 +75,7 @@ class Simulator:
 
     async def _models(self, request: web.Request) -> web.Response:
         keys = self.upstream(request.match_info["upstream"]).behaviour.keys
-        if keys is not None and request.headers.get("Authorization", "").removeprefix("Bearer ") not in keys:
+        if keys is not None and _key(request) not in keys:
             return web.json_response({"error": {"message": "Incorrect API key provided"}}, status=401)
         return web.json_response({"object": "list", "data": []})
 
@@ -82,6 +84,7 @@ class Simulator:
         body = json.loads(await request.read())
         key = request.headers.get("Idempotency-Key", "")
         upstream.asked += 1
+        upstream.last = body
         upstream.by_key[key] += 1
         upstream.in_flight += 1
         upstream.most_in_flight = max(upstream.most_in_flight, upstream.in_flight)
@@ -102,16 +105,21 @@ class Simulator:
             _reset(request)
         if behaviour.fault == "garbage":
             return web.Response(body=b"<html>\x00 gateway says no", content_type="text/html")
-        bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if refused := refusal(behaviour, body, bearer):
-            return web.json_response({"error": refused[1]}, status=refused[0])
+        natively = request.path.endswith("/messages")
+        if refused := refusal(behaviour, body, _key(request)):
+            told = messages_dialect.error(*refused) if natively else {"error": refused[1]}
+            return web.json_response(told, status=refused[0])
         if behaviour.status != 200 or behaviour.error is not None or behaviour.body is not None:
-            return _error(behaviour)
-        whole = completion(behaviour, body, next(self._ids))
+            return _error(behaviour, natively=natively)
+        if natively and (problem := messages_dialect.problem(body, request.headers)):
+            return web.json_response(messages_dialect.error(400, {"message": problem}), status=400)
+        whole = completion(behaviour, messages_dialect.chat_body(body) if natively else body, next(self._ids))
+        said = messages_dialect.message(whole, body) if natively else whole
         if body.get("stream"):
-            response = await _stream(request, behaviour, whole)
+            events = messages_dialect.events(said, behaviour.chunks) if natively else stream_events(behaviour, whole)
+            response = await _stream(request, behaviour, list(events))
         else:
-            payload = json.dumps(whole).encode()
+            payload = json.dumps(said).encode()
             if behaviour.fault in ("drip", "cut"):
                 await _trickle(request, payload, cut=behaviour.fault == "cut")
             response = web.Response(body=payload, content_type="application/json")
@@ -122,12 +130,17 @@ class Simulator:
         return response
 
 
-def _error(behaviour: Behaviour) -> web.Response:
+def _key(request: web.Request) -> str:
+    return request.headers.get("x-api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+
+
+def _error(behaviour: Behaviour, *, natively: bool) -> web.Response:
     headers = {"Retry-After": behaviour.retry_after} if behaviour.retry_after is not None else None
     if behaviour.body is not None:
         return web.json_response(behaviour.body, status=behaviour.status, headers=headers)
     error = behaviour.error or {"message": f"simulated {behaviour.status}", "type": "simulated", "code": None}
-    return web.json_response({"error": error}, status=behaviour.status, headers=headers)
+    told = messages_dialect.error(behaviour.status, error) if natively else {"error": error}
+    return web.json_response(told, status=behaviour.status, headers=headers)
 
 
 def _reset(request: web.Request) -> None:
@@ -149,14 +162,13 @@ async def _trickle(request: web.Request, payload: bytes, *, cut: bool) -> None:
         await asyncio.sleep(0.3)
 
 
-async def _stream(request: web.Request, behaviour: Behaviour, whole: dict[str, Any]) -> web.StreamResponse:
-    """The completion as a stream, with its fault half-way."""
+async def _stream(request: web.Request, behaviour: Behaviour, events: list[bytes]) -> web.StreamResponse:
+    """An answer as a stream, with its fault half-way."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     while behaviour.fault == "keep_alive":
         await response.write(b": still thinking\n\n")
         await asyncio.sleep(0.3)
-    events = list(stream_events(behaviour, whole))
     await response.write(events.pop(0))  # the role, before any token
     await asyncio.sleep(behaviour.first_token)
     for number, event in enumerate(events):
