@@ -6,12 +6,13 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import click
 from redis.exceptions import RedisError
 
-from ops import batch, budget, dlq, incidents, job, messages, notify, pause, place, review
+from ops import batch, budget, dlq, drill, incidents, job, messages, notify, pause, place, review, routes
+from ops.body import body_of
 from ops.doctor import doctor
 from ops.job import as_json
 from ops.serve import serve
@@ -146,7 +147,7 @@ def submit(
     given = [name for name, value in (("-", stdin), ("--prompt", prompt), ("--file", source)) if value is not None]
     if len(given) != 1 or stdin not in (None, "-"):
         raise UsageError("give exactly one of --prompt TEXT, --file F and - (for standard input)")
-    body = _body(prompt if prompt is not None else (source or sys.stdin.buffer).read())
+    body = body_of(prompt if prompt is not None else (source or sys.stdin.buffer).read())
     fields = {"job_type": job_type, "tenant_id": tenant, "user_id": user, "idempotency_key": idempotency_key}
     asked = LLMJob.parse({**fields, "body": body})
     with (place.opened if wait is None else place.executing)(environment) as here:
@@ -166,23 +167,6 @@ def submit(
     sys.exit(0 if result.status is JobStatus.DONE else 1)
 
 
-def _body(given: str | bytes) -> Any:
-    """A chat body: the JSON object itself, or one user message of the text."""
-    try:
-        text = given if isinstance(given, str) else given.decode()
-    except UnicodeDecodeError:
-        raise UsageError("the prompt is not UTF-8 text") from None
-    if not text.strip():
-        raise UsageError("the prompt is empty")
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        data = None
-    if isinstance(data, dict) and "messages" in data:
-        return data
-    return {"messages": [{"role": "user", "content": text}]}
-
-
 @failover.command()
 @as_json
 @click.pass_obj
@@ -198,7 +182,7 @@ def status(environment: Environment, as_json: bool) -> None:
     status_view.render(found, place.console())
 
 
-GROUPS = (budget, dlq, incidents, job, messages, notify, review)
+GROUPS = (budget, dlq, drill, incidents, job, messages, notify, review, routes)
 for command in (*(module.group for module in GROUPS), doctor, pause.pause, pause.resume, serve):
     failover.add_command(command)
 

@@ -12,6 +12,7 @@ from producer.job import Attempt, JobResult, JobStatus, Planned, TrailEntry
 from producer.keyspace import JobField
 from producer.scripts import ask
 from worker.dead_letter import now_ms, queue_of
+from worker.decision import decision_of
 from worker.fleet import alive
 from worker.pause import holding
 
@@ -29,12 +30,13 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
     told += _history(facts)
     told += [_entry(entry) for entry in result.trail]
     told.append(_cost(result))
-    trail = [entry.model_dump(exclude_none=True) for entry in result.trail]
+    trail = [entry.model_dump(mode="json", exclude_none=True) for entry in result.trail]
     return {
         "job_id": job_id,
         "queue": queue,
         "status": str(result.status),
         "facts": facts,
+        "decision": decision_of(result),
         "trail": trail,
         "told": told,
     }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import redis
 
 from producer import keyspace
-from producer.scripts import ask
+from producer.scripts import Script, ask
+
+RESTORE = Script.load(Path(__file__).parent / "lua", "restore")
 
 LAST = 20
 RECENT_SECONDS = 300.0
@@ -39,6 +42,14 @@ class Health:
     def serves(self) -> bool:
         """Whether any job may go there now."""
         return self.breaker == "closed" and not self.rests_for
+
+
+def restore(client: redis.Redis, route: str, *, who: str) -> list[str]:
+    """Close the route's breaker and end its rest, for all workers; what it had to be freed from, in words."""
+    keys = [keyspace.breaker(route), keyspace.AUDIT]
+    ((state, rested_for),) = ask(client, [RESTORE.call(keys, [route, keyspace.BREAKERS, who])])
+    told = ["its breaker was open"] if state == b"open" else []
+    return told + ([f"it rested for {rested_for.decode(errors='replace')}"] if rested_for else [])
 
 
 def of_routes(client: redis.Redis, routes: Sequence[str]) -> dict[str, Health]:

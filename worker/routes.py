@@ -166,8 +166,8 @@ def load_addresses(environment: Environment) -> tuple[str, ...]:
         return ()
 
 
-def read_routes(path: Path, environment: Environment) -> Routes:
-    """`load_routes` for one file."""
+def read_map(path: Path) -> RouteMap:
+    """One file as it is written, whatever the environment. Raises ConfigurationError with every problem in it."""
     where = str(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -177,9 +177,14 @@ def read_routes(path: Path, environment: Environment) -> Routes:
     except ValueError as error:
         raise ConfigurationError([Problem(where, "", f"is not JSON: {error}")]) from None
     try:
-        route_map = RouteMap.model_validate(data)
+        return RouteMap.model_validate(data)
     except ValidationError as error:
         raise ConfigurationError(problems_of(where, error)) from None
+
+
+def read_routes(path: Path, environment: Environment) -> Routes:
+    """`load_routes` for one file."""
+    where, route_map = str(path), read_map(path)
     routes, left_out = _usable(route_map, where, environment)
     if not routes:
         problems = [Problem(where, out.name, out.why) for out in left_out]
@@ -194,7 +199,7 @@ def read_routes(path: Path, environment: Environment) -> Routes:
 def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[list[Route], list[LeftOut]]:
     routes: list[Route] = []
     left_out: list[LeftOut] = []
-    for name, tier, entry in _named(route_map):
+    for name, tier, entry in named(route_map):
         base_url, missing = _interpolate(entry.base_url, environment)
         model, missing_in_model = _interpolate(entry.model, environment)
         if why := _unusable(entry, tier, [*missing, *missing_in_model], environment):
@@ -231,7 +236,7 @@ def _unusable(entry: RouteEntry, tier: Tier, missing: list[str], environment: En
     return None
 
 
-def _named(route_map: RouteMap) -> Iterator[tuple[str, Tier, RouteEntry]]:
+def named(route_map: RouteMap) -> Iterator[tuple[str, Tier, RouteEntry]]:
     """Every entry with its name: its own, or provider/model, with #2 for the second of that name."""
     seen: dict[str, int] = {}
     tiers: tuple[tuple[Tier, tuple[RouteEntry, ...]], ...] = (("hot", route_map.hot), ("warm", route_map.warm))

@@ -31,7 +31,7 @@ _KNOWN = {
 
 
 async def complete(client: httpx.AsyncClient, ask: Ask) -> Reply | Broken:
-    """POST {base_url}/messages with the route's model. A body that cannot be said in this dialect is the job's fault."""
+    """POST {base_url}/v1/messages with the route's model. A body that cannot be said in this dialect is the job's fault."""
     streams = ask.first_token_seconds is not None
     try:
         sent, told = request_of(
@@ -42,7 +42,14 @@ async def complete(client: httpx.AsyncClient, ask: Ask) -> Reply | Broken:
         return Reply(400, {}, {"error": {"type": "invalid_request_error", "message": problem}})
     ask.dropped.extend(told)
     headers = {"anthropic-version": VERSION} | ({"x-api-key": ask.key} if ask.key else {})
-    return await call(client, ask, Spoken("/messages", headers, sent, Assembly, completion_of))
+    return await call(
+        client, ask, Spoken(path_of(ask.route.base_url, "messages"), headers, sent, Assembly, completion_of)
+    )
+
+
+def path_of(base_url: str, name: str) -> str:
+    """Base URLs of this API are written with and without their /v1."""
+    return f"/{name}" if base_url.endswith("/v1") else f"/v1/{name}"
 
 
 def request_of(

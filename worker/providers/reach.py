@@ -8,7 +8,7 @@ from typing import Literal
 
 import httpx
 
-from worker.providers.anthropic import VERSION
+from worker.providers.anthropic import VERSION, path_of
 from worker.routes import Route
 
 TIMEOUT_SECONDS = 5.0
@@ -26,10 +26,12 @@ def _reach(route: Route) -> Found:
     """A gateway without /models answers 404, and is reachable."""
     key = route.keys[0].secret if route.keys else ""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
+    path = "/models"
     if route.entry.api == "anthropic":
         headers = {"x-api-key": key, "anthropic-version": VERSION}
+        path = path_of(route.base_url, "models")
     try:
-        reply = httpx.get(f"{route.base_url}/models", headers=headers, timeout=TIMEOUT_SECONDS)
+        reply = httpx.get(route.base_url + path, headers=headers, timeout=TIMEOUT_SECONDS)
     except httpx.HTTPError as error:
         return "unreachable", type(error).__name__
     except httpx.InvalidURL:

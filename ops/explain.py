@@ -1,0 +1,205 @@
+"""The routing map for people: each route with what is known of it, and the plan for one job with every reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from producer.errors import InvalidJob
+from producer.job import LLMJob, RejectedFor
+from worker import health
+from worker import pause as flags
+from worker.configuration import Configuration
+from worker.health import Health
+from worker.planner import Planner
+from worker.prices import dollars
+from worker.routes import Route
+from worker.tokens import estimated
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How routes stand in Redis, by name; empty without one. `closed`: why operators keep a route from everybody."""
+
+    health: dict[str, Health] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One route of the map. `left_out`: why it cannot be used. `keys`: where they come from."""
+
+    route: str
+    tier: str
+    api: str = ""
+    model: str = ""
+    host: str = ""
+    keys: tuple[str, ...] = ()
+    price: dict[str, float | None] | None = None
+    capabilities: tuple[str, ...] | None = None
+    context_window: int | None = None
+    weight: float | None = None
+    canary: float | None = None
+    breaker: str | None = None
+    p95_ms: int | None = None
+    closed: str | None = None
+    left_out: str | None = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A candidate. `now`: why it would be passed over at this moment all the same."""
+
+    route: str
+    tier: str
+    estimate_usd: float | None
+    p95_ms: int | None
+    lacks: tuple[str, ...] = ()
+    now: str | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    route: str
+    tier: str
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The plan for one job. Money in US dollars."""
+
+    job_type: str
+    order: str
+    max_cost_usd: float | None
+    max_latency_seconds: float | None
+    prompt_tokens: int
+    candidates: tuple[Kept, ...]
+    rejected: tuple[Refused, ...]
+
+    def __str__(self) -> str:
+        limits = f", at most ${self.max_cost_usd:g}" if self.max_cost_usd is not None else ""
+        limits += f", p95 at most {self.max_latency_seconds:g} s" if self.max_latency_seconds is not None else ""
+        lines = [f"{self.job_type}: {self.order}{limits}; about {self.prompt_tokens} tokens of prompt"]
+        for place, kept in enumerate(self.candidates, 1):
+            facts = [f"about ${kept.estimate_usd:.6f}"] if kept.estimate_usd is not None else []
+            facts += [f"p95 {kept.p95_ms} ms"] if kept.p95_ms is not None else []
+            facts += [f"without {', '.join(kept.lacks)}"] if kept.lacks else []
+            facts += [f"now passed over: {kept.now}"] if kept.now else []
+            lines.append(f"  {place}. {kept.route} ({kept.tier})" + (f": {'; '.join(facts)}" if facts else ""))
+        if not self.candidates:
+            lines.append("  no route would be called")
+        lines += [f"  -  {each.route} ({each.tier}) {each.code}: {each.reason}" for each in self.rejected]
+        return "\n".join(lines)
+
+
+def standing(client: redis.Redis | None, configuration: Configuration) -> Standing:
+    """What Redis knows of the map's routes."""
+    if client is None:
+        return Standing()
+    routes = configuration.routes.routes
+    found = flags.paused(client, [])
+    closing = ((route, flag) for route in routes for flag in found if flag.closes(route.name, route.entry.provider))
+    closed = {route.name: f"{'disabled' if flag.route else 'paused'}: {flag}" for route, flag in closing}
+    return Standing(health.of_routes(client, [route.name for route in routes]), closed)
+
+
+def rows(configuration: Configuration, standing: Standing) -> list[Row]:
+    """Hot, then warm, then what is left out."""
+    routes = configuration.routes
+    return [_row(route, standing) for route in routes.routes] + [
+        Row(out.name, out.tier, left_out=out.why) for out in routes.left_out
+    ]
+
+
+def _row(route: Route, standing: Standing) -> Row:
+    entry, known = route.entry, standing.health.get(route.name)
+    return Row(
+        route=route.name,
+        tier=route.tier,
+        api=entry.api,
+        model=route.model,
+        host=urlsplit(route.base_url).netloc.rpartition("@")[2],
+        keys=tuple(key.source for key in route.keys),
+        price=route.price.model_dump() if route.price else None,
+        capabilities=entry.capabilities,
+        context_window=entry.context_window,
+        weight=entry.weight,
+        canary=entry.canary,
+        breaker=_breaker(known) if known else None,
+        p95_ms=known.p95_ms if known else None,
+        closed=standing.closed.get(route.name),
+    )
+
+
+def _breaker(known: Health) -> str:
+    if known.rests_for:
+        return f"{known.rests_for}, for {known.reopens_in_seconds or 0:.0f} s"
+    return known.breaker
+
+
+def render(rows: list[Row], console: Console) -> None:
+    """A table, and a line for each that is left out."""
+    table = Table("route", "tier", "model", "host", "key of", "$/M in, out", "can", "breaker", "p95 ms", box=None)
+    for row in rows:
+        if row.left_out is not None:
+            continue
+        price = f"{row.price['input']:g}, {row.price['output']:g}" if row.price else "unknown"
+        share = f" (canary {row.canary:g}%)" if row.canary is not None else ""
+        share += f" (weight {row.weight:g})" if row.weight is not None else ""
+        can = "unknown" if row.capabilities is None else ", ".join(row.capabilities) or "nothing more"
+        standing = row.closed or row.breaker or "-"
+        cells = (row.route + share, row.tier, row.model, f"{row.host} ({row.api})", ", ".join(row.keys) or "none")
+        p95 = "-" if row.p95_ms is None else str(row.p95_ms)
+        table.add_row(*(escape(cell) for cell in (*cells, price, can, standing, p95)))
+    console.print(table)
+    for row in rows:
+        if row.left_out is not None:
+            console.print(f"left out: {escape(row.route)} ({row.tier}): {escape(row.left_out)}")
+
+
+def explained(configuration: Configuration, standing: Standing, job_id: str, job_type: str, body: Any) -> Explained:
+    """The plan as a worker would make it now. Raises InvalidJob for a body or a job type that is none."""
+    job = LLMJob.parse({"job_type": job_type, "body": body})
+    policy = configuration.policies.of(job_type)
+    if configuration.routes.routes == ():
+        raise InvalidJob("", "no route can be used")
+    p95_ms = {name: known.recent_p95_ms for name, known in standing.health.items() if known.recent_p95_ms is not None}
+    planned = Planner(configuration.routes, configuration.routing, p95_ms).plan(job_id, job, job.body, policy.requires)
+    routing = configuration.routing.of(job_type)
+    return Explained(
+        job_type=job_type,
+        order=planned.order,
+        max_cost_usd=routing.max_cost_usd,
+        max_latency_seconds=routing.max_latency_seconds,
+        prompt_tokens=estimated(job.body),
+        candidates=tuple(
+            Kept(
+                route.name,
+                route.tier,
+                dollars(planned.estimates[route.name]) if route.name in planned.estimates else None,
+                planned.p95_ms.get(route.name),
+                tuple(sorted(planned.lacks.get(route.name, ()))),
+                _now(route, standing),
+            )
+            for route in planned.candidates
+        ),
+        rejected=tuple(
+            Refused(each.route.name, each.route.tier, RejectedFor(each.code).value, each.reason)
+            for each in planned.rejected
+        ),
+    )
+
+
+def _now(route: Route, standing: Standing) -> str | None:
+    if closed := standing.closed.get(route.name):
+        return closed
+    known = standing.health.get(route.name)
+    return f"breaker {_breaker(known)}" if known and not known.serves else None
