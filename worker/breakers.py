@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 from producer import keyspace
 from producer.scripts import Call, Script, ask_async
 from worker.breaker import RULES, Admission, RouteBreaker, Rules
+from worker.health import RESTORE
 from worker.shared_breaker import SharedBreaker
 
 log = logging.getLogger("failover.worker")
@@ -35,6 +36,7 @@ POLL_SECONDS = 1.0
 REPORT_SECONDS = 0.25  # how long successes wait for company; a failure does not wait, and takes those before it along
 PROBE_LEASE_SECONDS = 5.0  # held on by every poll; a killed worker's probe is free again after it
 CALLS_KEPT = 200  # a route's latest, for its latency and error rate
+KEY_RESTS = ("unauthorized", "forbidden")  # what other keys may mend
 UNUSED_SECONDS = 2.0  # leave to probe is given back after it
 GRACE_SECONDS = 60.0  # after a success, in which one job's own retries do not open a route
 REPORTED_AT_ONCE = 1000
@@ -57,6 +59,7 @@ class Breakers(dict[str, SharedBreaker]):
         self._client, self._worker = client, worker_name
         self._report: Call | None = None  # sent, and not answered yet
         self._number = 0
+        self._renewed: set[str] = set()  # to be told to Redis
         self._kick = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -66,6 +69,14 @@ class Breakers(dict[str, SharedBreaker]):
         for route in routes:
             if route not in self:
                 self[route] = SharedBreaker(route, self, RouteBreaker(rules))
+
+    def renew(self, routes: Sequence[str]) -> None:
+        """These routes have other keys now: one that rests because its keys were refused is well again."""
+        for route in routes:
+            if self[route].view.rests_for in KEY_RESTS and self[route].view.rests_until > time.monotonic():
+                self._renewed.add(route)
+        if self._renewed:
+            self._kick.set()
 
     async def run(self) -> None:
         """Report and poll for ever."""
@@ -87,12 +98,16 @@ class Breakers(dict[str, SharedBreaker]):
         if self._report is None:
             self._number += 1
             self._report = self._call()
+        renewed = list(self._renewed)
+        keys = [[keyspace.breaker(route), keyspace.AUDIT, keyspace.QUEUES] for route in renewed]
+        restore = [RESTORE.call(k, [r, keyspace.BREAKERS, self._worker]) for k, r in zip(keys, renewed, strict=True)]
         try:
-            (reply,) = await ask_async(self._client, [self._report])
+            *_, reply = await ask_async(self._client, [*restore, self._report])
         except RedisError as error:
             self._go_alone(error)
             return
         self._report = None
+        self._renewed.difference_update(renewed)
         if self.alone:
             log.info("breakers are shared again")
             self.alone = False

@@ -35,7 +35,7 @@ class Engine:
         changed: Callable[[], None],
         rules: Rules | None = None,
     ) -> None:
-        self._rules, self._keys = rules, keys
+        self._rules, self._keys, self.configuration = rules, keys, configuration
         names = [route.name for route in configuration.routes.routes]
         self.breakers = Breakers(client, worker_name, names, rules or configuration.routes.rules, changed)
         self.gate = Gate(self.breakers.values(), slots)
@@ -48,7 +48,8 @@ class Engine:
 
     def adopt(self, configuration: Configuration) -> None:
         """Go by it from now on."""
-        routes = configuration.routes
+        routes, before = configuration.routes, {route.name: route.keys for route in self.configuration.routes.routes}
+        renewed = [route.name for route in routes.routes if before.get(route.name, route.keys) != route.keys]
         self.configuration = configuration
         self._keys.of_tenants = configuration.tenant_keys
         self.breakers.adopt([route.name for route in routes.routes], self._rules or routes.rules)
@@ -57,6 +58,7 @@ class Engine:
         self._latencies.adopt(configuration)
         self._router.routes = routes.routes
         self.executor.adopt(configuration)
+        self.breakers.renew(renewed)
 
     def services(self) -> list[Coroutine[Any, Any, None]]:
         """What keeps its knowledge up to date, for ever."""

@@ -46,7 +46,7 @@ class Health:
 
 def restore(client: redis.Redis, route: str, *, who: str) -> list[str]:
     """Close the route's breaker and end its rest, for all workers; what it had to be freed from, in words."""
-    keys = [keyspace.breaker(route), keyspace.AUDIT]
+    keys = [keyspace.breaker(route), keyspace.AUDIT, keyspace.QUEUES]
     ((state, rested_for),) = ask(client, [RESTORE.call(keys, [route, keyspace.BREAKERS, who])])
     told = ["its breaker was open"] if state == b"open" else []
     return told + ([f"it rested for {rested_for.decode(errors='replace')}"] if rested_for else [])

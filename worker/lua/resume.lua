@@ -1,4 +1,4 @@
--- prelude: clock stopped standing
+-- prelude: clock stopped standing parked
 -- flags: allow-oom
 -- Clear a flag; with the general one, if the budget set it or the budget's resume is asked for, also those that the budget
 -- set beside it.
@@ -31,21 +31,12 @@ if ARGV[5] ~= '' then
     end
   end
 end
--- What was parked for a paused provider is due now; a scheduled set beyond this size is left to its times.
-local function wake(provider, queue)
-  local scheduled = 'rq:scheduled:' .. queue
-  for _, id in ipairs(redis.call('ZRANGE', scheduled, 0, 4999)) do
-    local why = redis.pcall('HGET', 'rq:job:' .. id, 'waiting_for')
-    if type(why) == 'string' and string.find(why, 'provider ' .. provider .. ' is paused', 1, true) then
-      redis.call('ZADD', scheduled, now_ms / 1000, id)
-      redis.call('HSET', 'rq:job:' .. id, 'waiting_until_ms', now_ms)
-    end
-  end
-end
 for _, flag in ipairs(cleared) do
   local provider = string.match(flag, '^failover:paused%-provider:(.+)$')
   for _, key in ipairs(provider and redis.call('SMEMBERS', KEYS[5]) or {}) do
-    wake(provider, string.sub(key, string.len('rq:queue:') + 1))
+    wake(string.sub(key, string.len('rq:queue:') + 1), function(why)
+      return string.find(why, 'provider ' .. provider .. ' is paused', 1, true)
+    end)
   end
 end
 stand_all(KEYS[3], KEYS[4], KEYS[5])

@@ -141,7 +141,15 @@ async def _streamed(client: httpx.AsyncClient, request: httpx.Request, ask: Ask,
     if response is None or not assembly.finished:
         return broke or Broken(Broke.CUT, "the stream ended without a finish_reason")
     note = f"{assembly.skipped} events of the stream could not be read" if assembly.skipped else ""
-    return Reply(200, response.headers, assembly.completion(), note)
+    return Reply(200, response.headers, _assembled(assembly, ask.key), note)
+
+
+def _assembled(assembly: Assembly, key: str) -> Any:
+    """The completion; a key that it echoes came in pieces."""
+    completion = assembly.completion()
+    if key and key.encode() in (raw := to_json(completion)):
+        return from_json(_without_key(raw, key))
+    return completion
 
 
 async def _assemble(
