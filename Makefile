@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test explore check format bench bench-durability bench-outage bench-faults bench-pause bench-notify chaos lock clean
+.PHONY: help install demo test explore check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner chaos lock clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench-pause: $(READY) ## Fifty workers, and one POST to the budget's webhook: no
 
 bench-notify: $(READY) ## What people are told: 10,000 dead letters, Slack away, an outage
 	$(BIN)/python -m bench.notify
+
+bench-planner: $(READY) ## CPU a job of choosing routes and telling of it
+	$(BIN)/python -m bench.planner
 
 bench-outage: $(READY) ## A 90-minute outage of every provider, 300 times as fast
 	$(BIN)/python -m bench.outage

@@ -74,9 +74,9 @@ def _membership(old: dict[str, _Named], new: dict[str, _Named]) -> Iterator[Chan
 def _described(entry: RouteEntry) -> str:
     dialect = f", {entry.api} dialect" if entry.api != "openai" else ""
     share = f", for {entry.canary:g}% of the jobs" if entry.canary is not None else ""
-    key = entry.api_key_file or ("no key" if entry.api_key_env == "" else key_variable(entry))
+    key = "no key" if entry.api_key_env == "" else f"key of {entry.api_key_file or key_variable(entry)}"
     off = ", disabled" if not entry.enabled else ""
-    return f"{entry.provider} {entry.model} at {entry.base_url}{dialect}, key of {key}{share}{off}"
+    return f"{entry.provider} {entry.model} at {entry.base_url}{dialect}, {key}{share}{off}"
 
 
 def _order(old: dict[str, _Named], new: dict[str, _Named]) -> Iterator[Change]:
