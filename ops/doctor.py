@@ -21,9 +21,11 @@ from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, FailoverError
 from producer.policy import load_policies
 from worker import fleet
+from worker.configuration import Configuration
 from worker.messages import load_messages
 from worker.pause import paused
 from worker.routes import load_addresses, load_routes
+from worker.routing import FILE as ROUTING_FILE
 
 CLOCK_SECONDS = 2.0  # a webhook's signature holds for minutes, a lease for seconds
 CONNECTIONS = {"worker": 4, "web": 6}  # of one process, at most
@@ -88,12 +90,30 @@ def _configuration(environment: Environment, *, deploy: bool) -> Iterator[Findin
     try:
         routes = load_routes(environment)
         yield Finding("ok", "routes", ", ".join(route.name for route in routes.routes))
+        yield from _routing(environment)
         for out in routes.left_out:
             yield Finding("warn", "routes", f"{out.name} is left out: {out.why}")
     except ConfigurationError as error:
         yield from _wrong("routes", error)
     yield from _people(environment)
     yield from _web(environment, deploy=deploy)
+
+
+def _routing(environment: Environment) -> Iterator[Finding]:
+    """What a worker reads beside the map: how routes are chosen, and the tenants' own keys."""
+    try:
+        found = Configuration.load(environment)
+    except ConfigurationError as error:
+        new = [problem for problem in error.problems if problem.where.endswith((ROUTING_FILE, "tenants.yaml"))]
+        yield from _wrong("routing", ConfigurationError(new))
+        return
+    orders = {name: policy.order for name, policy in found.routing.job_types.items()}
+    told = ", ".join(f"{name} {order}" for name, order in orders.items()) or "as listed"
+    yield Finding("ok", "routing", told)
+    if found.routes.bypass:
+        yield Finding("warn", "routing", "BYPASS_ROUTER is on: every job goes to the first route")
+    if not found.routes.cold_queue:
+        yield Finding("warn", "routing", "ENABLE_COLD_QUEUE is off: no job waits for a route")
 
 
 def _people(environment: Environment) -> Iterator[Finding]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from worker.providers.anthropic import request_of
 from worker.providers.anthropic_answer import completion_of
 from worker.routes import Route, RouteEntry
 
+DOCUMENT = (Path(__file__).parent.parent / "docs" / "dialects.md").read_text()
 REQUEST = TypeAdapter(MessageCreateParamsNonStreaming)
 WEATHER = {
     "type": "function",
@@ -238,6 +241,9 @@ def test_a_refusal_and_cached_tokens_of_a_message() -> None:
         ("anthropic", {"seed": 1, "max_tokens": 5}, {"max_tokens": 5}, ("seed",)),
         ("openai", {"seed": None}, {"seed": None}, ()),
         ("google", {"seed": None}, {}, ()),
+        ("groq", {"messages": [{**USER, "name": "Ana"}]}, {"messages": [USER]}, ("messages.name",)),
+        ("mistral", {"messages": [{**USER, "reasoning_content": "hm"}]}, {"messages": [USER]}, ("messages.reasoning_content",)),
+        ("openai", {"messages": [{**USER, "name": "Ana"}]}, {"messages": [{**USER, "name": "Ana"}]}, ()),
     ],
 )  # fmt: skip
 def test_what_a_provider_does_not_know_goes_by_its_name_there_or_not_at_all(
@@ -256,3 +262,30 @@ def test_what_no_answer_is_right_without_keeps_a_job_from_the_route() -> None:
 def test_lists_are_for_the_providers_own_hosts() -> None:
     assert of_host("https://api.mistral.ai/v1") is LISTS["mistral"]
     assert of_host("https://gateway.example.com/v1") is None
+
+
+COLUMNS = ("openai", "google", "mistral", "groq", "deepseek", "anthropic", "natively")
+ROWS = re.findall(r"^\| (`.+?`) \| (.+) \|$", DOCUMENT.partition("## Tools")[0], re.MULTILINE)
+
+
+@pytest.mark.parametrize(("named", "cells"), ROWS, ids=[named for named, _ in ROWS])
+def test_the_table_of_parameters_says_what_is_sent(named: str, cells: str) -> None:
+    """Each cell of docs/dialects.md: sent, dropped, or sent as something else."""
+    values = {"temperature": 0.5, "stop": ["END"], "stream_options": {"include_usage": True}}
+    for column, cell in zip(COLUMNS, cells.split(" | "), strict=True):
+        for name in re.findall(r"`(\w+)`", named):
+            body = {name: values.get(name, "x")}
+            if column == "natively":
+                as_sent = request_of({"messages": [USER], **body}, "m", None, stream=False, caching=False)[0]
+                as_sent = {
+                    field: value for field, value in as_sent.items() if field in {name, "metadata", "stop_sequences"}
+                }
+            else:
+                as_sent = dict(fitted(body, LISTS[column])[0])
+            other = re.match(r"sent as `([\w.]+)`", cell)
+            expected = other[1].partition(".")[0] if other else name if cell.startswith("sent") else None
+            assert list(as_sent) == ([expected] if expected else []), f"{column}: {name}"
+
+
+def test_the_table_of_parameters_is_read() -> None:
+    assert len(ROWS) >= 7

@@ -101,7 +101,7 @@ def test_every_command_of_the_runbook_runs(
     workshop: Workshop, producer: Producer, client: redis.Redis, slack: Slack
 ) -> None:
     """Word for word, but for ID and the client's name."""
-    workshop.routes(hot=[{"upstream": "a"}])
+    workshop.routes(hot=[{"upstream": "a", "name": "openai/gpt-4o-mini"}])
     on_call(workshop, quiet_minutes=60)
     environment = {**slack.environment, "FAILOVER_API_TOKEN": "x" * 40}
     workshop.worker(**environment)

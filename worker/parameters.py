@@ -12,19 +12,22 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from producer.policy import Capability
 from worker.taxonomy import DROPPABLE
 
-_ALL = frozenset(
-    ("messages", "model", "n", "stream", "stream_options", "stop", "temperature", "top_p", "tools", "tool_choice")
-)
+_EVERYWHERE = frozenset(("messages", "model", "n", "stream", "stop", "temperature", "top_p", "tools", "tool_choice"))
+_ALL = _EVERYWHERE | {"stream_options"}
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """`takes`: the top level of a body, as it is sent; `renames`: what goes by another name there."""
+    """`takes`: the top level of a body, as it is sent; `renames`: what goes by another name there. `not_in_messages`: fields of
+    messages that are refused. `lacks`: what no model there can."""
 
     takes: Set[str]
     renames: Mapping[str, str] = field(default_factory=dict)
+    not_in_messages: Set[str] = frozenset()
+    lacks: Set[Capability] = frozenset()
 
 
 LISTS = {
@@ -48,19 +51,22 @@ LISTS = {
         _ALL | {"max_tokens", "max_completion_tokens", "parallel_tool_calls", "reasoning_effort", "response_format"}
     ),
     "mistral": Parameters(
-        _ALL
+        _EVERYWHERE  # its streams tell their usage without being asked
         | {"frequency_penalty", "max_tokens", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_mode"}
         | {"random_seed", "response_format", "safe_prompt"},
         {"max_completion_tokens": "max_tokens", "seed": "random_seed"},
+        not_in_messages=frozenset({"reasoning_content", "refusal"}),
     ),
     "groq": Parameters(
         _ALL
         | {"frequency_penalty", "max_completion_tokens", "max_tokens", "parallel_tool_calls", "presence_penalty"}
-        | {"reasoning_effort", "reasoning_format", "response_format", "seed", "service_tier", "user"}
+        | {"reasoning_effort", "reasoning_format", "response_format", "seed", "service_tier", "user"},
+        not_in_messages=frozenset({"name"}),
     ),
     "deepseek": Parameters(
         _ALL | {"frequency_penalty", "logprobs", "max_tokens", "presence_penalty", "response_format", "top_logprobs"},
         {"max_completion_tokens": "max_tokens"},
+        lacks=frozenset({"json_schema", "vision"}),
     ),
     # Ignores response_format without a word, so a job that has one may not go there: `"api": "anthropic"` speaks natively.
     "anthropic": Parameters(_ALL | {"max_completion_tokens", "max_tokens", "parallel_tool_calls"}),
@@ -91,9 +97,14 @@ def essential(body: Mapping[str, Any], known: Parameters | None) -> set[str]:
 
 def fitted(body: Mapping[str, Any], known: Parameters | None) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """(the body as the provider takes it, what was dropped or renamed, in words)."""
-    if known is None or not (foreign := body.keys() - known.takes):
+    if known is None:
         return body, ()
-    sent, told = dict(body), list[str]()
+    foreign, refused = body.keys() - known.takes, _refused_in_messages(body, known)
+    if not foreign and not refused:
+        return body, ()
+    sent, told = dict(body), [f"messages.{name}" for name in sorted(refused)]
+    if refused:
+        sent["messages"] = [{n: v for n, v in message.items() if n not in refused} for message in body["messages"]]
     for name in sorted(foreign):
         value, other = sent.pop(name), known.renames.get(name)
         if value is None:
@@ -104,3 +115,9 @@ def fitted(body: Mapping[str, Any], known: Parameters | None) -> tuple[Mapping[s
         else:
             told.append(name)
     return sent, tuple(told)
+
+
+def _refused_in_messages(body: Mapping[str, Any], known: Parameters) -> set[str]:
+    if not known.not_in_messages:
+        return set()
+    return {name for message in body.get("messages") or () for name in message if name in known.not_in_messages}

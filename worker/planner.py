@@ -152,8 +152,10 @@ class _Asked:
         return cost_micros(price, self.prompt_tokens, longest)
 
     def lacks(self, route: Route) -> Set[Capability]:
-        able = route.entry.capabilities
-        return self.needs.difference(able) if able is not None and self.needs else frozenset()
+        able, known = route.entry.capabilities, route.parameters
+        if able is not None:
+            return self.needs.difference(able)
+        return self.needs.intersection(known.lacks) if known else frozenset()
 
     def share(self, of: str) -> float:
         """A number in 0..1 that is always the same for this job and `of`, and independent of others."""

@@ -112,7 +112,7 @@ class Router:
         if lacks := walk.plan.lacks.get(route.name):
             body = without(body, lacks, route.entry.capabilities or ())
         body, dropped = fitted(body, route.parameters)
-        if walk.first_token(route) is not None and route.entry.api == "openai":
+        if walk.first_token(route) is not None and _asks_for_usage(route):
             body = {**body, "stream_options": {"include_usage": True}}
         keys = self._keys.given(route.entry.provider, route.keys, walk.tenant)
         another_waits = any(self._is_open(other, walk) for other in later)
@@ -269,6 +269,11 @@ def _note(answer: Reply | Broken | None) -> str:
 def truncated(completion: Mapping[str, Any]) -> bool:
     """Whether an answer ended at its limit of tokens and not by itself."""
     return any(choice.get("finish_reason") == "length" for choice in completion["choices"])
+
+
+def _asks_for_usage(route: Route) -> bool:
+    """Whether a stream tells of its tokens only when it is told to."""
+    return route.entry.api == "openai" and (route.parameters is None or "stream_options" in route.parameters.takes)
 
 
 def _usage(answer: Reply | Broken) -> Mapping[str, Any] | None:
