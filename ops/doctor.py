@@ -104,7 +104,8 @@ def _routing(environment: Environment) -> Iterator[Finding]:
     try:
         found = Configuration.load(environment)
     except ConfigurationError as error:
-        new = [problem for problem in error.problems if problem.where.endswith((ROUTING_FILE, "tenants.yaml"))]
+        files = (ROUTING_FILE, "tenants.yaml")
+        new = [problem for problem in error.problems if any(name in problem.where for name in files)]
         yield from _wrong("routing", ConfigurationError(new))
         return
     orders = {name: policy.order for name, policy in found.routing.job_types.items()}
