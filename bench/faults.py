@@ -31,8 +31,9 @@ from worker.breaker import Rules
 from worker.breakers import Breakers
 from worker.configuration import Configuration
 from worker.providers import Providers
+from worker.route_map import RouteEntry
 from worker.router import Router
-from worker.routes import Route, RouteEntry, read_routes
+from worker.routes import Route, read_routes
 from worker.walk import Walk
 
 FIRST_TOKEN_SECONDS = 1.0

@@ -4,7 +4,7 @@
 
 Per job: the plan over four routes, its entry and its rejections in the trail, one attempt's entry with tokens and cost, and
 both of them written as JSON, as they are kept. The policies: routes as listed; and everything at once (a cap, an order by
-cost, a latency limit, context windows, capabilities, a canary, weights) for a prompt of 4,000 characters.
+cost, a latency limit, context windows, capabilities, a canary) for a prompt of 4,000 characters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pydantic_core import to_json
 from producer.job import LLMJob
 from worker.planner import Plan, Planner
 from worker.prices import Price
-from worker.routes import Cold, Route, RouteEntry, Routes
+from worker.route_map import Cold, RouteEntry
+from worker.routes import Route, Routes
 from worker.routing import Routing, RoutingPolicy
 from worker.walk import Call, Visit, Walk, rejection
 
@@ -65,7 +66,7 @@ def main() -> None:
     job = LLMJob.parse({"body": {"messages": [{"role": "user", "content": "Hello there. " * 308}]}})
     usual = Planner(routes(), Routing(), {})
     policy = RoutingPolicy(order="cost", max_cost_usd=1, max_latency_seconds=2)
-    abilities = {"capabilities": ("tools", "json_mode"), "context_window": 200_000, "weight": 1}
+    abilities = {"capabilities": ("tools", "json_mode"), "context_window": 200_000, "canary": 100}
     p95 = {"anthropic": 900, "haiku": 2500, "openai": 800, "google": 700}
     everything = Planner(routes(**abilities), Routing(job_types={"default": policy}), p95)
     found = {"as listed": measure(usual, job, jobs), "everything at once": measure(everything, job, jobs)}

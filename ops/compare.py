@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from worker.parameters import of_host
-from worker.routes import RouteEntry, RouteMap, Tier, key_variable, named
+from worker.route_map import RouteEntry, RouteMap, Tier, key_variable, named
 
 
 @dataclass(frozen=True)

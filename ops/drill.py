@@ -52,7 +52,7 @@ def _run(folder: Path) -> JobResult:
 
     folder.mkdir(parents=True, exist_ok=True)
     policies = Policies.model_validate({"job_types": {"default": {"deadline_seconds": 10}}})
-    routing = Routing(job_types={"default": RoutingPolicy(max_cost_usd=BUDGET_USD, output_tokens=300)})
+    routing = Routing(job_types={"default": RoutingPolicy(max_cost_usd=BUDGET_USD)})
     with embedded.running(folder) as url, simulator.running() as providers:
         providers.behave("groq", fault="hang")
         path = folder / "routes.json"
@@ -64,7 +64,9 @@ def _run(folder: Path) -> JobResult:
 
 
 def _job() -> LLMJob:
-    return LLMJob.parse({"tenant_id": "drill", "body": {"messages": [{"role": "user", "content": PROMPT}]}})
+    return LLMJob.parse(
+        {"tenant_id": "drill", "body": {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 300}}
+    )
 
 
 def _map(providers: Any) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from producer.errors import InvalidJob
-from producer.job import LLMJob, RejectedFor
+from producer.job import LLMJob
 from worker import health
 from worker import pause as flags
 from worker.configuration import Configuration
@@ -134,7 +133,7 @@ def _row(route: Route, standing: Standing) -> Row:
         weight=entry.weight,
         canary=entry.canary,
         breaker=_breaker(known) if known else None,
-        p95_ms=known.p95_ms if known else None,
+        p95_ms=known.recent_p95_ms if known else None,
         closed=standing.closed.get(route.name),
     )
 
@@ -169,8 +168,6 @@ def explained(configuration: Configuration, standing: Standing, job_id: str, job
     """The plan as a worker would make it now. Raises InvalidJob for a body or a job type that is none."""
     job = LLMJob.parse({"job_type": job_type, "body": body})
     policy = configuration.policies.of(job_type)
-    if configuration.routes.routes == ():
-        raise InvalidJob("", "no route can be used")
     p95_ms = {name: known.recent_p95_ms for name, known in standing.health.items() if known.recent_p95_ms is not None}
     planned = Planner(configuration.routes, configuration.routing, p95_ms).plan(job_id, job, job.body, policy.requires)
     routing = configuration.routing.of(job_type)
@@ -192,8 +189,7 @@ def explained(configuration: Configuration, standing: Standing, job_id: str, job
             for route in planned.candidates
         ),
         rejected=tuple(
-            Refused(each.route.name, each.route.tier, RejectedFor(each.code).value, each.reason)
-            for each in planned.rejected
+            Refused(each.route.name, each.route.tier, str(each.code), each.reason) for each in planned.rejected
         ),
     )
 
@@ -202,4 +198,6 @@ def _now(route: Route, standing: Standing) -> str | None:
     if closed := standing.closed.get(route.name):
         return closed
     known = standing.health.get(route.name)
-    return f"breaker {_breaker(known)}" if known and not known.serves else None
+    if known is None or known.serves:
+        return None
+    return _breaker(known) if known.rests_for else f"breaker {known.breaker}"

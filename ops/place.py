@@ -33,7 +33,7 @@ from producer.errors import ServiceUnavailable, UsageError
 from producer.policy import load_policies
 from worker import fleet
 from worker.breaker import Rules
-from worker.configuration import Configuration
+from worker.configuration import Configuration, Stamp, stamp
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,6 +75,7 @@ def executing(environment: Environment) -> Iterator[Place]:
             warn_without_worker(place)
             yield place
         return
+    reloads = stamp()
     configuration = Configuration.load(environment)  # what is wrong is told before a server is started for it
     routes = configuration.routes
     for out in routes.left_out:
@@ -83,7 +84,7 @@ def executing(environment: Environment) -> Iterator[Place]:
 
     with opened(environment) as place:
         settings = load_settings(environment, routes.cold.notify, place.producer.policies.tenants)
-        with own_worker(place.url, configuration, settings=settings, reloads=True):
+        with own_worker(place.url, configuration, settings=settings, reloads=reloads):
             yield place
 
 
@@ -95,7 +96,7 @@ def own_worker(
     slots: int = OWN_WORKER_SLOTS,
     rules: Rules | None = None,
     settings: Settings | None = None,
-    reloads: bool = False,
+    reloads: Stamp | None = None,
 ) -> Iterator[FailoverWorker]:
     """A FailoverWorker in a thread, for as long as the block lasts; what still runs at its end goes back to the queue."""
     from worker.consumer import FailoverWorker  # as above

@@ -23,7 +23,8 @@ from worker import fleet, health
 from worker import pause as flags
 from worker.configuration import Configuration
 from worker.pause import Scope
-from worker.routes import load_routes, read_map
+from worker.route_map import RouteMap, read_map
+from worker.routes import load_routes
 
 file_argument = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -57,7 +58,7 @@ def show(
 
     if prompt is not None and source is not None:
         raise UsageError("give --prompt or --file, not both")
-    configuration = Configuration.load(environment)
+    configuration = Configuration.load(environment, tenants_keys=False)
     with _standing(environment) as client:
         standing = views.standing(client, configuration)
     if not explain:
@@ -134,7 +135,8 @@ def disable(environment: Environment, route: str, reason: str, lasts: str | None
         client = here.producer.client
         _require_known(client, environment, route)
         flag = flags.pause(client, Scope(route=route), who=place.who(), why=reason, seconds=seconds)
-        left = [name for name in fleet.usable(fleet.views(client)) if name not in _disabled(client)]
+        disabled = _disabled(client)
+        left = [name for name in fleet.usable(fleet.views(client)) if name not in disabled]
         workers = fleet.alive(client)
     until = f" until {flags.utc(flag.until)}" if flag.until else ""
     click.echo(f"disabled {route}{until}; `failover routes enable {route}` takes it back")
@@ -174,8 +176,8 @@ def import_(source: Path, output: Path | None, model: str | None, force: bool) -
     else:
         if output.exists() and not force:
             raise UsageError(f"{output} exists: --force writes over it")
+        RouteMap.model_validate(found.routes)
         output.write_text(text, encoding="utf-8")
-        read_map(output)
         place.note(f"{found.count} routes -> {output}; `ROUTES_FILE={output} failover routes check` tries it")
     for note in found.notes:
         place.note(note)

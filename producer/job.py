@@ -150,6 +150,7 @@ class Planned(BaseModel):
     candidates: tuple[str, ...]
     baseline: str | None = None  # the route that costs are compared with
     max_cost_usd: float | None = None
+    spent_usd: float = 0.0  # by the attempts before it, or perhaps
     estimates_usd: dict[str, float] = Field(default_factory=dict)
     p95_ms: dict[str, int] = Field(default_factory=dict)
 

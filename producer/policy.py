@@ -125,7 +125,7 @@ def read_yaml(path: Path, model: type[M], prepared: Callable[[Any], Any] = lambd
     except OSError as error:
         mend = f"set POLICIES_DIR to a folder that holds {path.name}"
         raise ConfigurationError([Problem(str(path), "", error.strerror or str(error), mend)]) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
         raise ConfigurationError([Problem(str(path), "", f"is not YAML: {_one_line(error)}")]) from None
     try:
         return model.model_validate(prepared(data))

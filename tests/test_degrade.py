@@ -12,7 +12,8 @@ from producer import Producer, keyspace
 from producer.job import ChatBody, JobStatus
 from tests.conftest import Workshop, chat, until
 from worker.degrade import shorter_context, smaller_first
-from worker.routes import Route, RouteEntry
+from worker.route_map import RouteEntry
+from worker.routes import Route
 
 
 def message(role: str, content: str = "", **fields: Any) -> Any:

@@ -17,11 +17,12 @@ from pydantic import TypeAdapter
 from ops.simulator import Control
 from worker.failures import Broken, Reply, classify
 from worker.keys import Key
-from worker.parameters import LISTS, essential, fitted, of_host
+from worker.parameters import LISTS, NATIVE, essential, fitted, of_host
 from worker.providers import Ask, Providers
 from worker.providers.anthropic import request_of
 from worker.providers.anthropic_answer import completion_of
-from worker.routes import Route, RouteEntry
+from worker.route_map import RouteEntry
+from worker.routes import Route
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "dialects.md").read_text()
 REQUEST = TypeAdapter(MessageCreateParamsNonStreaming)
@@ -140,8 +141,7 @@ def test_images_inline_and_by_address() -> None:
         ({"stop": "END"}, "stop_sequences", ["END"], ()),
         ({"user": "u1"}, "metadata", {"user_id": "u1"}, ()),
         ({"temperature": 1.6}, "temperature", 1.0, ("temperature at most 1",)),
-        ({"seed": 4, "logprobs": True}, "seed", None, ("logprobs", "seed")),
-        ({"metadata": {"a": "b"}}, "metadata", None, ("metadata",)),
+        ({"temperature": 0.3, "top_p": 0.9}, "top_p", None, ("top_p beside temperature",)),
         ({"service_tier": "flex"}, "service_tier", None, ("service_tier",)),
     ],
 )
@@ -209,10 +209,23 @@ def test_what_goes_wrong_natively_is_classified_as_ever(
     assert failure.code == expected
 
 
-def test_a_body_without_a_counterpart_is_the_jobs_fault_and_not_the_routes(providers: Control, ask: Any) -> None:
-    failure = classify(ask({"tools": [WEATHER], "tool_choice": {"type": "allowed_tools"}}), 0)
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tools": [WEATHER], "tool_choice": {"type": "allowed_tools"}},
+        {"tools": ["weather"], "tool_choice": "auto", "messages": [{"role": "user", "content": ""}]},
+        {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
+        {"messages": [{"role": "system", "content": "only this"}]},
+        {"messages": [{**USER}, {"role": "assistant", "tool_calls": [{"id": "x"}]}]},
+        {"messages": [{"role": "user", "content": 7}]},
+    ],
+)
+def test_a_body_without_a_counterpart_goes_elsewhere_and_is_not_held_against_the_route(
+    providers: Control, ask: Any, body: dict[str, Any]
+) -> None:
+    failure = classify(ask(body), 0)
     assert failure is not None
-    assert (failure.code, failure.breaker) == ("bad_request", "neutral")
+    assert (failure.code, failure.breaker, failure.action) == ("not_supported", "neutral", "elsewhere")
     assert providers.account("a")["asked"] == 0
 
 
@@ -254,7 +267,7 @@ def test_what_a_provider_does_not_know_goes_by_its_name_there_or_not_at_all(
 
 
 def test_what_no_answer_is_right_without_keeps_a_job_from_the_route() -> None:
-    assert essential({"response_format": {"type": "json_object"}}, LISTS["anthropic"]) == {"response_format"}
+    assert essential({"functions": [], "seed": 1}, NATIVE) == {"functions"}
     assert essential({"audio": {}, "seed": 1}, LISTS["google"]) == {"audio"}
     assert essential({"audio": {}}, None) == set()
 
@@ -276,6 +289,7 @@ def test_the_table_of_parameters_says_what_is_sent(named: str, cells: str) -> No
         for name in re.findall(r"`(\w+)`", named):
             body = {name: values.get(name, "x")}
             if column == "natively":
+                body = dict(fitted(body, NATIVE)[0])
                 as_sent = request_of({"messages": [USER], **body}, "m", None, stream=False, caching=False)[0]
                 as_sent = {
                     field: value for field, value in as_sent.items() if field in {name, "metadata", "stop_sequences"}
@@ -289,3 +303,26 @@ def test_the_table_of_parameters_says_what_is_sent(named: str, cells: str) -> No
 
 def test_the_table_of_parameters_is_read() -> None:
     assert len(ROWS) >= 7
+
+
+def test_empty_turns_are_left_out_and_thinking_that_was_cut_is_an_answer() -> None:
+    request, _ = sent(messages=[USER, {"role": "assistant", "content": ""}, {"role": "user", "content": "Well?"}])
+    assert [turn["role"] for turn in request["messages"]] == ["user"]
+    cut = completion_of(
+        {"type": "message", "content": [{"type": "thinking"}], "stop_reason": "max_tokens", "usage": {}}
+    )
+    assert classify(Reply(200, {}, cut), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("overloaded_error", "overloaded"),
+        ("rate_limit_error", "rate_limited"),
+        ("authentication_error", "unauthorized"),
+    ],
+)
+def test_an_error_inside_a_stream_is_what_its_type_says(kind: str, code: str) -> None:
+    failure = classify(Reply(200, {}, {"type": "error", "error": {"type": kind, "message": "x"}}), 0)
+    assert failure is not None
+    assert failure.code == code

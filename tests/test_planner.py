@@ -13,7 +13,8 @@ from producer.job import LLMJob, RejectedFor
 from tests.conftest import chat
 from worker.planner import Plan, Planner
 from worker.prices import Price, billed_micros, cost_micros
-from worker.routes import Cold, Route, RouteEntry, Routes
+from worker.route_map import Cold, RouteEntry
+from worker.routes import Route, Routes
 from worker.routing import Routing, RoutingPolicy, load_routing
 
 

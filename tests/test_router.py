@@ -16,6 +16,7 @@ from ops.simulator import Control
 from producer.connection import connect_async
 from producer.job import Attempt
 from tests.conftest import chat, until
+from worker.answer import Answer, Unanswered
 from worker.breaker import RULES, Rules
 from worker.breakers import Breakers
 from worker.health import of_routes
@@ -23,8 +24,9 @@ from worker.keys import Key, parsed
 from worker.planner import Planner
 from worker.providers import Providers
 from worker.providers.stream import Assembly
-from worker.router import Answer, Router, Unanswered, Walk
-from worker.routes import Cold, Route, RouteEntry, Routes
+from worker.route_map import Cold, RouteEntry
+from worker.router import Router, Walk
+from worker.routes import Route, Routes
 from worker.routing import Routing
 
 WalkOver = Callable[..., tuple[Answer | Unanswered, list[Attempt]]]

@@ -13,7 +13,8 @@ from ops.litellm import imported
 from producer import Producer
 from producer.errors import ConfigurationError
 from tests.conftest import Workshop, chat, until
-from worker.routes import RouteMap, read_map, read_routes
+from worker.route_map import RouteMap, read_map
+from worker.routes import read_routes
 
 OPENAI = "https://api.openai.com/v1"
 KIT = """

@@ -86,7 +86,7 @@ def _hindrances(slots: int, usable: dict[str, Any], routes: dict[str, Any], scop
     if not slots:
         return ["no worker is running: start `failover-worker`"]
     if usable and not routes:
-        return ["every route's provider stays paused: nothing would start"]
+        return ["every route stays paused or disabled: nothing would start"]
     served = {canonical(route["provider"]) for route in routes.values()}
     if scope.provider is not None and served - {canonical(scope.provider)}:
         return ["other routes serve these jobs already; they would have this provider's too"]

@@ -36,7 +36,7 @@ POLL_SECONDS = 1.0
 REPORT_SECONDS = 0.25  # how long successes wait for company; a failure does not wait, and takes those before it along
 PROBE_LEASE_SECONDS = 5.0  # held on by every poll; a killed worker's probe is free again after it
 CALLS_KEPT = 200  # a route's latest, for its latency and error rate
-KEY_RESTS = ("unauthorized", "forbidden")  # what other keys may mend
+KEYS_MEND = ("unauthorized", "forbidden")  # what a route rests for that other keys may mend
 UNUSED_SECONDS = 2.0  # leave to probe is given back after it
 GRACE_SECONDS = 60.0  # after a success, in which one job's own retries do not open a route
 REPORTED_AT_ONCE = 1000
@@ -73,7 +73,7 @@ class Breakers(dict[str, SharedBreaker]):
     def renew(self, routes: Sequence[str]) -> None:
         """These routes have other keys now: one that rests because its keys were refused is well again."""
         for route in routes:
-            if self[route].view.rests_for in KEY_RESTS and self[route].view.rests_until > time.monotonic():
+            if self[route].view.rests_for in KEYS_MEND and self[route].view.rests_until > time.monotonic():
                 self._renewed.add(route)
         if self._renewed:
             self._kick.set()
@@ -98,16 +98,12 @@ class Breakers(dict[str, SharedBreaker]):
         if self._report is None:
             self._number += 1
             self._report = self._call()
-        renewed = list(self._renewed)
-        keys = [[keyspace.breaker(route), keyspace.AUDIT, keyspace.QUEUES] for route in renewed]
-        restore = [RESTORE.call(k, [r, keyspace.BREAKERS, self._worker]) for k, r in zip(keys, renewed, strict=True)]
         try:
-            *_, reply = await ask_async(self._client, [*restore, self._report])
+            (reply,) = await ask_async(self._client, [self._report])
         except RedisError as error:
             self._go_alone(error)
             return
         self._report = None
-        self._renewed.difference_update(renewed)
         if self.alone:
             log.info("breakers are shared again")
             self.alone = False
@@ -116,6 +112,18 @@ class Breakers(dict[str, SharedBreaker]):
             self[told["route"]].hear(told, newest=True)
         if any(breaker.unreported for breaker in self.values()):
             self.report_soon(at_once=False)
+        if self._renewed:
+            await self._restore()
+
+    async def _restore(self) -> None:
+        """Tell Redis of the routes whose keys were renewed."""
+        renewed, self._renewed = list(self._renewed), set()
+        keys = [[keyspace.breaker(route), keyspace.AUDIT, keyspace.QUEUES] for route in renewed]
+        calls = [RESTORE.call(k, [r, keyspace.BREAKERS, self._worker]) for k, r in zip(keys, renewed, strict=True)]
+        try:
+            await ask_async(self._client, calls)
+        except RedisError as error:
+            log.warning("routes with new keys rest until their time", extra={"routes": renewed, "error": str(error)})
 
     def heard(self, message: bytes) -> None:
         """A published change. What is none is passed over: anybody may write to a channel, and every second tells all."""

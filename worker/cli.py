@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from producer.connection import check_reachable, connect, redis_url, require_safe, without_secret
 from producer.environment import load_environment
 from producer.errors import FailoverError, ServiceUnavailable
-from worker.configuration import Configuration
+from worker.configuration import Configuration, stamp
 from worker.consumer import FailoverWorker, log
 from worker.logs import configure
 from worker.notify.settings import load_settings
@@ -44,6 +44,7 @@ def command(
     SIGTERM drains: no new job starts, running ones end or go back to the head of the queue, exit 0.
     """
     environment = load_environment()
+    reloads = stamp()  # what changes from here on is read anew
     configuration = Configuration.load(environment)
     routes = configuration.routes
     url = redis_url(environment)
@@ -66,7 +67,7 @@ def command(
             drain_seconds=drain_seconds,
             burst=burst,
             settings=settings,
-            reloads=True,
+            reloads=reloads,
         )
         asyncio.run(_run(worker))
     except RedisError as error:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from producer.environment import Environment, find_configuration, load_environment
 from producer.errors import ConfigurationError, Problem
 from producer.policy import Policies, load_policies
 from worker.keys import Key, of_variable
+from worker.pause import canonical
 from worker.routes import Routes, key_files, load_routes
 from worker.routing import Routing, load_routing
 
@@ -37,68 +38,90 @@ class Configuration:
     tenant_keys: TenantKeys = field(default_factory=dict)
 
     @classmethod
-    def load(cls, environment: Environment) -> Configuration:
-        """Raises ConfigurationError."""
+    def load(cls, environment: Environment, *, tenants_keys: bool = True) -> Configuration:
+        """Raises ConfigurationError. `tenants_keys`: read them too, which only a worker needs."""
         policies, routes = load_policies(environment), load_routes(environment)
         routing = load_routing(environment, policies.job_types, routes)
         for route in routes.routes:
             _ = route.price  # list prices are read now, and not when a job waits for them
-        return cls(policies, routes, routing, _tenant_keys(policies, environment))
+        return cls(policies, routes, routing, _tenant_keys(policies, routes, environment) if tenants_keys else {})
 
 
-def _tenant_keys(policies: Policies, environment: Environment) -> TenantKeys:
+def _tenant_keys(policies: Policies, routes: Routes, environment: Environment) -> TenantKeys:
+    served = {canonical(each.entry.provider) for each in routes.routes} | {
+        canonical(o.provider) for o in routes.left_out
+    }
     found: dict[str, dict[str, tuple[Key, ...]]] = {}
+    problems = []
     for tenant, policy in policies.tenants.tenants.items():
         for provider, variable in policy.keys.items():
+            where = f"tenants.{tenant}.keys.{provider}"
             keys = of_variable(variable, environment, tenant=tenant)
-            if not keys:
+            if canonical(provider) not in served:
+                mend = f"there are {', '.join(sorted(served))}"
+                problems.append(Problem("tenants.yaml", where, "no route is of this provider", mend))
+            elif not keys:
                 mend = "set it, or its jobs would go to our account"
-                where = f"tenants.{tenant}.keys.{provider}"
-                raise ConfigurationError([Problem("tenants.yaml", where, f"{variable} is not set", mend)])
-            found.setdefault(tenant, {})[provider] = keys
+                problems.append(Problem("tenants.yaml", where, f"{variable} is not set", mend))
+            found.setdefault(tenant, {})[canonical(provider)] = keys
+    if problems:
+        raise ConfigurationError(problems)
     return found
 
 
+def stamp(environment: Callable[[], Environment] = load_environment) -> Stamp:
+    """When each file of a configuration was last written; what cannot be read has none."""
+    try:
+        found = environment()
+    except ConfigurationError:
+        return _stamp_of([Path(".env")])
+    policies = find_configuration("policies", "POLICIES_DIR", found)
+    routes = find_configuration("routes.json", "ROUTES_FILE", found)
+    yaml = [policies / name for name in ("jobs.yaml", "routing.yaml", "tenants.yaml")]
+    return _stamp_of([Path(".env"), routes, *yaml, *key_files(routes, found)])
+
+
 class Reload:
-    """Watches the files that a configuration was read from. `adopt` is called with each new one, on the loop."""
+    """Watches the files that a configuration was read from. `adopt` is called with each new one, on the loop; `seen`: how the
+    files stood before the first was read."""
 
     def __init__(
-        self, adopt: Callable[[Configuration], None], environment: Callable[[], Environment] = load_environment
+        self,
+        current: Configuration,
+        seen: Stamp,
+        adopt: Callable[[Configuration], None],
+        environment: Callable[[], Environment] = load_environment,
     ) -> None:
-        self._adopt, self._environment = adopt, environment
-        self._seen = self._stamp()
+        self._current, self._seen, self._adopt, self._environment = current, seen, adopt, environment
 
     async def run(self) -> None:
         """Look for ever."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             found = await asyncio.to_thread(self._changed)
-            if isinstance(found, Configuration):
+            if found is None:
+                continue
+            if found != self._current:
+                self._current = found
                 self._adopt(found)
                 log.info("configuration reloaded", extra={"routes": [route.name for route in found.routes.routes]})
-            elif found is not None:
-                log.error("configuration refused, the old one stays", extra={"problems": str(found).splitlines()})
 
-    def _changed(self) -> Configuration | ConfigurationError | None:
-        stamp = self._stamp()
-        if stamp == self._seen:
+    def _changed(self) -> Configuration | None:
+        """The new configuration; the old one with the switches of the environment, if it cannot be used."""
+        now = stamp(self._environment)
+        if now == self._seen:
             return None
-        self._seen = stamp
+        self._seen = now
         try:
             return Configuration.load(self._environment())
         except ConfigurationError as error:
-            return error
-
-    def _stamp(self) -> Stamp:
-        """When each file was last written; what cannot be read has none."""
+            log.warning("configuration refused, the old one stays", extra={"problems": str(error).splitlines()})
+        except Exception:
+            log.exception("configuration cannot be read, the old one stays")
         try:
-            environment = self._environment()
+            return replace(self._current, routes=self._current.routes.switched(self._environment()))
         except ConfigurationError:
-            return _stamp_of([Path(".env")])
-        policies = find_configuration("policies", "POLICIES_DIR", environment)
-        routes = find_configuration("routes.json", "ROUTES_FILE", environment)
-        yaml = [policies / name for name in ("jobs.yaml", "routing.yaml", "tenants.yaml")]
-        return _stamp_of([Path(".env"), routes, *yaml, *key_files(routes, environment)])
+            return None
 
 
 def _stamp_of(paths: list[Path]) -> Stamp:

@@ -24,7 +24,7 @@ from producer.scripts import ask_async
 from worker import fleet, journal, transitions, upkeep
 from worker.breaker import Rules
 from worker.committer import Committer
-from worker.configuration import Configuration, Reload
+from worker.configuration import Configuration, Reload, Stamp
 from worker.drain import Execution, cancelled, let_end
 from worker.engine import Engine
 from worker.execution import Executed, given_back
@@ -49,8 +49,8 @@ class FailoverWorker(BaseWorker):
     """Claims from `queues` (highest first), executes up to `concurrency` jobs at once, drains on request.
 
     With `burst` it stops once nothing runs and nothing can be claimed: an empty or paused queue, or no route open. It does
-    not wait for scheduled retries. `settings`: whom it tells of incidents; without them it tells nobody. `reloads`: the
-    configuration's files are watched while it runs. `keys.put` gives it a provider's keys that stand in no file.
+    not wait for scheduled retries. `settings`: whom it tells of incidents; without them it tells nobody. `reloads`: how the
+    configuration's files stood before it was read; set, they are watched. `keys.put` gives it keys that stand in no file.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class FailoverWorker(BaseWorker):
         burst: bool = False,
         rules: Rules | None = None,
         settings: Settings | None = None,
-        reloads: bool = False,
+        reloads: Stamp | None = None,
     ) -> None:
         name = f"failover-worker-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         super().__init__(
@@ -154,10 +154,15 @@ class FailoverWorker(BaseWorker):
             self._committer.run(),
             *self._engine.services(),
             *self._people(),
-            *([Reload(self._engine.adopt).run()] if self._reloads else []),
+            *self._reloading(),
             upkeep.listen(self._url, self.name, heard),
             *upkeep.services(self._redis, self.queue_names(), self._beat),
         ]
+
+    def _reloading(self) -> list[Any]:
+        if self._reloads is None:
+            return []
+        return [Reload(self._configuration, self._reloads, self._engine.adopt).run()]
 
     def _people(self) -> list[Any]:
         """What tells people; a worker without settings leaves that to others."""

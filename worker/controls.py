@@ -25,6 +25,7 @@ from worker.shared_breaker import SharedBreaker
 log = logging.getLogger("failover.worker")
 
 LOOK_SECONDS = 1.0
+LEFT = "no longer in routes.json"  # why such a route takes no more attempts
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Controls:
         self.asked = Asked(tuple(dict.fromkeys(self._providers.values())), tuple(self._providers))
         for name, breaker in self._breakers.items():
             if name not in self._providers:
-                breaker.withheld, breaker.disabled = "no longer in routes.json", True
-            elif breaker.withheld == "no longer in routes.json":
+                breaker.withheld, breaker.disabled = LEFT, True
+            elif breaker.withheld == LEFT:
                 breaker.withheld, breaker.disabled = "", False
         self.look_soon()
 

@@ -20,7 +20,7 @@ def decision_of(result: JobResult) -> dict[str, Any]:
         "order": planned.order if planned else None,
         "max_cost_usd": planned.max_cost_usd if planned else None,
         "candidates": [*_kept(planned, {entry.route for entry in rejections}), *map(_rejected, rejections)],
-        "attempts": [entry.model_dump(mode="json", exclude={"execution"}) for entry in result.attempted],
+        "attempts": [entry.model_dump(mode="json") for entry in result.attempted],
         "chosen": result.route,
         "why": _why(result, planned),
         "failover_hops": result.failover_hops,

@@ -18,9 +18,11 @@ ONLY_JSON = "Answer with one JSON object and nothing else: no explanation, no co
 
 
 def smaller_first(routes: Sequence[Route]) -> tuple[Route, ...]:
-    """Each tier from its last route up: a tier lists its models from the largest to the smallest."""
+    """Each tier from its last route up: a tier lists its models from the largest to the smallest. One whose routes are drawn by
+    weights says nothing of size, and stays as it is."""
     tiers = (list(tier) for _, tier in groupby(routes, key=lambda route: route.tier))
-    return tuple(route for tier in tiers for route in reversed(tier))
+    ordered = (tier if any(route.entry.weight is not None for route in tier) else tier[::-1] for tier in tiers)
+    return tuple(route for tier in ordered for route in tier)
 
 
 def without(body: Mapping[str, Any], lacks: Set[Capability], able: Collection[Capability] = ()) -> Mapping[str, Any]:

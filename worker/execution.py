@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from producer.errors import InvalidJob
 from producer.job import (
+    Attempt,
     ChatBody,
     DeadReason,
     ForeignJob,
@@ -22,14 +23,15 @@ from producer.job import (
     decode_job,
 )
 from producer.policy import JobPolicy
+from worker.answer import Answer, Unanswered, truncated
 from worker.configuration import Configuration
 from worker.degrade import shorter_context, smaller_first
 from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry
 from worker.planner import Plan, Planner
 from worker.prices import billed_micros, dollars
-from worker.router import Answer, Router, Unanswered, truncated
+from worker.router import Router
 from worker.taxonomy import Action
-from worker.trail import charged, cost_micros, made, spent_micros, trail_of
+from worker.trail import charged, cost_micros, ended, spent_micros, trail_of
 from worker.transitions import Claim
 from worker.unanswered import outcome_of, without_candidate, without_cold
 from worker.walk import Walk, rejection
@@ -66,10 +68,11 @@ class Executor:
     async def run(self, claim: Claim) -> Executed:
         """Every claim ends in an outcome: cancelled (the drain), it is Released; a fault of ours is a Retry."""
         trail = trail_of(claim)
+        before = ended(trail)
         try:
             return await self._run(claim, trail)
         except asyncio.CancelledError:
-            return Executed(Released(trail), made(claim, trail), claim.run_ms)
+            return Executed(Released(trail), claim.attempts + ended(trail) - before, claim.run_ms)
         except Exception as error:
             log.exception("an execution failed in our own code", extra={"job": claim.job_id})
             policy = self._now.policies.of_known("default")
@@ -77,7 +80,7 @@ class Executor:
             outcome: Outcome = Retry(policy.backoff_seconds.max, said, trail)
             if claim.executions + 1 >= policy.executions:
                 outcome = Dead(DeadReason.EXHAUSTED, said, trail, policy.keep_dead_seconds)
-            return Executed(outcome, made(claim, trail), claim.run_ms)
+            return Executed(outcome, claim.attempts + ended(trail) - before, claim.run_ms)
 
     async def _run(self, claim: Claim, trail: list[TrailEntry]) -> Executed:
         now = self._now
@@ -97,7 +100,7 @@ class Executor:
         # 3. plan: which routes, in which order; what to give up when it is late
         spent = spent_micros(trail)
         planned, body, given_up = self._plan(claim, job, policy, spent)
-        trail.append(planned.told(claim.ordinal))
+        trail[:] = [*(entry for entry in trail if isinstance(entry, Attempt)), planned.told(claim.ordinal, spent)]
         trail += [rejection(claim.ordinal, each.route, each.code, each.reason) for each in planned.rejected]
         if not planned.candidates:
             none = without_candidate(policy, planned, trail, self._jitter)
@@ -138,24 +141,20 @@ class Executor:
             result = _result(claim, answer, walk, attempts=attempts, run_ms=run_ms, degraded=degraded)
             saved = answer.route.name != planned.candidates[0].name
             return Executed(Done(result, policy.keep_results_seconds, saved), attempts, run_ms)
-        any_will_do = not planned.rejected
-        outcome = outcome_of(claim, policy, answer, walk, any_route_will_do=any_will_do, jitter=self._jitter)
+        outcome = outcome_of(claim, policy, answer, walk, self._jitter)
         return Executed(outcome if now.routes.cold_queue else without_cold(outcome, policy), attempts, run_ms)
 
     def _plan(self, claim: Claim, job: LLMJob, policy: JobPolicy, spent: int) -> tuple[Plan, ChatBody, dict[str, None]]:
         """The plan, what is sent, and what a late or too long job gives up for it."""
-        given_up: dict[str, None] = {}
-        body, shorten = job.body, "shorter_context" in policy.degrade
+        body, given_up = job.body, dict[str, None]()
         late = claim.claimed_ms - claim.accepted_ms > policy.max_time_to_answer_seconds * 1000
-        while True:
-            if shorten and (late or given_up) and (shorter := shorter_context(body)) is not body:
-                body = shorter
-                given_up["shorter_context"] = None
+        may_shorten = "shorter_context" in policy.degrade
+        if late and may_shorten and (shorter := shorter_context(body)) is not body:
+            body, given_up["shorter_context"] = shorter, None
+        planned = self._planner.plan(claim.job_id, job, body, policy.requires, spent)
+        while may_shorten and _too_long(planned) and (shorter := shorter_context(body)) is not body:
+            body, given_up["shorter_context"] = shorter, None
             planned = self._planner.plan(claim.job_id, job, body, policy.requires, spent)
-            too_long = any(each.code is RejectedFor.CONTEXT_WINDOW for each in planned.rejected)
-            if planned.candidates or not (shorten and too_long) or shorter_context(body) is body:
-                break
-            late, given_up["shorter_context"] = True, None
         if late and "smaller_model" in policy.degrade and planned.order == "listed":
             whole = [route for route in planned.candidates if route.name not in planned.lacks]
             ordered = (*smaller_first(whole), *planned.candidates[len(whole) :])
@@ -203,6 +202,12 @@ def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: 
         resolved_by="model",
         trail=walk.trail,
     )
+
+
+def _too_long(planned: Plan) -> bool:
+    """Whether no route is left, and some would take less context."""
+    codes = (each.code for each in planned.rejected)
+    return not planned.candidates and any(code is RejectedFor.CONTEXT_WINDOW for code in codes)
 
 
 def _too_large(answer: Answer | Unanswered) -> bool:

@@ -18,6 +18,7 @@ from worker.taxonomy import (
     EMPTY,
     FILTERED,
     INSTEAD,
+    KINDS,
     MALFORMED,
     PARAMETER,
     QUOTA,
@@ -85,7 +86,8 @@ def classify(answer: Reply | Broken, now: float) -> Failure | None:
     status, words = answer.status, answer.status
     if status == 200:  # an error inside it goes by its own code, else by its words, else it is the provider's
         inner = error.get("code")
-        status, words = (inner, inner) if isinstance(inner, int) and inner in STATUS else (502, 400)
+        meant = inner if isinstance(inner, int) else KINDS.get(str(error.get("type")))
+        status, words = (meant, meant) if meant in STATUS else (502, 400)
     found = _by_text(error, words) or _by_status(status)
     found = replace(found, status=answer.status, detail=_message(error)[:300])
     if found.rests:

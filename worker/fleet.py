@@ -11,7 +11,7 @@ import redis
 from producer import keyspace
 from producer.scripts import Command, ask
 from worker import health
-from worker.pause import canonical
+from worker.pause import canonical, paused
 from worker.routes import Routes
 
 WORKER_TTL_SECONDS = 30
@@ -80,10 +80,13 @@ def usable(views: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def no_route_open(client: redis.Redis) -> str:
     """How the routes of all workers stand when none of them may be called; "" when one may, or none is known."""
-    standing = health.of_routes(client, list(usable(views(client))))
-    if any(each.serves for each in standing.values()):
+    routes, flags = usable(views(client)), paused(client, [])
+    closed = {name for name, each in routes.items() if any(flag.closes(name, each["provider"]) for flag in flags)}
+    standing = health.of_routes(client, list(routes))
+    if any(each.serves and name not in closed for name, each in standing.items()):
         return ""
-    return ", ".join(f"{name} {each.rests_for or each.breaker}" for name, each in standing.items())
+    told = {name: each.rests_for or each.breaker for name, each in standing.items()} | dict.fromkeys(closed, "withheld")
+    return ", ".join(f"{name} {how}" for name, how in told.items())
 
 
 def providers(client: redis.Redis) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from producer.environment import Environment
 from producer.errors import ConfigurationError, Problem
+from worker.pause import canonical
 
 LONGEST_PARK_SECONDS = 300.0
 _POSSIBLE = re.compile(r"[!-~]+")
@@ -73,8 +74,8 @@ class Keys:
 
     def given(self, provider: str, own: Sequence[Key], tenant: str) -> Sequence[Key]:
         """All keys of the first source that has any, the best first. `own`: those that the route was configured with."""
-        theirs = self.of_tenants.get(tenant)
-        return (theirs and theirs.get(provider)) or self._put.get(provider) or own
+        theirs = self.of_tenants.get(tenant) or self.of_tenants.get("default")
+        return (theirs and theirs.get(canonical(provider))) or self._put.get(provider) or own
 
     def best(self, keys: Sequence[Key]) -> Key | None:
         """The first that is not parked; where all are, the first of them if it is ours: its account's rest says when."""
@@ -92,10 +93,17 @@ class Keys:
         return max(0.0, min(self._parked.get(key.secret, (0.0, 0.0))[0] for key in keys) - self._clock())
 
     def park(self, key: Key, seconds: float) -> None:
-        """Pass it over for `seconds`, and twice as long each time that it is refused again."""
-        _, before = self._parked.get(key.secret, (0.0, 0.0))
+        """It was refused: pass it over for `seconds`, and twice as long each time that it is refused after that."""
+        until, before = self._parked.get(key.secret, (0.0, 0.0))
+        if until > self._clock():
+            return  # a call that was under way when it was parked
         lasts = min(max(seconds, 2 * before), max(seconds, LONGEST_PARK_SECONDS))
         self._parked[key.secret] = (self._clock() + lasts, lasts)
+
+    def hold(self, key: Key, seconds: float) -> None:
+        """Its account is to be left alone for `seconds`."""
+        until, before = self._parked.get(key.secret, (0.0, 0.0))
+        self._parked[key.secret] = (max(until, self._clock() + seconds), before)
 
     def accepted(self, key: Key) -> None:
         """It was taken."""

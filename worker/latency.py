@@ -39,7 +39,10 @@ class Latencies(dict[str, int]):
 
     async def look(self, routes: Sequence[str]) -> None:
         commands: list[Command] = [("LRANGE", keyspace.calls(route), 0, -1) for route in routes]
+        began = self._routes
         (seconds, _), *calls = await ask_async(self._client, [("TIME",), *commands])
         found = {route: recent_p95_ms(made, int(seconds)) for route, made in zip(routes, calls, strict=True)}
+        if began is not self._routes:
+            return  # other routes were adopted meanwhile, or nobody asks any more
         self.clear()
         self.update({route: p95 for route, p95 in found.items() if p95 is not None})

@@ -69,8 +69,19 @@ LISTS = {
         lacks=frozenset({"json_schema", "vision"}),
     ),
     # Ignores response_format without a word, so a job that has one may not go there: `"api": "anthropic"` speaks natively.
-    "anthropic": Parameters(_ALL | {"max_completion_tokens", "max_tokens", "parallel_tool_calls"}),
+    "anthropic": Parameters(
+        _ALL | {"max_completion_tokens", "max_tokens", "parallel_tool_calls", "response_format"},
+        lacks=frozenset({"json_mode", "json_schema"}),
+    ),
 }
+
+NATIVE_OUTPUT_TOKENS = 4096  # of Anthropic's Messages, which want a limit: where neither job nor route names one
+# What worker/providers/anthropic.py can say in Anthropic's Messages.
+NATIVE = Parameters(
+    _ALL
+    | {"max_completion_tokens", "max_tokens", "parallel_tool_calls", "response_format", "service_tier", "thinking"}
+    | {"top_k", "user"}
+)
 
 _HOSTS = {
     "api.openai.com": "openai",

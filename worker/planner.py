@@ -15,7 +15,7 @@ from typing import Any
 
 from producer.job import ChatBody, LLMJob, Planned, RejectedFor
 from producer.policy import Capability
-from worker.parameters import essential
+from worker.parameters import NATIVE_OUTPUT_TOKENS, essential
 from worker.prices import Price, cost_micros, dollars
 from worker.routes import Route, Routes
 from worker.routing import Order, Routing, RoutingPolicy
@@ -25,7 +25,7 @@ ESTIMATE_MARGIN = 1.25  # tokens are estimated: only what is too long by more th
 BYPASS = "bypass"  # the order of a plan that asks no breaker
 EXPLORES = 50  # one job in so many starts at a route whose latency is not known, where latency decides
 
-PASSES = frozenset({RejectedFor.TOO_SLOW, RejectedFor.DISABLED, RejectedFor.PAUSED})  # another time it may be taken
+PASSES = frozenset({RejectedFor.TOO_SLOW})  # another time it may be taken
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,17 @@ class Plan:
     p95_ms: Mapping[str, int] = field(default_factory=dict)
     cap: int | None = None
     baseline: Route | None = None
+    waits_for: str = ""  # configuration that took the job's only routes away: it is to wait, and not to die of it
 
-    def told(self, execution: int) -> Planned:
-        """For the trail."""
+    def told(self, execution: int, spent: int) -> Planned:
+        """For the trail. `spent`: micro-dollars of the attempts before it."""
         return Planned(
             execution=execution,
             order=self.order,
             candidates=tuple(route.name for route in self.candidates),
             baseline=self.baseline.name if self.baseline else None,
             max_cost_usd=None if self.cap is None else dollars(self.cap),
+            spent_usd=dollars(spent),
             estimates_usd={name: dollars(micros) for name, micros in self.estimates.items()},
             p95_ms=dict(self.p95_ms),
         )
@@ -103,7 +105,13 @@ class Planner:
             p95_ms={route.name: self._p95_ms[route.name] for route in ordered if route.name in self._p95_ms},
             cap=asked.cap,
             baseline=baseline,
+            waits_for="" if ordered else self._left_out(policy),
         )
+
+    def _left_out(self, policy: RoutingPolicy) -> str:
+        """Why the routes that a job type is pinned to cannot be used now."""
+        pinned = [f"{out.name}: {out.why}" for out in self._routes.left_out if out.name in policy.pin]
+        return f"a route that it is pinned to ({'; '.join(pinned)})" if pinned else ""
 
     def _named(self, name: str | None) -> Route | None:
         return next((route for route in self._routes.routes if route.name == name), None) if name else None
@@ -145,11 +153,15 @@ class _Asked:
         return None if self.policy.max_cost_usd is None else math.floor(round(self.policy.max_cost_usd * 1e6, 3))
 
     def estimate(self, route: Route, price: Price) -> int:
-        """Micro-dollars of a call, as long as its answer may be, or is assumed to be."""
-        longest = self.named_output or min(
-            self.policy.output_tokens, route.entry.max_output_tokens or self.policy.output_tokens
+        """Micro-dollars of a call, as long as its answer may be, or is assumed to be; a prompt may be written to a cache."""
+        entry, assumed = route.entry, self.policy.output_tokens
+        if entry.api == "anthropic":  # it is always sent a limit
+            longest = self.named_output or entry.max_output_tokens or NATIVE_OUTPUT_TOKENS
+            written = self.prompt_tokens if self.policy.prompt_caching else 0
+            return cost_micros(price, self.prompt_tokens, longest, written=written)
+        return cost_micros(
+            price, self.prompt_tokens, self.named_output or min(assumed, entry.max_output_tokens or assumed)
         )
-        return cost_micros(price, self.prompt_tokens, longest)
 
     def lacks(self, route: Route) -> Set[Capability]:
         able, known = route.entry.capabilities, route.parameters

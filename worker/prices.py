@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 PER_MILLION = 1_000_000
+MOST_TOKENS = 10**9  # of one call; what says more is no count
 
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -77,4 +78,4 @@ def dollars(micros: int) -> float:
 
 def _count(usage: Mapping[str, Any], name: str) -> int | None:
     value = usage.get(name)
-    return value if isinstance(value, int) and value >= 0 else None
+    return value if isinstance(value, int) and 0 <= value <= MOST_TOKENS else None

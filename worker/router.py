@@ -10,12 +10,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import tenacity
 
 from producer.job import BROKEN_OFF, RejectedFor
+from worker.answer import Answer, Unanswered, note_of, usage_of
 from worker.breaker import Admission
 from worker.degrade import without
 from worker.failures import Broken, Reply, classify, redacted
@@ -34,30 +35,6 @@ BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.2, 10.0
 LONGEST_WAIT_SECONDS = 5.0  # on a route that names its Retry-After; for longer ones another route, or the schedule
 REST_MARGIN_SECONDS = 0.1  # the route's rest began when Redis heard of it, a moment later than here
 FAIR_ATTEMPT_SECONDS = 5.0  # a silence shorter than this, forced by our own deadline, is not held against the route
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A route answered. `hops` counts the routes left behind after a failed attempt."""
-
-    route: Route
-    completion: dict[str, Any]
-    hops: int
-
-
-@dataclass(frozen=True)
-class Unanswered:
-    """No route answered. `failures`: the last one of each route tried, in order; empty when none could be tried.
-
-    `opens_in`: seconds until the first candidate may be tried again, None when one may be tried at once. `passed_over`:
-    the same for those whose breaker let nothing through, None when every candidate was tried. `withheld`: why operators
-    keep jobs from one that was not tried.
-    """
-
-    failures: tuple[Failure, ...]
-    opens_in: float | None
-    passed_over: float | None = None
-    withheld: str = ""
 
 
 class Router:
@@ -84,12 +61,12 @@ class Router:
                 walk.reject(route, *hindrance)
                 continue
             visit = self._visit(route, walk, candidates[position + 1 :])
-            refused = bool(visit.keys) and self._keys.best(visit.keys) is None
-            tried = None if refused else await self._on_route(visit, walk)
+            tried = await self._on_route(visit, walk)
             if tried is None:
-                parked = (RejectedFor.RESTS, f"the keys of tenant {walk.tenant} were refused lately")
-                walk.reject(route, *(parked if refused else self._breakers[route.name].closed_off()))
-                closed.append(route)
+                code, why = self._closed_off(visit, walk)
+                walk.reject(route, code, why)
+                if code is not RejectedFor.DISABLED:
+                    closed.append(route)
                 continue
             if isinstance(tried, Reply):
                 return Answer(route, tried.body, len(failures))
@@ -104,7 +81,18 @@ class Router:
         withheld = next((breaker.withheld for breaker in untried if breaker.withheld and not breaker.disabled), "")
         waits = [self._opens_in(route, walk) for route in candidates]
         opens_in = None if not waits or any(self._is_open(route, walk) for route in candidates) else min(waits)
-        return Unanswered(tuple(failures), opens_in, passed_over, withheld)
+        parked = any(self._key_opens_in(route, walk) > 0 for route in candidates)
+        return Unanswered(tuple(failures), opens_in, passed_over, withheld, others_may=parked)
+
+    def _closed_off(self, visit: Visit, walk: Walk) -> tuple[RejectedFor, str]:
+        """Why no attempt was made."""
+        if self._no_key(visit):
+            return RejectedFor.RESTS, f"the keys of tenant {walk.tenant} were refused or limited lately"
+        return self._breakers[visit.route.name].closed_off()
+
+    def _no_key(self, visit: Visit) -> bool:
+        """Whether the route wants a key, and none may be used now: without it the call would be an anonymous one."""
+        return bool(visit.keys) and self._keys.best(visit.keys) is None
 
     def _visit(self, route: Route, walk: Walk, later: Sequence[Route]) -> Visit:
         """What the route is sent, in its own terms."""
@@ -136,6 +124,8 @@ class Router:
         """
 
         async def attempt_once() -> Reply | Failure | None:
+            if self._no_key(visit):
+                return None
             breaker = self._breakers[visit.route.name]
             admission = visit.admission or await breaker.admit(regardless=walk.plan.order == BYPASS)
             visit.admission = None
@@ -208,24 +198,26 @@ class Router:
             breaker.record(admission, True, ms=ms, job=walk.job_id)
             if key:
                 self._keys.accepted(key)
-            walk.tell(call, None, usage=_usage(answer), note=_note(answer))
+            walk.tell(call, None, usage=usage_of(answer), note=note_of(answer))
             return answer  # type: ignore[return-value]  # no failure means that a Reply came
         failure = self._corrected(failure, visit, key)
         if failure.instead or (failure.action is Action.NEXT_KEY and self._keys.any_left(visit.keys)):
             visit.admission = admission  # for the corrected request, which says what the route is worth
-            walk.tell(call, failure, usage=_usage(answer))
+            walk.tell(call, failure, usage=usage_of(answer))
             return failure
         rest = failure.retry_after or failure.rests
         walk.burned = walk.burned or not (rest or admission.probe)
         if rest and key and key.tenant:  # what a tenant's account is told is no word on the route
             if failure.action is not Action.NEXT_KEY:
-                self._keys.park(key, rest)
+                self._keys.hold(key, rest)
             rest = 0.0
+        elif failure.action is Action.NEXT_KEY and key and not self._is_current(route, key):
+            rest = 0.0  # of a job that began before the key was replaced
         counts = failure.breaker is Breaker.COUNT and not _cut_short(failure, route, seconds)
         breaker.record(admission, False if counts else None, ms=ms, job=walk.job_id, rest=rest, why=failure.code)
         if rest and failure.scope is Scope.ACCOUNT:
             self._rest_account(route, rest, failure.code)
-        walk.tell(call, failure, usage=_usage(answer))
+        walk.tell(call, failure, usage=usage_of(answer))
         return failure
 
     def _classified(self, answer: Reply | Broken) -> Failure | None:
@@ -250,6 +242,13 @@ class Router:
             return replace(failure, instead=done, detail=f"{done}: {failure.detail}" if done else failure.detail)
         return failure
 
+    def _is_current(self, route: Route, key: Key) -> bool:
+        """Whether jobs that begin now would use the key too."""
+        now = (each for each in self.routes if each.account == route.account)
+        return any(
+            key.secret == own.secret for each in now for own in self._keys.given(each.entry.provider, each.keys, "")
+        )
+
     def _rest_account(self, route: Route, seconds: float, why: str) -> None:
         for other in self.routes:
             if other.account == route.account and other.name != route.name:
@@ -259,27 +258,9 @@ class Router:
 _BROKEN_OFF = Failure(BROKEN_OFF, Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
 
 
-def _note(answer: Reply | Broken | None) -> str:
-    """What was odd about a good answer."""
-    if not isinstance(answer, Reply):
-        return ""
-    return answer.note or ("cut at the limit of tokens" if truncated(answer.body) else "")
-
-
-def truncated(completion: Mapping[str, Any]) -> bool:
-    """Whether an answer ended at its limit of tokens and not by itself."""
-    return any(choice.get("finish_reason") == "length" for choice in completion["choices"])
-
-
 def _asks_for_usage(route: Route) -> bool:
     """Whether a stream tells of its tokens only when it is told to."""
     return route.entry.api == "openai" and (route.parameters is None or "stream_options" in route.parameters.takes)
-
-
-def _usage(answer: Reply | Broken) -> Mapping[str, Any] | None:
-    """What the provider says that it billed, also for an answer that cannot be used."""
-    usage = answer.body.get("usage") if isinstance(answer, Reply) and isinstance(answer.body, dict) else None
-    return usage if isinstance(usage, dict) else None
 
 
 def _cut_short(failure: Failure, route: Route, seconds: float) -> bool:

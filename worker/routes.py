@@ -1,4 +1,4 @@
-"""routes.json: the hot and warm routes in order, and the cold tier. The SOP's map works verbatim.
+"""The routes of routes.json that can be called, with what the environment fills in.
 
 A route that lacks its key or its URL's variable is left out, with the reason said at start; a map with no route left
 is refused.
@@ -8,88 +8,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
 from urllib.parse import urlsplit
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.alias_generators import to_camel
 
 from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment, find_configuration, flag
-from producer.errors import ConfigurationError, Problem, problems_of
-from producer.policy import Capability
+from producer.errors import ConfigurationError, Problem
 from worker.breaker import RULES, Rules
 from worker.keys import Key, of_file, of_variable
-from worker.parameters import LISTS, Parameters, of_host
+from worker.parameters import LISTS, NATIVE, Parameters, of_host
 from worker.prices import Price, public_price
+from worker.route_map import Cold, RouteEntry, RouteMap, Tier, key_variable, named, read_map
 
-KEY_VARIABLES = {"anthropic": "ANTHROPIC_KEY", "openai": "OPENAI_API_KEY", "google": "GEMINI_API_KEY"}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-
-Tier = Literal["hot", "warm"]
-
-
-class _FromJson(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
-
-
-class RouteEntry(_FromJson):
-    """One route as written. Times in seconds; `api_key_env` "" is a route that needs no key."""
-
-    provider: Annotated[str, Field(pattern=r"^[\w.-]+$")]
-    model: Annotated[str, Field(min_length=1)]
-    base_url: Annotated[str, Field(min_length=1)]
-    name: str | None = None
-    api: Literal["openai", "anthropic"] = "openai"
-    api_key_env: str | None = None
-    api_key_file: str | None = None
-    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
-    stream_timeout_seconds: Annotated[float, Field(gt=0)] | None = None  # to the first token; set: the worker streams
-    retries: Annotated[int, Field(ge=0, le=5)] = 2  # after the first attempt, in one execution; 0 is none
-    capabilities: tuple[Capability, ...] | None = None  # None: not known, so not held against it
-    parameters: Literal["any", "openai", "google", "mistral", "groq", "deepseek", "anthropic"] | None = None
-    context_window: Annotated[int, Field(gt=0)] | None = None
-    max_output_tokens: Annotated[int, Field(gt=0)] | None = None
-    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    canary: Annotated[float, Field(ge=0, le=100)] | None = None  # percent of the jobs
-    rpm: Annotated[int, Field(gt=0)] | None = None  # kept for a limiter; nothing holds to these three yet
-    tpm: Annotated[int, Field(gt=0)] | None = None
-    max_concurrency: Annotated[int, Field(gt=0)] | None = None
-    price: Price | None = None  # None: not known here
-    enabled: bool = True
-
-
-class Cold(_FromJson):
-    """What becomes of a job that neither hot nor warm can take: it stays in the durable queue, and people are told."""
-
-    mode: Literal["graceful_degrade"] = "graceful_degrade"
-    queue: str = DEFAULT_QUEUE
-    notify: tuple[str, ...] = ()
-
-
-class BreakerEntry(_FromJson):
-    """When a route opens: `Rules` as written."""
-
-    failures: Annotated[int, Field(ge=1, le=1000)] = RULES.failures
-    successes: Annotated[int, Field(ge=1, le=100)] = RULES.successes
-    cooldown_seconds: Annotated[float, Field(gt=0, le=3600)] = RULES.cooldown_seconds
-    longest_cooldown_seconds: Annotated[float, Field(gt=0, le=86400)] = RULES.longest_cooldown_seconds
-
-    @property
-    def rules(self) -> Rules:
-        longest = max(self.cooldown_seconds, self.longest_cooldown_seconds)
-        return Rules(self.failures, self.successes, self.cooldown_seconds, longest)
-
-
-class RouteMap(_FromJson):
-    hot: tuple[RouteEntry, ...] = ()
-    warm: tuple[RouteEntry, ...] = ()
-    cold: Cold = Cold()
-    breaker: BreakerEntry = BreakerEntry()
 
 
 @dataclass(frozen=True)
@@ -121,9 +54,11 @@ class Route:
 
     @cached_property
     def parameters(self) -> Parameters | None:
-        """What the route takes; None: nobody knows, or it has an adapter of its own."""
-        if self.entry.parameters == "any" or self.entry.api != "openai":
+        """What the route takes; None: nobody knows."""
+        if self.entry.parameters == "any":
             return None
+        if self.entry.api == "anthropic":
+            return NATIVE
         return LISTS[self.entry.parameters] if self.entry.parameters else of_host(self.base_url)
 
 
@@ -134,6 +69,7 @@ class LeftOut:
     name: str
     tier: Tier
     why: str
+    provider: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,6 +82,16 @@ class Routes:
     rules: Rules = RULES
     cold_queue: bool = True  # ENABLE_COLD_QUEUE: jobs that no route can take now wait
     bypass: bool = False  # BYPASS_ROUTER: only the first route is called, whatever is known of it
+
+    def switched(self, environment: Environment) -> Routes:
+        """With the switches as the environment has them now, which work also while the files cannot be used."""
+        warm = flag(environment, "ENABLE_WARM_FALLBACK", default=True)
+        return replace(
+            self,
+            routes=tuple(route for route in self.routes if warm or route.tier == "hot") or self.routes,
+            cold_queue=flag(environment, "ENABLE_COLD_QUEUE", default=True),
+            bypass=flag(environment, "BYPASS_ROUTER", default=False),
+        )
 
     @property
     def queues(self) -> list[str]:
@@ -166,22 +112,6 @@ def load_addresses(environment: Environment) -> tuple[str, ...]:
         return ()
 
 
-def read_map(path: Path) -> RouteMap:
-    """One file as it is written, whatever the environment. Raises ConfigurationError with every problem in it."""
-    where = str(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        mend = "set ROUTES_FILE to the routing map"
-        raise ConfigurationError([Problem(where, "", error.strerror or str(error), mend)]) from None
-    except ValueError as error:
-        raise ConfigurationError([Problem(where, "", f"is not JSON: {error}")]) from None
-    try:
-        return RouteMap.model_validate(data)
-    except ValidationError as error:
-        raise ConfigurationError(problems_of(where, error)) from None
-
-
 def read_routes(path: Path, environment: Environment) -> Routes:
     """`load_routes` for one file."""
     where, route_map = str(path), read_map(path)
@@ -191,9 +121,12 @@ def read_routes(path: Path, environment: Environment) -> Routes:
         raise ConfigurationError(
             [Problem(where, "", "no route can be used", "one is enough: set what one of these lacks"), *problems]
         )
-    cold_queue = flag(environment, "ENABLE_COLD_QUEUE", default=True)
-    bypass = flag(environment, "BYPASS_ROUTER", default=False)
-    return Routes(tuple(routes), tuple(left_out), route_map.cold, route_map.breaker.rules, cold_queue, bypass)
+    if all(route.entry.canary is not None and route.entry.canary < 100 for route in routes):
+        mend = "leave `canary` out of one, or set what a route that was left out lacks"
+        raise ConfigurationError(
+            [Problem(where, "", "every route that can be used is a canary: most jobs have none", mend)]
+        )
+    return Routes(tuple(routes), tuple(left_out), route_map.cold, route_map.breaker.rules).switched(environment)
 
 
 def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[list[Route], list[LeftOut]]:
@@ -203,11 +136,11 @@ def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[
         base_url, missing = _interpolate(entry.base_url, environment)
         model, missing_in_model = _interpolate(entry.model, environment)
         if why := _unusable(entry, tier, [*missing, *missing_in_model], environment):
-            left_out.append(LeftOut(name, tier, why))
+            left_out.append(LeftOut(name, tier, why, entry.provider))
             continue
         keys, source = _keys(entry, environment)
         if not keys and source:
-            left_out.append(LeftOut(name, tier, f"{source} is not set"))
+            left_out.append(LeftOut(name, tier, f"{source} is not set", entry.provider))
             continue
         if not is_http_url(base_url):
             raise ConfigurationError(
@@ -236,17 +169,6 @@ def _unusable(entry: RouteEntry, tier: Tier, missing: list[str], environment: En
     return None
 
 
-def named(route_map: RouteMap) -> Iterator[tuple[str, Tier, RouteEntry]]:
-    """Every entry with its name: its own, or provider/model, with #2 for the second of that name."""
-    seen: dict[str, int] = {}
-    tiers: tuple[tuple[Tier, tuple[RouteEntry, ...]], ...] = (("hot", route_map.hot), ("warm", route_map.warm))
-    for tier, entries in tiers:
-        for entry in entries:
-            name = entry.name or f"{entry.provider}/{entry.model}"
-            seen[name] = seen.get(name, 0) + 1
-            yield (name if seen[name] == 1 else f"{name}#{seen[name]}"), tier, entry
-
-
 def _keys(entry: RouteEntry, environment: Environment) -> tuple[tuple[Key, ...], str]:
     """(the keys; the file or variable that they are read from, "" for a route that needs none)."""
     if entry.api_key_file:
@@ -268,11 +190,6 @@ def key_files(path: Path, environment: Environment) -> list[Path]:
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
         return []
     return [Path(_interpolate(str(name), environment)[0]) for name in dict.fromkeys(map(str, named))]
-
-
-def key_variable(entry: RouteEntry) -> str:
-    """The variable that holds a route's key, unless it names a file."""
-    return entry.api_key_env or KEY_VARIABLES.get(entry.provider) or f"{entry.provider.upper()}_API_KEY"
 
 
 def _interpolate(text: str, environment: Environment) -> tuple[str, list[str]]:

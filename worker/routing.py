@@ -67,8 +67,7 @@ def load_routing(environment: Environment, job_types: Iterable[str], routes: Rou
 
 
 def _problems(where: str, routing: Routing, job_types: list[str], routes: Routes) -> Iterator[Problem]:
-    usable, left_out = {route.name for route in routes.routes}, {out.name: out.why for out in routes.left_out}
-    known = usable | left_out.keys()
+    known = {route.name for route in routes.routes} | {out.name for out in routes.left_out}
     default = routing.of("default")
     for job_type, policy in routing.job_types.items():
         at = f"job_types.{job_type}"
@@ -82,8 +81,3 @@ def _problems(where: str, routing: Routing, job_types: list[str], routes: Routes
                     yield Problem(
                         where, f"{at}.{field}", f"no route is named {name!r}", f"there are {', '.join(sorted(known))}"
                     )
-            if field == "pin" and named and not usable.intersection(named):
-                whys = "; ".join(f"{name}: {left_out[name]}" for name in named if name in left_out)
-                yield Problem(
-                    where, f"{at}.pin", f"none of these routes can be used ({whys})", "mend one, or pin others"
-                )

@@ -107,6 +107,19 @@ STATUS = {
     529: OVERLOADED,
 }
 
+# What an error inside a stream, which began with a 200, would have been as a status: Anthropic's `type`.
+KINDS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
 # An error's `code`, `type` or `status`, or the name of its inner error: exact.
 CODES = {
     "insufficient_quota": QUOTA,
@@ -130,6 +143,7 @@ CODES = {
     "DeploymentNotFound": NO_MODEL,
     "model_decommissioned": NO_MODEL,
     "invalid_model": NO_MODEL,
+    "no_counterpart": UNABLE_TO,  # ours: a dialect cannot say what the job asks for
     "unsupported_parameter": PARAMETER,
     "unknown_parameter": PARAMETER,
     "unsupported_value": PARAMETER,

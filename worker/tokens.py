@@ -6,21 +6,41 @@ No tokenizer of all providers exists offline: about 3.5 characters a token in La
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import to_json
 
 LATIN_CHARACTERS_A_TOKEN = 3.5
+TOKENS_OF_MEDIA = 1600  # an image of a usual size, as providers count it
 _OTHER_SCRIPTS = re.compile("[^\u0000-\u024f]+")  # beyond the end of Latin Extended-B
 _READ = ("messages", "tools", "response_format")
 
 
 def estimated(body: Mapping[str, Any]) -> int:
     """Tokens of everything in the body that a provider reads: messages, tools, the form of the answer."""
-    text = to_json({name: body[name] for name in _READ if body.get(name)}).decode()
+    media = 0
+    read = {name: body[name] for name in _READ if body.get(name)}
+    if any(isinstance(message.get("content"), list) for message in read.get("messages") or ()):
+        read["messages"], media = _without_media(read["messages"])
+    text = to_json(read).decode()
     others = 0 if text.isascii() else sum(len(run) for run in _OTHER_SCRIPTS.findall(text))
-    return round((len(text) - others) / LATIN_CHARACTERS_A_TOKEN) + others
+    return round((len(text) - others) / LATIN_CHARACTERS_A_TOKEN) + others + media * TOKENS_OF_MEDIA
+
+
+def _without_media(messages: Sequence[Any]) -> tuple[list[Any], int]:
+    """(the conversation without what is no text, how many such parts there were): base64 is not read as it is written."""
+    kept, count = [], 0
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, list):
+            texts = [
+                part for part in content if not isinstance(part, dict) or part.get("type") in (None, "text", "refusal")
+            ]
+            count += len(content) - len(texts)
+            message = {**message, "content": texts}
+        kept.append(message)
+    return kept, count
 
 
 def longest_answer(body: Mapping[str, Any]) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import TypeAdapter, ValidationError
 
-from producer.job import BROKEN_OFF, Attempt, TrailEntry
+from producer.job import BROKEN_OFF, Attempt, Planned, Rejection, TrailEntry
 from worker.prices import PER_MILLION
 from worker.transitions import Claim
 
@@ -16,17 +16,19 @@ _TRAIL = TypeAdapter(list[TrailEntry])
 
 
 def trail_of(claim: Claim) -> list[TrailEntry]:
-    """The attempts so far, the newest probes among them; plans and rejections are told for the newest execution only.
+    """The attempts so far, the newest probes among them, and the newest plan, which knows what those before it cost.
 
     A trail that cannot be read is not worth a job.
     """
     try:
-        attempts = [entry for entry in _TRAIL.validate_json(claim.trail) if isinstance(entry, Attempt)]
+        trail = [entry for entry in _TRAIL.validate_json(claim.trail) if not isinstance(entry, Rejection)]
     except ValidationError:
         return []
+    attempts = [entry for entry in trail if isinstance(entry, Attempt)]
     free = ([e for e in attempts if e.probe], [e for e in attempts if e.excused])
     forgotten = {id(entry) for entries in free for entry in entries[:-FREE_TOLD]}
-    return [entry for entry in attempts if id(entry) not in forgotten]
+    forgotten.update(id(entry) for entry in [entry for entry in trail if isinstance(entry, Planned)][:-1])
+    return [entry for entry in trail if id(entry) not in forgotten]
 
 
 def charged(trail: Sequence[TrailEntry]) -> int:
@@ -34,10 +36,9 @@ def charged(trail: Sequence[TrailEntry]) -> int:
     return sum(isinstance(entry, Attempt) and entry.charged for entry in trail)
 
 
-def made(claim: Claim, trail: Sequence[TrailEntry]) -> int:
-    """The job's attempts when an execution was cut off: those before it, and those that it had ended."""
-    own = (entry for entry in trail if isinstance(entry, Attempt) and entry.execution == claim.ordinal)
-    return claim.attempts + sum(entry.outcome != BROKEN_OFF for entry in own)
+def ended(trail: Sequence[TrailEntry]) -> int:
+    """Attempts that ended by themselves."""
+    return sum(isinstance(entry, Attempt) and entry.outcome != BROKEN_OFF for entry in trail)
 
 
 def excused(trail: Sequence[TrailEntry], known: int) -> tuple[list[TrailEntry], int]:
@@ -57,6 +58,11 @@ def cost_micros(trail: Sequence[TrailEntry]) -> int | None:
 
 
 def spent_micros(trail: Sequence[TrailEntry]) -> int:
-    """Micro-dollars that the attempts cost, or may have."""
-    attempts = (entry for entry in trail if isinstance(entry, Attempt))
-    return sum(round((entry.cost_usd or entry.may_cost_usd or 0.0) * PER_MILLION) for entry in attempts)
+    """Micro-dollars that all attempts cost, or may have: those before the newest plan by what it knew of them."""
+    spent = 0
+    for entry in trail:
+        if isinstance(entry, Planned):
+            spent = round(entry.spent_usd * PER_MILLION)
+        elif isinstance(entry, Attempt):
+            spent += round((entry.cost_usd or entry.may_cost_usd or 0.0) * PER_MILLION)
+    return spent

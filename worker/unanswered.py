@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from producer.job import DeadReason, RejectedFor
 from producer.policy import JobPolicy
+from worker.answer import Unanswered
 from worker.outcomes import Dead, Outcome, Park, Released, Retry, Trail
-from worker.planner import PASSES, Plan
-from worker.router import Unanswered
+from worker.planner import BYPASS, PASSES, Plan
 from worker.taxonomy import UNABLE, Action
 from worker.trail import excused
 from worker.transitions import Claim
@@ -27,12 +27,11 @@ def outcome_of(
     policy: JobPolicy,
     unanswered: Unanswered,
     walk: Walk,
-    *,
-    any_route_will_do: bool,
     jitter: Callable[[], float],
 ) -> Outcome:
-    """`any_route_will_do`: when none is open to such a job, none is open to the others either: it keeps its place."""
-    failures = unanswered.failures
+    """A job that takes any route keeps its place when none is open: none is open to the others either."""
+    failures, planned = unanswered.failures, walk.plan
+    any_route_will_do = not (planned.rejected or unanswered.others_may or planned.order == BYPASS)
     last = failures[-1] if failures else None
     said = f"{last.code}: {last.detail}".rstrip(": ") if last else "no route may be tried"
 
@@ -47,9 +46,10 @@ def outcome_of(
         wait = longest * (1 + jitter()) / 2
         return Park(wait, f"a paused route: {unanswered.withheld}; the others: {said}", trail)
     if failures and all(failure.action in UNABLE for failure in failures):
-        if unanswered.passed_over is None or walk.attempts_left <= 0:
+        passes = any(rejected.code in PASSES for rejected in planned.rejected)
+        if (unanswered.passed_over is None and not passes) or walk.attempts_left <= 0:
             return dead(DeadReason.REJECTED)
-        wait = max(unanswered.passed_over, PARK_UNTRIED_SECONDS) + PARK_MARGIN_SECONDS * jitter()
+        wait = max(unanswered.passed_over or 0.0, PARK_UNTRIED_SECONDS) + PARK_MARGIN_SECONDS * jitter()
         return Park(wait, f"a route that may be able to ({said})", walk.trail)
     if unanswered.opens_in is not None and not walk.burned and walk.attempts_left > 0:
         if not failures and any_route_will_do:
@@ -69,6 +69,8 @@ def without_candidate(policy: JobPolicy, planned: Plan, trail: Trail, jitter: Ca
     """Every route of the map was rejected before it was called."""
     said = "; ".join(f"{rejected.route.name}: {rejected.reason}" for rejected in planned.rejected)
     codes = {rejected.code for rejected in planned.rejected}
+    if planned.waits_for:
+        return Park(PARK_UNTRIED_SECONDS * (1 + jitter()), planned.waits_for, trail)
     if codes & PASSES:
         return Park(PARK_UNTRIED_SECONDS * (1 + jitter()), f"a route that may take it ({said})", trail)
     reason = DeadReason.OVER_BUDGET if codes & _MONEY else DeadReason.REJECTED

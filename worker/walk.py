@@ -26,8 +26,8 @@ class Walk:
 
     `attempts` are all calls made; `attempts_left` is the job's hard cap, which probes do not use up. `burned`: an
     attempt failed that was no probe, on a route that did not name the time to come back. `first_token_seconds`: the
-    policy's limit; set, answers are streamed. `failover_on_refusal`: a refused job may go to other routes. `known`: entries of
-    the trail that are of earlier executions.
+    policy's limit; set, answers are streamed. `failover_on_refusal`: a refused job may go to other routes. `known`: entries
+    of the trail before the first attempt of this execution.
 
     `spent`: micro-dollars that the job may have cost so far, those of ambiguous attempts among them.
     """

@@ -1,4 +1,5 @@
 -- prelude: clock breaker parked
+-- flags: allow-oom
 -- Close a route's breaker and end its rest, whatever they wait for: an operator says that the route is well again.
 --
 -- KEYS  1 failover:breaker:{route}   2 failover:audit   3 rq:queues

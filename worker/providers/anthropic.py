@@ -14,32 +14,29 @@ import httpx
 
 from worker.degrade import json_words
 from worker.failures import Broken, Reply
+from worker.parameters import NATIVE_OUTPUT_TOKENS
 from worker.providers.anthropic_answer import Assembly, arguments, completion_of
 from worker.providers.http import Ask, Spoken, call
 from worker.tokens import estimated
 
 VERSION = "2023-06-01"
-OUTPUT_TOKENS = 4096  # the API wants a limit; the route's maxOutputTokens where it has one
 CACHED_FROM_TOKENS = 1024  # the shortest prefix that any model keeps; a mark on a shorter one is passed over
 
 _CHOICE = {"auto": "auto", "none": "none", "required": "any"}
-_PASSED = ("temperature", "top_p", "top_k", "metadata", "service_tier", "thinking")
-_KNOWN = {
-    *("messages", "model", "stream", "stream_options", "n", "tools", "tool_choice", "parallel_tool_calls", "stop"),
-    *("max_tokens", "max_completion_tokens", "response_format", "user", *_PASSED),
-}
+_PASSED = ("temperature", "top_p", "top_k", "service_tier", "thinking")
 
 
 async def complete(client: httpx.AsyncClient, ask: Ask) -> Reply | Broken:
-    """POST {base_url}/v1/messages with the route's model. A body that cannot be said in this dialect is the job's fault."""
+    """POST {base_url}/v1/messages with the route's model. A body that cannot be said in this dialect goes
+    elsewhere."""
     streams = ask.first_token_seconds is not None
     try:
         sent, told = request_of(
             ask.body, ask.route.model, ask.route.entry.max_output_tokens, stream=streams, caching=ask.prompt_caching
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        problem = f"the body has no counterpart in Anthropic's Messages: {type(error).__name__} {error}"
-        return Reply(400, {}, {"error": {"type": "invalid_request_error", "message": problem}})
+        problem = f"the job has no counterpart in Anthropic's Messages: {type(error).__name__} {error}"
+        return Reply(400, {}, {"error": {"code": "no_counterpart", "message": problem}})
     ask.dropped.extend(told)
     headers = {"anthropic-version": VERSION} | ({"x-api-key": ask.key} if ask.key else {})
     return await call(
@@ -55,36 +52,47 @@ def path_of(base_url: str, name: str) -> str:
 def request_of(
     body: Mapping[str, Any], model: str, longest: int | None, *, stream: bool, caching: bool
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """(the Messages request, what of the body was dropped or changed, in words). `longest`: the route's maxOutputTokens."""
-    messages, told = list(body["messages"]), [name for name in sorted(body.keys() - _KNOWN) if body[name] is not None]
+    """(the Messages request, what of the body was changed, in words). `longest`: the route's maxOutputTokens.
+
+    Raises ValueError, KeyError, TypeError or AttributeError for what has no counterpart.
+    """
+    messages, told = list(body["messages"]), list[str]()
     form = body.get("response_format") or {}
     schema = _schema(form)
     if schema is None and form.get("type") in ("json_object", "json_schema"):
         messages = [{"role": "system", "content": json_words(form)}, *messages]
         told.append("response_format as an instruction")
-    limit = body.get("max_completion_tokens") or body.get("max_tokens") or longest or OUTPUT_TOKENS
+    limit = body.get("max_completion_tokens") or body.get("max_tokens") or longest or NATIVE_OUTPUT_TOKENS
     sent: dict[str, Any] = {"model": model, "max_tokens": limit, "messages": list(_turns(messages)), "stream": stream}
-    sent |= {name: body[name] for name in _PASSED if body.get(name) is not None and name != "metadata"}
-    if isinstance(sent.get("temperature"), int | float) and sent["temperature"] > 1:
-        sent["temperature"] = 1.0
-        told.append("temperature at most 1")
-    if sent.get("service_tier") not in (None, "auto", "standard_only"):
-        del sent["service_tier"]
-        told.append("service_tier")
-    if user := body.get("user"):
-        sent["metadata"] = {"user_id": user}
-    if body.get("metadata"):
-        told.append("metadata")
-    if stop := body.get("stop"):
-        sent["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+    if not sent["messages"]:
+        raise ValueError("no message that says anything")
+    sent |= _steering(body, told) | _tools(body)
     if schema is not None:
         sent["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     if system := [_text_block(text) for message in messages if _instructs(message) for text in _texts(message)]:
         sent["system"] = system
-    sent |= _tools(body)
     if caching:
         _mark(sent)
     return sent, tuple(told)
+
+
+def _steering(body: Mapping[str, Any], told: list[str]) -> dict[str, Any]:
+    """What steers an answer, as far as it can be said; `told` hears of the rest."""
+    steering = {name: body[name] for name in _PASSED if body.get(name) is not None}
+    temperature = steering.get("temperature")
+    if isinstance(temperature, int | float) and temperature > 1:
+        steering["temperature"] = 1.0
+        told.append("temperature at most 1")
+    if temperature is not None and steering.pop("top_p", None) is not None:
+        told.append("top_p beside temperature")  # newer models refuse the two together
+    if steering.get("service_tier") not in (None, "auto", "standard_only"):
+        del steering["service_tier"]
+        told.append("service_tier")
+    if user := body.get("user"):
+        steering["metadata"] = {"user_id": user}
+    if stop := body.get("stop"):
+        steering["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+    return steering
 
 
 def _schema(form: Mapping[str, Any]) -> Any:
@@ -119,13 +127,14 @@ def _text_block(text: str) -> dict[str, Any]:
 
 
 def _turns(messages: Sequence[Any]) -> Iterator[dict[str, Any]]:
-    """The conversation without its instructions; the answers of tools that follow each other are one turn of the user's."""
+    """The conversation without its instructions; the answers of tools that follow each other are one turn of the user's. What
+    says nothing is left out: an empty turn is refused."""
     turn: dict[str, Any] | None = None
     for message in messages:
-        if _instructs(message):
+        blocks = [] if _instructs(message) else list(_blocks(message))
+        if not blocks:
             continue
         role = "assistant" if message["role"] == "assistant" else "user"
-        blocks = list(_blocks(message))
         if turn is not None and turn["role"] == role:
             turn["content"] += blocks
             continue
@@ -147,7 +156,7 @@ def _blocks(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         return
     content = message.get("content")
     if isinstance(content, str):
-        if content:
+        if content.strip():
             yield _text_block(content)
     else:
         for part in content or ():
@@ -159,7 +168,7 @@ def _blocks(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _part(part: Any) -> dict[str, Any]:
-    """One part of a message; what has no counterpart goes as it is, for the provider to refuse."""
+    """One part of a message."""
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text":
         return _text_block(part["text"])
@@ -170,7 +179,7 @@ def _part(part: Any) -> dict[str, Any]:
             source = {"type": "base64", "media_type": head.removeprefix("data:"), "data": data}
             return {"type": "image", "source": source}
         return {"type": "image", "source": {"type": "url", "url": url}}
-    return part if isinstance(part, dict) else _text_block(str(part))
+    raise ValueError(f"a part of type {kind}")
 
 
 def _tools(body: Mapping[str, Any]) -> dict[str, Any]:

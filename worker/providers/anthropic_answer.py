@@ -44,7 +44,8 @@ def completion_of(reply: Any) -> Any:
         if block.get("type") == "tool_use"
     ]
     finish = _FINISH.get(str(reply.get("stop_reason")), "stop")
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else None}
+    nothing = "" if finish == "length" else None  # cut while it was thinking: an answer, if a short one
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else nothing}
     if calls:
         message["tool_calls"] = calls
     if finish == "content_filter":
@@ -116,7 +117,8 @@ class Assembly:
                 return bool(piece or delta.get("thinking"))
             case "message_delta":
                 self._message |= {name: value for name, value in event["delta"].items() if value is not None}
-                self._message["usage"] = {**(self._message.get("usage") or {}), **(event.get("usage") or {})}
+                told = {name: count for name, count in (event.get("usage") or {}).items() if count is not None}
+                self._message["usage"] = {**(self._message.get("usage") or {}), **told}
                 self.finished = self._message.get("stop_reason") is not None
                 return self.finished
         return False

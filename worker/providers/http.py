@@ -19,6 +19,7 @@ from worker.failures import Broke, Broken, Reply
 from worker.providers.stream import DONE, Events
 from worker.routes import Route
 
+SHORTEST_SECRET = 12  # characters; `test`, `EMPTY`, `ollama` are keys too, and words of many answers
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 LAST_WORDS_SECONDS = 2.0  # for the usage and [DONE] after the last finish_reason
 
@@ -102,7 +103,7 @@ async def _whole(response: httpx.Response, ask: Ask, spoken: Spoken) -> Reply | 
 
 def _without_key(raw: bytes, key: str) -> bytes:
     """What a provider echoes of our headers must not reach the result."""
-    return raw.replace(key.encode(), b"[key]") if key else raw
+    return raw.replace(key.encode(), b"[key]") if len(key) >= SHORTEST_SECRET else raw
 
 
 async def _streamed(client: httpx.AsyncClient, request: httpx.Request, ask: Ask, spoken: Spoken) -> Reply | Broken:
@@ -147,7 +148,7 @@ async def _streamed(client: httpx.AsyncClient, request: httpx.Request, ask: Ask,
 def _assembled(assembly: Assembly, key: str) -> Any:
     """The completion; a key that it echoes came in pieces."""
     completion = assembly.completion()
-    if key and key.encode() in (raw := to_json(completion)):
+    if len(key) >= SHORTEST_SECRET and key.encode() in (raw := to_json(completion)):
         return from_json(_without_key(raw, key))
     return completion
 
