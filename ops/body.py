@@ -22,4 +22,6 @@ def body_of(given: str | bytes) -> Any:
         data = None
     if isinstance(data, dict) and "messages" in data:
         return data
+    if text.lstrip().startswith("{"):
+        raise UsageError('that begins like a chat body and is none: it wants valid JSON with "messages"')
     return {"messages": [{"role": "user", "content": text}]}

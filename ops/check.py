@@ -14,6 +14,8 @@ from worker.parameters import essential, fitted
 from worker.providers import Ask, Providers
 from worker.providers.reach import reach
 from worker.routes import Route, Routes
+from worker.taxonomy import Action
+from worker.walk import Visit
 
 SECONDS = 30.0
 
@@ -87,13 +89,23 @@ async def _try(providers: Providers, route: Route, about: str) -> Checked:
         return Checked(route.name, "ok", about, f"does not know {', '.join(foreign)}, so no such job goes there")
     body, dropped = fitted(BODIES[about], route.parameters)
     key, began = route.keys[0].secret if route.keys else "", time.monotonic()
-    ask = Ask(route, key, body, f"check-{time.time_ns()}", SECONDS)
-    answer = await providers.complete(ask)
+    visit, told = Visit(route, body, False), list(dropped)
+    while True:
+        ask = Ask(route, key, visit.body, f"check-{time.time_ns()}", SECONDS)
+        answer = await providers.complete(ask)
+        failure = classify(answer, time.time())
+        if (
+            failure is None
+            or failure.action is not Action.DROP
+            or not (d := visit.without(failure.parameter, failure.instead))
+        ):
+            break
+        told.append(d)  # as the router would
     ms = round((time.monotonic() - began) * 1000)
-    told = [*dropped, *ask.dropped]
-    differs = f"; not sent as it was: {', '.join(told)}" if told else ""
+    differs = f"; not sent as it was: {', '.join([*told, *ask.dropped])}" if told or ask.dropped else ""
     if problem := _problem(about, answer):
-        return Checked(route.name, "fail", about, redacted(problem, key))
+        hint = f" — is its baseUrl right? {route.base_url}" if failure is not None and failure.status == 404 else ""
+        return Checked(route.name, "fail", about, redacted(problem, key) + hint)
     return Checked(route.name, "ok", about, f"as asked for, in {ms} ms{differs}")
 
 

@@ -74,9 +74,14 @@ def _membership(old: dict[str, _Named], new: dict[str, _Named]) -> Iterator[Chan
 def _described(entry: RouteEntry) -> str:
     dialect = f", {entry.api} dialect" if entry.api != "openai" else ""
     share = f", for {entry.canary:g}% of the jobs" if entry.canary is not None else ""
-    key = "no key" if entry.api_key_env == "" else f"key of {entry.api_key_file or key_variable(entry)}"
+    key = _key(entry)
     off = ", disabled" if not entry.enabled else ""
     return f"{entry.provider} {entry.model} at {entry.base_url}{dialect}, {key}{share}{off}"
+
+
+def _key(entry: RouteEntry) -> str:
+    source = entry.api_key_file or ("" if entry.api_key_env == "" else key_variable(entry))
+    return f"key of {source}" if source else "no key"
 
 
 def _order(old: dict[str, _Named], new: dict[str, _Named]) -> Iterator[Change]:
@@ -89,7 +94,10 @@ def _order(old: dict[str, _Named], new: dict[str, _Named]) -> Iterator[Change]:
 
 
 def _fields(name: str, old: RouteEntry, new: RouteEntry) -> Iterator[Change]:
-    was, now = (entry.model_dump(by_alias=True, mode="json", exclude={"name"}) for entry in (old, new))
+    if _key(old) != _key(new):
+        yield Change("changed", name, "key", _key(old), _key(new), f"~ {name}: {_key(old)} -> {_key(new)}")
+    passed = {"name", "api_key_env", "api_key_file"}
+    was, now = (entry.model_dump(by_alias=True, mode="json", exclude=passed) for entry in (old, new))
     for field in now:
         if was[field] != now[field]:
             told = f"~ {name}: {field} {_said(was[field])} -> {_said(now[field])}{_means(field, was, now)}"
@@ -104,9 +112,8 @@ def _means(field: str, was: dict[str, Any], now: dict[str, Any]) -> str:
         case "streamTimeoutSeconds" if was[field] is None or now[field] is None:
             return " (answers are streamed now)" if now[field] is not None else " (answers are not streamed any more)"
         case "canary":
-            return (
-                " (every job may go there)" if now[field] is None else f" ({now[field]:g}% of the jobs go there first)"
-            )
+            share = f" ({now[field]:g}% of the jobs go there first, the others never)" if now[field] is not None else ""
+            return share or " (every job may go there)"
         case "baseUrl" if of_host(was[field]) is not of_host(now[field]):
             return " (another host: the parameters that it takes may differ)"
         case "capabilities" if now[field] is not None:
@@ -127,6 +134,8 @@ def _sections(before: RouteMap, after: RouteMap) -> Iterator[Change]:
 def _said(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_said(each)}" for name, each in value.items() if each is not None)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return "unset" if value is None else str(value)

@@ -37,6 +37,10 @@ def golden_path(as_json: bool) -> None:
         click.echo("\n".join(_story(result)))
         click.echo(f"decision recorded: {json.dumps(decision)}")
     passed = result.status is JobStatus.DONE and result.failover_hops == 1 and (result.cost_usd or 1) <= BUDGET_USD
+    if not as_json:
+        click.echo(
+            "passed: one failover, within the budget" if passed else "FAILED: not one failover within the budget"
+        )
     sys.exit(0 if passed else 1)
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from producer.job import LLMJob
 from worker import health
 from worker import pause as flags
 from worker.configuration import Configuration
 from worker.health import Health
-from worker.planner import Planner
+from worker.planner import BYPASS, Planner, estimate_micros
 from worker.prices import dollars
 from worker.routes import Route
+from worker.routing import RoutingPolicy
 from worker.tokens import estimated
 
 
@@ -89,7 +88,9 @@ class Explained:
         lines = [f"{self.job_type}: {self.order}{limits}; about {self.prompt_tokens} tokens of prompt"]
         for place, kept in enumerate(self.candidates, 1):
             facts = [f"about ${kept.estimate_usd:.6f}"] if kept.estimate_usd is not None else []
-            facts += [f"p95 {kept.p95_ms} ms"] if kept.p95_ms is not None else []
+            by_p95 = self.max_latency_seconds is not None or self.order == "latency"
+            unknown = ["p95 not known lately"] if by_p95 else []
+            facts += [f"p95 {kept.p95_ms} ms"] if kept.p95_ms is not None else unknown
             facts += [f"without {', '.join(kept.lacks)}"] if kept.lacks else []
             facts += [f"now passed over: {kept.now}"] if kept.now else []
             lines.append(f"  {place}. {kept.route} ({kept.tier})" + (f": {'; '.join(facts)}" if facts else ""))
@@ -144,24 +145,23 @@ def _breaker(known: Health) -> str:
     return known.breaker
 
 
-def render(rows: list[Row], console: Console) -> None:
-    """A table, and a line for each that is left out."""
-    table = Table("route", "tier", "model", "host", "key of", "$/M in, out", "can", "breaker", "p95 ms", box=None)
+def told(rows: list[Row]) -> Iterator[str]:
+    """Two lines for each route, as narrow as a terminal at night, and one for each that is left out."""
     for row in rows:
         if row.left_out is not None:
+            yield f"{row.tier:4} {row.route}: left out: {row.left_out}"
             continue
-        price = f"{row.price['input']:g}, {row.price['output']:g}" if row.price else "unknown"
-        share = f" (canary {row.canary:g}%)" if row.canary is not None else ""
-        share += f" (weight {row.weight:g})" if row.weight is not None else ""
-        can = "unknown" if row.capabilities is None else ", ".join(row.capabilities) or "nothing more"
-        standing = row.closed or row.breaker or "-"
-        cells = (row.route + share, row.tier, row.model, f"{row.host} ({row.api})", ", ".join(row.keys) or "none")
-        p95 = "-" if row.p95_ms is None else str(row.p95_ms)
-        table.add_row(*(escape(cell) for cell in (*cells, price, can, standing, p95)))
-    console.print(table)
-    for row in rows:
-        if row.left_out is not None:
-            console.print(f"left out: {escape(row.route)} ({row.tier}): {escape(row.left_out)}")
+        price = f"${row.price['input']:g} in, ${row.price['output']:g} out" if row.price else "price unknown"
+        facts = [row.closed or row.breaker or "", price]
+        facts += [f"p95 {row.p95_ms} ms lately"] if row.p95_ms is not None else []
+        facts += [f"canary {row.canary:g}%"] if row.canary is not None else []
+        facts += [f"weight {row.weight:g}"] if row.weight is not None else []
+        yield f"{row.tier:4} {row.route}: {'; '.join(filter(None, facts))}"
+        can = "" if row.capabilities is None else f"; can {', '.join(row.capabilities) or 'text only'}"
+        window = f"; window {row.context_window}" if row.context_window is not None else ""
+        dialect = ", Anthropic's dialect" if row.api == "anthropic" else ""
+        key = f"key: {', '.join(row.keys) or 'none'}"
+        yield f"     {row.model} at {row.host}{dialect}; {key}{can}{window}"
 
 
 def explained(configuration: Configuration, standing: Standing, job_id: str, job_type: str, body: Any) -> Explained:
@@ -171,6 +171,8 @@ def explained(configuration: Configuration, standing: Standing, job_id: str, job
     p95_ms = {name: known.recent_p95_ms for name, known in standing.health.items() if known.recent_p95_ms is not None}
     planned = Planner(configuration.routes, configuration.routing, p95_ms).plan(job_id, job, job.body, policy.requires)
     routing = configuration.routing.of(job_type)
+    if planned.order == BYPASS:
+        routing = RoutingPolicy()  # nothing of it holds
     return Explained(
         job_type=job_type,
         order=planned.order,
@@ -181,7 +183,7 @@ def explained(configuration: Configuration, standing: Standing, job_id: str, job
             Kept(
                 route.name,
                 route.tier,
-                dollars(planned.estimates[route.name]) if route.name in planned.estimates else None,
+                dollars(estimate_micros(route, route.price, job.body, routing)) if route.price else None,
                 planned.p95_ms.get(route.name),
                 tuple(sorted(planned.lacks.get(route.name, ()))),
                 _now(route, standing),

@@ -13,7 +13,7 @@ from typing import IO
 import click
 import redis
 
-from ops import place
+from ops import embedded, place
 from ops.body import body_of
 from ops.job import as_json
 from producer.connection import check_reachable, connect, redis_url
@@ -63,9 +63,7 @@ def show(
         standing = views.standing(client, configuration)
     if not explain:
         rows = views.rows(configuration, standing)
-        click.echo(json.dumps([asdict(row) for row in rows], indent=2)) if as_json else views.render(
-            rows, place.console()
-        )
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2) if as_json else "\n".join(views.told(rows)))
         return
     body = body_of(prompt if prompt is not None else source.read() if source else "Hello")
     found = views.explained(configuration, standing, job_id, job_type, body)
@@ -74,13 +72,16 @@ def show(
 
 @contextlib.contextmanager
 def _standing(environment: Environment) -> Iterator[redis.Redis | None]:
-    """The Redis in which routes stand, where one is configured."""
+    """The Redis in which routes stand: that of REDIS_URL, or the embedded one where there is any."""
     url = redis_url(environment)
-    if url is None:
-        place.note("REDIS_URL is not set: how routes stand (breakers, latency, kill switches) is not known")
-        yield None
-        return
-    with connect(url) as client:
+    with contextlib.ExitStack() as stack:
+        if url is None and (place.FOLDER / "valkey").exists():
+            url = stack.enter_context(embedded.running(place.FOLDER / "valkey"))
+        if url is None:
+            place.note("no Redis yet (REDIS_URL is not set): how routes stand now is not known")
+            yield None
+            return
+        client = stack.enter_context(connect(url))
         check_reachable(client, url)
         yield client
 
@@ -94,7 +95,7 @@ def check(environment: Environment, live: bool, only: tuple[str, ...], as_json: 
     """Whether each route can be used: its variables, its key, its address; with --live, its tools and its JSON."""
     from ops import check as checks
 
-    routes = load_routes(environment)
+    routes = Configuration.load(environment, tenants_keys=False).routes
     known = {route.name for route in routes.routes} | {out.name for out in routes.left_out}
     if unknown := [name for name in only if name not in known]:
         raise UsageError(f"no route is named {', '.join(unknown)}; there are {', '.join(sorted(known))}")

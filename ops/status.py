@@ -56,7 +56,7 @@ class RouteStatus:
     tier: str
     left_out: str | None
     health: Health | None
-    paused: bool = False  # its provider is, or it is disabled itself
+    closed: str = ""  # by operators: paused, with its provider, or disabled
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Status:
     incidents: list[str] = field(default_factory=list)  # the open ones, in words
     routes: list[RouteStatus] = field(default_factory=list)
     mute: list[str] = field(default_factory=list)  # channels that take no message, in words
+    odd: list[str] = field(default_factory=list)  # what workers say of their configuration that is not as usual
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,6 +89,7 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
             if each.resolved_ms is None and not LORE[each.kind].notice
         ],
         routes=_routes(client, flags),
+        odd=list(dict.fromkeys(told for view in fleet.views(client) for told in view.get("told", ()))),
         mute=[
             f"{channel} takes no message since {utc(since / 1000)}: {why}"
             for channel, (why, since) in Incidents(client).troubles().items()
@@ -158,10 +160,14 @@ def _routes(client: redis.Redis, flags: list[Paused]) -> list[RouteStatus]:
             route["tier"],
             route.get("left_out"),
             standing.get(name),
-            any(flag.closes(name, route.get("provider", "")) for flag in flags),
+            next((_closed(flag) for flag in flags if flag.closes(name, route.get("provider", ""))), ""),
         )
         for name, route in sorted(seen.items(), key=lambda item: item[1]["tier"])  # hot before warm, else as in the map
     ]
+
+
+def _closed(flag: Paused) -> str:
+    return "disabled" if flag.route is not None else "its provider is paused"
 
 
 def render(status: Status, console: Console) -> None:
@@ -171,6 +177,8 @@ def render(status: Status, console: Console) -> None:
         console.print(f"[bold red]{word}[/]: {escape(str(flag))}")
     if all(flag.route is not None for flag in status.paused):
         console.print("not paused")
+    for told in status.odd:
+        console.print(f"[bold red]CONFIGURATION[/] {escape(told)}")
     for incident in status.incidents:
         console.print(f"[bold]OPEN[/] {escape(incident)}")
     for channel in status.mute:
@@ -206,8 +214,7 @@ def _routes_table(routes: list[RouteStatus]) -> Table:
             continue
         stands = route.health
         told = f"rests: {stands.rests_for}" if stands.rests_for and stands.breaker == "closed" else stands.breaker
-        if route.paused:
-            told = "its provider is paused"
+        told = route.closed or told
         wait = f", reopens in {stands.reopens_in_seconds:.0f} s" if stands.reopens_in_seconds else ""
         marks = "".join("+" if good else "-" for good in stands.last)
         errors = "-" if stands.error_rate is None else f"{stands.error_rate:.0%}"

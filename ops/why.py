@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 from producer import Producer, keyspace
-from producer.job import Attempt, JobResult, JobStatus, Planned, TrailEntry
+from producer.job import Attempt, DeadReason, JobResult, JobStatus, Planned, TrailEntry
 from producer.keyspace import JobField
 from producer.scripts import ask
 from worker.dead_letter import now_ms, queue_of
@@ -29,6 +29,12 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
         told.append(_late(producer, job_id, facts))
     told += _history(facts)
     told += [_entry(entry) for entry in result.trail]
+    if result.degraded:
+        told.append(f"degraded: {result.degraded}")
+    if result.dead_reason is DeadReason.OVER_BUDGET:
+        told.append(
+            f"its cap: max_cost_usd of {facts.get(JobField.TYPE)} in policies/routing.yaml; raise it, then requeue the job"
+        )
     told.append(_cost(result))
     trail = [entry.model_dump(mode="json", exclude_none=True) for entry in result.trail]
     return {
@@ -148,15 +154,17 @@ def _plan(plan: Planned) -> str:
 
 
 def _cost(result: JobResult) -> str:
-    if result.usage is None:
-        return "cost: no tokens reported"
-    tokens = f"{result.usage.get('prompt_tokens', '?')} tokens in, {result.usage.get('completion_tokens', '?')} out"
+    may = sum(entry.may_cost_usd or 0.0 for entry in result.attempted)
+    perhaps = f"; up to ${may:.6f} more, if attempts without an answer were billed" if may else ""
     if result.cost_usd is None:
-        return f"cost: {tokens}, price unknown"
+        known = [entry.cost_usd for entry in result.attempted if entry.cost_usd is not None]
+        return (f"cost: ${sum(known):.6f}" if known else "cost: none that is known") + perhaps
+    usage = result.usage or {}
+    tokens = f"{usage.get('prompt_tokens', '?')} tokens in, {usage.get('completion_tokens', '?')} out"
     delta = ""
     if result.cost_delta_usd is not None:
         delta = f"; on the baseline route ${result.baseline_cost_usd:.6f}, so {result.cost_delta_usd:+.6f}"
-    return f"cost: {tokens}, ${result.cost_usd:.6f}{delta}"
+    return f"cost: {tokens}, ${result.cost_usd:.6f}{delta}{perhaps}"
 
 
 def _at(ms: str | int | None) -> str:

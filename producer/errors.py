@@ -186,7 +186,12 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
 
 def what_is_wrong(kind: str, message: str) -> str:
     """pydantic's message in words for the person who wrote the file."""
-    known = {"missing": "is missing", "extra_forbidden": "is not a field here: mistyped?"}
+    known = {
+        "missing": "is missing",
+        "extra_forbidden": "is not a field here: mistyped?",
+        "tuple_type": "should be a list, as in [a, b]",
+        "dict_type": "should be a mapping of names",
+    }
     return known.get(kind, message.removeprefix("Value error, "))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from producer.environment import Environment, find_configuration
 from producer.errors import ConfigurationError, InvalidJob, Problem, what_is_wrong
@@ -15,7 +16,15 @@ from producer.errors import ConfigurationError, InvalidJob, Problem, what_is_wro
 Capability = Literal["tools", "json_mode", "json_schema", "vision"]
 Degrade = Literal["shorter_context", "smaller_model", "human_review"]
 Seconds = Annotated[float, Field(gt=0)]
-VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+def _variable_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError("is the name of an environment variable, and not what it holds")
+    return value
+
+
+VariableName = Annotated[str, AfterValidator(_variable_name)]
 M = TypeVar("M", bound=BaseModel)
 
 

@@ -133,11 +133,12 @@ callbacks: [langfuse]
     told = "\n".join(found.notes)
     assert "sk-in-the-file" not in told + json.dumps(found.routes)
     for said in (
-        "model_list.0: bedrock has no counterpart",
-        "model_list.1: api_key stands in the file itself",
-        "model_list.1: rpm, tpm kept in the map",
-        "model_list.1: tags has no counterpart",
-        "model_list.1: model_info.base_model has no counterpart",
+        "entry 1 (a): bedrock has no counterpart",
+        "entry 2 (a): its api_key stands in the file itself and is not copied: put it into MODEL_LIST_ENTRY_2_KEY",
+        "entry 2 (a): rpm, tpm kept in the map",
+        "entry 2 (a): tags has no counterpart",
+        "entry 2 (a): model_info.base_model has no counterpart",
+        "entry 3 (b): 9 retries are 5",
         "fallbacks: gone is no model_name",
         "set `order: latency` in policies/routing.yaml",
         "router_settings.model_group_alias has no counterpart",
@@ -153,7 +154,7 @@ callbacks: [langfuse]
         ("model_list: []", "model_list: is missing"),
         ("a: [", "is not YAML"),
         ("model_list: [{model_name: x}]", "has no litellm_params"),
-        ("model_list: [{model_name: a, litellm_params: {model: azure/x}}]", "azure has no counterpart"),
+        ("model_list: [{model_name: a, litellm_params: {model: vertex_ai/x}}]", "vertex_ai has no counterpart"),
     ],
 )
 def test_what_is_no_config_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -170,6 +171,50 @@ def test_several_aliases_ask_for_one(tmp_path: Path) -> None:
     found = imported(path, "b")
     assert [route["model"] for route in found.routes["hot"]] == ["y"]
     assert "model_name a: not imported" in "\n".join(found.notes)
+
+
+ODD = """
+model_list:
+  - model_name: chat
+    litellm_params: {model: openai/no-order, api_key: os.environ/A}
+  - model_name: chat
+    litellm_params: {model: openai/second, api_key: os.environ/A, order: "2", timeout: os.environ/T, rpm: "60"}
+  - model_name: chat
+    litellm_params: {model: azure/gpt, api_base: "https://x.openai.azure.com/", api_key: [AZURE_KEY], order: 1}
+  - model_name: chat
+    litellm_params: {model: ollama/llama3, api_base: "http://localhost:11434", order: 1, input_cost_per_token: 1.0e-06}
+  - model_name: chat
+    litellm_params: {model: "openai/<MODEL>", api_base: [BASE], api_key: sk-live-literal, order: 1}
+  - model_name: chat
+    litellm_params: {model: "anthropic/*"}
+router_settings: {fallbacks: [7], timeout: "45"}
+litellm_settings: [1]
+"""
+
+
+def test_orders_quotes_placeholders_and_what_is_malformed(tmp_path: Path) -> None:
+    found = imported(written(tmp_path, "c.yaml", ODD))
+    RouteMap.model_validate(found.routes)
+    hot = [(route["baseUrl"], route["apiKeyEnv"], route["timeoutSeconds"]) for route in found.routes["hot"]]
+    assert hot == [
+        ("https://x.openai.azure.com/openai/v1", "AZURE_KEY", 45),
+        ("http://localhost:11434/v1", "", 45),
+        ("${BASE}", "MODEL_LIST_ENTRY_5_KEY", 45),
+    ]
+    assert [(route["model"], route.get("rpm")) for route in found.routes["warm"]] == [
+        ("second", 60),
+        ("no-order", None),
+    ]
+    told = "\n".join(found.notes)
+    for said in (
+        "'os.environ/T' is no number",
+        "both its input",
+        "<MODEL> looks like a placeholder",
+        "anthropic/* is no model",
+    ):
+        assert said in told, said
+    assert "7 is no mapping" in told and "litellm_settings has no counterpart" in told
+    assert "sk-live" not in told + json.dumps(found.routes)
 
 
 def test_a_diff_tells_a_reviewer_what_changes_for_jobs() -> None:

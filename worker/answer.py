@@ -27,7 +27,7 @@ class Unanswered:
     `opens_in`: seconds until the first candidate may be tried again, None when one may be tried at once. `passed_over`:
     the same for those that let nothing through (a breaker, a rest, a tenant's parked keys), None when every candidate was tried.
     `withheld`: why operators keep jobs from one that was not tried. `others_may`: other tenants' jobs may go where this one
-    could not.
+    could not. `closed`: why each one that let nothing through did not, in words.
     """
 
     failures: tuple[Failure, ...]
@@ -35,6 +35,7 @@ class Unanswered:
     passed_over: float | None = None
     withheld: str = ""
     others_may: bool = False
+    closed: str = ""
 
 
 def note_of(answer: Reply | Broken | None) -> str:

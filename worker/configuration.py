@@ -93,6 +93,7 @@ class Reload:
         environment: Callable[[], Environment] = load_environment,
     ) -> None:
         self._current, self._seen, self._adopt, self._environment = current, seen, adopt, environment
+        self.refused = ""  # why the files cannot be used as they stand now
 
     async def run(self) -> None:
         """Look for ever."""
@@ -102,6 +103,11 @@ class Reload:
             if found is None:
                 continue
             if found != self._current:
+                told = {out.name for out in self._current.routes.left_out}
+                for out in (out for out in found.routes.left_out if out.name not in told):
+                    log.warning("route left out", extra={"route": out.name, "why": out.why})
+                if found.routes.bypass:
+                    log.warning("BYPASS_ROUTER is on: every job goes to the first route, whatever is known of it")
                 self._current = found
                 self._adopt(found)
                 log.info("configuration reloaded", extra={"routes": [route.name for route in found.routes.routes]})
@@ -112,11 +118,14 @@ class Reload:
         if now == self._seen:
             return None
         self._seen = now
+        self.refused = ""
         try:
             return Configuration.load(self._environment())
         except ConfigurationError as error:
+            self.refused = str(error.problems[0])
             log.warning("configuration refused, the old one stays", extra={"problems": str(error).splitlines()})
-        except Exception:
+        except Exception as error:
+            self.refused = type(error).__name__
             log.exception("configuration cannot be read, the old one stays")
         try:
             return replace(self._current, routes=self._current.routes.switched(self._environment()))

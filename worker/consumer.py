@@ -75,6 +75,7 @@ class FailoverWorker(BaseWorker):
         self.keys = Keys()
         self._url, self._configuration, self._rules = redis_url, configuration, rules
         self._settings, self._reloads = settings, reloads
+        self._reload: Reload | None = None
         self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
         self._bytes_in_flight = 0  # of the executions' job data
         self._hungry = False  # more could have been claimed, had there been room
@@ -149,7 +150,7 @@ class FailoverWorker(BaseWorker):
             self.drain(hurry=True)
 
     def _services(self) -> list[Any]:
-        heard = upkeep.Heard(self._wake.set, self.drain, self._breakers.heard, self._controls.look_soon)
+        heard = upkeep.Heard(self._wake.set, self.drain, self._breakers.heard, self._engine.look_again)
         return [
             self._committer.run(),
             *self._engine.services(),
@@ -162,7 +163,8 @@ class FailoverWorker(BaseWorker):
     def _reloading(self) -> list[Any]:
         if self._reloads is None:
             return []
-        return [Reload(self._configuration, self._reloads, self._engine.adopt).run()]
+        self._reload = Reload(self._configuration, self._reloads, self._engine.adopt)
+        return [self._reload.run()]
 
     def _people(self) -> list[Any]:
         """What tells people; a worker without settings leaves that to others."""
@@ -281,7 +283,8 @@ class FailoverWorker(BaseWorker):
             leases.setdefault(execution.claim.queue, []).append(lease)
         fields = {**self.serialize(), "state": self._state}
         also = fleet.registration(self.key, fields, self.queue_names())
-        also.append(fleet.view(self.name, self._engine.configuration.routes, self.concurrency))
+        refused = self._reload.refused if self._reload else ""
+        also.append(fleet.view(self.name, self._engine.configuration.routes, self.concurrency, refused))
         for lease in await upkeep.extend(self._redis, leases, also):
             held = self._executions.get(lease)
             if held is not None and not held.settling:

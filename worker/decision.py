@@ -62,7 +62,8 @@ def _why(result: JobResult, planned: Planned | None) -> str | None:
     if result.route is None:
         return result.dead_detail or result.waiting_for
     if planned and planned.candidates and planned.candidates[0] == result.route:
-        return "the first candidate"
+        earlier = {entry.execution for entry in result.attempted} - {planned.execution}
+        return "the first candidate" + (f", after {len(earlier)} executions that failed" if earlier else "")
     failed: list[str] = [f"{entry.route} {entry.outcome}" for entry in result.attempted if _failed(entry, result.route)]
     order = planned.candidates if planned else ()
     before = set(order[: order.index(result.route)]) if result.route in order else set()

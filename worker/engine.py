@@ -60,6 +60,11 @@ class Engine:
         self.executor.adopt(configuration)
         self.breakers.renew(renewed)
 
+    def look_again(self) -> None:
+        """An operator changed what may run."""
+        self._keys.forgive()
+        self.controls.look_soon()
+
     def services(self) -> list[Coroutine[Any, Any, None]]:
         """What keeps its knowledge up to date, for ever."""
         return [self.breakers.run(), self.controls.run(), self._latencies.run()]

@@ -33,8 +33,9 @@ def deregistration(key: str, queues: Sequence[str]) -> list[Command]:
     return [*(("SREM", name, key) for name in sets), ("DEL", key)]
 
 
-def view(worker_name: str, routes: Routes, slots: int) -> Command:
-    """What an operator's terminal has to know of this worker: its slots, and the routes of its map."""
+def view(worker_name: str, routes: Routes, slots: int, refused: str = "") -> Command:
+    """What an operator's terminal has to know of this worker: its slots, the routes of its map, the switches that are not as
+    usual, and why its files cannot be used as they stand (`refused`)."""
     view: list[dict[str, Any]] = [
         {
             "route": route.name,
@@ -49,10 +50,22 @@ def view(worker_name: str, routes: Routes, slots: int) -> Command:
     return (
         "SET",
         keyspace.routes_of(worker_name),
-        json.dumps({"slots": slots, "routes": view + left_out}),
+        json.dumps({"slots": slots, "routes": view + left_out, "told": _told(routes, refused)}),
         "EX",
         WORKER_TTL_SECONDS,
     )
+
+
+def _told(routes: Routes, refused: str) -> list[str]:
+    """What everybody who looks should see first."""
+    told = (
+        ["BYPASS_ROUTER is on: every job goes to the first route, no cap and no failover holds"]
+        if routes.bypass
+        else []
+    )
+    if not routes.cold_queue:
+        told.append("ENABLE_COLD_QUEUE is off: no job waits for a route")
+    return told + ([f"the configuration was refused, an older one is used: {refused}"] if refused else [])
 
 
 def names(client: redis.Redis) -> list[str]:

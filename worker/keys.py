@@ -49,13 +49,11 @@ def of_variable(name: str, environment: Environment, *, tenant: str = "") -> tup
 
 
 def of_file(path: Path) -> tuple[Key, ...]:
-    """Those of a key file (one a line, or with commas), as secret stores mount them. Raises ConfigurationError."""
+    """Those of a key file (one a line, or with commas), as secret stores mount them; none if it cannot be read."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise ConfigurationError(
-            [Problem(str(path), "", "is no readable key file", "mount it, or mend apiKeyFile")]
-        ) from None
+        return ()
     return parsed(",".join(text.split()), f"file {path.name}", str(path))
 
 
@@ -104,6 +102,10 @@ class Keys:
         """Its account is to be left alone for `seconds`."""
         until, before = self._parked.get(key.secret, (0.0, 0.0))
         self._parked[key.secret] = (max(until, self._clock() + seconds), before)
+
+    def forgive(self) -> None:
+        """An operator changed something: what was refused may be tried again."""
+        self._parked.clear()
 
     def accepted(self, key: Key) -> None:
         """It was taken."""

@@ -152,17 +152,6 @@ class _Asked:
         """Micro-dollars that the whole job may cost."""
         return None if self.policy.max_cost_usd is None else math.floor(round(self.policy.max_cost_usd * 1e6, 3))
 
-    def estimate(self, route: Route, price: Price) -> int:
-        """Micro-dollars of a call, as long as its answer may be, or is assumed to be; a prompt may be written to a cache."""
-        entry, assumed = route.entry, self.policy.output_tokens
-        if entry.api == "anthropic":  # it is always sent a limit
-            longest = self.named_output or entry.max_output_tokens or NATIVE_OUTPUT_TOKENS
-            written = self.prompt_tokens if self.policy.prompt_caching else 0
-            return cost_micros(price, self.prompt_tokens, longest, written=written)
-        return cost_micros(
-            price, self.prompt_tokens, self.named_output or min(assumed, entry.max_output_tokens or assumed)
-        )
-
     def lacks(self, route: Route) -> Set[Capability]:
         able, known = route.entry.capabilities, route.parameters
         if able is not None:
@@ -203,7 +192,9 @@ class _Asked:
             if self.cap is None:
                 return None
             return RejectedFor.NO_PRICE, "its price is not known — give it a `price` in routes.json"
-        estimate = self.estimates[route.name] = self.estimate(route, price)
+        estimate = self.estimates[route.name] = estimate_micros(
+            route, price, self.body, self.policy, self.prompt_tokens
+        )
         if self.cap is not None and (why := too_expensive(estimate, self.spent, self.cap)):
             return RejectedFor.OVER_COST, why
         return None
@@ -213,6 +204,19 @@ class _Asked:
         if limit is None or p95 is None or p95 <= limit * 1000:
             return None
         return RejectedFor.TOO_SLOW, f"p95 {p95} ms, the limit is {limit * 1000:.0f} ms"
+
+
+def estimate_micros(
+    route: Route, price: Price, body: ChatBody, policy: RoutingPolicy, prompt_tokens: int | None = None
+) -> int:
+    """Micro-dollars of a call, as long as its answer may be, or is assumed to be; a prompt may be written to a cache."""
+    entry, named = route.entry, longest_answer(body)
+    prompt = estimated(body) if prompt_tokens is None else prompt_tokens
+    if entry.api == "anthropic":  # it is always sent a limit
+        written = prompt if policy.prompt_caching else 0
+        return cost_micros(price, prompt, named or entry.max_output_tokens or NATIVE_OUTPUT_TOKENS, written=written)
+    assumed = min(policy.output_tokens, entry.max_output_tokens or policy.output_tokens)
+    return cost_micros(price, prompt, named or assumed)
 
 
 def too_expensive(estimate: int, spent: int, cap: int) -> str:

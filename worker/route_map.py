@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from producer.client import DEFAULT_QUEUE
 from producer.errors import ConfigurationError, Problem, problems_of
-from producer.policy import Capability
+from producer.policy import Capability, VariableName
 from worker.breaker import RULES, Rules
 from worker.prices import Price
 
@@ -35,7 +35,7 @@ class RouteEntry(_FromJson):
     base_url: Annotated[str, Field(min_length=1)]
     name: str | None = None
     api: Literal["openai", "anthropic"] = "openai"
-    api_key_env: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")] | None = None
+    api_key_env: Literal[""] | VariableName | None = None
     api_key_file: str | None = None
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
     stream_timeout_seconds: Annotated[float, Field(gt=0)] | None = None  # to the first token; set: the worker streams

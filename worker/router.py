@@ -49,11 +49,15 @@ class Router:
     ) -> None:
         self.routes = routes
         self._providers, self._breakers, self._keys = providers, breakers, keys or Keys()
+        self._refused: dict[
+            tuple[str, str], dict[str, str]
+        ] = {}  # by route and model: parameters that were, and instead of them
 
     async def execute(self, candidates: Sequence[Route], walk: Walk) -> Answer | Unanswered:
         """The first answer that can be used, or why there is none. Every attempt and rejection goes into the trail."""
         failures: list[Failure] = []
         closed: list[Route] = []
+        whys: list[str] = []
         asked: set[str] = set()
         too_small: Route | None = None
         for position, route in enumerate(candidates):
@@ -65,6 +69,7 @@ class Router:
             if tried is None:
                 code, why = self._closed_off(visit, walk)
                 walk.reject(route, code, why)
+                whys.append(f"{route.name}: {why}")
                 if code is not RejectedFor.DISABLED:
                     closed.append(route)
                 continue
@@ -82,7 +87,7 @@ class Router:
         waits = [self._opens_in(route, walk) for route in candidates]
         opens_in = None if not waits or any(self._is_open(route, walk) for route in candidates) else min(waits)
         parked = any(self._key_opens_in(route, walk) > 0 for route in candidates)
-        return Unanswered(tuple(failures), opens_in, passed_over, withheld, others_may=parked)
+        return Unanswered(tuple(failures), opens_in, passed_over, withheld, others_may=parked, closed="; ".join(whys))
 
     def _closed_off(self, visit: Visit, walk: Walk) -> tuple[RejectedFor, str]:
         """Why no attempt was made."""
@@ -104,7 +109,10 @@ class Router:
             body = {**body, "stream_options": {"include_usage": True}}
         keys = self._keys.given(route.entry.provider, route.keys, walk.tenant)
         another_waits = any(self._is_open(other, walk) for other in later)
-        return Visit(route, body, another_waits, keys, dropped)
+        visit = Visit(route, body, another_waits, keys, dropped)
+        for parameter, instead in self._refused.get((route.name, route.model), {}).items():
+            visit.without(parameter, instead)
+        return visit
 
     def _is_open(self, route: Route, walk: Walk) -> bool:
         return self._breakers[route.name].open_for_all() and self._key_opens_in(route, walk) <= 0
@@ -239,6 +247,9 @@ class Router:
             return replace(failure, rests=0.0) if self._keys.any_left(visit.keys) else failure
         if failure.action is Action.DROP:
             done = visit.without(failure.parameter, failure.instead)
+            if done:  # the next job need not ask
+                refused = self._refused.setdefault((visit.route.name, visit.route.model), {})
+                refused[failure.parameter] = failure.instead
             return replace(failure, instead=done, detail=f"{done}: {failure.detail}" if done else failure.detail)
         return failure
 

@@ -140,7 +140,8 @@ def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[
             continue
         keys, source = _keys(entry, environment)
         if not keys and source:
-            left_out.append(LeftOut(name, tier, f"{source} is not set", entry.provider))
+            why = f"{source} holds no key that can be read" if entry.api_key_file else f"{source} is not set"
+            left_out.append(LeftOut(name, tier, why, entry.provider))
             continue
         if not is_http_url(base_url):
             raise ConfigurationError(

@@ -56,7 +56,8 @@ def outcome_of(
             return Released(walk.trail)
         soonest = 0.0 if failures else PARK_UNTRIED_SECONDS
         wait = max(unanswered.opens_in, soonest) + PARK_MARGIN_SECONDS * (1 + jitter())
-        return Park(wait, "a route to open" + (f" ({said})" if failures else ""), walk.trail, in_turn=any_route_will_do)
+        why = "a route to open" + (f" ({said})" if failures else f" ({unanswered.closed})" if unanswered.closed else "")
+        return Park(wait, why, walk.trail, in_turn=any_route_will_do)
     if walk.attempts_left <= 0:
         return dead(DeadReason.EXHAUSTED, f"{policy.attempts} attempts; the last: {said}")
     if claim.executions + 1 >= policy.executions:

@@ -23,13 +23,20 @@ def reach(routes: Sequence[Route]) -> list[Found]:
 
 
 def _reach(route: Route) -> Found:
-    """A gateway without /models answers 404, and is reachable."""
-    key = route.keys[0].secret if route.keys else ""
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    path = "/models"
+    """By its first key that is taken. A gateway without /models answers 404, and is reachable."""
+    refused: list[str] = []
+    for key in route.keys or (None,):
+        how, detail = _ask(route, key.secret if key else "")
+        if how != "key refused":
+            return how, ", ".join([detail, *(f"{source} is refused" for source in refused)])
+        refused.append(key.source if key else "no key")
+    return "key refused", ", ".join(refused)
+
+
+def _ask(route: Route, key: str) -> Found:
+    headers, path = ({"Authorization": f"Bearer {key}"} if key else {}), "/models"
     if route.entry.api == "anthropic":
-        headers = {"x-api-key": key, "anthropic-version": VERSION}
-        path = path_of(route.base_url, "models")
+        headers, path = {"x-api-key": key, "anthropic-version": VERSION}, path_of(route.base_url, "models")
     try:
         reply = httpx.get(route.base_url + path, headers=headers, timeout=TIMEOUT_SECONDS)
     except httpx.HTTPError as error:
