@@ -91,7 +91,9 @@ async def _try(providers: Providers, route: Route, about: str) -> Checked:
     key, began = route.keys[0].secret if route.keys else "", time.monotonic()
     visit, told = Visit(route, body, False), list(dropped)
     while True:
-        ask = Ask(route, key, visit.body, f"check-{time.time_ns()}", SECONDS)
+        ask = Ask(
+            route, key, visit.body, f"check-{time.time_ns()}", SECONDS, secrets=[each.secret for each in route.keys]
+        )
         answer = await providers.complete(ask)
         failure = classify(answer, time.time())
         if (
@@ -105,7 +107,7 @@ async def _try(providers: Providers, route: Route, about: str) -> Checked:
     differs = f"; not sent as it was: {', '.join([*told, *ask.dropped])}" if told or ask.dropped else ""
     if problem := _problem(about, answer):
         hint = f" — is its baseUrl right? {route.base_url}" if failure is not None and failure.status == 404 else ""
-        return Checked(route.name, "fail", about, redacted(problem, key) + hint)
+        return Checked(route.name, "fail", about, redacted(problem, key)[:300] + hint)
     return Checked(route.name, "ok", about, f"as asked for, in {ms} ms{differs}")
 
 
@@ -127,6 +129,6 @@ def _problem(about: str, answer: Reply | Broken) -> str | None:
         return "answered without the tool call that it was told to make — leave `tools` out of its `capabilities`"
     try:
         city = json.loads(text)["city"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return f"did not answer in JSON by the schema — leave `{about}` out of its `capabilities`"
     return None if isinstance(city, str) else "answered with JSON that the schema forbids"

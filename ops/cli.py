@@ -16,6 +16,7 @@ from ops.body import body_of
 from ops.doctor import doctor
 from ops.job import as_json
 from ops.serve import serve
+from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment, load_environment
 from producer.errors import FailoverError, UsageError
 from producer.job import JobStatus, LLMJob
@@ -174,8 +175,8 @@ def status(environment: Environment, as_json: bool) -> None:
     """What is paused, queued, running, waiting, dead."""
     from ops import status as status_view
 
-    with place.opened(environment) as here:
-        found = status_view.gather(here.producer.client, here.producer.queue)
+    with place.reached(environment) as (_, client):
+        found = status_view.gather(client, DEFAULT_QUEUE)
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2))
         return

@@ -76,7 +76,7 @@ def _described(entry: RouteEntry) -> str:
     share = f", for {entry.canary:g}% of the jobs" if entry.canary is not None else ""
     key = _key(entry)
     off = ", disabled" if not entry.enabled else ""
-    return f"{entry.provider} {entry.model} at {entry.base_url}{dialect}, {key}{share}{off}"
+    return f"{entry.provider} {entry.model} at {_address(entry.base_url)}{dialect}, {key}{share}{off}"
 
 
 def _key(entry: RouteEntry) -> str:
@@ -131,7 +131,16 @@ def _sections(before: RouteMap, after: RouteMap) -> Iterator[Change]:
                 yield Change("changed", section, field, was[field], now[field], told)
 
 
+def _address(url: str) -> str:
+    """Without a password or a query, which may be a secret."""
+    head, slashes, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{head}{slashes}{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+
+
 def _said(value: Any) -> str:
+    if isinstance(value, str):
+        return _address(value)
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
     if isinstance(value, dict):

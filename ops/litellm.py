@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from ops.litellm_route import Deployment, Reading, number
-from producer.errors import ConfigurationError, Problem
+from producer.errors import ConfigurationError, Problem, problems_of
+from producer.policy import load_yaml
+from worker.route_map import RouteMap
 
 # Of router_settings and litellm_settings.
 _READ = {"allowed_fails", "cooldown_time", "timeout", "request_timeout", "stream_timeout", "num_retries", "fallbacks"}
@@ -60,12 +63,16 @@ def imported(path: Path, alias: str | None = None) -> Imported:
     found: dict[str, Any] = {tier: entries for tier, entries in tiers.items() if entries}
     found |= _breaker(reading)
     reading.notes += _leftovers(config, [name for name in groups if name not in chosen])
+    try:
+        RouteMap.model_validate(found)
+    except ValidationError as error:
+        raise ConfigurationError(problems_of(f"{path} as a map", error)) from None
     return Imported(found, sum(map(len, tiers.values())), reading.notes)
 
 
 def _loaded(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config, _ = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigurationError([Problem(str(path), "", f"is not YAML: {' '.join(str(error).split())}")]) from None
     if not isinstance(config, dict) or not isinstance(config.get("model_list"), list) or not config["model_list"]:

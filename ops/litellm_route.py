@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,13 +50,13 @@ class Reading:
 
 
 def number(value: Any) -> float | int | None:
-    """A number, also one in quotes; None for anything else."""
+    """A number that may be a limit, also one in quotes; None for anything else."""
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         return None
     return int(value) if float(value).is_integer() else value
 
@@ -71,6 +72,11 @@ class Deployment:
     def params(self) -> dict[str, Any]:
         params: dict[str, Any] = self.entry["litellm_params"]
         return params
+
+    @property
+    def info(self) -> dict[str, Any]:
+        info = self.entry.get("model_info")
+        return info if isinstance(info, dict) else {}
 
     @property
     def order(self) -> float | None:
@@ -89,7 +95,7 @@ class Deployment:
         route |= self._key(own_variable, note)
         self._limits(route, reading, note)
         self._lore(route, note)
-        info = set(self.entry.get("model_info") or {}) - _INFO
+        info = {str(name) for name in self.info} - _INFO
         unread = sorted({str(name) for name in self.params} - _PARAMS - {*_COSTS})
         for name in [*unread, *(f"model_info.{name}" for name in sorted(info))]:
             note(f"{name} has no counterpart")
@@ -164,7 +170,7 @@ class Deployment:
 
     def _lore(self, route: dict[str, Any], note: Any) -> None:
         """What model_info says of windows, prices and abilities."""
-        told = {**(self.entry.get("model_info") or {}), **self.params}
+        told = {**self.info, **self.params}
         for name, ours in (("max_input_tokens", "contextWindow"), ("max_output_tokens", "maxOutputTokens")):
             if (tokens := number(told.get(name))) is not None:
                 route[ours] = int(tokens)

@@ -11,6 +11,7 @@ import click
 from ops import place
 from ops.job import as_json
 from producer import keyspace
+from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment
 from producer.errors import UsageError
 from worker import fleet, spend
@@ -40,8 +41,7 @@ def pause(environment: Environment, reason: str, queue: str | None, provider: st
     """Start no more jobs. Running ones end; nothing is lost, no attempt and no expiry is burned."""
     scope = _scope(queue, provider)
     seconds = place.age_seconds("--for", lasts) if lasts else None
-    with place.opened(environment) as here:
-        client = here.producer.client
+    with place.reached(environment) as (_, client):
         if queue and not client.sismember(keyspace.QUEUES, keyspace.queue(queue)):
             place.note(f"no job was ever in a queue {queue}: mistyped?")
         if provider and (known := fleet.providers(client)) and flags.canonical(provider) not in known:
@@ -78,16 +78,15 @@ def resume(
     scope = _scope(queue, provider)
     if again_at is not None:
         _require_share(environment, queue, again_at)
-    with place.opened(environment) as here:
-        client = here.producer.client
+    with place.reached(environment) as (_, client):
         if dry_run:
             from worker import backlog
 
-            found = backlog.estimate(client, scope, here.producer.queue)
+            found = backlog.estimate(client, scope, DEFAULT_QUEUE)
             click.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))
             return
         cleared = flags.resume(client, scope, who=place.who(), again_at=again_at)
-        left = flags.paused(client, fleet.queues(client, here.producer.queue))
+        left = flags.paused(client, fleet.queues(client, DEFAULT_QUEUE))
         let_go = [each.provider for each in spend.known(client) if again_at is not None and each.again_at == again_at]
     if as_json:
         told = {"resumed": [str(each) for each in cleared], "still_paused": [asdict(flag) for flag in left]}

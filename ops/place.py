@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import redis
 
 from ops import embedded
 from producer import Producer
@@ -54,9 +55,8 @@ class Place:
 
 
 @contextlib.contextmanager
-def opened(environment: Environment) -> Iterator[Place]:
-    """A Redis that answers, and a producer on it."""
-    policies = load_policies(environment)
+def reached(environment: Environment) -> Iterator[tuple[str, redis.Redis]]:
+    """A Redis that answers, by its URL and a client. What needs nothing else works also while the files are broken."""
     with contextlib.ExitStack() as stack:
         url = redis_url(environment)
         if not url:
@@ -64,6 +64,14 @@ def opened(environment: Environment) -> Iterator[Place]:
             url = stack.enter_context(embedded.running(FOLDER / "valkey"))
         client = stack.enter_context(connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS))
         check_reachable(client, url)
+        yield url, client
+
+
+@contextlib.contextmanager
+def opened(environment: Environment) -> Iterator[Place]:
+    """A Redis that answers, and a producer on it."""
+    policies = load_policies(environment)
+    with reached(environment) as (url, client):
         yield Place(url, Producer(client, policies), embedded=not environment.get("REDIS_URL"))
 
 

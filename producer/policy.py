@@ -15,7 +15,7 @@ from producer.errors import ConfigurationError, InvalidJob, Problem, what_is_wro
 
 Capability = Literal["tools", "json_mode", "json_schema", "vision"]
 Degrade = Literal["shorter_context", "smaller_model", "human_review"]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400, allow_inf_nan=False)]
 
 
 def _variable_name(value: str) -> str:
@@ -25,6 +25,8 @@ def _variable_name(value: str) -> str:
 
 
 VariableName = Annotated[str, AfterValidator(_variable_name)]
+Lines = dict[tuple[str, ...], int]
+MOST_PLACES = 20_000  # of one file of policies
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -52,8 +54,8 @@ class JobPolicy(BaseModel):
     requires: tuple[Capability, ...] = ()
     first_token_seconds: Seconds | None = None
     failover_on_refusal: bool = False
-    keep_results_seconds: Annotated[int, Field(ge=60)] = 7 * 86400
-    keep_dead_seconds: Annotated[int, Field(ge=60)] = 90 * 86400
+    keep_results_seconds: Annotated[int, Field(ge=60, le=10 * 365 * 86400)] = 7 * 86400
+    keep_dead_seconds: Annotated[int, Field(ge=60, le=10 * 365 * 86400)] = 90 * 86400
 
     @property
     def human_review(self) -> bool:
@@ -130,16 +132,25 @@ def read_yaml(path: Path, model: type[M], prepared: Callable[[Any], Any] = lambd
     """One file of policies/ as its model. `prepared` sees the data before it is checked. Raises ConfigurationError."""
     try:
         text = path.read_text(encoding="utf-8")
-        data = yaml.safe_load(text)
+        data, lines = load_yaml(text)
     except OSError as error:
         mend = f"set POLICIES_DIR to a folder that holds {path.name}"
         raise ConfigurationError([Problem(str(path), "", error.strerror or str(error), mend)]) from None
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none is a ValueError
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
         raise ConfigurationError([Problem(str(path), "", f"is not YAML: {_one_line(error)}")]) from None
     try:
         return model.model_validate(prepared(data))
     except ValidationError as error:
-        raise ConfigurationError(_problems(path, text, error)) from None
+        raise ConfigurationError(_problems(path, lines, error)) from None
+
+
+def load_yaml(text: str) -> tuple[Any, Lines]:
+    """The data of a YAML text, and the line of each of its places. Raises YAMLError, ValueError or RecursionError, also for a
+    text that is small and grows by its aliases."""
+    lines: Lines = {}
+    if (root := yaml.compose(text, Loader=yaml.SafeLoader)) is not None:
+        _number_lines(root, (), lines)
+    return yaml.safe_load(text), lines
 
 
 def with_defaults(data: Any, section: str) -> Any:
@@ -156,9 +167,7 @@ def with_defaults(data: Any, section: str) -> Any:
     return {**data, section: types}
 
 
-def _problems(path: Path, text: str, error: ValidationError) -> list[Problem]:
-    lines: dict[tuple[str, ...], int] = {}
-    _number_lines(yaml.compose(text, Loader=yaml.SafeLoader), (), lines)
+def _problems(path: Path, lines: Lines, error: ValidationError) -> list[Problem]:
     problems = []
     for details in error.errors(include_url=False, include_input=False, include_context=False):
         field = tuple(str(part) for part in details["loc"])
@@ -170,7 +179,9 @@ def _problems(path: Path, text: str, error: ValidationError) -> list[Problem]:
     return problems
 
 
-def _number_lines(node: yaml.Node | None, at: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> None:
+def _number_lines(node: yaml.Node, at: tuple[str, ...], lines: Lines) -> None:
+    if len(lines) > MOST_PLACES:
+        raise ValueError(f"it has more than {MOST_PLACES} places, or aliases that go round")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*at, str(key.value))

@@ -396,7 +396,7 @@ def test_the_dry_run_tells_jobs_dollars_and_minutes(
     assert client.exists(keyspace.PAUSE)
     pause.pause(client, Scope(provider="a"), **WHO)
     held = backlog.estimate(client, EVERYTHING, Q)
-    assert (held.jobs, held.unknown) == (0, ["every route's provider stays paused: nothing would start"])
+    assert (held.jobs, held.unknown) == (0, ["every route stays paused or disabled: nothing would start"])
 
 
 def test_the_dry_run_says_what_it_does_not_know(client: redis.Redis, producer: Producer) -> None:

@@ -41,7 +41,12 @@ class Configuration:
     def load(cls, environment: Environment, *, tenants_keys: bool = True) -> Configuration:
         """Raises ConfigurationError. `tenants_keys`: read them too, which only a worker needs."""
         policies, routes = load_policies(environment), load_routes(environment)
-        routing = load_routing(environment, policies.job_types, routes)
+        try:
+            routing = load_routing(environment, policies.job_types, routes)
+        except ConfigurationError:
+            if not routes.bypass:
+                raise
+            routing = Routing()  # the switch for when all else fails asks no policy
         for route in routes.routes:
             _ = route.price  # list prices are read now, and not when a job waits for them
         return cls(policies, routes, routing, _tenant_keys(policies, routes, environment) if tenants_keys else {})
@@ -93,6 +98,7 @@ class Reload:
         environment: Callable[[], Environment] = load_environment,
     ) -> None:
         self._current, self._seen, self._adopt, self._environment = current, seen, adopt, environment
+        self._files = _files(seen)  # that have to stay: what took their place would be another configuration
         self.refused = ""  # why the files cannot be used as they stand now
 
     async def run(self) -> None:
@@ -120,7 +126,7 @@ class Reload:
         self._seen = now
         self.refused = ""
         try:
-            return Configuration.load(self._environment())
+            return self._read(now)
         except ConfigurationError as error:
             self.refused = str(error.problems[0])
             log.warning("configuration refused, the old one stays", extra={"problems": str(error).splitlines()})
@@ -132,13 +138,25 @@ class Reload:
         except ConfigurationError:
             return None
 
+    def _read(self, now: Stamp) -> Configuration:
+        if gone := [path for path in self._files if not Path(path).exists()]:
+            mend = "put it back, or start the worker anew without it"
+            raise ConfigurationError([Problem(path, "", "is gone", mend) for path in gone])
+        found = Configuration.load(self._environment())
+        self._files = _files(now)
+        return found
+
+
+def _files(seen: Stamp) -> list[str]:
+    return [path for path, *_ in seen if Path(path).suffix in (".json", ".yaml")]
+
 
 def _stamp_of(paths: list[Path]) -> Stamp:
     found = []
     for path in paths:
         try:
             stat = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: no path at all
             continue
         found.append((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
     return tuple(found)

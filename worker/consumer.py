@@ -27,7 +27,7 @@ from worker.committer import Committer
 from worker.configuration import Configuration, Reload, Stamp
 from worker.drain import Execution, cancelled, let_end
 from worker.engine import Engine
-from worker.execution import Executed, given_back
+from worker.execution import Executed, given_back, unwritable
 from worker.keys import Keys
 from worker.notify.deliveries import Deliveries
 from worker.notify.notifier import Notifier
@@ -266,6 +266,9 @@ class FailoverWorker(BaseWorker):
             await self._settle(claim, execution.executed)
         except RedisError:
             log.exception("redis refuses the outcome, the lease runs out", extra={"job": claim.job_id})
+        except Exception:
+            log.exception("an outcome cannot be written", extra={"job": claim.job_id})
+            await self._settle(claim, unwritable(claim))
 
     async def _settle(self, claim: Claim, executed: Executed) -> None:
         totals = {"attempts": executed.attempts, "run_ms": executed.run_ms}

@@ -32,7 +32,7 @@ from worker.prices import billed_micros, dollars
 from worker.router import Router
 from worker.taxonomy import Action
 from worker.trail import charged, cost_micros, ended, spent_micros, trail_of
-from worker.transitions import Claim
+from worker.transitions import KEEP_DEAD_SECONDS, Claim
 from worker.unanswered import outcome_of, without_candidate, without_cold
 from worker.walk import Walk, rejection
 
@@ -219,6 +219,12 @@ def _too_large(answer: Answer | Unanswered) -> bool:
 def given_back(claim: Claim) -> Executed:
     """A claim that was not executed."""
     return _untried(claim, Released(trail_of(claim)))
+
+
+def unwritable(claim: Claim) -> Executed:
+    """In place of an outcome that has no form in Redis: asked again, it would be paid for again."""
+    dead = Dead(DeadReason.EXHAUSTED, "its outcome cannot be written, see the worker's log", (), KEEP_DEAD_SECONDS)
+    return _untried(claim, dead)
 
 
 def _untried(claim: Claim, outcome: Outcome) -> Executed:

@@ -89,7 +89,7 @@ def classify(answer: Reply | Broken, now: float) -> Failure | None:
         meant = inner if isinstance(inner, int) else KINDS.get(str(error.get("type")))
         status, words = (meant, meant) if meant in STATUS else (502, 400)
     found = _by_text(error, words) or _by_status(status)
-    found = replace(found, status=answer.status, detail=_message(error)[:300])
+    found = replace(found, status=answer.status, detail=_message(error)[:4000])
     if found.rests:
         return replace(found, rests=waits.rest(error, now) or found.rests)
     return replace(found, retry_after=waits.retry_after(answer.headers, error, now))

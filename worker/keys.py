@@ -19,7 +19,7 @@ from producer.errors import ConfigurationError, Problem
 from worker.pause import canonical
 
 LONGEST_PARK_SECONDS = 300.0
-_POSSIBLE = re.compile(r"[!-~]+")
+_POSSIBLE = re.compile(r"[!#-\[\]-~]+")  # no quote and no backslash: JSON would write them otherwise
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def of_variable(name: str, environment: Environment, *, tenant: str = "") -> tup
 def of_file(path: Path) -> tuple[Key, ...]:
     """Those of a key file (one a line, or with commas), as secret stores mount them; none if it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, ValueError):
         return ()
     return parsed(",".join(text.split()), f"file {path.name}", str(path))
 

@@ -27,7 +27,8 @@ class Latencies(dict[str, int]):
     def adopt(self, configuration: Configuration) -> None:
         """Nobody is asked unless a policy wants to know."""
         self._routes = [route.name for route in configuration.routes.routes] if configuration.routing.by_latency else []
-        self.clear()
+        for name in self.keys() - set(self._routes):
+            del self[name]
 
     async def run(self) -> None:
         """Look for ever. While Redis is away, what was last known holds."""

@@ -14,10 +14,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-PER_MILLION = 1_000_000
-MOST_TOKENS = 10**9  # of one call; what says more is no count
+from worker.tokens import MOST_TOKENS
 
-Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PER_MILLION = 1_000_000
+
+Dollars = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 
 
 class Price(BaseModel):
@@ -78,4 +79,6 @@ def dollars(micros: int) -> float:
 
 def _count(usage: Mapping[str, Any], name: str) -> int | None:
     value = usage.get(name)
-    return value if isinstance(value, int) and 0 <= value <= MOST_TOKENS else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_TOKENS:
+        return None
+    return int(value) if value == int(value) else None

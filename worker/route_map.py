@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from producer.client import DEFAULT_QUEUE
@@ -33,12 +33,14 @@ class RouteEntry(_FromJson):
     provider: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     model: Annotated[str, Field(min_length=1)]
     base_url: Annotated[str, Field(min_length=1)]
-    name: str | None = None
+    name: Annotated[str, Field(pattern=r"^[\w.@:/#+-]+( [\w.@:/#+-]+)*$", max_length=200)] | None = None
     api: Literal["openai", "anthropic"] = "openai"
     api_key_env: Literal[""] | VariableName | None = None
     api_key_file: str | None = None
-    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
-    stream_timeout_seconds: Annotated[float, Field(gt=0)] | None = None  # to the first token; set: the worker streams
+    timeout_seconds: Annotated[float, Field(gt=0, le=86400)] = 60.0
+    stream_timeout_seconds: Annotated[float, Field(gt=0, le=86400)] | None = (
+        None  # to the first token; set: the worker streams
+    )
     retries: Annotated[int, Field(ge=0, le=5)] = 2  # after the first attempt, in one execution; 0 is none
     capabilities: tuple[Capability, ...] | None = None  # None: not known, so not held against it
     parameters: Literal["any", "openai", "google", "mistral", "groq", "deepseek", "anthropic"] | None = None
@@ -81,16 +83,27 @@ class RouteMap(_FromJson):
     cold: Cold = Cold()
     breaker: BreakerEntry = BreakerEntry()
 
+    @model_validator(mode="after")
+    def names_are_of_one_route(self) -> RouteMap:
+        names = [name for name, _, _ in named(self)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two routes are named {', '.join(twice)}: give one another `name`")
+        return self
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
 
 def read_map(path: Path) -> RouteMap:
     """One file as it is written, whatever the environment. Raises ConfigurationError with every problem in it."""
     where = str(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
         mend = "set ROUTES_FILE to the routing map"
         raise ConfigurationError([Problem(where, "", error.strerror or str(error), mend)]) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError([Problem(where, "", f"is not JSON: {error}")]) from None
     try:
         return RouteMap.model_validate(data)

@@ -34,6 +34,7 @@ log = logging.getLogger("failover.worker")
 BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.2, 10.0
 LONGEST_WAIT_SECONDS = 5.0  # on a route that names its Retry-After; for longer ones another route, or the schedule
 REST_MARGIN_SECONDS = 0.1  # the route's rest began when Redis heard of it, a moment later than here
+DETAIL_CHARACTERS = 300  # of a provider's words, in the trail
 FAIR_ATTEMPT_SECONDS = 5.0  # a silence shorter than this, forced by our own deadline, is not held against the route
 
 
@@ -184,6 +185,7 @@ class Router:
         ask = Ask(
             route=route,
             key=key.secret if key else "",
+            secrets=[each.secret for each in visit.keys],
             body=visit.body,
             idempotency_key=walk.idempotency_key,
             seconds=seconds,
@@ -241,7 +243,7 @@ class Router:
         detail = redacted(failure.detail, "")
         for known in (*visit.keys, *visit.route.keys):
             detail = redacted(detail, known.secret)
-        failure = replace(failure, detail=detail)
+        failure = replace(failure, detail=detail[:DETAIL_CHARACTERS])
         if failure.action is Action.NEXT_KEY and key:
             self._keys.park(key, failure.rests)
             return replace(failure, rests=0.0) if self._keys.any_left(visit.keys) else failure

@@ -188,7 +188,7 @@ def key_files(path: Path, environment: Environment) -> list[Path]:
         named = [
             entry["apiKeyFile"] for tier in ("hot", "warm") for entry in data.get(tier, ()) if entry.get("apiKeyFile")
         ]
-    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError):
         return []
     return [Path(_interpolate(str(name), environment)[0]) for name in dict.fromkeys(map(str, named))]
 

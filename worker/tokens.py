@@ -12,6 +12,7 @@ from typing import Any
 from pydantic_core import to_json
 
 LATIN_CHARACTERS_A_TOKEN = 3.5
+MOST_TOKENS = 10**9  # what asks for more asks for as much as there is
 TOKENS_OF_MEDIA = 1600  # an image of a usual size, as providers count it
 _OTHER_SCRIPTS = re.compile("[^\u0000-\u024f]+")  # beyond the end of Latin Extended-B
 _READ = ("messages", "tools", "response_format")
@@ -46,4 +47,4 @@ def _without_media(messages: Sequence[Any]) -> tuple[list[Any], int]:
 def longest_answer(body: Mapping[str, Any]) -> int | None:
     """The limit of output tokens that the body itself names, if it does."""
     limits = [limit for name in ("max_completion_tokens", "max_tokens") if isinstance(limit := body.get(name), int)]
-    return min((limit for limit in limits if limit > 0), default=None)
+    return min((min(limit, MOST_TOKENS) for limit in limits if limit > 0), default=None)

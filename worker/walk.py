@@ -89,7 +89,8 @@ class Walk:
         price = route.price if usage else None
         cost = billed_micros(price, usage) if price and usage else None
         ambiguous = failure.ambiguous if failure else False
-        may_cost = self.plan.estimates.get(route.name) if ambiguous and cost is None else None
+        unsaid = failure is not None and failure.status == 200  # an answer, of a kind, that does not say what it cost
+        may_cost = self.plan.estimates.get(route.name) if (ambiguous or unsaid) and cost is None else None
         self.spent += cost or may_cost or 0
         self.trail.append(
             Attempt(

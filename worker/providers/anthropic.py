@@ -16,7 +16,7 @@ from worker.degrade import json_words
 from worker.failures import Broken, Reply
 from worker.parameters import NATIVE_OUTPUT_TOKENS
 from worker.providers.anthropic_answer import Assembly, arguments, completion_of
-from worker.providers.http import Ask, Spoken, call
+from worker.providers.http import Ask, Spoken, call, unsayable
 from worker.tokens import estimated
 
 VERSION = "2023-06-01"
@@ -34,9 +34,8 @@ async def complete(client: httpx.AsyncClient, ask: Ask) -> Reply | Broken:
         sent, told = request_of(
             ask.body, ask.route.model, ask.route.entry.max_output_tokens, stream=streams, caching=ask.prompt_caching
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        problem = f"the job has no counterpart in Anthropic's Messages: {type(error).__name__} {error}"
-        return Reply(400, {}, {"error": {"code": "no_counterpart", "message": problem}})
+    except Exception as error:  # noqa: BLE001 - bodies are of any shape, and what has no counterpart fails in any way
+        return unsayable(error)
     ask.dropped.extend(told)
     headers = {"anthropic-version": VERSION} | ({"x-api-key": ask.key} if ask.key else {})
     return await call(

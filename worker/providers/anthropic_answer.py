@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic_core import from_json
+
+from worker.providers.stream import event_of, mended
+
 _FINISH = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -19,7 +23,7 @@ _FINISH = {
 def arguments(text: Any) -> Any:
     """A tool call's arguments, which the other side writes as JSON text."""
     try:
-        read = json.loads(text or "{}")
+        read = from_json(text or "{}")
     except (ValueError, TypeError):
         return {"arguments": text}
     return read if isinstance(read, dict) else {"arguments": read}
@@ -91,8 +95,8 @@ class Assembly:
     def add(self, data: bytes) -> bool:
         """Take one event in; whether it brought a token."""
         try:
-            progress = self._merge(json.loads(data))
-        except (ValueError, TypeError, AttributeError, KeyError):
+            progress = self._merge(event_of(data))
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             self.skipped += 1
             return False
         self.began = self.began or progress
@@ -112,7 +116,7 @@ class Assembly:
                 return bool(event["content_block"].get("type") == "tool_use")
             case "content_block_delta":
                 delta = event["delta"]
-                piece = delta.get("text") or delta.get("partial_json") or ""
+                piece = str(delta.get("text") or delta.get("partial_json") or "")
                 self._pieces.setdefault(event["index"], []).append(piece)
                 return bool(piece or delta.get("thinking"))
             case "message_delta":
@@ -124,7 +128,7 @@ class Assembly:
         return False
 
     def _whole(self, index: int) -> dict[str, Any]:
-        block, text = self._blocks[index], "".join(self._pieces.get(index, ()))
+        block, text = self._blocks[index], mended("".join(self._pieces.get(index, ())))
         if block.get("type") == "tool_use":
             return {**block, "input": arguments(text) if text else block.get("input")}
         return {**block, "text": text or block.get("text")} if block.get("type") == "text" else block

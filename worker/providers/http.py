@@ -7,7 +7,7 @@ httpx.ConnectTimeout, and only `__cause__` tells them apart; a malformed status 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from worker.failures import Broke, Broken, Reply
 from worker.providers.stream import DONE, Events
 from worker.routes import Route
 
+CUT = b"[key]"
 SHORTEST_SECRET = 12  # characters; `test`, `EMPTY`, `ollama` are keys too, and words of many answers
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 LAST_WORDS_SECONDS = 2.0  # for the usage and [DONE] after the last finish_reason
@@ -34,6 +35,7 @@ class Ask:
 
     route: Route
     key: str = field(repr=False)
+    secrets: Sequence[str] = field(default=(), repr=False, kw_only=True)  # all keys that an answer must not repeat
     body: Mapping[str, Any]
     idempotency_key: str
     seconds: float
@@ -66,14 +68,22 @@ class Spoken:
     read: Callable[[Any], Any] = lambda body: body
 
 
+def unsayable(error: Exception) -> Reply:
+    """A body that cannot be said in the route's dialect: nothing was sent, and no route is to blame. Another may say it."""
+    told = f"the job has no counterpart in this route's dialect: {type(error).__name__} {error}"
+    return Reply(400, {}, {"error": {"code": "no_counterpart", "message": told[:300]}})
+
+
 async def call(client: httpx.AsyncClient, ask: Ask, spoken: Spoken) -> Reply | Broken:
     """POST it, within the attempt's time."""
     streams = ask.first_token_seconds is not None
     headers = {"content-type": "application/json", "idempotency-key": ask.idempotency_key, **spoken.headers}
     headers["accept"] = "text/event-stream, application/json" if streams else "application/json"
-    request = client.build_request(
-        "POST", f"{ask.route.base_url}{spoken.path}", content=to_json(spoken.body), headers=headers
-    )
+    try:
+        content = to_json(spoken.body)
+    except (ValueError, RecursionError) as error:
+        return unsayable(error)
+    request = client.build_request("POST", f"{ask.route.base_url}{spoken.path}", content=content, headers=headers)
     try:
         if streams:
             return await _streamed(client, request, ask, spoken)
@@ -97,13 +107,26 @@ async def _whole(response: httpx.Response, ask: Ask, spoken: Spoken) -> Reply | 
         size += len(chunk)
         if size > MAX_ANSWER_BYTES:
             return Broken(Broke.GARBLED, f"an answer of more than {MAX_ANSWER_BYTES} bytes")
-    body = _json(_without_key(b"".join(chunks), ask.key))
+    raw = _without_keys(b"".join(chunks), ask.secrets)
+    body = _clean(_json(raw), raw, ask.secrets)
     return Reply(response.status_code, response.headers, spoken.read(body) if response.status_code == 200 else body)
 
 
-def _without_key(raw: bytes, key: str) -> bytes:
+def _without_keys(raw: bytes, keys: Sequence[str]) -> bytes:
     """What a provider echoes of our headers must not reach the result."""
-    return raw.replace(key.encode(), b"[key]") if len(key) >= SHORTEST_SECRET else raw
+    for key in keys:
+        if len(key) >= SHORTEST_SECRET:
+            raw = raw.replace(key.encode(), CUT)
+    return raw
+
+
+def _clean(body: Any, raw: bytes, keys: Sequence[str]) -> Any:
+    """The body without keys that were written with escapes, or came in pieces."""
+    if body is None or not (b"\\" in raw or not raw) or not any(len(key) >= SHORTEST_SECRET for key in keys):
+        return body
+    written = to_json(body)
+    cleaned = _without_keys(written, keys)
+    return body if cleaned == written else from_json(cleaned)
 
 
 async def _streamed(client: httpx.AsyncClient, request: httpx.Request, ask: Ask, spoken: Spoken) -> Reply | Broken:
@@ -122,7 +145,7 @@ async def _streamed(client: httpx.AsyncClient, request: httpx.Request, ask: Ask,
             if response.status_code != 200 or "text/event-stream" not in response.headers.get("content-type", ""):
                 limit.reschedule(end)
                 return await _whole(response, ask, spoken)
-            broke = await _assemble(response, assembly, limit, silence, end, ask.key)
+            broke = await _assemble(response, assembly, limit, silence, end)
     except TimeoutError:
         if clock() >= end:
             broke = Broken(Broke.SILENT, f"no whole answer within {ask.seconds:.1f} s")
@@ -138,23 +161,15 @@ async def _streamed(client: httpx.AsyncClient, request: httpx.Request, ask: Ask,
         if response is not None:
             await response.aclose()
     if response is not None and assembly.error is not None:
-        return Reply(200, response.headers, assembly.error)
+        return Reply(200, response.headers, _clean(assembly.error, b"", ask.secrets))
     if response is None or not assembly.finished:
         return broke or Broken(Broke.CUT, "the stream ended without a finish_reason")
     note = f"{assembly.skipped} events of the stream could not be read" if assembly.skipped else ""
-    return Reply(200, response.headers, _assembled(assembly, ask.key), note)
-
-
-def _assembled(assembly: Assembly, key: str) -> Any:
-    """The completion; a key that it echoes came in pieces."""
-    completion = assembly.completion()
-    if len(key) >= SHORTEST_SECRET and key.encode() in (raw := to_json(completion)):
-        return from_json(_without_key(raw, key))
-    return completion
+    return Reply(200, response.headers, _clean(assembly.completion(), b"", ask.secrets), note)
 
 
 async def _assemble(
-    response: httpx.Response, assembly: Assembly, limit: asyncio.Timeout, silence: float, end: float, key: str
+    response: httpx.Response, assembly: Assembly, limit: asyncio.Timeout, silence: float, end: float
 ) -> Broken | None:
     """Until [DONE], an error or the stream's end; each token gives the next one `silence` seconds."""
     clock = asyncio.get_running_loop().time
@@ -167,7 +182,7 @@ async def _assemble(
         for data in events.feed(chunk):
             if data == DONE or assembly.error is not None:
                 return None
-            progress = assembly.add(_without_key(data, key)) or progress
+            progress = assembly.add(data) or progress
         if progress:
             limit.reschedule(min(clock() + (LAST_WORDS_SECONDS if assembly.finished else silence), end))
     return None

@@ -6,6 +6,7 @@ connection alive and prove nothing, so they extend no limit.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,8 +54,8 @@ class Assembly:
     def add(self, data: bytes) -> bool:
         """Take one event in; whether it brought a token."""
         try:
-            return self._merge(from_json(data))
-        except (ValueError, TypeError, AttributeError, KeyError):
+            return self._merge(event_of(data))
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             self.skipped += 1
             return False
 
@@ -66,9 +67,11 @@ class Assembly:
             if "tool_calls" in message:
                 calls = message["tool_calls"]
                 message["tool_calls"] = [calls[index] for index in sorted(calls)]
+                for call in message["tool_calls"]:
+                    call["function"]["arguments"] = mended(call["function"]["arguments"])
             for name, pieces in message.items():
                 if name in _TEXTS and isinstance(pieces, list):
-                    message[name] = "".join(pieces)
+                    message[name] = mended("".join(pieces))
         return {**self._head, "object": "chat.completion", "choices": choices}
 
     def _merge(self, event: dict[str, Any]) -> bool:
@@ -102,6 +105,23 @@ class Assembly:
             choice["finish_reason"] = reason
             progress = True
         return progress
+
+
+def event_of(data: bytes) -> Any:
+    """One event's JSON. Halves of a character, as some gateways send them, are read too: the next event has the other half."""
+    try:
+        return from_json(data)
+    except ValueError:
+        return json.loads(data)
+
+
+def mended(text: str) -> str:
+    """The text with its halves of characters put together, and those that are alone replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def _merge_delta(message: dict[str, Any], delta: dict[str, Any]) -> bool:
