@@ -264,7 +264,7 @@ def test_the_maps_that_come_along_can_be_read_and_compared(workshop: Workshop) -
     checkout = Path(__file__).parent.parent
     local, prod = str(checkout / "routes.local.json"), str(checkout / "routes.prod.json")
     ended = workshop.run("failover", "routes", "diff", local, prod)
-    assert (ended.returncode, "jobs start at anthropic/claude-sonnet-4-5" in ended.stdout) == (1, True)
+    assert (ended.returncode, "jobs start at anthropic/claude-sonnet-5-5" in ended.stdout) == (1, True)
 
 
 def test_show_tells_what_is_known_of_each_route_and_explains_a_plan(workshop: Workshop, producer: Producer) -> None:
