@@ -190,7 +190,7 @@ def what_is_wrong(kind: str, message: str) -> str:
         "missing": "is missing",
         "extra_forbidden": "is not a field here: mistyped?",
         "tuple_type": "should be a list, as in [a, b]",
-        "dict_type": "should be a mapping of names",
+        "dict_type": "should be an object, with names and values",
     }
     return known.get(kind, message.removeprefix("Value error, "))
 

@@ -45,7 +45,7 @@ def test_a_good_line_is_a_job_that_knows_itself_again() -> None:
         ({**GOOD, "custom_id": ""}, "custom_id", "at least 1 character"),
         ({**GOOD, "method": "GET"}, "method", "'POST'"),
         ({**GOOD, "url": "/v1/embeddings"}, "url", "'/v1/chat/completions'"),
-        ({**GOOD, "body": "hi"}, "body", "valid dictionary"),
+        ({**GOOD, "body": "hi"}, "body", "should be an object"),
         ({**GOOD, "body": {}}, "body.messages", "is missing"),
         ({**GOOD, "body": {"messages": []}}, "body.messages", "at least 1 item"),
         ({**GOOD, "body": {"messages": [{"content": "x"}]}}, "body.messages.0.role", "is missing"),
