@@ -68,8 +68,9 @@ def billed_micros(price: Price, usage: Mapping[str, Any]) -> int | None:
     if prompt is None or completion is None:
         return None
     details = usage.get("prompt_tokens_details")
-    parts = details if isinstance(details, dict) else {}
-    cached, written = _count(parts, "cached_tokens"), _count(parts, "cache_write_tokens")
+    if not isinstance(details, dict):
+        return cost_micros(price, prompt, completion)
+    cached, written = _count(details, "cached_tokens"), _count(details, "cache_write_tokens")
     return cost_micros(price, prompt, completion, cached=cached or 0, written=written or 0)
 
 

@@ -12,6 +12,7 @@ from worker.transitions import Claim
 
 FREE_TOLD = 20  # probes, and as many of the attempts that were excused
 
+NO_TRAIL = b"[]"
 _TRAIL = TypeAdapter(list[TrailEntry])
 
 
@@ -20,6 +21,8 @@ def trail_of(claim: Claim) -> list[TrailEntry]:
 
     A trail that cannot be read is not worth a job.
     """
+    if claim.trail == NO_TRAIL:
+        return []  # most jobs
     try:
         trail = [entry for entry in _TRAIL.validate_json(claim.trail) if not isinstance(entry, Rejection)]
     except ValidationError:
