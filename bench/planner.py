@@ -42,7 +42,7 @@ def one(planner: Planner, job: LLMJob, number: int) -> Plan:
     """What an execution does beside calling: plan, tell, account, encode."""
     planned = planner.plan(str(number), job, job.body)
     walk = Walk("job", 1, job.body, "key", 0.0, 30, plan=planned)
-    walk.trail.append(planned.told(1))
+    walk.trail.append(planned.told(1, 0))
     walk.trail += [rejection(1, each.route, each.code, each.reason) for each in planned.rejected]
     visit = Visit(planned.candidates[0], job.body, True)
     walk.tell(Call(visit, None, False, "closed"), None, usage=USAGE)
