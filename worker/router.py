@@ -38,6 +38,9 @@ DETAIL_CHARACTERS = 300  # of a provider's words, in the trail
 FAIR_ATTEMPT_SECONDS = 5.0  # a silence shorter than this, forced by our own deadline, is not held against the route
 
 
+Refused = dict[tuple[str, str], dict[str, str]]  # by route and model: parameters that were, and what took their place
+
+
 class Router:
     """`routes`: all of the map, as what a provider says of an account concerns each of them."""
 
@@ -50,9 +53,7 @@ class Router:
     ) -> None:
         self.routes = routes
         self._providers, self._breakers, self._keys = providers, breakers, keys or Keys()
-        self._refused: dict[
-            tuple[str, str], dict[str, str]
-        ] = {}  # by route and model: parameters that were, and instead of them
+        self._refused: Refused = {}
 
     async def execute(self, candidates: Sequence[Route], walk: Walk) -> Answer | Unanswered:
         """The first answer that can be used, or why there is none. Every attempt and rejection goes into the trail."""
