@@ -138,6 +138,11 @@ class _Asked:
     spent: int
     p95_ms: Mapping[str, int]
     estimates: dict[str, int] = field(default_factory=dict)
+    cap: int | None = None  # micro-dollars that the whole job may cost
+
+    def __post_init__(self) -> None:
+        if self.policy.max_cost_usd is not None:
+            self.cap = math.floor(round(self.policy.max_cost_usd * 1e6, 3))
 
     @cached_property
     def prompt_tokens(self) -> int:
@@ -146,11 +151,6 @@ class _Asked:
     @cached_property
     def named_output(self) -> int | None:
         return longest_answer(self.body)
-
-    @cached_property
-    def cap(self) -> int | None:
-        """Micro-dollars that the whole job may cost."""
-        return None if self.policy.max_cost_usd is None else math.floor(round(self.policy.max_cost_usd * 1e6, 3))
 
     def lacks(self, route: Route) -> Set[Capability]:
         able, known = route.entry.capabilities, route.parameters
