@@ -197,6 +197,8 @@ def test_an_operators_word_frees_a_parked_key(workshop: Workshop, producer: Prod
     until(
         lambda: producer.fetch(job).attempts == 1 and producer.fetch(job).status is JobStatus.PARKED, "the bill is due"
     )
+    told = "passed over: environment ACME_KEY of tenant acme"
+    until(lambda: told in workshop.run("failover", "status").stdout, "status tells of the key")
     workshop.providers.behave("a")
     assert workshop.run("failover", "routes", "enable", "a/a-1").returncode == 0
     assert producer.wait(job, 20).status is JobStatus.DONE

@@ -24,13 +24,12 @@ from producer.scripts import ask_async
 from worker import fleet, journal, transitions, upkeep
 from worker.breaker import Rules
 from worker.committer import Committer
-from worker.configuration import Configuration, Reload, Stamp
+from worker.configuration import Configuration, Stamp
 from worker.drain import Execution, cancelled, let_end
 from worker.engine import Engine
 from worker.execution import Executed, given_back, unwritable
 from worker.keys import Keys
-from worker.notify.deliveries import Deliveries
-from worker.notify.notifier import Notifier
+from worker.notify.notifier import people
 from worker.notify.settings import Settings
 from worker.outcomes import Released
 from worker.transitions import Claim
@@ -75,7 +74,6 @@ class FailoverWorker(BaseWorker):
         self.keys = Keys()
         self._url, self._configuration, self._rules = redis_url, configuration, rules
         self._settings, self._reloads = settings, reloads
-        self._reload: Reload | None = None
         self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
         self._bytes_in_flight = 0  # of the executions' job data
         self._hungry = False  # more could have been claimed, had there been room
@@ -113,9 +111,17 @@ class FailoverWorker(BaseWorker):
         """`work` for a caller that has a loop. Raises RedisError when Redis cannot be reached at the start."""
         self._loop = asyncio.get_running_loop()
         self._redis = connect_async(self._url, max_connections=2)
-        queues, begin = self.queue_names(), self._configuration
+        queues = self.queue_names()
         self._engine = engine = Engine(
-            self._redis, self.name, queues, self.concurrency, begin, self.keys, self._wake.set, self._rules
+            self._redis,
+            self.name,
+            queues,
+            self.concurrency,
+            self._configuration,
+            self.keys,
+            self._wake.set,
+            rules=self._rules,
+            reloads=self._reloads,
         )
         self._breakers, self._gate, self._controls = engine.breakers, engine.gate, engine.controls
         self._committer = Committer(self._redis, random.random)
@@ -154,25 +160,10 @@ class FailoverWorker(BaseWorker):
         return [
             self._committer.run(),
             *self._engine.services(),
-            *self._people(),
-            *self._reloading(),
+            *people(self._url, self._redis, self.name, self._settings),
             upkeep.listen(self._url, self.name, heard),
             *upkeep.services(self._redis, self.queue_names(), self._beat),
         ]
-
-    def _reloading(self) -> list[Any]:
-        if self._reloads is None:
-            return []
-        self._reload = Reload(self._configuration, self._reloads, self._engine.adopt)
-        return [self._reload.run()]
-
-    def _people(self) -> list[Any]:
-        """What tells people; a worker without settings leaves that to others."""
-        if self._settings is None:
-            return []
-        notifier = Notifier(connect(self._url, max_connections=1), self.name, self._settings)
-        deliveries = Deliveries(self._redis, self._settings.subscribers, lambda: notifier.leads)
-        return [notifier.run(self._redis), deliveries.run()]
 
     async def _claim_until_drained(self) -> None:
         wait = RECONNECT_SECONDS[0]
@@ -286,8 +277,7 @@ class FailoverWorker(BaseWorker):
             leases.setdefault(execution.claim.queue, []).append(lease)
         fields = {**self.serialize(), "state": self._state}
         also = fleet.registration(self.key, fields, self.queue_names())
-        refused = self._reload.refused if self._reload else ""
-        also.append(fleet.view(self.name, self._engine.configuration.routes, self.concurrency, refused))
+        also.append(self._engine.view())
         for lease in await upkeep.extend(self._redis, leases, also):
             held = self._executions.get(lease)
             if held is not None and not held.settling:

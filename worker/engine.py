@@ -8,9 +8,11 @@ from typing import Any
 
 import redis.asyncio
 
+from producer.scripts import Command
+from worker import fleet
 from worker.breaker import Rules
 from worker.breakers import Breakers
-from worker.configuration import Configuration
+from worker.configuration import Configuration, Reload, Stamp
 from worker.controls import Controls
 from worker.execution import Executor
 from worker.gate import Gate
@@ -22,7 +24,7 @@ from worker.router import Router
 
 class Engine:
     """Made on the loop that uses it, and closed there. `rules`: in place of the map's. `changed` is called when a route or a
-    queue is closed or let go."""
+    queue is closed or let go. `reloads`: how the configuration's files stood before it was read; set, they are watched."""
 
     def __init__(
         self,
@@ -33,9 +35,13 @@ class Engine:
         configuration: Configuration,
         keys: Keys,
         changed: Callable[[], None],
+        *,
         rules: Rules | None = None,
+        reloads: Stamp | None = None,
     ) -> None:
         self._rules, self._keys, self.configuration = rules, keys, configuration
+        self._name, self._slots = worker_name, slots
+        self._reload = Reload(configuration, reloads, self.adopt) if reloads is not None else None
         names = [route.name for route in configuration.routes.routes]
         self.breakers = Breakers(client, worker_name, names, rules or configuration.routes.rules, changed)
         self.gate = Gate(self.breakers.values(), slots)
@@ -67,7 +73,13 @@ class Engine:
 
     def services(self) -> list[Coroutine[Any, Any, None]]:
         """What keeps its knowledge up to date, for ever."""
-        return [self.breakers.run(), self.controls.run(), self._latencies.run()]
+        services = [self.breakers.run(), self.controls.run(), self._latencies.run()]
+        return [*services, self._reload.run()] if self._reload else services
+
+    def view(self) -> Command:
+        """What it tells operators of itself."""
+        refused = self._reload.refused if self._reload else ""
+        return fleet.view(self._name, self.configuration.routes, self._slots, refused, self._keys.told())
 
     async def close(self) -> None:
         await self._providers.close()

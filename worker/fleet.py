@@ -33,9 +33,9 @@ def deregistration(key: str, queues: Sequence[str]) -> list[Command]:
     return [*(("SREM", name, key) for name in sets), ("DEL", key)]
 
 
-def view(worker_name: str, routes: Routes, slots: int, refused: str = "") -> Command:
+def view(worker_name: str, routes: Routes, slots: int, refused: str = "", refused_keys: Sequence[str] = ()) -> Command:
     """What an operator's terminal has to know of this worker: its slots, the routes of its map, the switches that are not as
-    usual, and why its files cannot be used as they stand (`refused`)."""
+    usual, why its files cannot be used as they stand (`refused`), the keys that providers refuse."""
     view: list[dict[str, Any]] = [
         {
             "route": route.name,
@@ -50,13 +50,13 @@ def view(worker_name: str, routes: Routes, slots: int, refused: str = "") -> Com
     return (
         "SET",
         keyspace.routes_of(worker_name),
-        json.dumps({"slots": slots, "routes": view + left_out, "told": _told(routes, refused)}),
+        json.dumps({"slots": slots, "routes": view + left_out, "told": _told(routes, refused, refused_keys)}),
         "EX",
         WORKER_TTL_SECONDS,
     )
 
 
-def _told(routes: Routes, refused: str) -> list[str]:
+def _told(routes: Routes, refused: str, refused_keys: Sequence[str]) -> list[str]:
     """What everybody who looks should see first."""
     told = (
         ["BYPASS_ROUTER is on: every job goes to the first route, no cap and no failover holds"]
@@ -65,6 +65,7 @@ def _told(routes: Routes, refused: str) -> list[str]:
     )
     if not routes.cold_queue:
         told.append("ENABLE_COLD_QUEUE is off: no job waits for a route")
+    told += [f"a key is refused or limited by its provider, and passed over: {key}" for key in refused_keys]
     return told + ([f"the configuration was refused, an older one is used: {refused}"] if refused else [])
 
 

@@ -30,6 +30,9 @@ class Key:
     source: str
     tenant: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.source} of tenant {self.tenant}" if self.tenant else self.source
+
 
 def parsed(text: str, source: str, where: str, *, tenant: str = "") -> tuple[Key, ...]:
     """The keys of a comma-separated list. Raises ConfigurationError without repeating one."""
@@ -64,6 +67,7 @@ class Keys:
         self._clock = clock
         self._put: dict[str, tuple[Key, ...]] = {}
         self._parked: dict[str, tuple[float, float]] = {}  # secret -> until when, for how long
+        self._names: dict[str, str] = {}  # of those, for people
         self.of_tenants: Mapping[str, Mapping[str, tuple[Key, ...]]] = {}
 
     def put(self, provider: str, secrets: str) -> None:
@@ -97,11 +101,18 @@ class Keys:
             return  # a call that was under way when it was parked
         lasts = min(max(seconds, 2 * before), max(seconds, LONGEST_PARK_SECONDS))
         self._parked[key.secret] = (self._clock() + lasts, lasts)
+        self._names[key.secret] = str(key)
 
     def hold(self, key: Key, seconds: float) -> None:
         """Its account is to be left alone for `seconds`."""
         until, before = self._parked.get(key.secret, (0.0, 0.0))
         self._parked[key.secret] = (max(until, self._clock() + seconds), before)
+        self._names[key.secret] = str(key)
+
+    def told(self) -> list[str]:
+        """The keys that are passed over now, by their sources."""
+        now = self._clock()
+        return sorted(self._names[secret] for secret, (until, _) in self._parked.items() if until > now)
 
     def forgive(self) -> None:
         """An operator changed something: what was refused may be tried again."""

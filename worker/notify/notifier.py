@@ -11,9 +11,10 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -22,10 +23,11 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producer import keyspace
-from producer.connection import check_safe
+from producer.connection import check_safe, connect
 from producer.scripts import Script, ask, ask_async
 from worker import waiting
 from worker.dead_letter import now_ms
+from worker.notify.deliveries import Deliveries
 from worker.notify.incidents import UNTOLD_FOR_MS, Incident, Incidents
 from worker.notify.lookout import Lookout
 from worker.notify.sender import Sender
@@ -196,3 +198,14 @@ class Notifier:
                 found = waiting.of_tenant(self._client, tenant)
                 facts |= found.facts(waiting.minutes(self._client, found.queues or queues))
         return message.filled(facts) if message.needs <= facts.keys() else ""
+
+
+def people(
+    url: str, client: redis.asyncio.Redis, worker_name: str, settings: Settings | None
+) -> list[Coroutine[Any, Any, None]]:
+    """What tells people, for ever; a worker without settings leaves that to others."""
+    if settings is None:
+        return []
+    notifier = Notifier(connect(url, max_connections=1), worker_name, settings)
+    deliveries = Deliveries(client, settings.subscribers, lambda: notifier.leads)
+    return [notifier.run(client), deliveries.run()]
