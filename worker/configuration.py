@@ -106,17 +106,21 @@ class Reload:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             found = await asyncio.to_thread(self._changed)
-            if found is None:
-                continue
-            if found != self._current:
-                told = {out.name for out in self._current.routes.left_out}
-                for out in (out for out in found.routes.left_out if out.name not in told):
-                    log.warning("route left out", extra={"route": out.name, "why": out.why})
-                if found.routes.bypass:
-                    log.warning("BYPASS_ROUTER is on: every job goes to the first route, whatever is known of it")
+            if found is not None and found != self._current:
+                self._warn(found)
                 self._current = found
                 self._adopt(found)
                 log.info("configuration reloaded", extra={"routes": [route.name for route in found.routes.routes]})
+
+    def _warn(self, found: Configuration) -> None:
+        """What a change does that nobody may have meant."""
+        known = {out.name for out in self._current.routes.left_out}
+        for out in (out for out in found.routes.left_out if out.name not in known):
+            log.warning("route left out", extra={"route": out.name, "why": out.why})
+        if found.routes.bypass:
+            log.warning("BYPASS_ROUTER is on: every job goes to the first route, whatever is known of it")
+        if found.routes.queues != self._current.routes.queues:
+            log.warning("cold.queue has changed: workers listen on it after their next start")
 
     def _changed(self) -> Configuration | None:
         """The new configuration; the old one with the switches of the environment, if it cannot be used."""
