@@ -358,3 +358,20 @@ def test_a_route_over_the_latency_limit_is_passed_over_and_tried_again_later(
     client.delete(calls)
     client.rpush(calls, *old)
     until(lambda: done(producer).route == "a/a-1", "what lies minutes back is no guide")
+
+
+@pytest.mark.parametrize("api", ["openai", "anthropic"])
+def test_under_a_cap_an_answer_is_bounded_and_without_one_it_is_not(
+    workshop: Workshop, producer: Producer, api: str
+) -> None:
+    workshop.policy()
+    workshop.routes(hot=[{"upstream": "a", "price": PRICES["a"], "api": api, "maxOutputTokens": 700}])
+    routing(workshop, max_cost_usd=0.01, output_tokens=300)
+    workshop.worker()
+    assert done(producer).status is JobStatus.DONE
+    assert workshop.providers.account("a")["last"]["max_tokens"] == 300
+    assert done(producer, LLMJob.parse({"body": {**chat().body, "max_tokens": 40}})).status is JobStatus.DONE
+    assert workshop.providers.account("a")["last"]["max_tokens"] == 40
+    routing(workshop)
+    until(lambda: done(producer) and workshop.providers.account("a")["last"].get("max_tokens") != 300, "no bound")
+    assert workshop.providers.account("a")["last"].get("max_tokens") == (700 if api == "anthropic" else None)

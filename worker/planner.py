@@ -15,7 +15,7 @@ from typing import Any
 
 from producer.job import ChatBody, LLMJob, Planned, RejectedFor
 from producer.policy import Capability
-from worker.parameters import NATIVE_OUTPUT_TOKENS, essential
+from worker.parameters import essential
 from worker.prices import Price, cost_micros, dollars
 from worker.routes import Route, Routes
 from worker.routing import Order, Routing, RoutingPolicy
@@ -50,6 +50,7 @@ class Plan:
     estimates: Mapping[str, int] = field(default_factory=dict)
     p95_ms: Mapping[str, int] = field(default_factory=dict)
     cap: int | None = None
+    output_tokens: int | None = None  # set: answers are bounded by it, as the job names no limit and a cap has to hold
     baseline: Route | None = None
     waits_for: str = ""  # configuration that took the job's only routes away: it is to wait, and not to die of it
 
@@ -104,6 +105,7 @@ class Planner:
             estimates={route.name: cost for route in ordered if (cost := asked.estimates.get(route.name)) is not None},
             p95_ms={route.name: self._p95_ms[route.name] for route in ordered if route.name in self._p95_ms},
             cap=asked.cap,
+            output_tokens=policy.output_tokens if asked.cap is not None and asked.named_output is None else None,
             baseline=baseline,
             waits_for="" if ordered else self._left_out(policy),
         )
@@ -210,13 +212,14 @@ def estimate_micros(
     route: Route, price: Price, body: ChatBody, policy: RoutingPolicy, prompt_tokens: int | None = None
 ) -> int:
     """Micro-dollars of a call, as long as its answer may be, or is assumed to be; a prompt may be written to a cache."""
-    entry, named = route.entry, longest_answer(body)
     prompt = estimated(body) if prompt_tokens is None else prompt_tokens
-    if entry.api == "anthropic":  # it is always sent a limit
-        written = prompt if policy.prompt_caching else 0
-        return cost_micros(price, prompt, named or entry.max_output_tokens or NATIVE_OUTPUT_TOKENS, written=written)
-    assumed = min(policy.output_tokens, entry.max_output_tokens or policy.output_tokens)
-    return cost_micros(price, prompt, named or assumed)
+    written = prompt if route.entry.api == "anthropic" and policy.prompt_caching else 0
+    return cost_micros(price, prompt, longest_answer(body) or bound_of(route, policy.output_tokens), written=written)
+
+
+def bound_of(route: Route, output_tokens: int) -> int:
+    """How long an answer of the route may be, where the job does not say."""
+    return min(output_tokens, route.entry.max_output_tokens or output_tokens)
 
 
 def too_expensive(estimate: int, spent: int, cap: int) -> str:

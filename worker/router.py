@@ -22,7 +22,7 @@ from worker.degrade import without
 from worker.failures import Broken, Reply, classify, redacted
 from worker.keys import Key, Keys
 from worker.parameters import fitted
-from worker.planner import BYPASS
+from worker.planner import BYPASS, bound_of
 from worker.providers import Ask, Providers
 from worker.routes import Route
 from worker.shared_breaker import SharedBreaker
@@ -106,6 +106,8 @@ class Router:
         body: Mapping[str, Any] = walk.body
         if lacks := walk.plan.lacks.get(route.name):
             body = without(body, lacks, route.entry.capabilities or ())
+        if walk.plan.output_tokens is not None:
+            body = {**body, "max_tokens": bound_of(route, walk.plan.output_tokens)}
         body, dropped = fitted(body, route.parameters)
         if walk.first_token(route) is not None and _asks_for_usage(route):
             body = {**body, "stream_options": {"include_usage": True}}
