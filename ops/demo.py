@@ -24,9 +24,10 @@ from producer import JobResult, Producer, keyspace
 from producer.connection import connect
 from producer.environment import packaged
 from producer.errors import UsageError
-from producer.job import JobStatus, Planned, Rejection
+from producer.job import JobStatus
 from producer.policy import load_policies
 from producer.scripts import ask
+from producer.trail import Planned, Rejection
 from worker.breaker import Rules
 from worker.configuration import Configuration
 from worker.routes import read_routes

@@ -11,7 +11,8 @@ import click
 
 from ops import embedded, place
 from ops.job import as_json
-from producer.job import Attempt, JobResult, JobStatus, LLMJob, Planned, Rejection
+from producer.job import JobResult, JobStatus, LLMJob
+from producer.trail import Attempt, Planned, Rejection
 
 BUDGET_USD = 0.0035
 DEADLINE_SECONDS = 30.0

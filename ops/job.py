@@ -9,7 +9,8 @@ import click
 from ops import place
 from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment
-from producer.job import JobResult, Planned
+from producer.job import JobResult
+from producer.trail import Planned
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 

@@ -13,10 +13,10 @@ from typing import IO
 import click
 import redis
 
-from ops import embedded, place
+from ops import place
 from ops.body import body_of
 from ops.job import as_json
-from producer.connection import check_reachable, connect, redis_url
+from producer.connection import redis_url
 from producer.environment import Environment
 from producer.errors import ConfigurationError, UsageError
 from worker import fleet, health
@@ -73,16 +73,11 @@ def show(
 @contextlib.contextmanager
 def _standing(environment: Environment) -> Iterator[redis.Redis | None]:
     """The Redis in which routes stand: that of REDIS_URL, or the embedded one where there is any."""
-    url = redis_url(environment)
-    with contextlib.ExitStack() as stack:
-        if url is None and (place.FOLDER / "valkey").exists():
-            url = stack.enter_context(embedded.running(place.FOLDER / "valkey"))
-        if url is None:
-            place.note("no Redis yet (REDIS_URL is not set): how routes stand now is not known")
-            yield None
-            return
-        client = stack.enter_context(connect(url))
-        check_reachable(client, url)
+    if redis_url(environment) is None and not (place.FOLDER / "valkey").exists():
+        place.note("no Redis yet (REDIS_URL is not set): how routes stand now is not known")
+        yield None
+        return
+    with place.reached(environment) as (_, client):
         yield client
 
 
@@ -96,9 +91,8 @@ def check(environment: Environment, live: bool, only: tuple[str, ...], as_json: 
     from ops import check as checks
 
     routes = Configuration.load(environment, tenants_keys=False).routes
-    known = {route.name for route in routes.routes} | {out.name for out in routes.left_out}
-    if unknown := [name for name in only if name not in known]:
-        raise UsageError(f"no route is named {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    if unknown := [name for name in only if name not in routes.names]:
+        raise UsageError(f"no route is named {', '.join(unknown)}; there are {', '.join(sorted(routes.names))}")
     findings = checks.check(routes, live=live, only=only)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
@@ -187,8 +181,7 @@ def _require_known(client: redis.Redis, environment: Environment, route: str) ->
     if route in known:
         return
     try:
-        routes = load_routes(environment)
-        known |= {each.name for each in routes.routes} | {out.name for out in routes.left_out}
+        known |= load_routes(environment).names
     except ConfigurationError as error:
         place.note(f"routes.json cannot be used here: {error}")
     if route not in known:

@@ -8,13 +8,16 @@ from typing import Any
 import redis
 
 from producer import Producer, keyspace
-from producer.job import Attempt, DeadReason, JobResult, JobStatus, Planned, TrailEntry
+from producer.job import DeadReason, JobResult, JobStatus
 from producer.keyspace import JobField
 from producer.scripts import ask
+from producer.trail import Attempt, Planned, TrailEntry
 from worker.dead_letter import now_ms, queue_of
 from worker.decision import decision_of
 from worker.fleet import alive
 from worker.pause import holding
+from worker.prices import dollars
+from worker.trail import cost_micros
 
 
 def story(producer: Producer, job_id: str) -> dict[str, Any]:
@@ -157,8 +160,8 @@ def _cost(result: JobResult) -> str:
     may = sum(entry.may_cost_usd or 0.0 for entry in result.attempted)
     perhaps = f"; up to ${may:.6f} more, if attempts without an answer were billed" if may else ""
     if result.cost_usd is None:
-        known = [entry.cost_usd for entry in result.attempted if entry.cost_usd is not None]
-        return (f"cost: ${sum(known):.6f}" if known else "cost: none that is known") + perhaps
+        known = cost_micros(result.trail)
+        return (f"cost: ${dollars(known):.6f}" if known is not None else "cost: none that is known") + perhaps
     usage = result.usage or {}
     tokens = f"{usage.get('prompt_tokens', '?')} tokens in, {usage.get('completion_tokens', '?')} out"
     delta = ""

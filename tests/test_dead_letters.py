@@ -13,8 +13,9 @@ from rq.job import Job
 
 from producer import Producer, UnknownJob, UsageError, keyspace
 from producer.errors import JobEnded
-from producer.job import Attempt, DeadReason, JobStatus
+from producer.job import DeadReason, JobStatus
 from producer.scripts import ask
+from producer.trail import Attempt
 from tests.conftest import Workshop, chat, until
 from tests.test_transitions import Q, claim, done, expire_leases, send, settle, where
 from worker import dead_letter, transitions

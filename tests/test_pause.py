@@ -14,8 +14,9 @@ import redis
 
 from ops.why import story
 from producer import LLMJob, Producer, keyspace
-from producer.job import Attempt, JobStatus
+from producer.job import JobStatus
 from producer.scripts import ask
+from producer.trail import Attempt
 from tests.conftest import Workshop, chat, until
 from tests.proxy import Proxy
 from tests.test_transitions import Q, claim, send, settle

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from producer.errors import ConfigurationError
-from producer.job import LLMJob, RejectedFor
+from producer.job import LLMJob
+from producer.trail import RejectedFor
 from tests.conftest import chat
 from worker.planner import Plan, Planner
 from worker.prices import Price, billed_micros, cost_micros

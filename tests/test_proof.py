@@ -14,9 +14,10 @@ import redis
 
 from ops import place
 from producer import LLMJob, Producer, keyspace
-from producer.job import BROKEN_OFF, JobStatus
+from producer.job import JobStatus
 from producer.policy import Policies
 from producer.scripts import Script
+from producer.trail import BROKEN_OFF
 from tests.conftest import Workshop, chat, until
 from tests.kill_worker import POINTS
 from tests.proxy import proxy

@@ -14,7 +14,7 @@ import redis
 
 from ops.simulator import Control
 from producer.connection import connect_async
-from producer.job import Attempt
+from producer.trail import Attempt
 from tests.conftest import chat, until
 from worker.answer import Answer, Unanswered
 from worker.breaker import RULES, Rules

@@ -11,8 +11,9 @@ import pytest
 import redis
 
 from producer import Producer, keyspace
-from producer.job import JobStatus, LLMJob, RejectedFor, Rejection
+from producer.job import JobStatus, LLMJob
 from producer.policy import Policies
+from producer.trail import RejectedFor, Rejection
 from tests.conftest import Workshop, chat, until
 
 PRICES = {"a": {"input": 1, "output": 2}, "b": {"input": 10, "output": 20}}

@@ -13,8 +13,9 @@ import redis
 from ops.simulator import Control
 from producer import Producer, keyspace
 from producer.errors import ConfigurationError
-from producer.job import JobStatus, LLMJob, Planned
+from producer.job import JobStatus, LLMJob
 from producer.policy import load_yaml, read_policies
+from producer.trail import Planned
 from tests.conftest import Workshop, chat, until
 from tests.test_routing import asked, done, routing, two_routes
 from worker.prices import billed_micros

@@ -13,9 +13,10 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 
 from producer import IdempotencyConflict, JobResult, Producer, keyspace
-from producer.job import Attempt, DeadReason
+from producer.job import DeadReason
 from producer.job import JobStatus as Status
 from producer.scripts import Call, run
+from producer.trail import Attempt
 from tests.conftest import chat, until
 from worker import transitions
 from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from producer.job import Attempt, JobResult, Planned, Rejection
+from producer.job import JobResult
+from producer.trail import Attempt, Planned, Rejection
+from worker.prices import count
 
 
 def decision_of(result: JobResult) -> dict[str, Any]:
@@ -25,8 +27,8 @@ def decision_of(result: JobResult) -> dict[str, Any]:
         "why": _why(result, planned),
         "failover_hops": result.failover_hops,
         "degraded": result.degraded,
-        "prompt_tokens": _tokens(result, "prompt_tokens"),
-        "completion_tokens": _tokens(result, "completion_tokens"),
+        "prompt_tokens": count(result.usage or {}, "prompt_tokens"),
+        "completion_tokens": count(result.usage or {}, "completion_tokens"),
         "cost_usd": result.cost_usd,
         "baseline": planned.baseline if planned else None,
         "baseline_cost_usd": result.baseline_cost_usd,
@@ -74,8 +76,3 @@ def _why(result: JobResult, planned: Planned | None) -> str | None:
 
 def _failed(entry: Attempt, answered: str) -> bool:
     return entry.outcome != "ok" and entry.route != answered
-
-
-def _tokens(result: JobResult, name: str) -> int | None:
-    count = (result.usage or {}).get(name)
-    return count if isinstance(count, int) else None

@@ -9,20 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from producer.errors import InvalidJob
-from producer.job import (
-    Attempt,
-    ChatBody,
-    DeadReason,
-    ForeignJob,
-    JobResult,
-    JobStatus,
-    LLMJob,
-    NewerSchema,
-    RejectedFor,
-    TrailEntry,
-    decode_job,
-)
+from producer.job import ChatBody, DeadReason, ForeignJob, JobResult, JobStatus, LLMJob, NewerSchema, decode_job
 from producer.policy import JobPolicy
+from producer.trail import Attempt, RejectedFor, TrailEntry
 from worker.answer import Answer, Unanswered, truncated
 from worker.configuration import Configuration
 from worker.degrade import shorter_context, smaller_first
@@ -121,7 +110,6 @@ class Executor:
             tenant=job.tenant_id,
             plan=planned,
             spent=spent,
-            prompt_caching=now.routing.of(job.job_type).prompt_caching,
         )
         started = time.monotonic()
         answer = await self._router.execute(planned.candidates, walk)

@@ -13,6 +13,7 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from producer.environment import Environment
 from producer.errors import ConfigurationError, Problem
@@ -60,14 +61,24 @@ def of_file(path: Path) -> tuple[Key, ...]:
     return parsed(",".join(text.split()), f"file {path.name}", str(path))
 
 
+class _Parked(NamedTuple):
+    """A key that is passed over: until when, for how long it was refused, its name for people."""
+
+    until: float
+    lasts: float
+    name: str
+
+
+_FREE = _Parked(0.0, 0.0, "")
+
+
 class Keys:
     """The keys that this worker calls with. `of_tenants`: by tenant and provider."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._put: dict[str, tuple[Key, ...]] = {}
-        self._parked: dict[str, tuple[float, float]] = {}  # secret -> until when, for how long
-        self._names: dict[str, str] = {}  # of those, for people
+        self._parked: dict[str, _Parked] = {}  # by secret
         self.of_tenants: Mapping[str, Mapping[str, tuple[Key, ...]]] = {}
 
     def put(self, provider: str, secrets: str) -> None:
@@ -92,27 +103,25 @@ class Keys:
         """Seconds until one of them is no longer parked; 0 when one is not now."""
         if not self._parked:
             return 0.0
-        return max(0.0, min(self._parked.get(key.secret, (0.0, 0.0))[0] for key in keys) - self._clock())
+        return max(0.0, min(self._parked.get(key.secret, _FREE).until for key in keys) - self._clock())
 
     def park(self, key: Key, seconds: float) -> None:
         """It was refused: pass it over for `seconds`, and twice as long each time that it is refused after that."""
-        until, before = self._parked.get(key.secret, (0.0, 0.0))
-        if until > self._clock():
+        if self._is_parked(key):
             return  # a call that was under way when it was parked
+        before = self._parked.get(key.secret, _FREE).lasts
         lasts = min(max(seconds, 2 * before), max(seconds, LONGEST_PARK_SECONDS))
-        self._parked[key.secret] = (self._clock() + lasts, lasts)
-        self._names[key.secret] = str(key)
+        self._parked[key.secret] = _Parked(self._clock() + lasts, lasts, str(key))
 
     def hold(self, key: Key, seconds: float) -> None:
         """Its account is to be left alone for `seconds`."""
-        until, before = self._parked.get(key.secret, (0.0, 0.0))
-        self._parked[key.secret] = (max(until, self._clock() + seconds), before)
-        self._names[key.secret] = str(key)
+        before = self._parked.get(key.secret, _FREE)
+        self._parked[key.secret] = _Parked(max(before.until, self._clock() + seconds), before.lasts, str(key))
 
     def told(self) -> list[str]:
         """The keys that are passed over now, by their sources."""
         now = self._clock()
-        return sorted(self._names[secret] for secret, (until, _) in self._parked.items() if until > now)
+        return sorted(parked.name for parked in self._parked.values() if parked.until > now)
 
     def forgive(self) -> None:
         """An operator changed something: what was refused may be tried again."""
@@ -124,4 +133,4 @@ class Keys:
             self._parked.pop(key.secret, None)
 
     def _is_parked(self, key: Key) -> bool:
-        return bool(self._parked) and self._parked.get(key.secret, (0.0, 0.0))[0] > self._clock()
+        return bool(self._parked) and self._parked.get(key.secret, _FREE).until > self._clock()

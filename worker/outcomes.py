@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from producer.job import DeadReason, JobResult, TrailEntry
+from producer.job import DeadReason, JobResult
+from producer.trail import TrailEntry
 
 Trail = Sequence[TrailEntry]
 

@@ -13,8 +13,9 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
-from producer.job import ChatBody, LLMJob, Planned, RejectedFor
+from producer.job import ChatBody, LLMJob
 from producer.policy import Capability
+from producer.trail import Planned, RejectedFor
 from worker.parameters import essential
 from worker.prices import Price, cost_micros, dollars
 from worker.routes import Route, Routes
@@ -52,6 +53,7 @@ class Plan:
     cap: int | None = None
     output_tokens: int | None = None  # set: answers are bounded by it, as the job names no limit and a cap has to hold
     baseline: Route | None = None
+    prompt_caching: bool = True
     waits_for: str = ""  # configuration that took the job's only routes away: it is to wait, and not to die of it
 
     def told(self, execution: int, spent: int) -> Planned:
@@ -84,16 +86,15 @@ class Planner:
         if self._routes.bypass:
             first, *others = self._routes.routes
             passed = (Rejected(route, RejectedFor.BYPASS, "BYPASS_ROUTER is on") for route in others)
-            return Plan(BYPASS, (first,), tuple(passed), baseline=baseline)
+            return Plan(BYPASS, (first,), tuple(passed), baseline=baseline, prompt_caching=policy.prompt_caching)
         asked = _Asked(job_id, body, policy, set(requires) | _asked_for(body), spent, self._p95_ms)
-        kept, lacking, rejected = list[Route](), dict[str, Set[Capability]](), list[Rejected]()
+        kept, rejected = list[Route](), list[Rejected]()
         for route in self._routes.routes:
             if found := asked.hindrance(route):
                 rejected.append(Rejected(route, *found))
-                continue
-            kept.append(route)
-            if lacks := asked.lacks(route):
-                lacking[route.name] = lacks
+            else:
+                kept.append(route)
+        lacking = {route.name: lacks for route in kept if (lacks := asked.lacking.get(route.name))}
         ordered = self._ordered(kept, asked)
         if lacking:  # degraded answers are for when nobody else can give a whole one
             ordered.sort(key=lambda route: route.name in lacking)
@@ -107,6 +108,7 @@ class Planner:
             cap=asked.cap,
             output_tokens=policy.output_tokens if asked.cap is not None and asked.named_output is None else None,
             baseline=baseline,
+            prompt_caching=policy.prompt_caching,
             waits_for="" if ordered else self._left_out(policy),
         )
 
@@ -140,6 +142,7 @@ class _Asked:
     spent: int
     p95_ms: Mapping[str, int]
     estimates: dict[str, int] = field(default_factory=dict)
+    lacking: dict[str, Set[Capability]] = field(default_factory=dict)
     cap: int | None = None  # micro-dollars that the whole job may cost
 
     def __post_init__(self) -> None:
@@ -171,8 +174,10 @@ class _Asked:
             return RejectedFor.NOT_PINNED, f"the job type is pinned to {', '.join(policy.pin)}"
         if entry.canary is not None and not policy.pin and self.share(route.name) * 100 >= entry.canary:
             return RejectedFor.CANARY, f"a canary of {entry.canary:g}% of the jobs, this one is not among them"
-        if lacks := self.lacks(route) - set(policy.may_lack):
-            return RejectedFor.LACKS_CAPABILITY, f"lacks {', '.join(sorted(lacks))}"
+        if lacks := self.lacks(route):
+            self.lacking[route.name] = lacks
+            if too_much := lacks - set(policy.may_lack):
+                return RejectedFor.LACKS_CAPABILITY, f"lacks {', '.join(sorted(too_much))}"
         if foreign := essential(self.body, route.parameters):
             return RejectedFor.UNSUPPORTED_PARAMETER, f"does not know {', '.join(sorted(foreign))}"
         return self._too_long(route) or self._too_expensive(route) or self._too_slow(route)

@@ -64,13 +64,13 @@ def cost_micros(price: Price, prompt: int, completion: int, *, cached: int = 0, 
 
 def billed_micros(price: Price, usage: Mapping[str, Any]) -> int | None:
     """Micro-dollars of a chat completion's `usage`; None if it does not say how many tokens there were."""
-    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
     if prompt is None or completion is None:
         return None
     details = usage.get("prompt_tokens_details")
     if not isinstance(details, dict):
         return cost_micros(price, prompt, completion)
-    cached, written = _count(details, "cached_tokens"), _count(details, "cache_write_tokens")
+    cached, written = count(details, "cached_tokens"), count(details, "cache_write_tokens")
     return cost_micros(price, prompt, completion, cached=cached or 0, written=written or 0)
 
 
@@ -78,7 +78,8 @@ def dollars(micros: int) -> float:
     return micros / PER_MILLION
 
 
-def _count(usage: Mapping[str, Any], name: str) -> int | None:
+def count(usage: Mapping[str, Any], name: str) -> int | None:
+    """A number of tokens as a provider told it; None for what is no count."""
     value = usage.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_TOKENS:
         return None

@@ -15,7 +15,7 @@ from typing import Any
 
 import tenacity
 
-from producer.job import BROKEN_OFF, RejectedFor
+from producer.trail import BROKEN_OFF, RejectedFor
 from worker.answer import Answer, Unanswered, note_of, usage_of
 from worker.breaker import Admission
 from worker.degrade import without
@@ -193,7 +193,7 @@ class Router:
             idempotency_key=walk.idempotency_key,
             seconds=seconds,
             first_token_seconds=walk.first_token(route),
-            prompt_caching=walk.prompt_caching,
+            prompt_caching=walk.plan.prompt_caching,
             dropped=call.dropped,
         )
         answer: Reply | Broken | None = None

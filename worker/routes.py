@@ -94,6 +94,11 @@ class Routes:
         )
 
     @property
+    def names(self) -> set[str]:
+        """Of every route of the map, those that are left out among them."""
+        return {route.name for route in self.routes} | {out.name for out in self.left_out}
+
+    @property
     def queues(self) -> list[str]:
         """What a worker listens on unless told otherwise: the producers' default, and the queue of the map."""
         return list(dict.fromkeys([DEFAULT_QUEUE, self.cold.queue]))

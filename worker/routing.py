@@ -67,7 +67,7 @@ def load_routing(environment: Environment, job_types: Iterable[str], routes: Rou
 
 
 def _problems(where: str, routing: Routing, job_types: list[str], routes: Routes) -> Iterator[Problem]:
-    known = {route.name for route in routes.routes} | {out.name for out in routes.left_out}
+    known = routes.names
     default = routing.of("default")
     for job_type, policy in routing.job_types.items():
         at = f"job_types.{job_type}"

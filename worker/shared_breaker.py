@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from producer.job import RejectedFor
+from producer.trail import RejectedFor
 from worker.breaker import Admission, RouteBreaker
 
 WITHHELD_SECONDS = 5.0  # after which a job that has no other route looks again

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import TypeAdapter, ValidationError
 
-from producer.job import BROKEN_OFF, Attempt, Planned, Rejection, TrailEntry
+from producer.trail import BROKEN_OFF, Attempt, Planned, Rejection, TrailEntry
 from worker.prices import PER_MILLION
 from worker.transitions import Claim
 

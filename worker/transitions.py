@@ -14,9 +14,10 @@ from pydantic_core import to_json
 
 from producer import keyspace
 from producer.exchange import KEEP_CANCELLED_SECONDS, withdrawn_from
-from producer.job import Attempt, JobResult
+from producer.job import JobResult
 from producer.results import encode_result
 from producer.scripts import Call, Script
+from producer.trail import Attempt
 from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry, Trail
 
 _LUA = Path(__file__).parent / "lua"

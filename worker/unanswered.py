@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from producer.job import DeadReason, RejectedFor
+from producer.job import DeadReason
 from producer.policy import JobPolicy
+from producer.trail import RejectedFor
 from worker.answer import Unanswered
 from worker.outcomes import Dead, Outcome, Park, Released, Retry, Trail
 from worker.planner import BYPASS, PASSES, Plan

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from producer.job import Attempt, ChatBody, RejectedFor, Rejection, TrailEntry
+from producer.job import ChatBody
+from producer.trail import Attempt, RejectedFor, Rejection, TrailEntry
 from worker.breaker import Admission
 from worker.keys import Key
 from worker.planner import Plan, too_expensive
-from worker.prices import billed_micros, dollars
+from worker.prices import billed_micros, count, dollars
 from worker.routes import Route
 from worker.taxonomy import DROPPABLE, RENAMES, Breaker, Failure
 
@@ -47,7 +48,6 @@ class Walk:
     tenant: str = ""
     plan: Plan = field(default_factory=lambda: Plan("listed"))
     spent: int = 0
-    prompt_caching: bool = True
 
     def seconds_left(self) -> float:
         return self.deadline - asyncio.get_running_loop().time()
@@ -106,8 +106,8 @@ class Walk:
                 breaker=call.breaker,
                 key=call.key.source if call.key else None,
                 dropped=(*call.visit.dropped, *call.dropped),
-                prompt_tokens=_tokens(usage, "prompt_tokens"),
-                completion_tokens=_tokens(usage, "completion_tokens"),
+                prompt_tokens=count(usage or {}, "prompt_tokens"),
+                completion_tokens=count(usage or {}, "completion_tokens"),
                 cost_usd=None if cost is None else dollars(cost),
                 may_cost_usd=None if may_cost is None else dollars(may_cost),
                 detail=(failure.detail if failure else note) or None,
@@ -132,11 +132,6 @@ def _may_be_larger(route: Route, than: Route) -> bool:
 
 def rejection(execution: int, route: Route, code: RejectedFor, why: str) -> Rejection:
     return Rejection(execution=execution, route=route.name, tier=route.tier, rejected=why, code=code)
-
-
-def _tokens(usage: Mapping[str, Any] | None, name: str) -> int | None:
-    count = usage.get(name) if usage else None
-    return count if isinstance(count, int) else None
 
 
 @dataclass(frozen=True)
