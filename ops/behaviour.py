@@ -33,6 +33,8 @@ class Behaviour(BaseModel):
     error: dict[str, Any] | None = None  # the error object of a non-200, or of a 200 that is one
     body: Any = None  # the whole body of an answer with `status`, as it is
     retry_after: str | None = None
+    headers: dict[str, str] = {}  # of every answer that is not streamed
+    cached_tokens: Annotated[int, Field(ge=0)] = 0  # of each prompt, at most: read from the provider's cache
     fault: Fault = "none"
     times: int | None = None  # the fault or status holds for this many requests, then all is well
     until: float | None = None  # ... or for this many seconds from now: an outage window
@@ -61,6 +63,7 @@ class Upstream:
     last: dict[str, Any] = field(default_factory=dict)  # the body of the latest request
     by_key: Counter[str] = field(default_factory=Counter)  # requests by Idempotency-Key
     answers_by_key: Counter[str] = field(default_factory=Counter)
+    log: list[dict[str, Any]] = field(default_factory=list)  # every request
     left: int | None = None
     turn: int = 0
 
@@ -124,13 +127,16 @@ def completion(behaviour: Behaviour, body: dict[str, Any], number: int) -> dict[
         }
         finish, text = "tool_calls", str(called)
     asked, answered = max(1, len(prompt) // 4), max(1, len(text) // 4)
+    usage: dict[str, Any] = {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}
+    if behaviour.cached_tokens:
+        usage["prompt_tokens_details"] = {"cached_tokens": min(asked, behaviour.cached_tokens)}
     return {
         "id": f"chatcmpl-{number}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": body.get("model"),
         "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-        "usage": {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered},
+        "usage": usage,
     }
 
 

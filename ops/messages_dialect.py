@@ -76,7 +76,8 @@ def message(completion: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str,
         content.append({"type": "tool_use", "id": called["id"], "name": function["name"], "input": read})
     usage = completion["usage"]
     marked = "cache_control" in json.dumps([body.get("system"), body.get("tools")])
-    prompt = usage["prompt_tokens"]
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+    prompt = usage["prompt_tokens"] - cached
     return {
         "id": f"msg_{completion['id']}",
         "type": "message",
@@ -88,7 +89,7 @@ def message(completion: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str,
         "usage": {
             "input_tokens": 0 if marked else prompt,
             "cache_creation_input_tokens": prompt if marked else 0,
-            "cache_read_input_tokens": 0,
+            "cache_read_input_tokens": cached,
             "output_tokens": usage["completion_tokens"],
         },
     }

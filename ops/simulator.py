@@ -9,6 +9,7 @@ One server plays any number of upstreams, told apart by the first part of the pa
     POST /_admin/anthropic   {"status": 503}          every answer is a 503
     POST /_admin/anthropic   {}                       healthy again
     GET  /_admin/anthropic                            what it was asked, and what it answered
+    GET  /_admin/anthropic/log                        each request: when it came, its status, the tokens of its answer
     DELETE /_admin                                    everything forgotten
 
 The fields of a behaviour are those of `Behaviour`. Connections are counted as a provider would bill them: a request
@@ -23,6 +24,7 @@ import contextlib
 import itertools
 import json
 import random
+import time
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -46,6 +48,7 @@ class Simulator:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/_admin/{upstream}", self._behave)
         app.router.add_get("/_admin/{upstream}", self._account)
+        app.router.add_get("/_admin/{upstream}/log", self._log)
         app.router.add_delete("/_admin", self._forget)
         app.router.add_post("/{upstream}/v1/chat/completions", self._complete)
         app.router.add_post("/{upstream}/v1/messages", self._complete)
@@ -69,6 +72,9 @@ class Simulator:
         told = (*counts, "last", "by_key", "answers_by_key")
         return web.json_response({name: getattr(upstream, name) for name in told})
 
+    async def _log(self, request: web.Request) -> web.Response:
+        return web.json_response(self.upstream(request.match_info["upstream"]).log)
+
     async def _forget(self, _request: web.Request) -> web.Response:
         self.upstreams.clear()  # requests still in flight keep the upstream that they came to
         return web.json_response({})
@@ -83,18 +89,24 @@ class Simulator:
         upstream = self.upstream(request.match_info["upstream"])
         body = json.loads(await request.read())
         key = request.headers.get("Idempotency-Key", "")
+        entry = {"at": time.time(), "key": key, "model": body.get("model"), "status": None, "usage": None}
         upstream.asked += 1
+        upstream.log.append(entry)
         upstream.last = body
         upstream.by_key[key] += 1
         upstream.in_flight += 1
         upstream.most_in_flight = max(upstream.most_in_flight, upstream.in_flight)
         try:
-            return await self._answer(request, upstream, body, key)
+            response = await self._answer(request, upstream, body, entry)
+            entry["status"] = response.status
+            if not response.prepared:
+                response.headers.update(upstream.behaviour.headers)
+            return response
         finally:
             upstream.in_flight -= 1
 
     async def _answer(
-        self, request: web.Request, upstream: Upstream, body: dict[str, Any], key: str
+        self, request: web.Request, upstream: Upstream, body: dict[str, Any], entry: dict[str, Any]
     ) -> web.StreamResponse:
         behaviour = upstream.current()
         if behaviour.fault == "hang":
@@ -126,7 +138,8 @@ class Simulator:
         upstream.answered += 1
         upstream.prompt_tokens += whole["usage"]["prompt_tokens"]
         upstream.completion_tokens += whole["usage"]["completion_tokens"]
-        upstream.answers_by_key[key] += 1
+        upstream.answers_by_key[entry["key"]] += 1
+        entry["usage"] = said["usage"]
         return response
 
 
@@ -202,6 +215,11 @@ class Control:
         `answers_by_key`: requests and answers by Idempotency-Key."""
         account: dict[str, Any] = json.loads(self._call("GET", f"/_admin/{upstream}"))
         return account
+
+    def log(self, upstream: str) -> list[dict[str, Any]]:
+        """Each request: `at` (Unix seconds), `key`, `model`, `status` and `usage` of its answer, None if none was sent whole."""
+        log: list[dict[str, Any]] = json.loads(self._call("GET", f"/_admin/{upstream}/log"))
+        return log
 
     def forget(self) -> None:
         """Every upstream healthy again, with an empty account."""
