@@ -14,7 +14,7 @@ from worker import health
 from worker import pause as flags
 from worker.configuration import Configuration
 from worker.health import Health
-from worker.planner import BYPASS, Planner, estimate_micros
+from worker.planner import BYPASS, Planner
 from worker.prices import dollars
 from worker.routes import Route
 from worker.routing import RoutingPolicy
@@ -183,7 +183,7 @@ def explained(configuration: Configuration, standing: Standing, job_id: str, job
             Kept(
                 route.name,
                 route.tier,
-                dollars(estimate_micros(route, route.price, job.body, routing)) if route.price else None,
+                dollars(planned.estimates[route.name]) if route.name in planned.estimates else None,
                 planned.p95_ms.get(route.name),
                 tuple(sorted(planned.lacks.get(route.name, ()))),
                 _now(route, standing),

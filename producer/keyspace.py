@@ -36,6 +36,16 @@ Ours:
 | failover:rate:{tenant}      | string | when its next job over HTTP is due (ms), for its rate | until then          |
 | failover:spend              | hash   | {provider} or {provider}:{budget id}: what billing said (JSON) | for good   |
 | failover:spend-message:{hash} | string | a message of billing that was heard                 | 7 days              |
+| failover:reservations       | hash   | a row of the ledger whose call runs, by its id (JSON) | while it runs       |
+| failover:reservations:ages  | zset   | the same, score last seen to run (ms)                 | the same            |
+| failover:ledger:{month}     | stream | a row of each attempt that was settled or released    | 100 days            |
+| failover:ambiguous:{month}  | hash   | rows of attempts that may have been billed (JSON)     | 100 days            |
+| failover:spent:{month}      | hash   | sums of those rows, as in worker/lua/books.lua        | 400 days            |
+| failover:ladder:{month}     | hash   | a scope: how far it is on its ladder (JSON)           | 100 days            |
+| failover:booked:{worker}    | string | number of a worker's last batch of rows, and its reply | 1 h                |
+| failover:limit:{route or provider} | hash | requests and tokens of the last minute, by ticks | 1 h                 |
+| failover:budgets            | hash   | a scope: the caps that operators set over the file's (JSON) | until taken back |
+| failover:reduce             | string | somebody reduces the cost of every job (JSON: who, why, since) | as long as they said |
 | failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
 | failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until someone acts  |
 | failover:routes:{worker}    | string | a worker's slots, and the routes of its map (JSON)    | 30 s                |
@@ -98,6 +108,16 @@ BREAKERS = "failover:breakers"
 CONTROL = "failover:control"
 AUDIT = "failover:audit"
 CLAIM = "failover:claim:"
+LEASES = "failover:leases:"
+RESERVATIONS = "failover:reservations"
+RESERVATION_AGES = "failover:reservations:ages"
+LEDGER = "failover:ledger:"
+AMBIGUOUS = "failover:ambiguous:"
+SPENT = "failover:spent:"
+LADDER = "failover:ladder:"
+LIMIT = "failover:limit:"
+BUDGETS = "failover:budgets"
+REDUCE = "failover:reduce"
 
 
 def job(job_id: str) -> str:
@@ -171,7 +191,7 @@ def stopped(queue_name: str) -> str:
 
 
 def leases(queue_name: str) -> str:
-    return "failover:leases:" + queue_name
+    return LEASES + queue_name
 
 
 def accepted(queue_name: str) -> str:
@@ -244,6 +264,10 @@ def calls(route: str) -> str:
 
 def recorded(worker_name: str) -> str:
     return "failover:recorded:" + worker_name
+
+
+def booked(worker_name: str) -> str:
+    return "failover:booked:" + worker_name
 
 
 def rate(tenant_id: str) -> str:

@@ -27,6 +27,7 @@ class Planned(BaseModel):
     spent_usd: float = 0.0  # by the attempts before it, or perhaps
     estimates_usd: dict[str, float] = Field(default_factory=dict)
     p95_ms: dict[str, int] = Field(default_factory=dict)
+    reduced: str | None = None  # why it was to cost less than usual
 
 
 class Attempt(BaseModel):
@@ -68,6 +69,9 @@ class RejectedFor(StrEnum):
     OUTPUT_LIMIT = "output_limit"
     OVER_COST = "over_cost"
     NO_PRICE = "no_price"  # it cannot be held to a cap on costs
+    OVER_BUDGET = "over_budget"  # a month's cap is used up
+    LIMITED = "limited"  # its rpm, tpm or concurrency is
+    NO_LEDGER = "no_ledger"  # Redis is away, so that no hard cap can be held
     TOO_SLOW = "too_slow"
     NOT_PINNED = "not_pinned"
     CANARY = "canary"  # it takes some jobs only, and this one is not among them

@@ -21,13 +21,21 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class HeldBack:
+    """The books let no call go out. `seconds`: until it is worth asking again."""
+
+    why: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Unanswered:
     """No route answered. `failures`: the last one of each route tried, in order; empty when none could be tried.
 
     `opens_in`: seconds until the first candidate may be tried again, None when one may be tried at once. `passed_over`:
     the same for those that let nothing through (a breaker, a rest, a tenant's parked keys), None when every candidate was tried.
     `withheld`: why operators keep jobs from one that was not tried. `others_may`: other tenants' jobs may go where this one
-    could not. `closed`: why each one that let nothing through did not, in words.
+    could not. `closed`: why each one that let nothing through did not, in words. `held_back`: for want of money.
     """
 
     failures: tuple[Failure, ...]
@@ -36,6 +44,7 @@ class Unanswered:
     withheld: str = ""
     others_may: bool = False
     closed: str = ""
+    held_back: HeldBack | None = None
 
 
 def note_of(answer: Reply | Broken | None) -> str:

@@ -1,4 +1,5 @@
-"""Group commit: outcomes that end close together are settled in one round trip, each by its own atomic script.
+"""Group commit: outcomes that end close together are settled in one round trip, each by its own atomic script. What is to be
+written into the ledger goes along, before them.
 
 A finished result is worth money: while Redis is away it waits here, and is sent again until it is committed or fenced.
 """
@@ -23,6 +24,7 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producer.scripts import Call, run_async
+from worker.budget import Ledger
 from worker.transitions import Settled
 
 log = logging.getLogger("failover.worker")
@@ -48,10 +50,11 @@ Waiting = list[tuple[Call, "asyncio.Future[Settled]"]]
 class Committer:
     """Settles outcomes for one worker, while `run` runs. `jitter` gives numbers in 0..1."""
 
-    def __init__(self, client: redis.asyncio.Redis, jitter: Callable[[], float]) -> None:
-        self._client, self._jitter = client, jitter
+    def __init__(self, client: redis.asyncio.Redis, jitter: Callable[[], float], ledger: Ledger) -> None:
+        self._client, self._jitter, self._ledger = client, jitter, ledger
         self._waiting: Waiting = []
         self._work = asyncio.Event()
+        ledger.wake = self._work.set
 
     async def settle(self, call: Call) -> Settled:
         """Commit one outcome; returns once Redis has said what became of it, however long Redis is away.
@@ -71,25 +74,48 @@ class Committer:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
             again = await self._send(batch)
             self._waiting[:0] = again
-            pause = min(pause * 2, LONGEST_RESEND_SECONDS) * (0.5 + self._jitter() / 2) if again else GATHER_SECONDS
-            if not self._waiting:
+            trouble = bool(again) or self._ledger.waits
+            pause = min(pause * 2, LONGEST_RESEND_SECONDS) * (0.5 + self._jitter() / 2) if trouble else GATHER_SECONDS
+            if not (self._waiting or self._ledger.left):
                 self._work.clear()
+
+    async def flush(self) -> None:
+        """What the ledger has left to be written, once; raises RedisError."""
+        while (call := self._ledger.take()) is not None:
+            (reply,) = await run_async(self._client, [call])
+            self._ledger.heard(reply)
 
     async def _send(self, batch: Waiting) -> Waiting:
         """What must be sent again."""
+        booked = self._ledger.take()
+        calls = [call for call, _ in batch]
+        if booked is None and not calls:
+            return []
         try:
-            replies = await run_async(self._client, [call for call, _ in batch])
+            replies = await run_async(self._client, calls if booked is None else [booked, *calls])
         except RedisError as error:
             log.warning("redis is away, results wait", extra={"results": len(batch), "error": str(error)})
+            self._ledger.lost()
             return batch
+        if booked is not None:
+            reply = replies.pop(0)
+            if _passes(reply):
+                self._ledger.lost()
+            else:
+                self._ledger.heard(reply)
         again: Waiting = []
         for (call, done), reply in zip(batch, replies, strict=True):
             if done.done():
                 continue
             if isinstance(reply, bytes):
                 done.set_result(Settled(reply.decode()))
-            elif isinstance(reply, _PASSES) or str(reply).startswith(_PASSES_TOO):
+            elif _passes(reply):
                 again.append((call, done))
             else:
                 done.set_exception(reply if isinstance(reply, Exception) else ResponseError(str(reply)))
         return again
+
+
+def _passes(reply: object) -> bool:
+    """Whether a failed script may be sent again with a better end."""
+    return isinstance(reply, _PASSES) or (isinstance(reply, Exception) and str(reply).startswith(_PASSES_TOO))

@@ -15,10 +15,12 @@ from pathlib import Path
 from producer.environment import Environment, find_configuration, load_environment
 from producer.errors import ConfigurationError, Problem
 from producer.policy import Policies, load_policies
+from worker.caps import Budgets, load_budgets
 from worker.keys import Key, of_variable
 from worker.pause import canonical
 from worker.routes import Routes, key_files, load_routes
 from worker.routing import Routing, load_routing
+from worker.spend import Guardrail
 
 log = logging.getLogger("failover.worker")
 
@@ -36,6 +38,8 @@ class Configuration:
     routes: Routes
     routing: Routing = field(default_factory=Routing)
     tenant_keys: TenantKeys = field(default_factory=dict)
+    budgets: Budgets = field(default_factory=Budgets)
+    guardrail: Guardrail = field(default_factory=Guardrail)
 
     @classmethod
     def load(cls, environment: Environment, *, tenants_keys: bool = True) -> Configuration:
@@ -49,7 +53,8 @@ class Configuration:
             routing = Routing()  # the switch for when all else fails asks no policy
         for route in routes.routes:
             _ = route.price  # list prices are read now, and not when a job waits for them
-        return cls(policies, routes, routing, _tenant_keys(policies, routes, environment) if tenants_keys else {})
+        keys = _tenant_keys(policies, routes, environment) if tenants_keys else {}
+        return cls(policies, routes, routing, keys, load_budgets(environment), Guardrail.of(environment))
 
 
 def _tenant_keys(policies: Policies, routes: Routes, environment: Environment) -> TenantKeys:
@@ -82,7 +87,7 @@ def stamp(environment: Callable[[], Environment] = load_environment) -> Stamp:
         return _stamp_of([Path(".env")])
     policies = find_configuration("policies", "POLICIES_DIR", found)
     routes = find_configuration("routes.json", "ROUTES_FILE", found)
-    yaml = [policies / name for name in ("jobs.yaml", "routing.yaml", "tenants.yaml")]
+    yaml = [policies / name for name in ("jobs.yaml", "routing.yaml", "tenants.yaml", "budgets.yaml")]
     return _stamp_of([Path(".env"), routes, *yaml, *key_files(routes, found)])
 
 

@@ -124,7 +124,7 @@ class FailoverWorker(BaseWorker):
             reloads=self._reloads,
         )
         self._breakers, self._gate, self._controls = engine.breakers, engine.gate, engine.controls
-        self._committer = Committer(self._redis, random.random)
+        self._committer = Committer(self._redis, random.random, engine.ledger)
         await asyncio.to_thread(self.register_birth)
         self.connection.connection_pool.disconnect()  # it was for that alone
         log.info("worker started", extra={"worker": self.name, "queues": queues, "slots": self.concurrency})
@@ -141,6 +141,7 @@ class FailoverWorker(BaseWorker):
                 async with asyncio.timeout(FAREWELL_SECONDS):
                     self._breakers.forgo()
                     await self._breakers.sync()
+                    await self._committer.flush()
                     await ask_async(self._redis, fleet.deregistration(self.key, self.queue_names()))
                     await self._redis.aclose()
             self.connection.close()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import redis.asyncio
 
-from producer.scripts import Command
-from worker import fleet
+from producer.scripts import Command, ask_async
+from worker import fleet, upkeep
+from worker.allowance import Allowances
 from worker.breaker import Rules
 from worker.breakers import Breakers
+from worker.budget import SWEEP_AFTER_SECONDS, Ledger, sweep
 from worker.configuration import Configuration, Reload, Stamp
 from worker.controls import Controls
 from worker.execution import Executor
@@ -20,6 +23,10 @@ from worker.keys import Keys
 from worker.latency import Latencies
 from worker.providers import Providers
 from worker.router import Router
+
+SWEEP_SECONDS = SWEEP_AFTER_SECONDS / 3
+
+log = logging.getLogger("failover.worker")
 
 
 class Engine:
@@ -48,8 +55,11 @@ class Engine:
         self.controls = Controls(client, queues, self.breakers, self.gate, changed)
         self._latencies = Latencies(client)
         self._providers = Providers(slots)
-        self._router = Router(self._providers, self.breakers, (), keys)
-        self.executor = Executor(configuration, self._router, random.random, self._latencies)
+        self._client = client
+        self.ledger = Ledger(worker_name)
+        self._allowances = Allowances(client, configuration.guardrail)
+        self._router = Router(self._providers, self.breakers, (), keys, self.ledger, self._allowances)
+        self.executor = Executor(configuration, self._router, random.random, self._latencies, self._allowances)
         self.adopt(configuration)
 
     def adopt(self, configuration: Configuration) -> None:
@@ -62,6 +72,8 @@ class Engine:
         self.gate.regardless = routes.bypass or not routes.cold_queue
         self.controls.adopt(routes.routes)
         self._latencies.adopt(configuration)
+        self._allowances.adopt(configuration.budgets, configuration.guardrail)
+        self.ledger.steps = self._allowances.steps
         self._router.routes = routes.routes
         self.executor.adopt(configuration)
         self.breakers.renew(renewed)
@@ -73,8 +85,15 @@ class Engine:
 
     def services(self) -> list[Coroutine[Any, Any, None]]:
         """What keeps its knowledge up to date, for ever."""
-        services = [self.breakers.run(), self.controls.run(), self._latencies.run()]
+        sweeping = upkeep.every(SWEEP_SECONDS, self._sweep, lambda: None)
+        services = [self.breakers.run(), self.controls.run(), self._latencies.run(), self._allowances.run(), sweeping]
         return [*services, self._reload.run()] if self._reload else services
+
+    async def _sweep(self) -> None:
+        """Rows of the ledger whose worker is gone."""
+        ((released, ambiguous),) = await ask_async(self._client, [sweep(self.ledger.steps)])
+        if released or ambiguous:
+            log.warning("calls of a vanished worker", extra={"released": released, "may_be_billed": ambiguous})
 
     def view(self) -> Command:
         """What it tells operators of itself."""

@@ -12,14 +12,17 @@ from producer.errors import InvalidJob
 from producer.job import ChatBody, DeadReason, ForeignJob, JobResult, JobStatus, LLMJob, NewerSchema, decode_job
 from producer.policy import JobPolicy
 from producer.trail import Attempt, RejectedFor, TrailEntry
+from worker.allowance import Allowances
 from worker.answer import Answer, Unanswered, truncated
+from worker.caps import Owner
 from worker.configuration import Configuration
 from worker.degrade import shorter_context, smaller_first
 from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry
-from worker.planner import Plan, Planner
+from worker.planner import Plan, Planner, Restraint
 from worker.prices import billed_micros, dollars
 from worker.router import Router
 from worker.taxonomy import Action
+from worker.thrift import SHORTER, Frugal, affordable, frugal
 from worker.trail import charged, cost_micros, ended, spent_micros, trail_of
 from worker.transitions import KEEP_DEAD_SECONDS, Claim
 from worker.unanswered import outcome_of, without_candidate, without_cold
@@ -44,9 +47,14 @@ class Executor:
     are lately, by name."""
 
     def __init__(
-        self, configuration: Configuration, router: Router, jitter: Callable[[], float], p95_ms: Mapping[str, int]
+        self,
+        configuration: Configuration,
+        router: Router,
+        jitter: Callable[[], float],
+        p95_ms: Mapping[str, int],
+        allowances: Allowances,
     ) -> None:
-        self._router, self._jitter, self._p95_ms = router, jitter, p95_ms
+        self._router, self._jitter, self._p95_ms, self._allowances = router, jitter, p95_ms, allowances
         self.adopt(configuration)
 
     def adopt(self, configuration: Configuration) -> None:
@@ -86,9 +94,13 @@ class Executor:
             return _untried(claim, job)
         policy = now.policies.of_known(job.job_type)
 
-        # 3. plan: which routes, in which order; what to give up when it is late
-        spent = spent_micros(trail)
-        planned, body, given_up = self._plan(claim, job, policy, spent)
+        # 3. plan: which routes, in which order; what to give up when it is late, or costs too much
+        spent, owner = spent_micros(trail), Owner.of(job, claim.job_id, claim.queue, claim.lease)
+        planned, sent = self._plan(claim, job, policy, owner, spent)
+        if sent.over:
+            dead = Dead(DeadReason.OVER_BUDGET, sent.over, trail, policy.keep_dead_seconds)
+            return _untried(claim, dead)
+        body, given_up = sent.body, sent.given_up
         trail[:] = [*(entry for entry in trail if isinstance(entry, Attempt)), planned.told(claim.ordinal, spent)]
         trail += [rejection(claim.ordinal, each.route, each.code, each.reason) for each in planned.rejected]
         if not planned.candidates:
@@ -110,6 +122,7 @@ class Executor:
             tenant=job.tenant_id,
             plan=planned,
             spent=spent,
+            owner=owner,
         )
         started = time.monotonic()
         answer = await self._router.execute(planned.candidates, walk)
@@ -117,7 +130,7 @@ class Executor:
             longer, walk.body = walk.body, shorter_context(walk.body)
             if walk.body is longer:
                 break
-            given_up = dict.fromkeys([*given_up, "shorter_context"])
+            given_up["shorter_context"] = None
             answer = await self._router.execute(planned.candidates, walk)
 
         # 5. outcome
@@ -132,23 +145,28 @@ class Executor:
         outcome = outcome_of(claim, policy, answer, walk, self._jitter)
         return Executed(outcome if now.routes.cold_queue else without_cold(outcome, policy), attempts, run_ms)
 
-    def _plan(self, claim: Claim, job: LLMJob, policy: JobPolicy, spent: int) -> tuple[Plan, ChatBody, dict[str, None]]:
-        """The plan, what is sent, and what a late or too long job gives up for it."""
-        body, given_up = job.body, dict[str, None]()
+    def _plan(self, claim: Claim, job: LLMJob, policy: JobPolicy, owner: Owner, spent: int) -> tuple[Plan, Frugal]:
+        """The plan, and what is sent: with what a late, too long or too expensive job gives up for it."""
+
+        def replan(body: ChatBody, restraint: Restraint) -> Plan:
+            return self._planner.plan(claim.job_id, job, body, policy.requires, spent, restraint)
+
+        sent = frugal(job, owner, self._allowances, self._now.routes.routes)
         late = claim.claimed_ms - claim.accepted_ms > policy.max_time_to_answer_seconds * 1000
         may_shorten = "shorter_context" in policy.degrade
-        if late and may_shorten and (shorter := shorter_context(body)) is not body:
-            body, given_up["shorter_context"] = shorter, None
-        planned = self._planner.plan(claim.job_id, job, body, policy.requires, spent)
-        while may_shorten and _too_long(planned) and (shorter := shorter_context(body)) is not body:
-            body, given_up["shorter_context"] = shorter, None
-            planned = self._planner.plan(claim.job_id, job, body, policy.requires, spent)
+        if late and may_shorten and SHORTER not in sent.given_up:
+            sent.shorten()
+        planned = replan(sent.body, sent.restraint)
+        while may_shorten and _too_long(planned) and sent.shorten():
+            planned = replan(sent.body, sent.restraint)
+        degrades = self._allowances.budgets.feature(job.feature).when_over == "degrade"
+        planned = affordable(sent, planned, replan, degrades=degrades and sent.restraint.cap is not None)
         if late and "smaller_model" in policy.degrade and planned.order == "listed":
             whole = [route for route in planned.candidates if route.name not in planned.lacks]
             ordered = (*smaller_first(whole), *planned.candidates[len(whole) :])
             if ordered != planned.candidates:
-                planned, given_up["smaller_model"] = replace(planned, candidates=ordered), None
-        return planned, body, given_up
+                planned, sent.given_up["smaller_model"] = replace(planned, candidates=ordered), None
+        return planned, sent
 
     def _read(self, claim: Claim) -> LLMJob | Outcome:
         keep = self._now.policies.of_known("default").keep_dead_seconds

@@ -7,7 +7,7 @@ comes to a route; everything else is decided here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -16,6 +16,7 @@ from typing import Any
 from producer.job import ChatBody, LLMJob
 from producer.policy import Capability
 from producer.trail import Planned, RejectedFor
+from worker.caps import micros_of
 from worker.parameters import essential
 from worker.prices import Price, cost_micros, dollars
 from worker.routes import Route, Routes
@@ -27,6 +28,27 @@ BYPASS = "bypass"  # the order of a plan that asks no breaker
 EXPLORES = 50  # one job in so many starts at a route whose latency is not known, where latency decides
 
 PASSES = frozenset({RejectedFor.TOO_SLOW})  # another time it may be taken
+
+
+def _no(_provider: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Restraint:
+    """What money demands of a plan. `cap`: micro-dollars that the job may cost. `output_tokens`: the longest answer, where the
+    job names none. `cheapest`: the cheapest route first, for the reason in `why`. `held`: whether a hard cap concerns calls to
+    a provider; `priced`: whether one in dollars does."""
+
+    cap: int | None = None
+    output_tokens: int | None = None
+    cheapest: bool = False
+    why: str = ""
+    held: Callable[[str], bool] = _no
+    priced: Callable[[str], bool] = _no
+
+
+FREE = Restraint()
 
 
 @dataclass(frozen=True)
@@ -41,7 +63,7 @@ class Plan:
     """Candidates in the order to try them; every route of the map is either one of them or rejected.
 
     By a candidate's name: `lacks`, the capabilities that the policy lets it lack; `estimates`, micro-dollars that a call may
-    cost; `p95_ms`. `cap`: micro-dollars that the whole job may cost.
+    cost where its price is known; `p95_ms`. `cap`: micro-dollars that the whole job may cost. `tokens`: of a call, estimated.
     """
 
     order: str
@@ -51,6 +73,9 @@ class Plan:
     estimates: Mapping[str, int] = field(default_factory=dict)
     p95_ms: Mapping[str, int] = field(default_factory=dict)
     cap: int | None = None
+    tokens: int = 0
+    listed: Mapping[str, int] = field(default_factory=dict)  # a route's place in the map
+    why: str = ""  # it is to cost less
     output_tokens: int | None = None  # set: answers are bounded by it, as the job names no limit and a cap has to hold
     baseline: Route | None = None
     prompt_caching: bool = True
@@ -65,9 +90,16 @@ class Plan:
             baseline=self.baseline.name if self.baseline else None,
             max_cost_usd=None if self.cap is None else dollars(self.cap),
             spent_usd=dollars(spent),
-            estimates_usd={name: dollars(micros) for name, micros in self.estimates.items()},
+            estimates_usd=self._told_estimates(),
             p95_ms=dict(self.p95_ms),
+            reduced=self.why or None,
         )
+
+    def _told_estimates(self) -> dict[str, float]:
+        """Where something depended on them."""
+        if self.cap is None and self.order != "cost":
+            return {}
+        return {name: dollars(micros) for name, micros in self.estimates.items()}
 
 
 class Planner:
@@ -76,18 +108,27 @@ class Planner:
 
     def __init__(self, routes: Routes, routing: Routing, p95_ms: Mapping[str, int]) -> None:
         self._routes, self._routing, self._p95_ms = routes, routing, p95_ms
+        self._places = {route.name: place for place, route in enumerate(routes.routes)}
 
     def plan(
-        self, job_id: str, job: LLMJob, body: ChatBody, requires: tuple[Capability, ...] = (), spent: int = 0
+        self,
+        job_id: str,
+        job: LLMJob,
+        body: ChatBody,
+        requires: tuple[Capability, ...] = (),
+        spent: int = 0,
+        restraint: Restraint = FREE,
     ) -> Plan:
         """`body`: what is to be sent, which may be shorter than the job's. `spent`: micro-dollars that the job has cost."""
         policy = self._routing.of(job.job_type)
+        if restraint.cheapest and not policy.pin:
+            policy = policy.model_copy(update={"order": "cost"})
         baseline = self._named(policy.baseline) or self._routes.routes[0]
         if self._routes.bypass:
             first, *others = self._routes.routes
             passed = (Rejected(route, RejectedFor.BYPASS, "BYPASS_ROUTER is on") for route in others)
             return Plan(BYPASS, (first,), tuple(passed), baseline=baseline, prompt_caching=policy.prompt_caching)
-        asked = _Asked(job_id, body, policy, set(requires) | _asked_for(body), spent, self._p95_ms)
+        asked = _Asked(job_id, body, policy, set(requires) | _asked_for(body), spent, self._p95_ms, restraint)
         kept, rejected = list[Route](), list[Rejected]()
         for route in self._routes.routes:
             if found := asked.hindrance(route):
@@ -106,7 +147,10 @@ class Planner:
             estimates={route.name: cost for route in ordered if (cost := asked.estimates.get(route.name)) is not None},
             p95_ms={route.name: self._p95_ms[route.name] for route in ordered if route.name in self._p95_ms},
             cap=asked.cap,
-            output_tokens=policy.output_tokens if asked.cap is not None and asked.named_output is None else None,
+            tokens=asked.tokens,
+            listed=self._places,
+            why=restraint.why,
+            output_tokens=asked.bound(ordered),
             baseline=baseline,
             prompt_caching=policy.prompt_caching,
             waits_for="" if ordered else self._left_out(policy),
@@ -141,13 +185,16 @@ class _Asked:
     needs: set[Capability]
     spent: int
     p95_ms: Mapping[str, int]
+    restraint: Restraint = FREE
     estimates: dict[str, int] = field(default_factory=dict)
     lacking: dict[str, Set[Capability]] = field(default_factory=dict)
     cap: int | None = None  # micro-dollars that the whole job may cost
 
     def __post_init__(self) -> None:
         if self.policy.max_cost_usd is not None:
-            self.cap = math.floor(round(self.policy.max_cost_usd * 1e6, 3))
+            self.cap = micros_of(self.policy.max_cost_usd)
+        if self.restraint.cap is not None:
+            self.cap = self.restraint.cap if self.cap is None else min(self.cap, self.restraint.cap)
 
     @cached_property
     def prompt_tokens(self) -> int:
@@ -156,6 +203,24 @@ class _Asked:
     @cached_property
     def named_output(self) -> int | None:
         return longest_answer(self.body)
+
+    @cached_property
+    def output_tokens(self) -> int:
+        """Of an answer, where the job names no limit."""
+        return min(self.policy.output_tokens, self.restraint.output_tokens or self.policy.output_tokens)
+
+    @property
+    def tokens(self) -> int:
+        """Of a call."""
+        return self.prompt_tokens + (self.named_output or self.output_tokens)
+
+    def bound(self, candidates: Sequence[Route]) -> int | None:
+        """The limit that answers are sent with, as the job names none and something has to hold."""
+        if self.named_output is not None:
+            return None
+        capped = self.cap is not None or self.restraint.output_tokens is not None
+        held = capped or any(self.restraint.held(route.entry.provider) for route in candidates)
+        return self.output_tokens if held else None
 
     def lacks(self, route: Route) -> Set[Capability]:
         able, known = route.entry.capabilities, route.parameters
@@ -192,15 +257,16 @@ class _Asked:
         return None
 
     def _too_expensive(self, route: Route) -> tuple[RejectedFor, str] | None:
-        if self.cap is None and self.policy.order != "cost":
-            return None
         price = route.price
         if price is None:
-            if self.cap is None:
+            if self.cap is None and not self.restraint.priced(route.entry.provider):
                 return None
-            return RejectedFor.NO_PRICE, "its price is not known — give it a `price` in routes.json"
+            mend = "give it a `price` in routes.json, or `pip install genai-prices`"
+            return RejectedFor.NO_PRICE, f"its price is not known, so no cap can be held — {mend}"
+        caching = self.policy.prompt_caching
+        length = self.named_output or self.output_tokens
         estimate = self.estimates[route.name] = estimate_micros(
-            route, price, self.body, self.policy, self.prompt_tokens
+            route, price, self.prompt_tokens, length, caching=caching
         )
         if self.cap is not None and (why := too_expensive(estimate, self.spent, self.cap)):
             return RejectedFor.OVER_COST, why
@@ -213,13 +279,10 @@ class _Asked:
         return RejectedFor.TOO_SLOW, f"p95 {p95} ms, the limit is {limit * 1000:.0f} ms"
 
 
-def estimate_micros(
-    route: Route, price: Price, body: ChatBody, policy: RoutingPolicy, prompt_tokens: int | None = None
-) -> int:
-    """Micro-dollars of a call, as long as its answer may be, or is assumed to be; a prompt may be written to a cache."""
-    prompt = estimated(body) if prompt_tokens is None else prompt_tokens
-    written = prompt if route.entry.api == "anthropic" and policy.prompt_caching else 0
-    return cost_micros(price, prompt, longest_answer(body) or bound_of(route, policy.output_tokens), written=written)
+def estimate_micros(route: Route, price: Price, prompt: int, output_tokens: int, *, caching: bool) -> int:
+    """Micro-dollars of a call of so many tokens, whose answer is as long as it may be; a prompt may be written to a cache."""
+    written = prompt if route.entry.api == "anthropic" and caching else 0
+    return cost_micros(price, prompt, bound_of(route, output_tokens), written=written)
 
 
 def bound_of(route: Route, output_tokens: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,6 +32,21 @@ class Price(BaseModel):
     output: Dollars
     cached_input: Dollars | None = None
     cache_write: Dollars | None = None
+
+    @property
+    def rates(self) -> str:
+        """As a row of the ledger has them: input/output/cached input/cache write."""
+        rates = (self.input, self.output, self.cached_input, self.cache_write)
+        return "/".join("" if rate is None else f"{rate:.12g}" for rate in rates).rstrip("/")
+
+
+@cache
+def price_list() -> str:
+    """Which list prices are public_price's."""
+    try:
+        return f"genai-prices {version('genai-prices')}"
+    except PackageNotFoundError:
+        return ""
 
 
 @cache
@@ -76,6 +92,11 @@ def billed_micros(price: Price, usage: Mapping[str, Any]) -> int | None:
 
 def dollars(micros: int) -> float:
     return micros / PER_MILLION
+
+
+def micros(usd: float | None) -> int:
+    """Of an amount that `dollars` made; 0 for none."""
+    return round((usd or 0.0) * PER_MILLION)
 
 
 def count(usage: Mapping[str, Any], name: str) -> int | None:

@@ -48,7 +48,7 @@ class RouteEntry(_FromJson):
     max_output_tokens: Annotated[int, Field(gt=0)] | None = None
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     canary: Annotated[float, Field(ge=0, le=100)] | None = None  # percent of the jobs
-    rpm: Annotated[int, Field(gt=0)] | None = None  # kept for a limiter; nothing holds to these three yet
+    rpm: Annotated[int, Field(gt=0)] | None = None  # calls in any minute, of all workers together
     tpm: Annotated[int, Field(gt=0)] | None = None
     max_concurrency: Annotated[int, Field(gt=0)] | None = None
     price: Price | None = None  # None: not known here

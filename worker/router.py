@@ -16,13 +16,18 @@ from typing import Any
 import tenacity
 
 from producer.trail import BROKEN_OFF, RejectedFor
-from worker.answer import Answer, Unanswered, note_of, usage_of
+from worker.allowance import Allowances
+from worker.answer import Answer, HeldBack, Unanswered, note_of, usage_of
 from worker.breaker import Admission
+from worker.budget import Ledger, Refusal, Reservation
 from worker.degrade import without
 from worker.failures import Broken, Reply, classify, redacted
 from worker.keys import Key, Keys
+from worker.limits import REFUSED_SECONDS, Limits
 from worker.parameters import fitted
+from worker.pause import canonical
 from worker.planner import BYPASS, bound_of
+from worker.prices import micros
 from worker.providers import Ask, Providers
 from worker.routes import Route
 from worker.shared_breaker import SharedBreaker
@@ -35,6 +40,7 @@ BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.2, 10.0
 LONGEST_WAIT_SECONDS = 5.0  # on a route that names its Retry-After; for longer ones another route, or the schedule
 REST_MARGIN_SECONDS = 0.1  # the route's rest began when Redis heard of it, a moment later than here
 DETAIL_CHARACTERS = 300  # of a provider's words, in the trail
+BUDGET_WAIT_SECONDS, AWAY_WAIT_SECONDS = 60.0, 5.0  # until a job asks again for money, or for Redis
 FAIR_ATTEMPT_SECONDS = 5.0  # a silence shorter than this, forced by our own deadline, is not held against the route
 
 
@@ -50,9 +56,13 @@ class Router:
         breakers: Mapping[str, SharedBreaker],
         routes: Sequence[Route],
         keys: Keys | None = None,
+        ledger: Ledger | None = None,
+        allowances: Allowances | None = None,
     ) -> None:
         self.routes = routes
         self._providers, self._breakers, self._keys = providers, breakers, keys or Keys()
+        self._ledger, self._allowances = ledger, allowances
+        self._limits = Limits(ledger) if ledger else None
         self._refused: Refused = {}
 
     async def execute(self, candidates: Sequence[Route], walk: Walk) -> Answer | Unanswered:
@@ -62,6 +72,7 @@ class Router:
         whys: list[str] = []
         asked: set[str] = set()
         too_small: Route | None = None
+        held_back: HeldBack | None = None
         for position, route in enumerate(candidates):
             if hindrance := walk.hindrance(route, too_small):
                 walk.reject(route, *hindrance)
@@ -71,6 +82,13 @@ class Router:
             if tried is None:
                 code, why = self._closed_off(visit, walk)
                 walk.reject(route, code, why)
+                if code in _HOLDS_BACK:
+                    held_back = HeldBack(
+                        why, AWAY_WAIT_SECONDS if code is RejectedFor.NO_LEDGER else BUDGET_WAIT_SECONDS
+                    )
+                    if visit.refusal and visit.refusal.of.startswith("provider:"):
+                        continue
+                    break  # no other route would do better
                 whys.append(f"{route.name}: {why}")
                 if code is not RejectedFor.DISABLED:
                     closed.append(route)
@@ -89,10 +107,20 @@ class Router:
         waits = [self._opens_in(route, walk) for route in candidates]
         opens_in = None if not waits or any(self._is_open(route, walk) for route in candidates) else min(waits)
         parked = any(self._key_opens_in(route, walk) > 0 for route in candidates)
-        return Unanswered(tuple(failures), opens_in, passed_over, withheld, others_may=parked, closed="; ".join(whys))
+        told = "; ".join(whys)
+        return Unanswered(
+            tuple(failures), opens_in, passed_over, withheld, others_may=parked, closed=told, held_back=held_back
+        )
 
     def _closed_off(self, visit: Visit, walk: Walk) -> tuple[RejectedFor, str]:
         """Why no attempt was made."""
+        match visit.refusal:
+            case Refusal("budget", scope):
+                return RejectedFor.OVER_BUDGET, f"{scope} has used its budget of this month"
+            case Refusal("away"):
+                return RejectedFor.NO_LEDGER, "Redis is away, so no hard cap can be held"
+            case Refusal("limit", name):
+                return RejectedFor.LIMITED, f"{name} is at its limit"
         if self._no_key(visit):
             return RejectedFor.RESTS, f"the keys of tenant {walk.tenant} were refused or limited lately"
         return self._breakers[visit.route.name].closed_off()
@@ -141,7 +169,10 @@ class Router:
             breaker = self._breakers[visit.route.name]
             admission = visit.admission or await breaker.admit(regardless=walk.plan.order == BYPASS)
             visit.admission = None
-            return None if admission is None else await self._attempt(visit, walk, admission)
+            if admission is None:
+                return None
+            reservation = await self._reserved(visit, walk, admission)
+            return None if visit.refusal else await self._attempt(visit, walk, admission, reservation)
 
         tried = await attempt_once()
         if not isinstance(tried, Failure):
@@ -180,8 +211,64 @@ class Router:
                 return bool(failure.instead)
         return False
 
-    async def _attempt(self, visit: Visit, walk: Walk, admission: Admission) -> Reply | Failure:
-        """One HTTP call; the breaker and the trail hear of it also when it is broken off by a cancel."""
+    async def _reserved(self, visit: Visit, walk: Walk, admission: Admission) -> Reservation | None:
+        """Money and a place for one call, or why there is none in `visit.refusal`; None where nobody keeps books."""
+        if self._ledger is None or self._allowances is None or self._limits is None or walk.owner is None:
+            return None
+        route, allowances, bypass = visit.route, self._allowances, walk.plan.order == BYPASS
+        walk.reservations += 1
+        reservation = Reservation(
+            id=f"{walk.owner.lease}:{walk.reservations}",
+            owner=walk.owner,
+            provider=canonical(route.entry.provider),
+            route=route.name,
+            model=route.model,
+            price=route.price_version,
+            micros=walk.plan.estimates.get(route.name, 0),
+            tokens=walk.plan.tokens,
+            caps={} if bypass else allowances.terms(walk.owner, route.entry.provider),
+            limits=() if bypass else self._limits.of(route, allowances.budgets),
+        )
+        patience = min(LONGEST_WAIT_SECONDS, walk.share(visit))
+        try:
+            refusal = await self._limits.reserve(reservation, patience)
+            if refusal is None and not await self._ledger.dispatch(reservation):
+                self._ledger.close(reservation, "released")
+                refusal = Refusal("away")
+        except asyncio.CancelledError:
+            self._breakers[route.name].record(admission, None)
+            raise
+        if refusal is not None:
+            rest = max(REFUSED_SECONDS, refusal.seconds - patience) if refusal.why == "limit" else 0.0
+            self._breakers[route.name].record(admission, None, rest=rest, why="limit")
+        visit.refusal = refusal
+        return reservation
+
+    def _tell(
+        self,
+        call: Call,
+        walk: Walk,
+        reservation: Reservation | None,
+        failure: Failure | None,
+        answer: Reply | Broken | None,
+    ) -> None:
+        """An attempt that ended, into the trail and the ledger."""
+        usage = usage_of(answer) if answer is not None else None
+        attempt = walk.tell(call, failure, usage=usage, note="" if failure else note_of(answer))
+        if reservation is None or self._ledger is None:
+            return
+        prompt, completion = attempt.prompt_tokens, attempt.completion_tokens
+        if prompt is not None and completion is not None:
+            self._ledger.close(reservation, "settled", micros(attempt.cost_usd), prompt, completion)
+        elif attempt.ambiguous or failure is None or failure.status == 200:
+            self._ledger.close(reservation, "ambiguous", micros(attempt.may_cost_usd))
+        else:
+            self._ledger.close(reservation, "released")
+
+    async def _attempt(
+        self, visit: Visit, walk: Walk, admission: Admission, reservation: Reservation | None
+    ) -> Reply | Failure:
+        """One HTTP call; breaker, trail and ledger hear of it also when it is broken off by a cancel."""
         route, breaker = visit.route, self._breakers[visit.route.name]
         key, seconds = self._keys.best(visit.keys), walk.share(visit)
         call = Call(visit, key, admission.probe, breaker.state)
@@ -202,7 +289,7 @@ class Router:
         finally:
             if answer is None:
                 breaker.record(admission, None)
-                walk.tell(call, _BROKEN_OFF)
+                self._tell(call, walk, reservation, _BROKEN_OFF, None)
         failure = self._classified(answer)
         walk.attempts += 1
         walk.attempts_left -= not admission.probe
@@ -211,12 +298,13 @@ class Router:
             breaker.record(admission, True, ms=ms, job=walk.job_id)
             if key:
                 self._keys.accepted(key)
-            walk.tell(call, None, usage=usage_of(answer), note=note_of(answer))
+            self._tell(call, walk, reservation, None, answer)
+            self._heed(route, answer, key)
             return answer  # type: ignore[return-value]  # no failure means that a Reply came
         failure = self._corrected(failure, visit, key)
         if failure.instead or (failure.action is Action.NEXT_KEY and self._keys.any_left(visit.keys)):
             visit.admission = admission  # for the corrected request, which says what the route is worth
-            walk.tell(call, failure, usage=usage_of(answer))
+            self._tell(call, walk, reservation, failure, answer)
             return failure
         rest = failure.retry_after or failure.rests
         walk.burned = walk.burned or not (rest or admission.probe)
@@ -230,8 +318,15 @@ class Router:
         breaker.record(admission, False if counts else None, ms=ms, job=walk.job_id, rest=rest, why=failure.code)
         if rest and failure.scope is Scope.ACCOUNT:
             self._rest_account(route, rest, failure.code)
-        walk.tell(call, failure, usage=usage_of(answer))
+        self._tell(call, walk, reservation, failure, answer)
         return failure
+
+    def _heed(self, route: Route, answer: Reply | Broken | None, key: Key | None) -> None:
+        """What the provider says of its rate limits: a route with nothing left rests before it is told to."""
+        if self._limits is None or not isinstance(answer, Reply) or (key and key.tenant):
+            return
+        if rest := self._limits.hear(route, answer.headers, time.time()):
+            self._breakers[route.name].rest(rest, "rate limit")
 
     def _classified(self, answer: Reply | Broken) -> Failure | None:
         """Whatever a provider sends, the breaker hears of the attempt."""
@@ -271,6 +366,7 @@ class Router:
                 self._breakers[other.name].rest(seconds, why)
 
 
+_HOLDS_BACK = (RejectedFor.OVER_BUDGET, RejectedFor.NO_LEDGER)
 _BROKEN_OFF = Failure(BROKEN_OFF, Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
 
 

@@ -19,7 +19,7 @@ from producer.errors import ConfigurationError, Problem
 from worker.breaker import RULES, Rules
 from worker.keys import Key, of_file, of_variable
 from worker.parameters import LISTS, NATIVE, Parameters, of_host
-from worker.prices import Price, public_price
+from worker.prices import Price, price_list, public_price
 from worker.route_map import Cold, RouteEntry, RouteMap, Tier, key_variable, named, read_map
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -51,6 +51,13 @@ class Route:
     def price(self) -> Price | None:
         """The map's, else the list price, if any is known."""
         return self.entry.price or public_price(self.entry.provider, self.model)
+
+    @cached_property
+    def price_version(self) -> str:
+        """Where the price is from, and its rates: stands on each row of the ledger."""
+        price = self.price
+        source = "routes.json" if self.entry.price else price_list()
+        return f"{source} {price.rates}" if price else ""
 
     @cached_property
     def parameters(self) -> Parameters | None:

@@ -34,6 +34,7 @@ def outcome_of(
     failures, planned = unanswered.failures, walk.plan
     any_route_will_do = not (planned.rejected or unanswered.others_may or planned.order == BYPASS)
     last = failures[-1] if failures else None
+    held_back = unanswered.held_back if walk.attempts_left > 0 else None
     said = f"{last.code}: {last.detail}".rstrip(": ") if last else "no route may be tried"
 
     def dead(reason: DeadReason, detail: str = said) -> Dead:
@@ -41,6 +42,8 @@ def outcome_of(
 
     if last and (reason := _FINAL.get(last.action)):
         return dead(reason)
+    if held_back is not None:
+        return Park(held_back.seconds * (1 + jitter()), held_back.why, walk.trail)
     if failures and unanswered.withheld:
         trail, before = excused(walk.trail, walk.known)
         longest = min(PARK_WITHHELD_SECONDS[0] * 2 ** min(before, 10), PARK_WITHHELD_SECONDS[1])
@@ -59,10 +62,18 @@ def outcome_of(
         wait = max(unanswered.opens_in, soonest) + PARK_MARGIN_SECONDS * (1 + jitter())
         why = "a route to open" + (f" ({said})" if failures else f" ({unanswered.closed})" if unanswered.closed else "")
         return Park(wait, why, walk.trail, in_turn=any_route_will_do)
+    return _again(claim, policy, walk, said, jitter)
+
+
+def _again(claim: Claim, policy: JobPolicy, walk: Walk, said: str, jitter: Callable[[], float]) -> Outcome:
+    """Another execution, if the job has attempts and executions left."""
+    over = ""
     if walk.attempts_left <= 0:
-        return dead(DeadReason.EXHAUSTED, f"{policy.attempts} attempts; the last: {said}")
-    if claim.executions + 1 >= policy.executions:
-        return dead(DeadReason.EXHAUSTED, f"{policy.executions} executions; the last: {said}")
+        over = f"{policy.attempts} attempts; the last: {said}"
+    elif claim.executions + 1 >= policy.executions:
+        over = f"{policy.executions} executions; the last: {said}"
+    if over:
+        return Dead(DeadReason.EXHAUSTED, over, walk.trail, policy.keep_dead_seconds)
     wait = min(policy.backoff_seconds.first * 2**claim.executions, policy.backoff_seconds.max) * jitter()
     return Retry(wait, said, walk.trail)
 

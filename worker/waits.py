@@ -21,6 +21,7 @@ _IN_WORDS = re.compile(
     re.IGNORECASE,
 )
 _REGAIN = re.compile(r"regain access on (\d{4}-\d\d-\d\d)(?: at (\d\d:\d\d))?", re.IGNORECASE)
+_LENGTH = re.compile(r"^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:([\d.]+)s)?(?:([\d.]+)ms)?$")
 _DELAY = re.compile(r"^([\d.]+)s$")
 
 
@@ -90,6 +91,28 @@ def _header(value: str, scale: float, now: float) -> float | None:
         return parsedate_to_datetime(value).timestamp() - now
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def until_reset(text: str | None, now: float) -> float | None:
+    """Seconds until a rate limit's reset: a length as OpenAI writes it (`6m0s`, `20ms`), a time as Anthropic does."""
+    if not text:
+        return None
+    seconds = number(text)
+    if seconds is None and (found := _LENGTH.match(text)) and any(found.groups()):
+        scales = zip(found.groups(), (86_400.0, 3600.0, 60.0, 1.0, 0.001), strict=True)
+        seconds = sum((number(part) or 0.0) * scale for part, scale in scales)
+    if seconds is None:
+        try:
+            seconds = datetime.fromisoformat(text).timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+def number(text: str | None) -> float | None:
+    """A finite one."""
+    found = _number(text) if text else None
+    return found if found is not None and math.isfinite(found) else None
 
 
 def _number(text: str) -> float | None:

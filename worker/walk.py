@@ -11,6 +11,8 @@ from typing import Any
 from producer.job import ChatBody
 from producer.trail import Attempt, RejectedFor, Rejection, TrailEntry
 from worker.breaker import Admission
+from worker.budget import Refusal
+from worker.caps import Owner
 from worker.keys import Key
 from worker.planner import Plan, too_expensive
 from worker.prices import billed_micros, count, dollars
@@ -30,6 +32,7 @@ class Walk:
     policy's limit; set, answers are streamed. `failover_on_refusal`: a refused job may go to other routes. `known`: entries
     of the trail before the first attempt of this execution.
 
+    `owner`: whose books its calls stand in, None where nobody keeps any; `reservations` were asked for so far.
     `spent`: micro-dollars that the job may have cost so far, those of ambiguous attempts among them.
     """
 
@@ -48,6 +51,8 @@ class Walk:
     tenant: str = ""
     plan: Plan = field(default_factory=lambda: Plan("listed"))
     spent: int = 0
+    owner: Owner | None = None
+    reservations: int = 0
 
     def seconds_left(self) -> float:
         return self.deadline - asyncio.get_running_loop().time()
@@ -83,36 +88,36 @@ class Walk:
         *,
         usage: Mapping[str, Any] | None = None,
         note: str = "",
-    ) -> None:
+    ) -> Attempt:
         """An attempt that ended, into the trail, and what it cost or may have."""
         route, ms = call.visit.route, round((time.monotonic() - call.started) * 1000)
         price = route.price if usage else None
         cost = billed_micros(price, usage) if price and usage else None
         ambiguous = failure.ambiguous if failure else False
-        unsaid = failure is not None and failure.status == 200  # an answer, of a kind, that does not say what it cost
+        unsaid = failure is None or failure.status == 200  # an answer, of a kind, that may not say what it cost
         may_cost = self.plan.estimates.get(route.name) if (ambiguous or unsaid) and cost is None else None
         self.spent += cost or may_cost or 0
-        self.trail.append(
-            Attempt(
-                execution=self.ordinal,
-                route=route.name,
-                tier=route.tier,
-                outcome=failure.code if failure else "ok",
-                status=failure.status if failure else None,
-                at_ms=round(time.time() * 1000) - ms,
-                ms=ms,
-                ambiguous=ambiguous,
-                probe=call.probe,
-                breaker=call.breaker,
-                key=call.key.source if call.key else None,
-                dropped=(*call.visit.dropped, *call.dropped),
-                prompt_tokens=count(usage or {}, "prompt_tokens"),
-                completion_tokens=count(usage or {}, "completion_tokens"),
-                cost_usd=None if cost is None else dollars(cost),
-                may_cost_usd=None if may_cost is None else dollars(may_cost),
-                detail=(failure.detail if failure else note) or None,
-            )
+        attempt = Attempt(
+            execution=self.ordinal,
+            route=route.name,
+            tier=route.tier,
+            outcome=failure.code if failure else "ok",
+            status=failure.status if failure else None,
+            at_ms=round(time.time() * 1000) - ms,
+            ms=ms,
+            ambiguous=ambiguous,
+            probe=call.probe,
+            breaker=call.breaker,
+            key=call.key.source if call.key else None,
+            dropped=(*call.visit.dropped, *call.dropped),
+            prompt_tokens=count(usage or {}, "prompt_tokens"),
+            completion_tokens=count(usage or {}, "completion_tokens"),
+            cost_usd=None if cost is None else dollars(cost),
+            may_cost_usd=None if may_cost is None else dollars(may_cost),
+            detail=(failure.detail if failure else note) or None,
         )
+        self.trail.append(attempt)
+        return attempt
 
     def over_cost(self, route: Route) -> str:
         """Why one more call on the route may cost more than the job may; "" if it cannot."""
@@ -157,6 +162,7 @@ class Visit:
     keys: Sequence[Key] = ()
     dropped: tuple[str, ...] = ()
     retries: int = 0
+    refusal: Refusal | None = None  # of money or a place for the call
     admission: Admission | None = None  # of an attempt whose request was corrected, for the next one
     changed: set[str] = field(default_factory=set)
 

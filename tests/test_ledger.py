@@ -1,0 +1,274 @@
+"""The ledger on a real server: caps hold to the micro-dollar, rows end once, sums survive their loss."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+
+from producer import keyspace
+from producer.connection import connect_async
+from producer.scripts import ask, run_async
+from worker.allowance import month_of
+from worker.budget import Ledger, Refusal, Reservation, sweep
+from worker.caps import Owner
+from worker.committer import Committer
+
+STEPS = (60.0, 80.0, 85.0, 95.0)
+MONTH = month_of(datetime.now(UTC))
+
+
+def reservation(
+    number: int, micros: int, hard: int = -1, basis: int | None = None, tokens: int = -1, **more: Any
+) -> Reservation:
+    owner = Owner(f"job{number}", "acme", "u1", "notes", "ai-tasks", f"job{number}:e")
+    terms = (hard, hard if basis is None else basis, tokens)
+    caps = {} if terms == (-1, -1, -1) else {"tenant:acme": terms}
+    fields = {"tokens": 10, "caps": caps, **more}
+    return Reservation(f"job{number}:e:1", owner, "openai", "openai/m", "m", "routes.json 1/2", micros, **fields)
+
+
+def sums(client: redis.Redis) -> dict[str, int]:
+    found = client.hgetall(keyspace.SPENT + MONTH)
+    return {name.decode(): int(value) for name, value in found.items() if name != b"since" and int(value)}
+
+
+def rows(client: redis.Redis) -> list[dict[str, str]]:
+    return [
+        {name.decode(): value.decode() for name, value in fields.items()}
+        for _, fields in client.xrange(keyspace.LEDGER + MONTH)
+    ]
+
+
+def ladder(client: redis.Redis) -> dict[str, Any]:
+    return {scope.decode(): json.loads(raw) for scope, raw in client.hgetall(keyspace.LADDER + MONTH).items()}
+
+
+def booked(url: str, work: Callable[[list[Ledger]], Awaitable[None]], workers: int = 1) -> None:
+    """`work` with the ledgers of so many workers, each with a committer of its own."""
+
+    async def run() -> None:
+        clients = [connect_async(url, max_connections=2) for _ in range(workers)]
+        ledgers = [Ledger(f"worker{number}") for number in range(workers)]
+        for each in ledgers:
+            each.steps = STEPS
+        committers = [Committer(c, random.random, each) for c, each in zip(clients, ledgers, strict=True)]
+        tasks = [asyncio.create_task(committer.run()) for committer in committers]
+        try:
+            await work(ledgers)
+            for committer in committers:
+                await committer.flush()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for client in clients:
+                await client.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_thousand_reservations_at_once_never_pass_a_cap(url: str, client: redis.Redis) -> None:
+    """From four workers, of odd sizes, near a cap: what is granted fits, and what is left is too small for any that was not."""
+    cap, sizes = 1_000_003, [random.Random(7).randint(1_001, 9_999) for _ in range(1000)]
+    granted: list[int] = []
+
+    async def work(ledgers: list[Ledger]) -> None:
+        async def one(number: int) -> None:
+            asked = reservation(number, sizes[number], cap)
+            if await ledgers[number % 4].reserve(asked) is None:
+                assert await ledgers[number % 4].dispatch(asked)
+                granted.append(sizes[number])
+
+        await asyncio.gather(*(one(number) for number in range(1000)))
+
+    booked(url, work, workers=4)
+    assert sum(granted) == sums(client)["held:tenant:acme"] <= cap
+    assert cap - sum(granted) < min(sizes) + 9_999
+    refused = sorted(sizes)
+    for size in granted:
+        refused.remove(size)
+    assert cap - sum(granted) < refused[0]
+    assert ladder(client)["tenant:acme"]["full"]
+
+
+def test_the_last_micro_dollar_is_spent_and_not_one_more(url: str, client: redis.Redis) -> None:
+    async def work(ledgers: list[Ledger]) -> None:
+        (ledger,) = ledgers
+        assert await ledger.reserve(reservation(1, 999_999, 1_000_000)) is None
+        assert await ledger.reserve(reservation(2, 2, 1_000_000)) == Refusal("budget", "tenant:acme")
+        assert await ledger.reserve(reservation(3, 1, 1_000_000)) is None
+        assert await ledger.reserve(reservation(4, 1, 1_000_000)) == Refusal("budget", "tenant:acme")
+        assert await ledger.reserve(reservation(5, 0, 1_000_000)) is None
+
+    booked(url, work)
+    assert sums(client)["held:total"] == 1_000_000
+
+
+def test_a_row_settles_on_what_came_back_and_frees_the_rest(url: str, client: redis.Redis) -> None:
+    async def work(ledgers: list[Ledger]) -> None:
+        (ledger,) = ledgers
+        one, two, three = (reservation(number, 500, 1000) for number in (1, 2, 3))
+        for each in (one, two):
+            assert await ledger.reserve(each) is None
+            assert await ledger.dispatch(each)
+        ledger.close(one, "settled", 120, 30, 12)
+        ledger.close(two, "released")
+        assert await ledger.reserve(three) is None
+        ledger.close(three, "ambiguous", 500)
+
+    booked(url, work)
+    found = sums(client)
+    scopes = ("total", "provider:openai", "tenant:acme", "user:acme/u1", "feature:notes")
+    assert {name: value for name, value in found.items() if name.startswith("spent:")} == {
+        f"spent:{scope}": 120 for scope in scopes
+    }
+    assert found["ambiguous:tenant:acme"] == 500
+    assert not [name for name in found if name.startswith("held")]
+    assert [(row["state"], row["micros"], row["price"]) for row in rows(client)] == [
+        ("settled", "120", "routes.json 1/2"),
+        ("released", "0", "routes.json 1/2"),
+    ]
+    assert client.hlen(keyspace.AMBIGUOUS + MONTH) == 1 and client.hlen(keyspace.RESERVATIONS) == 0
+
+
+def test_a_lost_counter_is_counted_anew_and_never_zero(url: str, client: redis.Redis) -> None:
+    async def spend(ledgers: list[Ledger]) -> None:
+        for number in range(30):
+            each = reservation(number, 100, 10_000)
+            assert await ledgers[0].reserve(each) is None
+            if number < 20:
+                ledgers[0].close(each, ("settled", "ambiguous")[number % 2], 90, 7, 3)  # type: ignore[arg-type]
+
+    booked(url, spend)
+    before = sums(client)
+    assert before["spent:tenant:acme"] == before["ambiguous:tenant:acme"] == 900
+    assert before["held:tenant:acme"] == 1000
+    client.delete(keyspace.SPENT + MONTH)
+
+    async def again(ledgers: list[Ledger]) -> None:
+        assert await ledgers[0].reserve(reservation(99, 7_201, 10_000)) == Refusal("budget", "tenant:acme")
+        assert await ledgers[0].reserve(reservation(98, 7_200, 10_000)) is None
+
+    booked(url, again)
+    after = sums(client)
+    assert after.pop("held:tenant:acme") == 8_200
+    assert {name: value for name, value in after.items() if not name.startswith("held")} == {
+        name: value for name, value in before.items() if not name.startswith("held")
+    }
+
+
+def test_a_batch_that_is_sent_twice_counts_once(url: str, client: redis.Redis) -> None:
+    ledger = Ledger("worker")
+    ledger.steps = STEPS
+
+    async def work() -> None:
+        redis_client = connect_async(url, max_connections=1)
+        asked = asyncio.create_task(ledger.reserve(reservation(1, 100, 1000)))
+        await asyncio.sleep(0)
+        call = ledger.take()
+        assert call is not None and ledger.take() is call
+        first = await run_async(redis_client, [call])
+        second = await run_async(redis_client, [call])
+        assert first == second
+        ledger.heard(second[0])
+        assert await asked is None
+        await redis_client.aclose()
+
+    asyncio.run(work())
+    assert sums(client)["held:tenant:acme"] == 100
+
+
+def test_what_a_vanished_worker_left_comes_back_once(url: str, client: redis.Redis) -> None:
+    """A reservation that had not gone out is free again, a call that had may have been billed; one that runs stays; a late truth
+    still counts."""
+    late = reservation(2, 300, 10_000)
+
+    async def work(ledgers: list[Ledger]) -> None:
+        for number in (1, 2, 3):
+            each = late if number == 2 else reservation(number, 300, 10_000)
+            assert await ledgers[0].reserve(each) is None
+            if number > 1:
+                assert await ledgers[0].dispatch(each)
+
+    booked(url, work)
+    client.zadd(keyspace.leases("ai-tasks"), {"job3:e": 1})
+    client.zadd(keyspace.RESERVATION_AGES, {f"job{number}:e:1": 0 for number in (1, 2, 3)})
+    assert ask(client, [sweep(STEPS)]) == [[1, 1]]
+    assert ask(client, [sweep(STEPS)]) == [[0, 0]]
+    found = sums(client)
+    assert (found["held:total"], found["ambiguous:total"], found.get("spent:total", 0)) == (300, 300, 0)
+
+    async def truth(ledgers: list[Ledger]) -> None:
+        ledgers[0].close(late, "settled", 40, 4, 4)
+
+    booked(url, truth, workers=1)
+    found = sums(client)
+    assert (found["spent:total"], found.get("ambiguous:total", 0)) == (40, 0)
+
+
+def test_the_ladder_tells_each_step_and_when_a_cap_is_full(url: str, client: redis.Redis) -> None:
+    seen = []
+
+    async def work(ledgers: list[Ledger]) -> None:
+        (ledger,) = ledgers
+        for number in range(10):
+            each = reservation(number, 100, 1000)
+            assert await ledger.reserve(each) is None
+            ledger.close(each, "settled", 100, 1, 1)
+            probe = reservation(100 + number, 0, 1000)
+            await ledger.reserve(probe)
+            ledger.close(probe, "released")
+            seen.append(ladder(client).get("tenant:acme", {}).get("step"))
+        assert await ledger.reserve(reservation(50, 1, 1000)) == Refusal("budget", "tenant:acme")
+        assert ladder(client)["tenant:acme"]["full"]
+        raised = reservation(51, 1, 5000)
+        assert await ledger.reserve(raised) is None
+        assert ladder(client) == {}
+
+    booked(url, work)
+    assert seen == [None] * 5 + [60, 60, 80, 85, 95]
+
+
+def test_a_cap_on_tokens_holds_like_one_on_money(url: str, client: redis.Redis) -> None:
+    async def work(ledgers: list[Ledger]) -> None:
+        (ledger,) = ledgers
+        assert await ledger.reserve(reservation(1, 0, tokens=15)) is None
+        assert await ledger.reserve(reservation(2, 0, tokens=15)) == Refusal("budget", "tenant:acme")
+
+    booked(url, work)
+
+
+def test_without_redis_a_hard_cap_lets_nothing_through_and_the_rest_is_written_later(
+    url: str, client: redis.Redis
+) -> None:
+    ledger = Ledger("worker")
+    ledger.steps = STEPS
+
+    async def work() -> None:
+        redis_client = connect_async(url, max_connections=1)
+        held = asyncio.create_task(ledger.reserve(reservation(1, 100, 1000)))
+        free = asyncio.create_task(ledger.reserve(reservation(2, 100)))
+        await asyncio.sleep(0)
+        call = ledger.take()
+        assert call is not None
+        await run_async(redis_client, [call])  # it came through, its reply did not
+        ledger.lost()
+        assert await held == Refusal("away") and await free is None
+        assert await ledger.reserve(reservation(3, 100, 1000)) == Refusal("away")
+        later = reservation(4, 100)
+        assert await ledger.reserve(later) is None
+        ledger.close(later, "settled", 60, 1, 1)
+        while (call := ledger.take()) is not None:
+            ledger.heard((await run_async(redis_client, [call]))[0])
+        assert ledger.left is False
+        await redis_client.aclose()
+
+    asyncio.run(work())
+    found = sums(client)
+    assert (found["held:total"], found["spent:total"]) == (100, 60)

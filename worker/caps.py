@@ -1,0 +1,169 @@
+"""policies/budgets.yaml: what a month may cost by scope, what one job may, and what is given up near the end. The fields are
+explained at the head of the file.
+
+A scope is one of `total`, `provider:{p}`, `tenant:{t}`, `user:{tenant}/{user}`, `feature:{f}`. Caps are of a calendar month
+in UTC, as the providers bill it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from producer.environment import Environment, find_configuration
+from producer.job import LLMJob
+from producer.policy import read_yaml, with_defaults
+from worker.pause import canonical
+from worker.prices import PER_MILLION
+
+FILE = "budgets.yaml"
+TOTAL = "total"
+SECTIONS = ("providers", "tenants", "users", "features")
+
+Dollars = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Tokens = Annotated[int, Field(ge=1, le=10**12)]
+
+
+class Cap(BaseModel):
+    """Of one scope and month."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hard_usd: Dollars | None = None
+    soft_usd: Dollars | None = None
+    tokens: Tokens | None = None
+
+    @property
+    def sets(self) -> bool:
+        """Whether it holds or tells anything."""
+        return self.terms != (-1, -1, -1)
+
+    @property
+    def holds(self) -> bool:
+        """Whether a call may be refused for it."""
+        return self.hard_usd is not None or self.tokens is not None
+
+    @property
+    def terms(self) -> tuple[int, int, int]:
+        """As worker/lua/books.lua takes it: hard and the basis of the ladder in micro-dollars, tokens; -1 for none."""
+        hard, soft = micros_of(self.hard_usd), micros_of(self.soft_usd)
+        return hard, hard if soft < 0 else soft, -1 if self.tokens is None else self.tokens
+
+
+class ProviderCap(Cap):
+    """`tokens_per_minute`: of all its routes together."""
+
+    tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
+
+
+class FeatureCap(Cap):
+    """`max_*`: of one job."""
+
+    max_cost_usd: Dollars | None = None
+    max_input_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    when_over: Literal["degrade", "abort"] = "degrade"
+
+
+class Safeguard(BaseModel):
+    """What is given up at the last step of the ladder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    output_tokens: Annotated[int, Field(ge=1)] | None = 500
+    critical_features: tuple[str, ...] = ()
+
+
+class Budgets(BaseModel):
+    """The whole file. Without it nothing is capped."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    ladder: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (60.0, 85.0, 95.0)
+    total: Cap = Cap()
+    providers: dict[str, ProviderCap] = Field(default_factory=dict)
+    tenants: dict[str, Cap] = Field(default_factory=dict)
+    users: dict[str, Cap] = Field(default_factory=dict)
+    features: dict[str, FeatureCap] = Field(default_factory=dict)
+    safeguard: Safeguard = Safeguard()
+
+    @field_validator("ladder")
+    @classmethod
+    def _climbs(cls, ladder: tuple[float, ...]) -> tuple[float, ...]:
+        if not ladder or any(after <= before for before, after in pairwise(ladder)):
+            raise ValueError("its steps climb, as in [60, 85, 95]: the last one is the safeguard's")
+        return ladder
+
+    @field_validator("providers")
+    @classmethod
+    def _by_one_name(cls, providers: dict[str, ProviderCap]) -> dict[str, ProviderCap]:
+        return {canonical(name): cap for name, cap in providers.items()}
+
+    def cap_of(self, scope: str) -> Cap:
+        """The file's cap of a scope; one that is not named has its section's default."""
+        kind, _, name = scope.partition(":")
+        if kind == TOTAL:
+            return self.total
+        section: Mapping[str, Cap] = getattr(self, f"{kind}s")
+        return section.get(name) or section.get("default") or Cap()
+
+    def feature(self, name: str) -> FeatureCap:
+        return self.features.get(name) or self.features.get("default") or FeatureCap()
+
+    def provider(self, name: str) -> ProviderCap:
+        return self.providers.get(canonical(name)) or self.providers.get("default") or ProviderCap()
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose a call is, as its row says."""
+
+    job: str
+    tenant: str
+    user: str
+    feature: str
+    queue: str
+    lease: str
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """All but its provider's, as worker/lua/books.lua spells them."""
+        mine = [TOTAL, f"tenant:{self.tenant}"]
+        if self.user:
+            mine.append(f"user:{self.tenant}/{self.user}")
+        if self.feature:
+            mine.append(f"feature:{self.feature}")
+        return tuple(mine)
+
+    @classmethod
+    def of(cls, job: LLMJob, job_id: str, queue: str, lease: str) -> Owner:
+        return cls(job_id, job.tenant_id, job.user_id, job.feature, queue, lease)
+
+
+def micros_of(usd: float | None) -> int:
+    """Whole micro-dollars, never more than the amount; -1 for none."""
+    return -1 if usd is None else math.floor(round(usd * PER_MILLION, 3))
+
+
+def load_budgets(environment: Environment) -> Budgets:
+    """POLICIES_DIR/budgets.yaml; without it no cap holds. Raises ConfigurationError with every problem."""
+    path = find_configuration("policies", "POLICIES_DIR", environment) / FILE
+    return read_yaml(path, Budgets, _with_defaults) if path.exists() else Budgets()
+
+
+def _with_defaults(data: Any) -> Any:
+    """Each section's entries over its `default`; a section may be left out."""
+    if not isinstance(data, dict):
+        return {"file": "empty"} if data is not None else {}
+    for section in SECTIONS:
+        if data.get(section) is None:
+            data = {name: value for name, value in data.items() if name != section}
+        else:
+            data = with_defaults(data, section)
+    return data

@@ -1,0 +1,193 @@
+-- The books of what calls cost: one row an attempt, and the sums of each month (UTC) by scope. All amounts are whole
+-- micro-dollars.
+--
+-- KEYS  1 failover:reservations   2 failover:reservations:ages
+-- ARGV  1 failover:spent:   2 failover:ledger:   3 failover:ambiguous:   4 failover:ladder:   5 failover:limit:
+--       6 JSON: the steps of the ladder, in percent
+-- A row stands in one place: while its call runs in KEYS 1 (reserved | dispatched), after it in the month's ledger (settled |
+-- released), or in the month's ambiguous ones. Sums: spent, ambiguous, held, tokens, held-tokens, each by scope.
+local SPENT, LEDGER, AMBIGUOUS, LADDER, LIMIT = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local STEPS = cjson.decode(ARGV[6])
+local KEEP_SUMS, KEEP_ROWS = 400 * 86400, 100 * 86400
+local TICK_MS, TICKS = 250, 244 -- a minute, and a second: calls reach a provider later than they leave, by more or less
+local this_month = string.sub(iso(now_ms), 1, 7)
+
+local function whole(number) return string.format('%.0f', number) end
+
+local function scopes_of(row)
+  local scopes = {'total', 'provider:' .. row.provider, 'tenant:' .. row.tenant}
+  if row.user ~= '' then scopes[#scopes + 1] = 'user:' .. row.tenant .. '/' .. row.user end
+  if row.feature ~= '' then scopes[#scopes + 1] = 'feature:' .. row.feature end
+  return scopes
+end
+
+-- What a row adds to the sums while it stands somewhere.
+local function weigh(row, kind, add)
+  for _, scope in ipairs(scopes_of(row)) do
+    add(kind .. ':' .. scope, row.micros)
+    add((kind == 'held' and 'held-tokens:' or 'tokens:') .. scope, row.tokens)
+  end
+end
+
+-- The month's sums; counted anew from the rows where they are lost, and never taken as zero.
+local counted = {}
+local function sums_of(month)
+  local key = SPENT .. month
+  if counted[month] or redis.call('HEXISTS', key, 'since') == 1 then
+    counted[month] = true
+    return key
+  end
+  local sums = {}
+  local function add(name, amount) sums[name] = (sums[name] or 0) + (tonumber(amount) or 0) end
+  local from, page = '-', nil
+  repeat
+    page = redis.call('XRANGE', LEDGER .. month, from, '+', 'COUNT', 1000)
+    for _, entry in ipairs(page) do
+      local row = {}
+      for i = 1, #entry[2], 2 do row[entry[2][i]] = entry[2][i + 1] end
+      row.tokens = (tonumber(row.prompt) or 0) + (tonumber(row.completion) or 0)
+      weigh(row, 'spent', add)
+      from = '(' .. entry[1]
+    end
+  until #page < 1000
+  for _, raw in ipairs(redis.call('HVALS', AMBIGUOUS .. month)) do weigh(cjson.decode(raw), 'ambiguous', add) end
+  for _, raw in ipairs(redis.call('HVALS', KEYS[1])) do
+    local row = cjson.decode(raw)
+    if row.month == month then weigh(row, 'held', add) end
+  end
+  redis.call('DEL', key)
+  for name, amount in pairs(sums) do
+    if amount ~= 0 then redis.call('HSET', key, name, whole(amount)) end
+  end
+  redis.call('HSET', key, 'since', now_ms)
+  redis.call('EXPIRE', key, KEEP_SUMS)
+  counted[month] = true
+  return key
+end
+
+local function move(row, kind, sign)
+  local key = sums_of(row.month)
+  weigh(row, kind, function(name, amount)
+    if amount ~= 0 then redis.call('HINCRBY', key, name, whole(sign * amount)) end
+  end)
+end
+
+-- How far a scope is on its ladder, written down when it changes. `cap`: {hard, basis of the percentages, tokens}, -1 for
+-- none. `wanted`: micro-dollars that were refused for want of it; it is full until as much is left.
+local function climb(month, scope, cap, wanted)
+  local key = sums_of(month)
+  local told = redis.call('HMGET', key, 'spent:' .. scope, 'ambiguous:' .. scope, 'held:' .. scope,
+    'tokens:' .. scope, 'held-tokens:' .. scope)
+  for i = 1, 5 do told[i] = tonumber(told[i] or '') or 0 end
+  local spent = told[1] + told[2]
+  local raw = redis.call('HGET', LADDER .. month, scope)
+  local before = raw and cjson.decode(raw) or {step = 0, full = false, basis = cap[2], wanted = 0}
+  local percent, step = 0, 0
+  if cap[2] > 0 then percent = 100 * spent / cap[2] end
+  if cap[2] == 0 then percent = 100 end
+  for _, each in ipairs(STEPS) do
+    if percent >= each then step = each end
+  end
+  wanted = wanted or (before.full and before.wanted) or nil
+  local full = wanted ~= nil and ((cap[1] >= 0 and spent + told[3] + wanted > cap[1])
+    or (cap[3] >= 0 and told[4] + told[5] >= cap[3]))
+  if step == before.step and full == before.full and cap[2] == before.basis then return end
+  if step == 0 and not full then
+    redis.call('HDEL', LADDER .. month, scope)
+    return
+  end
+  redis.call('HSET', LADDER .. month, scope, cjson.encode({step = step, full = full, basis = cap[2], hard = cap[1],
+    tokens = cap[3], spent = spent, wanted = wanted or 0, at = now_ms}))
+  redis.call('EXPIRE', LADDER .. month, KEEP_ROWS)
+end
+
+-- The window of a limit, without what is a minute old: {requests, tokens, first tick that counts}.
+local function slide(key)
+  local tick = math.floor(now_ms / TICK_MS)
+  local first = tick - TICKS + 1
+  local told = redis.call('HMGET', key, 'requests', 'tokens', 'from', 'open')
+  local requests, tokens, from = tonumber(told[1] or '0'), tonumber(told[2] or '0'), tonumber(told[3] or first)
+  if from < first - TICKS then
+    redis.call('DEL', key)
+    redis.call('HSET', key, 'open', told[4] or 0)
+    requests, tokens = 0, 0
+  else
+    for old = from, first - 1 do
+      local gone = redis.call('HMGET', key, 'r' .. old, 't' .. old)
+      if gone[1] then
+        requests, tokens = requests - tonumber(gone[1]), tokens - (tonumber(gone[2] or '0') or 0)
+        redis.call('HDEL', key, 'r' .. old, 't' .. old)
+      end
+    end
+  end
+  redis.call('HSET', key, 'requests', whole(requests), 'tokens', whole(tokens), 'from', first)
+  redis.call('EXPIRE', key, 3600)
+  return requests, tokens, first, tick, tonumber(told[4] or '0')
+end
+
+-- Milliseconds until a limit {name, requests a minute, tokens a minute, calls at once} has a place; -1 for no such limit.
+local function wait_ms(limit, asked)
+  local key = LIMIT .. limit[1]
+  local requests, tokens, first, tick, open = slide(key)
+  local function fits()
+    return (limit[2] < 0 or requests < limit[2]) and (limit[3] < 0 or tokens <= 0 or tokens + asked <= limit[3])
+  end
+  if limit[4] >= 0 and open >= limit[4] then return TICK_MS end
+  if fits() then return 0 end
+  for old = first, tick do
+    local goes = redis.call('HMGET', key, 'r' .. old, 't' .. old)
+    requests, tokens = requests - tonumber(goes[1] or '0'), tokens - tonumber(goes[2] or '0')
+    if fits() then return math.max(1, (old + TICKS) * TICK_MS - now_ms) end
+  end
+  return TICKS * TICK_MS
+end
+
+local function occupy(limit, asked)
+  local key, tick = LIMIT .. limit[1], math.floor(now_ms / TICK_MS)
+  redis.call('HINCRBY', key, 'requests', 1)
+  redis.call('HINCRBY', key, 'r' .. tick, 1)
+  redis.call('HINCRBY', key, 'tokens', asked)
+  redis.call('HINCRBY', key, 't' .. tick, asked)
+  redis.call('HINCRBY', key, 'open', 1)
+  return tick
+end
+
+-- The call has ended: its place is free, and its tokens are counted as they were.
+local function vacate(row, tokens)
+  for _, limit in ipairs(row.limits) do
+    local key, tick = LIMIT .. limit[1], 't' .. limit[2]
+    if redis.call('HINCRBY', key, 'open', -1) < 0 then redis.call('HSET', key, 'open', 0) end
+    if redis.call('HEXISTS', key, tick) == 1 then
+      redis.call('HINCRBY', key, tick, whole(tokens - row.tokens))
+      redis.call('HINCRBY', key, 'tokens', whole(tokens - row.tokens))
+    end
+    redis.call('EXPIRE', key, 3600)
+  end
+end
+
+local function write(row, state, prompt, completion)
+  local key = LEDGER .. row.month
+  redis.call('XADD', key, '*', 'id', row.id, 'state', state, 'at', row.at, 'micros', whole(row.micros),
+    'prompt', prompt, 'completion', completion, 'job', row.job, 'tenant', row.tenant, 'user', row.user,
+    'feature', row.feature, 'provider', row.provider, 'route', row.route, 'model', row.model, 'price', row.price)
+  redis.call('EXPIRE', key, KEEP_ROWS)
+end
+
+-- A row that stands open leaves its place: to the ledger, or to the ambiguous ones.
+local function close(row, state, micros, prompt, completion)
+  redis.call('HDEL', KEYS[1], row.id)
+  redis.call('ZREM', KEYS[2], row.id)
+  move(row, 'held', -1)
+  vacate(row, state == 'ambiguous' and row.tokens or prompt + completion)
+  if state == 'ambiguous' then
+    row.state, row.micros = state, micros
+    redis.call('HSET', AMBIGUOUS .. row.month, row.id, cjson.encode(row))
+    redis.call('EXPIRE', AMBIGUOUS .. row.month, KEEP_ROWS)
+    move(row, 'ambiguous', 1)
+  else
+    row.micros, row.tokens = micros, prompt + completion
+    write(row, state, prompt, completion)
+    move(row, 'spent', 1)
+  end
+  for scope, cap in pairs(row.caps) do climb(row.month, scope, cap, nil) end
+end

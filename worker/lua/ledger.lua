@@ -1,0 +1,83 @@
+-- prelude: clock books
+-- flags: allow-oom
+-- What one worker writes into the books: reservations, calls that go out, calls that ended, in order.
+--
+-- KEYS  1-2 as in books   3 failover:booked:{worker}
+-- ARGV  1-6 as in books   7 number of this batch   8 JSON: {step, ...}, a step being
+--       {'reserve', row, {limit, ...}}   row.caps: scope -> {hard, basis, tokens}, a limit as in wait_ms
+--       {'dispatch', id}   {'close', id, month, state, micros, prompt tokens, completion tokens}
+-- Returns JSON: for each step {'granted', month} | {'refused', scope} | {'limited', limit, ms} | {'dispatched'} | {'closed'} |
+--         {'gone'}
+-- Invariant: a batch counts once, whoever resends it. Spent + ambiguous + held stays within every hard cap at each grant.
+--            What is refused leaves no trace but on the ladder.
+local before = redis.call('GET', KEYS[3])
+if before then
+  local number, reply = string.match(before, '^(%d+) (.*)$')
+  if number == ARGV[7] then return reply end
+end
+
+local function over(row)
+  local key = sums_of(row.month)
+  for scope, cap in pairs(row.caps) do
+    local sums = redis.call('HMGET', key, 'spent:' .. scope, 'ambiguous:' .. scope, 'held:' .. scope,
+      'tokens:' .. scope, 'held-tokens:' .. scope)
+    for i = 1, 5 do sums[i] = tonumber(sums[i] or '') or 0 end
+    if (cap[1] >= 0 and sums[1] + sums[2] + sums[3] + row.micros > cap[1])
+      or (cap[3] >= 0 and sums[4] + sums[5] + row.tokens > cap[3]) then
+      climb(row.month, scope, cap, row.micros)
+      return scope
+    end
+  end
+end
+
+local steps = {}
+function steps.reserve(row, limits)
+  if redis.call('HEXISTS', KEYS[1], row.id) == 1 then return {'granted', this_month} end
+  row.month, row.at, row.limits = this_month, now_ms, {}
+  local scope = over(row)
+  if scope then return {'refused', scope} end
+  for _, limit in ipairs(limits) do
+    local wait = wait_ms(limit, row.tokens)
+    if wait > 0 then return {'limited', limit[1], wait} end
+  end
+  for i, limit in ipairs(limits) do row.limits[i] = {limit[1], occupy(limit, row.tokens)} end
+  redis.call('HSET', KEYS[1], row.id, cjson.encode(row))
+  redis.call('ZADD', KEYS[2], now_ms, row.id)
+  move(row, 'held', 1)
+  for capped, cap in pairs(row.caps) do climb(row.month, capped, cap, nil) end
+  return {'granted', this_month}
+end
+
+function steps.dispatch(id)
+  local raw = redis.call('HGET', KEYS[1], id)
+  if not raw then return {'gone'} end
+  local row = cjson.decode(raw)
+  row.state = 'dispatched'
+  redis.call('HSET', KEYS[1], id, cjson.encode(row))
+  return {'dispatched'}
+end
+
+function steps.close(id, month, state, micros, prompt, completion)
+  local raw = redis.call('HGET', KEYS[1], id)
+  if raw then
+    close(cjson.decode(raw), state, micros, prompt, completion)
+    return {'closed'}
+  end
+  raw = redis.call('HGET', AMBIGUOUS .. month, id) -- somebody thought that this worker was gone
+  if not raw or state == 'ambiguous' then return {'gone'} end
+  local row = cjson.decode(raw)
+  redis.call('HDEL', AMBIGUOUS .. month, id)
+  move(row, 'ambiguous', -1)
+  row.micros, row.tokens = micros, prompt + completion
+  write(row, state, prompt, completion)
+  move(row, 'spent', 1)
+  return {'closed'}
+end
+
+local replies = {}
+for i, step in ipairs(cjson.decode(ARGV[8])) do
+  replies[i] = steps[table.remove(step, 1)](unpack(step))
+end
+local reply = cjson.encode(replies)
+redis.call('SET', KEYS[3], ARGV[7] .. ' ' .. reply, 'EX', 3600)
+return reply
