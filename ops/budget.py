@@ -1,63 +1,104 @@
-"""`failover budget ...`: what is spent, as billing says it."""
+"""`failover budget ...`: what is spent by our own books and by billing's, the caps, and what makes jobs cheaper now."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import re
+import time
+from dataclasses import asdict
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from typing import Any
 
 import click
+import redis
+from rich.markup import escape
+from rich.table import Table
 
 from ops import place
 from ops.job import as_json
+from ops.poll import poll
+from producer import keyspace
 from producer.environment import Environment
-from producer.errors import ConfigurationError, FailoverError, Problem
-from worker import spend
-from worker.pause import utc
-from worker.spend import Guardrail, Spend
+from producer.errors import UsageError
+from producer.scripts import ask
+from worker import allowance, spend, statement
+from worker.allowance import Standing, month_of
+from worker.caps import Budgets, Cap, load_budgets
+from worker.pause import canonical, utc
+from worker.prices import dollars
+from worker.spend import Guardrail
+from worker.statement import Line
 
-POLLED = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
+_SCOPE = re.compile(r"total|(?:provider|tenant|feature):.+|user:[^/]+/.+")
+_MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])")
+KINDS = ("total", "provider", "tenant", "user", "feature")
 
 
-@dataclass(frozen=True)
-class Polled:
-    """What one provider's books say. `problem`: why they could not be read."""
+class Scope(click.ParamType[str]):
+    """total, provider:P, tenant:T, user:TENANT/USER or feature:F."""
 
-    provider: str
-    dollars: float | None = None
-    budget_dollars: float | None = None
-    percent: float | None = None
-    paused: bool = False
-    problem: str | None = None
+    name = "scope"
 
-    def __str__(self) -> str:
-        if self.problem is not None:
-            return f"{self.provider}: {self.problem}"
-        paused = "; that pauses" if self.paused else ""
-        return f"{self.provider}: ${self.dollars:.2f} of ${self.budget_dollars:.2f} this month, {self.percent:.1f}%{paused}"
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
+        if not _SCOPE.fullmatch(str(value)):
+            self.fail(f"{value}: one of total, provider:P, tenant:T, user:TENANT/USER, feature:F", param, context)
+        kind, _, name = str(value).partition(":")
+        return f"provider:{canonical(name)}" if kind == "provider" else str(value)
+
+
+class Amount(click.ParamType[Any]):
+    """A number that is not negative, or `none` for no cap."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        if value == "none" or isinstance(value, float):
+            return value
+        try:
+            return float(str(value).replace(",", "").removeprefix("$"))
+        except ValueError:
+            self.fail(f"{value} is no amount: as in 60, or none", param, context)
+
+
+def _month(context: click.Context, param: click.Parameter, value: str | None) -> str:
+    if value is None:
+        return month_of(datetime.now(UTC))
+    if not _MONTH.fullmatch(value):
+        raise UsageError(f"--month {value}: as in 2026-11")
+    return value
+
+
+month_option = click.option("--month", callback=_month, metavar="YYYY-MM", help="Of which month (UTC); this one.")
 
 
 @click.group("budget")
 def group() -> None:
-    """What is spent of the providers' budgets."""
+    """What is spent, the caps, and what makes jobs cheaper."""
+
+
+group.add_command(poll)
 
 
 @group.command()
+@month_option
+@click.option("--by", type=click.Choice(KINDS), help="Only scopes of this kind.")
 @as_json
 @click.pass_obj
-def show(environment: Environment, as_json: bool) -> None:
-    """The newest word of billing on each provider."""
-    guardrail = Guardrail.of(environment)
-    with place.opened(environment) as here:
-        known = spend.known(here.producer.client)
+def show(environment: Environment, month: str, by: str | None, as_json: bool) -> None:
+    """What each scope has spent and how much is left, by our own books; and the newest word of billing."""
+    guardrail, budgets = Guardrail.of(environment), load_budgets(environment)
+    with place.reached(environment) as (_, client):
+        known, standing = spend.known(client), allowance.standing(client)
+        steps = (*budgets.ladder, guardrail.at_percent)
+        found = statement.sums(client, steps, month)
+        lines = statement.lines(found, budgets, standing, statement.set_by(client))
+    lines = [line for line in lines if by in (None, line.scope.partition(":")[0])]
     if as_json:
-        click.echo(
-            json.dumps({"pause_at_percent": guardrail.at_percent, "providers": [asdict(each) for each in known]})
-        )
+        told = {"month": month, "pause_at_percent": guardrail.at_percent, "reduced": standing.reduced or None}
+        both = {"scopes": [asdict(line) for line in lines], "providers": [asdict(each) for each in known]}
+        click.echo(json.dumps({**told, **both}, indent=2))
         return
+    _render(lines, month, standing)
     for each in known:
         again = f"; goes on until {each.again_at:g}%" if each.again_at else ""
         click.echo(f"{each}: {each.percent:.4g}% used, as {each.who} said at {utc(each.at)}{again}")
@@ -66,68 +107,107 @@ def show(environment: Environment, as_json: bool) -> None:
     click.echo(f"the pause begins at {guardrail.at_percent:g}% (BUDGET_PAUSE_AT_PERCENT)")
 
 
-@group.command()
-@as_json
+def _render(lines: list[Line], month: str, standing: Standing) -> None:
+    if standing.reduced:
+        click.echo(f"REDUCED: {standing.reduced}; `failover budget reduce --end` ends it")
+    table = Table(month, "spent", "may be billed", "running", "tokens", "cap", "used", box=None)
+    for line in lines:
+        soft = f" (soft ${line.soft_usd:,.2f})" if line.soft_usd is not None else ""
+        cap = f"${line.hard_usd:,.2f}" if line.hard_usd is not None else "-"
+        tokens = f", {line.tokens_cap:,} tokens" if line.tokens_cap is not None else ""
+        used = "-" if line.percent is None else f"{line.percent:.1f}%"
+        by = f", set by {line.set_by}" if line.set_by else ""
+        money = (line.spent_usd, line.ambiguous_usd, line.held_usd)
+        table.add_row(
+            escape(line.scope), *(f"${usd:,.6f}" if usd else "-" for usd in money), f"{line.tokens:,}",
+            escape(f"{cap}{soft}{tokens}{by}"), used + (", full: jobs wait" if line.full else ""),
+        )  # fmt: skip
+    place.console().print(table)
+
+
+@group.command("set")
+@click.argument("scope", type=Scope())
+@click.option("--hard", type=Amount(), metavar="USD", help="No call that may cost more than is left; `none` is no cap.")
+@click.option("--soft", type=Amount(), metavar="USD", help="What the ladder's percentages are of.")
+@click.option("--tokens", type=Amount(), metavar="N", help="A hard cap on tokens.")
 @click.pass_obj
-def poll(environment: Environment, as_json: bool) -> None:
-    """Read the providers' cost endpoints, note the share of the budget, pause at the threshold. For a cron.
+def set_cap(environment: Environment, scope: str, hard: Any, soft: Any, tokens: Any) -> None:
+    """Set a month's cap of SCOPE over the file's, for every worker, within a second. What is not given stays as it is.
 
-    Needs OPENAI_ADMIN_KEY or ANTHROPIC_ADMIN_KEY, and OPENAI_MONTHLY_BUDGET_USD (without it, the organization's spend
-    limit) or ANTHROPIC_MONTHLY_BUDGET_USD.
+    SCOPE: total, provider:P, tenant:T, user:TENANT/USER or feature:F.
     """
-    guardrail, keys = Guardrail.of(environment), dict(_keys(environment))
-    if not keys:
-        names = " or ".join(f"{provider.upper()}_ADMIN_KEY" for provider in POLLED)
-        raise ConfigurationError([Problem(names, "", "is not set", "make an admin key in the provider's console")])
-    budgets = {provider: _budget(environment, provider) for provider in keys}
-    found = []
-    with place.opened(environment) as here:
-        for provider, key in keys.items():
-            base_url = environment.get(f"{provider.upper()}_ADMIN_BASE_URL") or POLLED[provider]
-            try:
-                dollars, budget, month = _read(provider, base_url.rstrip("/"), key, budgets[provider])
-            except FailoverError as error:
-                found.append(Polled(provider, problem=str(error)))
-                continue
-            percent = float(100 * dollars / budget)
-            seen = spend.observe(here.producer.client, Spend(provider, percent, "poll", interval=month), guardrail)
-            found.append(Polled(provider, float(dollars), float(budget), percent, seen.paused))
-    if as_json:
-        click.echo(json.dumps([asdict(each) for each in found], indent=2))
-    else:
-        for each in found:
-            click.echo(str(each), err=each.problem is not None)
-    sys.exit(any(each.problem is not None for each in found))
+    given = {"hard_usd": hard, "soft_usd": soft, "tokens": tokens}
+    if all(value is None for value in given.values()):
+        raise UsageError("what? --hard USD, --soft USD or --tokens N; `failover budget unset` takes a cap back")
+    budgets = load_budgets(environment)
+    with place.reached(environment) as (_, client):
+        before = allowance.standing(client).caps.get(scope) or budgets.cap_of(scope)
+        fields = {name: getattr(before, name) for name in Cap.model_fields}
+        for name, value in given.items():
+            if value is not None:
+                fields[name] = None if value == "none" else int(value) if name == "tokens" else value
+        cap = _checked(fields)
+        statement.set_cap(client, scope, cap, month_of(datetime.now(UTC)), place.who())
+        _tell(client, scope, cap, budgets, environment)
 
 
-def _keys(environment: Environment) -> Iterator[tuple[str, str]]:
-    for provider in POLLED:
-        if key := environment.get(f"{provider.upper()}_ADMIN_KEY", "").strip():
-            yield provider, key
-
-
-def _budget(environment: Environment, provider: str) -> Decimal | None:
-    variable = f"{provider.upper()}_MONTHLY_BUDGET_USD"
-    text = environment.get(variable, "").strip()
+def _checked(fields: dict[str, Any]) -> Cap:
     try:
-        budget = Decimal(text) if text else None
-    except InvalidOperation:
-        budget = Decimal(0)
-    if budget is not None and not (budget.is_finite() and budget > 0):
-        raise ConfigurationError([Problem(variable, "", f"{text!r} is no amount", "US dollars a month, as in 250")])
-    return budget
+        return Cap.model_validate(fields)
+    except ValueError:
+        raise UsageError("an amount is out of range: dollars from 0 to a billion, tokens from 1") from None
 
 
-def _read(provider: str, base_url: str, key: str, budget: Decimal | None) -> tuple[Decimal, Decimal, str]:
-    """(spent, budget, begin of the month)."""
-    from worker.providers import costs  # brings in the HTTP client
+def _tell(client: redis.Redis, scope: str, cap: Cap, budgets: Budgets, environment: Environment) -> None:
+    steps = (*budgets.ladder, Guardrail.of(environment).at_percent)
+    spent = statement.sums(client, steps, month_of(datetime.now(UTC))).get(scope, statement.Sums())
+    amounts = {"hard": cap.hard_usd, "soft": cap.soft_usd}
+    told = [f"{name} ${usd:,.2f}" for name, usd in amounts.items() if usd is not None]
+    told += [f"{cap.tokens:,} tokens"] if cap.tokens is not None else []
+    used = f"${dollars(spent.spent + spent.ambiguous):,.6f} of it is used this month"
+    click.echo(f"{scope}: {', '.join(told) or 'no cap'}; {used}" if told else f"{scope}: no cap")
 
-    if not (key.isascii() and key.isprintable()):
-        raise costs.CostsUnread(f"{provider.upper()}_ADMIN_KEY holds a character that no key has — copy it anew")
-    month = costs.Month.of(datetime.now(UTC))
-    if budget is None and provider == "openai":
-        budget = costs.openai_limit_dollars(base_url, key)
-    if budget is None:
-        raise costs.CostsUnread(f"no budget is known — set {provider.upper()}_MONTHLY_BUDGET_USD")
-    read = costs.openai_dollars if provider == "openai" else costs.anthropic_dollars
-    return read(base_url, key, month), budget, str(month)
+
+@group.command()
+@click.argument("scope", type=Scope())
+@click.pass_obj
+def unset(environment: Environment, scope: str) -> None:
+    """Take back what `set` said of SCOPE: policies/budgets.yaml holds again."""
+    with place.reached(environment) as (_, client):
+        changed = statement.set_cap(client, scope, None, month_of(datetime.now(UTC)), place.who())
+    click.echo(f"{scope}: the file's cap holds again" if changed else f"{scope}: nothing was set over the file")
+
+
+@group.command()
+@click.option("--for", "lasts", metavar="AGE", help="Only for 90m, 12h, 7d.")
+@click.option("--reason", default="", help="Why; shown to everybody who looks.")
+@click.option("--end", is_flag=True, help="Jobs cost what they usually do again.")
+@click.pass_obj
+def reduce(environment: Environment, lasts: str | None, reason: str, end: bool) -> None:
+    """Reduce the cost of every job from now on: the cheapest route first, less context, shorter answers (`safeguard` in
+    policies/budgets.yaml). Nothing stops."""
+    seconds = place.age_seconds("--for", lasts) if lasts else None
+    with place.reached(environment) as (_, client):
+        if end:
+            (was,) = ask(client, [("DEL", keyspace.REDUCE)])
+            click.echo("jobs cost what they usually do" if was else "nothing was reduced")
+            return
+        note = json.dumps({"who": place.who(), "why": reason, "since": round(time.time())})
+        ask(client, [("SET", keyspace.REDUCE, note, *(("EX", seconds) if seconds else ()))])
+    until = f" for {lasts}" if lasts else ", until `failover budget reduce --end`"
+    click.echo(f"every job costs less from now on{until}: the cheapest route first, less context, shorter answers")
+
+
+@group.command()
+@month_option
+@click.option("--job", metavar="ID", help="Only the rows of this job.")
+@click.option("--state", type=click.Choice(["settled", "ambiguous", "released", "reserved", "dispatched"]))
+@click.option("--tenant", help="Only the rows of this tenant.")
+@click.pass_obj
+def ledger(environment: Environment, month: str, job: str | None, state: str | None, tenant: str | None) -> None:
+    """Every row of the month, one line of JSON each: what each attempt cost, by which price."""
+    wanted = {name: value for name, value in (("job", job), ("state", state), ("tenant", tenant)) if value is not None}
+    with place.reached(environment) as (_, client):
+        for row in statement.rows(client, month):
+            if all(row[name] == value for name, value in wanted.items()):
+                click.echo(json.dumps({**row, "usd": dollars(row["micros"])}))

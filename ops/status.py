@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from producer import keyspace
 from producer.keyspace import JobField
 from producer.scripts import Command, ask
-from worker import fleet, health, spend
+from worker import allowance, fleet, health, spend
 from worker.health import Health
 from worker.notify.incidents import Incidents
 from worker.notify.kinds import LORE
@@ -65,6 +65,8 @@ class Status:
     queues: list[QueueStatus]
     workers: list[WorkerStatus]
     budgets: list[ProviderSpend] = field(default_factory=list)
+    caps: list[str] = field(default_factory=list)  # scopes on their ladder, in words
+    reduced: str | None = None  # every job is to cost less, and why
     incidents: list[str] = field(default_factory=list)  # the open ones, in words
     routes: list[RouteStatus] = field(default_factory=list)
     mute: list[str] = field(default_factory=list)  # channels that take no message, in words
@@ -78,8 +80,11 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
     """Everything in a handful of round trips."""
     queues = fleet.queues(client, default_queue)
     flags = paused(client, queues)
+    standing = allowance.standing(client)
     return Status(
         paused=flags,
+        caps=[f"{rung}{'; its jobs wait' if rung.full else ''}" for rung in standing.rungs.values()],
+        reduced=standing.reduced or None,
         queues=[_queue(client, name) for name in queues],
         workers=_workers(client, fleet.names(client)),
         budgets=spend.known(client),
@@ -172,11 +177,20 @@ def _closed(flag: Paused) -> str:
 
 def render(status: Status, console: Console) -> None:
     """The status as a person reads it at 3 AM: the pause first."""
+    _render_troubles(status, console)
+    _render_work(status, console)
+
+
+def _render_troubles(status: Status, console: Console) -> None:
     for flag in status.paused:
         word = "PAUSED" if flag.route is None else "DISABLED"
         console.print(f"[bold red]{word}[/]: {escape(str(flag))}")
     if all(flag.route is not None for flag in status.paused):
         console.print("not paused")
+    if status.reduced:
+        console.print(f"[bold]REDUCED[/] {escape(status.reduced)}; `failover budget reduce --end` ends it")
+    for cap in status.caps:
+        console.print(f"[bold]BUDGET[/] {escape(cap)}")
     for told in status.odd:
         console.print(f"[bold red]CONFIGURATION[/] {escape(told)}")
     for incident in status.incidents:
@@ -188,6 +202,9 @@ def render(status: Status, console: Console) -> None:
         console.print(
             f"budget of {escape(str(budget))}: {budget.percent:.4g}% used, as {escape(budget.who)} said at {told}"
         )
+
+
+def _render_work(status: Status, console: Console) -> None:
     queues = Table("queue", "queued", "oldest", "in flight", "waiting", "next due", "late", "dead", "done", box=None)
     for queue in status.queues:
         numbers = (queue.in_flight, queue.waiting)

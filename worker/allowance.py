@@ -27,12 +27,11 @@ from worker.budget import Terms
 from worker.caps import TOTAL, Budgets, Cap, Owner
 from worker.pause import canonical
 from worker.prices import dollars
-from worker.spend import Guardrail, Spend, observe_call
+from worker.spend import OWN_BOOKS, OWN_NAME, Guardrail, Spend, observe_call
 
 log = logging.getLogger("failover.worker")
 
 LOOK_SECONDS = 1.0
-OWN_BOOKS = "ledger"  # the id of the budget that is ours, beside the providers' own
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ class Allowances:
                 interval=month,
                 message_id=f"{OWN_BOOKS} {rung.scope} {month} {rung.step:g} {rung.basis}",
                 budget_id=OWN_BOOKS,
-                budget_name="by our own ledger",
+                budget_name=OWN_NAME,
             )
             guardrail = replace(self._guardrail, scope="all") if kind == TOTAL else self._guardrail
             await ask_async(self._client, [observe_call(spend, guardrail)])

@@ -27,6 +27,8 @@ _LUA = Path(__file__).parent / "lua"
 LEDGER, SWEEP = (Script.load(_LUA, name) for name in ("ledger", "sweep"))
 
 STEPS_AT_ONCE = 500
+USED_UP_SECONDS = 60.0  # until a job asks again for money of a cap that is used up,
+BUSY_SECONDS = 1.0  # and of one whose rest is reserved by calls that run
 SWEEP_AFTER_SECONDS = 12.0  # a row is looked at again this often, for as long as its call runs
 SWEEP_AT_MOST = 500
 
@@ -54,9 +56,12 @@ class Limit:
 class Refusal:
     """Why no call may be made. `of`: the scope whose cap is used up, or the limit. `seconds`: until it may be asked again."""
 
-    why: Literal["budget", "limit", "away"]
+    why: Literal["budget", "busy", "limit", "away"]
     of: str = ""
     seconds: float = 0.0
+
+
+AWAY = Refusal("away", seconds=5.0)  # Redis is
 
 
 @dataclass
@@ -116,17 +121,19 @@ class Ledger:
         """None: it is granted. It is then closed exactly once."""
         if self._away and self.left:
             if reservation.held:
-                return Refusal("away")
+                return AWAY
             self._write(_Step(reservation.step(), reservation))
             return None
         reply: list[Any] = await self._asked(reservation.step(), reservation)
         match reply:
             case ["refused", scope]:
-                return Refusal("budget", scope)
+                return Refusal("budget", scope, USED_UP_SECONDS)
+            case ["busy", scope]:
+                return Refusal("busy", scope, BUSY_SECONDS)
             case ["limited", limit, ms]:
                 return Refusal("limit", limit, ms / 1000)
             case ["away"]:
-                return Refusal("away") if reservation.held else None
+                return AWAY if reservation.held else None
         return None
 
     async def dispatch(self, reservation: Reservation) -> bool:
@@ -148,7 +155,7 @@ class Ledger:
         if self._call is None and self._waiting:
             self._sent, self._waiting = self._waiting[:STEPS_AT_ONCE], self._waiting[STEPS_AT_ONCE:]
             self._number += 1
-            keys = [*_BOOKS, keyspace.booked(self._worker)]
+            keys = [*_BOOKS, keyspace.booked(self._worker), keyspace.BUDGETS]
             words = [_told(step) for step in self._sent]
             self._call = LEDGER.call(keys, [*_arguments(self.steps), self._number, to_json(words)])
         return self._call
@@ -212,6 +219,11 @@ def _told(step: _Step) -> list[Any]:
 
 
 _BOOKS = (keyspace.RESERVATIONS, keyspace.RESERVATION_AGES)
+
+
+def books(steps: Sequence[float]) -> tuple[Sequence[str], list[Any]]:
+    """The KEYS and the first of the ARGV of lua/books.lua."""
+    return _BOOKS, _arguments(steps)
 
 
 def _arguments(steps: Sequence[float]) -> list[Any]:

@@ -19,7 +19,7 @@ from producer.trail import BROKEN_OFF, RejectedFor
 from worker.allowance import Allowances
 from worker.answer import Answer, HeldBack, Unanswered, note_of, usage_of
 from worker.breaker import Admission
-from worker.budget import Ledger, Refusal, Reservation
+from worker.budget import AWAY, Ledger, Refusal, Reservation
 from worker.degrade import without
 from worker.failures import Broken, Reply, classify, redacted
 from worker.keys import Key, Keys
@@ -40,7 +40,6 @@ BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.2, 10.0
 LONGEST_WAIT_SECONDS = 5.0  # on a route that names its Retry-After; for longer ones another route, or the schedule
 REST_MARGIN_SECONDS = 0.1  # the route's rest began when Redis heard of it, a moment later than here
 DETAIL_CHARACTERS = 300  # of a provider's words, in the trail
-BUDGET_WAIT_SECONDS, AWAY_WAIT_SECONDS = 60.0, 5.0  # until a job asks again for money, or for Redis
 FAIR_ATTEMPT_SECONDS = 5.0  # a silence shorter than this, forced by our own deadline, is not held against the route
 
 
@@ -83,9 +82,7 @@ class Router:
                 code, why = self._closed_off(visit, walk)
                 walk.reject(route, code, why)
                 if code in _HOLDS_BACK:
-                    held_back = HeldBack(
-                        why, AWAY_WAIT_SECONDS if code is RejectedFor.NO_LEDGER else BUDGET_WAIT_SECONDS
-                    )
+                    held_back = HeldBack(why, visit.refusal.seconds if visit.refusal else 0.0)
                     if visit.refusal and visit.refusal.of.startswith("provider:"):
                         continue
                     break  # no other route would do better
@@ -117,6 +114,8 @@ class Router:
         match visit.refusal:
             case Refusal("budget", scope):
                 return RejectedFor.OVER_BUDGET, f"{scope} has used its budget of this month"
+            case Refusal("busy", scope):
+                return RejectedFor.OVER_BUDGET, f"{scope} has reserved the rest of its budget for calls that run"
             case Refusal("away"):
                 return RejectedFor.NO_LEDGER, "Redis is away, so no hard cap can be held"
             case Refusal("limit", name):
@@ -234,7 +233,7 @@ class Router:
             refusal = await self._limits.reserve(reservation, patience)
             if refusal is None and not await self._ledger.dispatch(reservation):
                 self._ledger.close(reservation, "released")
-                refusal = Refusal("away")
+                refusal = AWAY
         except asyncio.CancelledError:
             self._breakers[route.name].record(admission, None)
             raise

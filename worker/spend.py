@@ -20,6 +20,8 @@ from producer.errors import ConfigurationError, Problem
 from producer.scripts import Call, Script, ask
 from worker.pause import BUDGET, EVERYTHING, Scope, canonical, note_of
 
+OWN_BOOKS, OWN_NAME = "ledger", "our own ledger"  # the id and name of the budget that worker/budget.py keeps
+
 SPEND = Script.load(Path(__file__).parent / "lua", "spend")
 
 
@@ -91,7 +93,7 @@ class ProviderSpend:
 def observe_call(spend: Spend, guardrail: Guardrail) -> Call:
     """Reply for `observed`."""
     provider = canonical(spend.provider)
-    budget = f"its budget {spend.budget_name}" if spend.budget_name else "its budget"
+    budget = f"its budget ({spend.budget_name})" if spend.budget_name else "its budget"
     why = f"{provider} has used {spend.percent:.4g}% of {budget} (the pause begins at {guardrail.at_percent:g}%)"
     keys = [
         keyspace.SPEND,

@@ -89,8 +89,7 @@ local function climb(month, scope, cap, wanted)
     if percent >= each then step = each end
   end
   wanted = wanted or (before.full and before.wanted) or nil
-  local full = wanted ~= nil and ((cap[1] >= 0 and spent + told[3] + wanted > cap[1])
-    or (cap[3] >= 0 and told[4] + told[5] >= cap[3]))
+  local full = wanted ~= nil and ((cap[1] >= 0 and spent + wanted > cap[1]) or (cap[3] >= 0 and told[4] >= cap[3]))
   if step == before.step and full == before.full and cap[2] == before.basis then return end
   if step == 0 and not full then
     redis.call('HDEL', LADDER .. month, scope)

@@ -2,18 +2,25 @@
 -- flags: allow-oom
 -- What one worker writes into the books: reservations, calls that go out, calls that ended, in order.
 --
--- KEYS  1-2 as in books   3 failover:booked:{worker}
+-- KEYS  1-2 as in books   3 failover:booked:{worker}   4 failover:budgets
 -- ARGV  1-6 as in books   7 number of this batch   8 JSON: {step, ...}, a step being
 --       {'reserve', row, {limit, ...}}   row.caps: scope -> {hard, basis, tokens}, a limit as in wait_ms
 --       {'dispatch', id}   {'close', id, month, state, micros, prompt tokens, completion tokens}
--- Returns JSON: for each step {'granted', month} | {'refused', scope} | {'limited', limit, ms} | {'dispatched'} | {'closed'} |
---         {'gone'}
+-- Returns JSON: for each step {'granted', month} | {'refused' | 'busy', scope} | {'limited', limit, ms} | {'dispatched'} | {'closed'} |
+--         {'gone'}. Busy: what is left is held by calls that run, and some of it comes back.
 -- Invariant: a batch counts once, whoever resends it. Spent + ambiguous + held stays within every hard cap at each grant.
 --            What is refused leaves no trace but on the ladder.
 local before = redis.call('GET', KEYS[3])
 if before then
   local number, reply = string.match(before, '^(%d+) (.*)$')
   if number == ARGV[7] then return reply end
+end
+
+-- Whether an operator has set another cap than the worker knows: it will within a second.
+local function outdated(scope, cap)
+  local raw = redis.call('HGET', KEYS[4], scope)
+  local terms = raw and cjson.decode(raw).terms
+  return terms and (terms[1] ~= cap[1] or terms[3] ~= cap[3])
 end
 
 local function over(row)
@@ -24,8 +31,11 @@ local function over(row)
     for i = 1, 5 do sums[i] = tonumber(sums[i] or '') or 0 end
     if (cap[1] >= 0 and sums[1] + sums[2] + sums[3] + row.micros > cap[1])
       or (cap[3] >= 0 and sums[4] + sums[5] + row.tokens > cap[3]) then
-      climb(row.month, scope, cap, row.micros)
-      return scope
+      local for_good = (cap[1] >= 0 and sums[1] + sums[2] + row.micros > cap[1])
+        or (cap[3] >= 0 and sums[4] + row.tokens > cap[3])
+      if outdated(scope, cap) then return scope, false end
+      if for_good then climb(row.month, scope, cap, row.micros) end
+      return scope, for_good
     end
   end
 end
@@ -34,8 +44,8 @@ local steps = {}
 function steps.reserve(row, limits)
   if redis.call('HEXISTS', KEYS[1], row.id) == 1 then return {'granted', this_month} end
   row.month, row.at, row.limits = this_month, now_ms, {}
-  local scope = over(row)
-  if scope then return {'refused', scope} end
+  local scope, for_good = over(row)
+  if scope then return {for_good and 'refused' or 'busy', scope} end
   for _, limit in ipairs(limits) do
     local wait = wait_ms(limit, row.tokens)
     if wait > 0 then return {'limited', limit[1], wait} end

@@ -12,6 +12,7 @@ class Kind(StrEnum):
     CREDENTIALS = "credentials"  # a key, a credit or a model's name is refused
     BUDGET = "budget"  # paused by the budget
     SPEND = "spend"  # a step of the budget's ladder
+    CAPPED = "capped"  # a cap of a month is used up, and jobs wait for it
     PAUSED = "paused"  # by a person
     DEAD_LETTERS = "dead_letters"
     LATE = "late"  # jobs past the time that was promised
@@ -69,6 +70,13 @@ LORE = {
         ("failover budget show",),
         notice=True,
     ),
+    Kind.CAPPED: Lore(
+        "Budget used up",
+        "Its jobs wait: no call is made that may cost more than is left. None is lost or charged; they go on when somebody "
+        "raises the cap, or with the next month.",
+        ("failover budget show",),
+        "budget_pause",
+    ),
     Kind.PAUSED: Lore(
         "Paused",
         "No new job starts where it is paused, running ones end. Nothing is lost, charged or expires.",
@@ -107,4 +115,4 @@ LORE = {
 }
 
 COUNTED = (Kind.DEAD_LETTERS, Kind.DEGRADED)  # opened by what jobs tell, over when they fall silent
-OUTAGES = (Kind.COLD, Kind.ROUTE_OPEN, Kind.CREDENTIALS, Kind.BUDGET, Kind.PAUSED)  # why jobs may be late
+OUTAGES = (Kind.COLD, Kind.ROUTE_OPEN, Kind.CREDENTIALS, Kind.BUDGET, Kind.PAUSED, Kind.CAPPED)  # why jobs may be late

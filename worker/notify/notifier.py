@@ -88,7 +88,7 @@ class Notifier:
     def __init__(self, client: redis.Redis, worker_name: str, settings: Settings) -> None:
         self._client, self._name, self._settings = client, worker_name, settings
         self._incidents = Incidents(client)
-        self._watch = Watch(client, settings.on_call)
+        self._watch = Watch(client, settings.on_call, settings.ladder)
         self._lookout = Lookout(client, settings.on_call)
         self._senders = [
             Sender(channel, self._incidents, settings.on_call, self._paste) for channel in settings.channels

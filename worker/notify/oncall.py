@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from producer.environment import Environment, find_configuration, packaged
 from producer.policy import read_yaml
@@ -76,7 +76,13 @@ class OnCall(BaseModel):
     thread_seconds: Positive = 60.0
     hold_seconds: Annotated[float, Field(ge=0)] = 5.0
     steady_seconds: Annotated[float, Field(ge=0)] = 60.0
-    spend_percent: tuple[Positive, ...] = (60.0, 85.0, 95.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "spend_percent" in data:
+            raise ValueError("spend_percent is `ladder` in budgets.yaml now: take it out here")
+        return data
 
     def now(self, at_ms: int) -> str:
         """Who is on call, in words; "" for nobody."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, Problem
 from producer.policy import Tenants
+from worker.caps import Budgets, load_budgets
 from worker.messages import ClientMessage, load_messages
 from worker.notify.channel import Channel, Found, Outcome, Post, Posted, Unfindable
 from worker.notify.deliveries import EVERYBODY, Subscriber
@@ -44,6 +45,7 @@ class Settings:
     on_call: OnCall
     messages: dict[str, ClientMessage]
     subscribers: tuple[Subscriber, ...] = ()
+    ladder: tuple[float, ...] = Budgets().ladder
 
 
 def load_settings(
@@ -52,7 +54,8 @@ def load_settings(
     """Raises ConfigurationError for what is half set up. `cold_notify`: the addresses of the routing map."""
     channels = (Log(), *load_channels(environment, cold_notify))
     subscribers = tuple(_subscribers(environment, tenants or Tenants()))
-    return Settings(channels, load_on_call(environment), load_messages(environment), subscribers)
+    ladder = load_budgets(environment).ladder
+    return Settings(channels, load_on_call(environment), load_messages(environment), subscribers, ladder)
 
 
 def _subscribers(environment: Environment, tenants: Tenants) -> Iterator[Subscriber]:

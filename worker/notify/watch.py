@@ -14,7 +14,7 @@ from producer import keyspace
 from producer.client import DEFAULT_QUEUE
 from producer.keyspace import JobField
 from producer.scripts import ask
-from worker import fleet, health, spend
+from worker import allowance, fleet, health, spend
 from worker.dead_letter import now_ms
 from worker.health import Health
 from worker.notify.kinds import Kind, key_of
@@ -81,8 +81,8 @@ class Sight:
 class Watch:
     """Looks. `dangers`: what a check of Redis found lately (worker/notify/notifier.py asks once a minute)."""
 
-    def __init__(self, client: redis.Redis, on_call: OnCall) -> None:
-        self._client, self._on_call = client, on_call
+    def __init__(self, client: redis.Redis, on_call: OnCall, ladder: Sequence[float]) -> None:
+        self._client, self._on_call, self._ladder = client, on_call, ladder
         self.queues: list[str] = [DEFAULT_QUEUE]
         self._late_at, self._late_found = -LATE_EVERY_MS, tuple[Condition, ...]()
         self.dangers: tuple[str, ...] = ()
@@ -146,9 +146,17 @@ class Watch:
         return Condition(Kind.LATE, "", queue, (line,), marks, tenants, count, tuple(names[:FIRST]))
 
     def _spends(self) -> Iterator[Condition]:
+        for rung in allowance.standing(self._client).rungs.values():
+            if reached := [step for step in self._ladder if rung.step >= step]:
+                lines = [str(rung)]
+                if reached[-1] == self._ladder[-1]:
+                    lines.append("Its jobs cost less from now on: the cheapest route first, less context.")
+                yield Condition(Kind.SPEND, f"{rung.scope}: {max(reached):g}%", lines=tuple(lines))
+            if rung.full:
+                yield Condition(Kind.CAPPED, rung.scope, lines=(f"{rung}; its jobs wait",))
         for known in spend.known(self._client):
-            reached = [step for step in self._on_call.spend_percent if known.percent >= step]
-            if reached:
+            reached = [step for step in self._ladder if known.percent >= step]
+            if reached and known.budget != spend.OWN_NAME:
                 subject = f"{known}: {max(reached):g}%"
                 yield Condition(Kind.SPEND, subject, lines=(f"{known} has used {known.percent:.4g}% of its budget",))
 

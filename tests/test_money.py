@@ -1,0 +1,226 @@
+"""Money from the outside: real workers, caps that hold, the ladder, what is given up, what a kill leaves behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from producer import LLMJob, Producer, keyspace
+from producer.exchange import Receipt
+from producer.job import DeadReason, JobResult, JobStatus
+from producer.trail import RejectedFor, Rejection
+from tests.conftest import Workshop, chat, until
+from tests.test_ledger import MONTH, rows, sums
+from tests.test_routing import PRICES, done, two_routes
+from worker.pause import paused
+
+LONG = LLMJob(
+    body={
+        "messages": [
+            {"role": "user", "content": "old " * 400},
+            {"role": "assistant", "content": "yes"},
+            {"role": "user", "content": "new"},
+        ]
+    }
+)
+
+
+def budgets(workshop: Workshop, **fields: Any) -> None:
+    """policies/budgets.yaml beside a jobs.yaml."""
+    if "POLICIES_DIR" not in workshop.environment:
+        workshop.policy()
+    (Path(workshop.environment["POLICIES_DIR"]) / "budgets.yaml").write_text(json.dumps({"version": 1, **fields}))
+
+
+def failover(workshop: Workshop, *words: str) -> str:
+    ended = workshop.run("failover", *words)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def capped(job: LLMJob, **body: Any) -> LLMJob:
+    return job.model_copy(update={"body": {**job.body, **body}})
+
+
+def served_micros(workshop: Workshop, upstream: str) -> int:
+    """What the provider would bill, by its own log and the test's own arithmetic: whole dollars a million tokens."""
+    price = PRICES[upstream]
+    usages = [entry["usage"] for entry in workshop.providers.log(upstream) if entry["usage"]]
+    return sum(u["prompt_tokens"] * price["input"] + u["completion_tokens"] * price["output"] for u in usages)
+
+
+def waits_for(producer: Producer, receipts: list[Receipt], why: str) -> JobResult | None:
+    results = producer.fetch_many([receipt.job_id for receipt in receipts])
+    return next((result for result in results if result and result.waiting_for == why), None)
+
+
+def test_every_attempt_has_a_row_and_the_ledger_equals_what_the_providers_served(
+    workshop: Workshop, producer: Producer, client: redis.Redis
+) -> None:
+    two_routes(workshop)
+    workshop.providers.behave("a", status=503, every=3)
+    workshop.worker()
+    results = [
+        done(producer, chat(f"{n} " * (n + 1), tenant_id="acme", user_id="u", feature="notes")) for n in range(12)
+    ]
+    attempts = sum(result.attempts for result in results)
+    until(lambda: len(rows(client)) == attempts, "all rows are written")
+    assert attempts > 12 and client.hlen(keyspace.RESERVATIONS) == 0
+    total = served_micros(workshop, "a") + served_micros(workshop, "b")
+    assert sums(client)["spent:total"] == total == sum(round(r.cost_usd * 1e6) for r in results)
+    for scope in ("tenant:acme", "user:acme/u", "feature:notes"):
+        assert sums(client)[f"spent:{scope}"] == total
+    assert {row["state"] for row in rows(client)} == {"settled", "released"}
+    shown = json.loads(failover(workshop, "budget", "show", "--json"))
+    assert {each["scope"]: round(each["spent_usd"] * 1e6) for each in shown["scopes"]}["total"] == total
+    told = [json.loads(line) for line in failover(workshop, "budget", "ledger", "--state", "settled").splitlines()]
+    assert sum(row["micros"] for row in told) == total
+    assert {row["price"] for row in told} <= {"routes.json 1/2", "routes.json 10/20"}
+
+
+def test_a_hard_cap_of_a_tenant_holds_its_jobs_and_nobody_elses_and_a_raise_lets_them_go(
+    workshop: Workshop, producer: Producer, client: redis.Redis
+) -> None:
+    two_routes(workshop)
+    budgets(workshop, tenants={"acme": {"hard_usd": 0.00205}})
+    for _ in range(2):
+        workshop.worker("--concurrency", "50")
+    jobs = [capped(chat(f"{n}", tenant_id="acme"), max_tokens=1000) for n in range(30)]
+    receipts = producer.enqueue_many(jobs)
+    until(lambda: "its jobs wait" in failover(workshop, "status"), "the cap is used up")
+    assert done(producer, capped(chat(tenant_id="other"), max_tokens=1000)).status is JobStatus.DONE
+    found = sums(client)
+    assert found["spent:tenant:acme"] + found.get("held:tenant:acme", 0) <= 2_050
+    waiting = until(lambda: waits_for(producer, receipts, "tenant:acme has used its budget of this month"), "jobs wait")
+    assert RejectedFor.OVER_BUDGET in [e.code for e in waiting.trail if isinstance(e, Rejection)]
+    assert "tenant:acme has used its cap of $0.00 for this month; its jobs wait" in failover(workshop, "status")
+    assert "tenant:acme: hard $60.00" in failover(workshop, "budget", "set", "tenant:acme", "--hard", "60")
+    results = [producer.wait(receipt.job_id, 30) for receipt in receipts]
+    assert {result.status for result in results} == {JobStatus.DONE}
+    assert "the file's cap holds again" in failover(workshop, "budget", "unset", "tenant:acme")
+
+
+def test_a_hard_cap_of_a_provider_sends_its_jobs_to_another(workshop: Workshop, producer: Producer) -> None:
+    two_routes(workshop)
+    budgets(workshop, providers={"a": {"hard_usd": 0}})
+    workshop.worker()
+    result = done(producer)
+    assert result.route == "b/b-1"
+    assert [e.code for e in result.trail if isinstance(e, Rejection)] == [RejectedFor.OVER_BUDGET]
+
+
+def test_an_unknown_price_under_a_hard_cap_is_refused_with_the_mend(workshop: Workshop, producer: Producer) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    budgets(workshop, total={"hard_usd": 5})
+    workshop.worker()
+    result = done(producer)
+    assert result.dead_reason is DeadReason.OVER_BUDGET
+    assert "give it a `price` in routes.json, or `pip install genai-prices`" in result.dead_detail
+
+
+def test_answers_are_bounded_while_a_cap_holds(workshop: Workshop, producer: Producer) -> None:
+    two_routes(workshop)
+    budgets(workshop, users={"default": {"hard_usd": 1}})
+    workshop.worker()
+    done(producer, chat(user_id="u1"))
+    assert workshop.providers.account("a")["last"]["max_tokens"] == 1000
+    done(producer, chat())
+    assert "max_tokens" not in workshop.providers.account("a")["last"]
+
+
+def test_a_providers_month_pauses_at_the_percentage_by_our_own_books(
+    workshop: Workshop, producer: Producer, client: redis.Redis
+) -> None:
+    two_routes(workshop)
+    budgets(workshop, providers={"a": {"soft_usd": 0.0005}})
+    workshop.worker()
+    receipts = producer.enqueue_many([chat("x" * 80, tenant_id="acme") for _ in range(200)])
+    until(lambda: client.get(keyspace.PAUSE) == b"1", "the pause")
+    why = paused(client, [])[0].why
+    assert why is not None and "of its budget (our own ledger) (the pause begins at 80%)" in why
+    failover(workshop, "resume")
+    assert all(producer.wait(receipt.job_id, 60).status is JobStatus.DONE for receipt in receipts)
+
+
+def incidents(workshop: Workshop) -> list[dict[str, Any]]:
+    return [e for process in workshop.processes for e in workshop.events(process, "incident opening")]
+
+
+def test_the_safeguard_takes_the_cheapest_route_and_less_context(workshop: Workshop, producer: Producer) -> None:
+    workshop.routes(hot=[{"upstream": "b", "price": PRICES["b"]}], warm=[{"upstream": "a", "price": PRICES["a"]}])
+    budgets(workshop, tenants={"acme": {"soft_usd": 0.00001}}, safeguard={"critical_features": ["contracts"]})
+    workshop.worker()
+    job = LONG.model_copy(update={"tenant_id": "acme"})
+    first = done(producer, job)
+    assert (first.route, first.degraded) == ("b/b-1", None)
+    result = until(lambda: (r := done(producer, job)).degraded and r, "the safeguard begins")
+    assert (result.route, result.degraded) == ("a/a-1", "shorter_context, cheaper_model")
+    assert "tenant:acme has used 95%" in next(e for e in result.trail if hasattr(e, "reduced")).reduced
+    sent = workshop.providers.account("a")["last"]
+    assert (len(sent["messages"]), sent["max_tokens"]) == (1, 500)
+    assert done(producer, LONG).route == "b/b-1"
+    told = until(lambda: [e for e in incidents(workshop) if e["kind"] == "spend"], "people are told")
+    assert "tenant:acme has used 95% of its $0.00 for this month" in told[0]["lines"]
+    assert done(producer, job.model_copy(update={"feature": "contracts"})).degraded is None
+
+
+def test_reduce_cost_now_is_one_command_and_ends_with_another(workshop: Workshop, producer: Producer) -> None:
+    workshop.routes(hot=[{"upstream": "b", "price": PRICES["b"]}], warm=[{"upstream": "a", "price": PRICES["a"]}])
+    workshop.worker()
+    assert done(producer).route == "b/b-1"
+    assert "every job costs less" in failover(workshop, "budget", "reduce", "--reason", "the bill")
+    until(lambda: done(producer).route == "a/a-1", "it is heard")
+    assert "REDUCED cost is reduced by" in failover(workshop, "status")
+    failover(workshop, "budget", "reduce", "--end")
+    until(lambda: done(producer).route == "b/b-1", "it is over")
+
+
+@pytest.mark.parametrize("when_over", ["degrade", "abort"])
+def test_caps_of_one_job_by_feature(workshop: Workshop, producer: Producer, when_over: str) -> None:
+    workshop.routes(hot=[{"upstream": "b", "price": PRICES["b"]}])
+    caps = {"max_input_tokens": 300, "max_output_tokens": 50, "max_cost_usd": 0.02, "when_over": when_over}
+    budgets(workshop, features={"notes": caps})
+    workshop.worker()
+    within = done(producer, chat("short", feature="notes"))
+    assert (within.status, within.degraded) == (JobStatus.DONE, None)
+    assert workshop.providers.account("b")["last"]["max_tokens"] == 50
+    long = LONG.model_copy(update={"feature": "notes"})
+    wordy = capped(chat("short", feature="notes"), max_tokens=900)
+    whole = chat("all of it " * 400, feature="notes")
+    if when_over == "degrade":
+        assert done(producer, long).degraded == "shorter_context"
+        assert done(producer, wordy).degraded == "shorter_answer"
+        assert workshop.providers.account("b")["last"]["max_tokens"] == 50
+    else:
+        for job in (long, wordy):
+            assert done(producer, job).dead_reason is DeadReason.OVER_BUDGET
+    dead = done(producer, whole)
+    assert dead.dead_reason is DeadReason.OVER_BUDGET
+    assert "feature notes takes at most 300 a job" in dead.dead_detail
+
+
+def test_a_killed_workers_calls_are_in_the_books_once(
+    workshop: Workshop, producer: Producer, client: redis.Redis
+) -> None:
+    """settled <= what the provider served <= settled + ambiguous, and nothing stays reserved."""
+    two_routes(workshop)
+    budgets(workshop, total={"hard_usd": 5})
+    workshop.providers.behave("a", latency=(0.3, 0.6))
+    worker = workshop.worker("--concurrency", "20")
+    receipts = producer.enqueue_many([chat(f"{n}") for n in range(60)])
+    until(lambda: workshop.providers.account("a")["answered"] > 10, "it is at work")
+    worker.send_signal(signal.SIGKILL)
+    workshop.worker("--concurrency", "20")
+    assert all(producer.wait(receipt.job_id, 60).status is JobStatus.DONE for receipt in receipts)
+    until(lambda: client.hlen(keyspace.RESERVATIONS) == 0, "the books are closed", 60)
+    found, served = sums(client), served_micros(workshop, "a")
+    assert found.get("held:total", 0) == 0 and found["ambiguous:total"] > 0
+    assert found["spent:total"] <= served <= found["spent:total"] + found["ambiguous:total"]
+    log = workshop.providers.log("a")
+    booked = len(rows(client)) + client.hlen(keyspace.AMBIGUOUS + MONTH)
+    assert len(log) <= booked <= len(log) + 20  # some were written down, and the worker died before it called

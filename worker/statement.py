@@ -1,0 +1,126 @@
+"""The books as people read them: what each scope has spent in a month, its caps, and the rows one by one."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from producer import keyspace
+from producer.scripts import Script, ask
+from worker.allowance import Standing
+from worker.budget import books
+from worker.caps import TOTAL, Budgets, Cap
+from worker.prices import dollars
+
+_LUA = Path(__file__).parent / "lua"
+SUMS, CAP = (Script.load(_LUA, name) for name in ("sums", "cap"))
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Micro-dollars and tokens of one scope and month. `ambiguous`: may have been billed; `held`: of calls that run."""
+
+    spent: int = 0
+    ambiguous: int = 0
+    held: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One scope. `percent`: of the basis of its ladder, None without one. Money in US dollars."""
+
+    scope: str
+    spent_usd: float
+    ambiguous_usd: float
+    held_usd: float
+    tokens: int
+    hard_usd: float | None
+    soft_usd: float | None
+    tokens_cap: int | None
+    percent: float | None
+    full: bool
+    set_by: str | None = None
+
+
+def sums(client: redis.Redis, steps: Sequence[float], month: str) -> dict[str, Sums]:
+    """By scope. `month` as in 2026-11."""
+    keys, words = books(steps)
+    (flat,) = ask(client, [SUMS.call(keys, [*words, month])])
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for name, amount in zip(flat[::2], flat[1::2], strict=True):
+        kind, _, scope = name.decode().partition(":")
+        if scope and kind in Sums.__dataclass_fields__:
+            found[scope][kind] = int(amount)
+    return {scope: Sums(**kinds) for scope, kinds in found.items()}
+
+
+def lines(found: Mapping[str, Sums], budgets: Budgets, standing: Standing, set_by: Mapping[str, str]) -> list[Line]:
+    """A line for each scope that has spent or is capped by name; the total first."""
+    named = [f"{section[:-1]}:{name}" for section in ("providers", "tenants", "users", "features")
+             for name in getattr(budgets, section) if name != "default"]  # fmt: skip
+    scopes = dict.fromkeys([TOTAL, *found, *standing.caps, *named])
+    return [
+        _line(scope, found.get(scope, Sums()), standing.caps.get(scope) or budgets.cap_of(scope), standing, set_by)
+        for scope in sorted(scopes, key=lambda scope: (scope != TOTAL, scope))
+    ]
+
+
+def _line(scope: str, told: Sums, cap: Cap, standing: Standing, set_by: Mapping[str, str]) -> Line:
+    _, basis, _ = cap.terms
+    spent, rung = told.spent + told.ambiguous, standing.rungs.get(scope)
+    return Line(
+        scope,
+        dollars(told.spent),
+        dollars(told.ambiguous),
+        dollars(told.held),
+        told.tokens,
+        cap.hard_usd,
+        cap.soft_usd,
+        cap.tokens,
+        None if basis < 0 else 100.0 if basis == 0 else 100 * spent / basis,
+        rung is not None and rung.full,
+        set_by.get(scope),
+    )
+
+
+def set_by(client: redis.Redis) -> dict[str, str]:
+    """Who set a cap over the file's, by scope."""
+    (found,) = ask(client, [("HGETALL", keyspace.BUDGETS)])
+    return {scope.decode(): str(json.loads(raw).get("who", "?")) for scope, raw in found.items()}
+
+
+def set_cap(client: redis.Redis, scope: str, cap: Cap | None, month: str, who: str) -> bool:
+    """Over the file's cap; None takes it back. Whether anything changed."""
+    told = "" if cap is None else json.dumps({**cap.model_dump(), "terms": cap.terms, "who": who})
+    keys = [keyspace.BUDGETS, keyspace.LADDER + month, keyspace.QUEUES, keyspace.AUDIT]
+    (changed,) = ask(client, [CAP.call(keys, [scope, told, who, keyspace.WAKE])])
+    return bool(changed)
+
+
+def rows(client: redis.Redis, month: str) -> Iterator[dict[str, Any]]:
+    """Every row of a month, a page at a time: settled and released ones in their order, then ambiguous and running ones."""
+    begin = "-"
+    while True:
+        (page,) = ask(client, [("XRANGE", keyspace.LEDGER + month, begin, "+", "COUNT", PAGE)])
+        for entry_id, flat in page:
+            begin = f"({entry_id.decode()}"
+            row = {name.decode(): value.decode() for name, value in flat.items()}
+            yield {name: int(value) if name in _NUMBERS else value for name, value in row.items()}
+        if len(page) < PAGE:
+            break
+    for key in (keyspace.AMBIGUOUS + month, keyspace.RESERVATIONS):
+        (found,) = ask(client, [("HVALS", key)])
+        told = (json.loads(raw) for raw in found)
+        yield from ({name: row[name] for name in _OPEN} for row in told if row["month"] == month)
+
+
+_NUMBERS = ("at", "micros", "prompt", "completion")
+_OPEN = ("id", "state", "at", "micros", "job", "tenant", "user", "feature", "provider", "route", "model", "price")
