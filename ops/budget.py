@@ -28,6 +28,7 @@ from worker.pause import canonical, utc
 from worker.prices import dollars
 from worker.spend import Guardrail
 from worker.statement import Line
+from worker.words import money
 
 _SCOPE = re.compile(r"total|(?:provider|tenant|feature):.+|user:[^/]+/.+")
 _MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])")
@@ -112,8 +113,8 @@ def _render(lines: list[Line], month: str, standing: Standing) -> None:
         click.echo(f"REDUCED: {standing.reduced}; `failover budget reduce --end` ends it")
     table = Table(month, "spent", "may be billed", "running", "tokens", "cap", "used", box=None)
     for line in lines:
-        soft = f" (soft ${line.soft_usd:,.2f})" if line.soft_usd is not None else ""
-        cap = f"${line.hard_usd:,.2f}" if line.hard_usd is not None else "-"
+        soft = f" (soft {money(line.soft_usd)})" if line.soft_usd is not None else ""
+        cap = money(line.hard_usd) if line.hard_usd is not None else "-"
         tokens = f", {line.tokens_cap:,} tokens" if line.tokens_cap is not None else ""
         used = "-" if line.percent is None else f"{line.percent:.1f}%"
         by = f", set by {line.set_by}" if line.set_by else ""
@@ -162,7 +163,7 @@ def _tell(client: redis.Redis, scope: str, cap: Cap, budgets: Budgets, environme
     steps = (*budgets.ladder, Guardrail.of(environment).at_percent)
     spent = statement.sums(client, steps, month_of(datetime.now(UTC))).get(scope, statement.Sums())
     amounts = {"hard": cap.hard_usd, "soft": cap.soft_usd}
-    told = [f"{name} ${usd:,.2f}" for name, usd in amounts.items() if usd is not None]
+    told = [f"{name} {money(usd)}" for name, usd in amounts.items() if usd is not None]
     told += [f"{cap.tokens:,} tokens"] if cap.tokens is not None else []
     used = f"${dollars(spent.spent + spent.ambiguous):,.6f} of it is used this month"
     click.echo(f"{scope}: {', '.join(told) or 'no cap'}; {used}" if told else f"{scope}: no cap")

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import redis
 
@@ -55,7 +56,7 @@ def booked(url: str, work: Callable[[list[Ledger]], Awaitable[None]], workers: i
 
     async def run() -> None:
         clients = [connect_async(url, max_connections=2) for _ in range(workers)]
-        ledgers = [Ledger(f"worker{number}") for number in range(workers)]
+        ledgers = [Ledger(uuid4().hex) for _ in range(workers)]
         for each in ledgers:
             each.steps = STEPS
         committers = [Committer(c, random.random, each) for c, each in zip(clients, ledgers, strict=True)]

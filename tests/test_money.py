@@ -98,7 +98,7 @@ def test_a_hard_cap_of_a_tenant_holds_its_jobs_and_nobody_elses_and_a_raise_lets
     assert found["spent:tenant:acme"] + found.get("held:tenant:acme", 0) <= 2_050
     waiting = until(lambda: waits_for(producer, receipts, "tenant:acme has used its budget of this month"), "jobs wait")
     assert RejectedFor.OVER_BUDGET in [e.code for e in waiting.trail if isinstance(e, Rejection)]
-    assert "tenant:acme has used its cap of $0.00 for this month; its jobs wait" in failover(workshop, "status")
+    assert "tenant:acme has used its cap of $0.002050 for this month; its jobs wait" in failover(workshop, "status")
     assert "tenant:acme: hard $60.00" in failover(workshop, "budget", "set", "tenant:acme", "--hard", "60")
     results = [producer.wait(receipt.job_id, 30) for receipt in receipts]
     assert {result.status for result in results} == {JobStatus.DONE}
@@ -165,7 +165,7 @@ def test_the_safeguard_takes_the_cheapest_route_and_less_context(workshop: Works
     assert (len(sent["messages"]), sent["max_tokens"]) == (1, 500)
     assert done(producer, LONG).route == "b/b-1"
     told = until(lambda: [e for e in incidents(workshop) if e["kind"] == "spend"], "people are told")
-    assert "tenant:acme has used 95% of its $0.00 for this month" in told[0]["lines"]
+    assert "tenant:acme has used 95% of its $0.000010 for this month" in told[0]["lines"]
     assert done(producer, job.model_copy(update={"feature": "contracts"})).degraded is None
 
 

@@ -28,6 +28,7 @@ from worker.caps import TOTAL, Budgets, Cap, Owner
 from worker.pause import canonical
 from worker.prices import dollars
 from worker.spend import OWN_BOOKS, OWN_NAME, Guardrail, Spend, observe_call
+from worker.words import money
 
 log = logging.getLogger("failover.worker")
 
@@ -49,7 +50,7 @@ class Rung:
 
     def __str__(self) -> str:
         of = dollars(self.hard if self.full and self.hard >= 0 else self.basis)
-        cap = f"{self.tokens:,} tokens" if self.full and self.hard < 0 else f"${of:,.2f}"
+        cap = f"{self.tokens:,} tokens" if self.full and self.hard < 0 else money(of)
         if self.full:
             return f"{self.scope} has used its cap of {cap} for this month"
         return f"{self.scope} has used {self.step:g}% of its {cap} for this month"

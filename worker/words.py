@@ -17,6 +17,11 @@ def counted(tenants: Mapping[str, int], most: int = 10) -> str:
     return told + (f" and {len(tenants) - most} more" if len(tenants) > most else "")
 
 
+def money(usd: float) -> str:
+    """`$1,200.00`; small amounts to the micro-dollar."""
+    return f"${usd:,.2f}" if usd >= 0.1 or not usd else f"${usd:.6f}"
+
+
 def clock(ms: int) -> str:
     """A time of day as people read it."""
     return time.strftime("%H:%M:%S UTC", time.gmtime(ms / 1000))

@@ -1,0 +1,153 @@
+"""rpm, tpm and calls at once: never over, shared by all workers, and what providers say of themselves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import redis
+
+from producer import Producer, keyspace
+from producer.job import JobStatus
+from producer.trail import RejectedFor, Rejection
+from tests.conftest import Workshop, chat, until
+from tests.test_ledger import booked, reservation
+from tests.test_money import budgets
+from tests.test_routing import done
+from worker.budget import Ledger, Limit, Refusal
+from worker.caps import Budgets
+from worker.limits import Limits, Told, told
+from worker.routes import load_routes
+
+NOW = 1_795_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ({}, Told()),
+        (
+            {
+                "x-ratelimit-limit-requests": "500",
+                "x-ratelimit-remaining-requests": "3",
+                "x-ratelimit-reset-requests": "1s",
+            },
+            Told(500),
+        ),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, Told(rest=360.0)),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "250ms"}, Told(rest=0.25)),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m2.5s"}, Told(rest=62.5)),
+        (
+            {
+                "anthropic-ratelimit-requests-limit": "50",
+                "anthropic-ratelimit-requests-remaining": "0",
+                "anthropic-ratelimit-requests-reset": "2026-11-18T11:06:50Z",
+                "anthropic-ratelimit-tokens-limit": "40000",
+            },
+            Told(50, 40_000, rest=10.0),
+        ),
+        ({"x-ratelimit-limit-requests": "nan", "x-ratelimit-remaining-requests": "0"}, Told()),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9" * 400}, Told()),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "soon"}, Told()),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "-5"}, Told()),
+    ],
+)
+def test_what_headers_say(headers: dict[str, str], found: Told) -> None:
+    assert told(headers, NOW) == found
+
+
+def ask_for(url: str, limit: Limit, count: int, *, tokens: int = 10, workers: int = 1) -> list[Refusal | None]:
+    """What becomes of so many calls at once, from so many workers."""
+    answers: list[Refusal | None] = []
+
+    async def work(ledgers: list[Ledger]) -> None:
+        asked = [reservation(number, 0, limits=(limit,)) for number in range(count)]
+        for each in asked:
+            each.tokens = tokens
+        reserved = (ledgers[number % workers].reserve(each) for number, each in enumerate(asked))
+        answers.extend(await asyncio.gather(*reserved))
+
+    booked(url, work, workers)
+    return answers
+
+
+def test_no_more_calls_a_minute_than_a_route_takes_from_four_workers(url: str) -> None:
+    answers = ask_for(url, Limit("route a", requests=30), 100, workers=4)
+    refused = [answer for answer in answers if answer is not None]
+    assert len(refused) == 70
+    assert all(answer.why == "limit" and answer.of == "route a" and 58 < answer.seconds <= 61 for answer in refused)
+
+
+def test_no_more_tokens_a_minute_and_what_was_not_used_comes_back(url: str, client: redis.Redis) -> None:
+    assert [a is None for a in ask_for(url, Limit("route a", tokens=1000), 5, tokens=300)] == [True] * 3 + [False] * 2
+
+    async def work(ledgers: list[Ledger]) -> None:
+        for number in range(3):
+            ledgers[0].close(reservation(number, 0), "settled", 0, 10, 10)
+        late = reservation(9, 0, limits=(Limit("route a", tokens=1000),))
+        late.tokens = 940
+        assert await ledgers[0].reserve(late) is None
+
+    booked(url, work)
+
+
+def test_a_call_that_is_larger_than_the_limit_goes_alone(url: str) -> None:
+    assert [a is None for a in ask_for(url, Limit("route a", tokens=100), 2, tokens=5000)] == [True, False]
+
+
+def test_calls_at_once_are_counted_until_they_end(workshop: Workshop, producer: Producer) -> None:
+    workshop.routes(hot=[{"upstream": "a", "maxConcurrency": 3}])
+    workshop.providers.behave("a", latency=(0.05, 0.15))
+    for _ in range(2):
+        workshop.worker("--concurrency", "20")
+    receipts = producer.enqueue_many([chat(f"{n}") for n in range(60)])
+    results = [producer.wait(receipt.job_id, 60) for receipt in receipts]
+    assert {result.status for result in results} == {JobStatus.DONE}
+    assert workshop.providers.account("a")["most_in_flight"] == 3
+    assert {result.attempts for result in results} == {1}
+
+
+def test_a_route_at_its_limit_is_passed_over_for_the_next(workshop: Workshop, producer: Producer) -> None:
+    workshop.routes(hot=[{"upstream": "a", "rpm": 5}], warm=[{"upstream": "b"}])
+    workshop.worker()
+    receipts = producer.enqueue_many([chat(f"{n}") for n in range(20)])
+    results = [producer.wait(receipt.job_id, 30) for receipt in receipts]
+    assert {result.status for result in results} == {JobStatus.DONE}
+    assert workshop.providers.account("a")["asked"] == 5
+    codes = {e.code for result in results for e in result.trail if isinstance(e, Rejection)}
+    assert codes <= {RejectedFor.LIMITED, RejectedFor.RESTS} and codes
+
+
+def test_jobs_that_only_a_limited_route_can_take_wait_and_burn_nothing(
+    workshop: Workshop, producer: Producer, client: redis.Redis
+) -> None:
+    workshop.routes(hot=[{"upstream": "a", "rpm": 5}])
+    worker = workshop.worker()
+    receipts = producer.enqueue_many([chat(f"{n}") for n in range(8)])
+    until(lambda: client.zcard(keyspace.finished("ai-tasks")) == 5, "five are done")
+    until(lambda: "rests: limit" in workshop.run("failover", "status").stdout, "the route rests")
+    assert workshop.providers.account("a")["asked"] == 5
+    statuses = [result.status for result in producer.fetch_many([r.job_id for r in receipts]) if result]
+    assert statuses.count(JobStatus.QUEUED) == 3
+    assert not workshop.events(worker, "retrying")
+
+
+def test_a_providers_tokens_a_minute_are_of_all_its_routes(workshop: Workshop) -> None:
+    workshop.routes(hot=[{"upstream": "a", "rpm": 7}])
+    budgets(workshop, providers={"a": {"tokens_per_minute": 500}})
+    (route,) = load_routes(workshop.environment).routes
+    limits = Limits(Ledger("worker"))
+    caps = Budgets.model_validate({"providers": {"a": {"tokens_per_minute": 500}}})
+    assert limits.of(route, caps) == (Limit("route a/a-1", requests=7), Limit("provider a", tokens=500))
+    limits.hear(route, {"x-ratelimit-limit-requests": "4", "x-ratelimit-limit-tokens": "9000"}, NOW)
+    assert limits.of(route, Budgets()) == (Limit("route a/a-1", requests=4),)
+
+
+def test_a_route_whose_provider_says_that_nothing_is_left_rests(workshop: Workshop, producer: Producer) -> None:
+    workshop.routes(hot=[{"upstream": "a"}], warm=[{"upstream": "b"}])
+    headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "30s"}
+    workshop.providers.behave("a", headers=headers)
+    workshop.worker()
+    assert done(producer).route == "a/a-1"
+    until(lambda: done(producer).route == "b/b-1", "it is heard")
+    assert workshop.providers.account("a")["asked"] <= 2
