@@ -118,9 +118,9 @@ def _render(lines: list[Line], month: str, standing: Standing) -> None:
         tokens = f", {line.tokens_cap:,} tokens" if line.tokens_cap is not None else ""
         used = "-" if line.percent is None else f"{line.percent:.1f}%"
         by = f", set by {line.set_by}" if line.set_by else ""
-        money = (line.spent_usd, line.ambiguous_usd, line.held_usd)
+        amounts = (line.spent_usd, line.ambiguous_usd, line.held_usd)
         table.add_row(
-            escape(line.scope), *(f"${usd:,.6f}" if usd else "-" for usd in money), f"{line.tokens:,}",
+            escape(line.scope), *(f"${usd:,.6f}" if usd else "-" for usd in amounts), f"{line.tokens:,}",
             escape(f"{cap}{soft}{tokens}{by}"), used + (", full: jobs wait" if line.full else ""),
         )  # fmt: skip
     place.console().print(table)
