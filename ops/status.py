@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from producer import keyspace
 from producer.keyspace import JobField
 from producer.scripts import Command, ask
-from worker import allowance, fleet, health, spend
+from worker import allowance, fleet, health, line, spend
 from worker.health import Health
 from worker.notify.incidents import Incidents
 from worker.notify.kinds import LORE
@@ -104,8 +104,7 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
 
 def _queue(client: redis.Redis, name: str) -> QueueStatus:
     commands: list[Command] = [
-        ("LLEN", keyspace.queue(name)),
-        ("LINDEX", keyspace.queue(name), 0),
+        line.length_call(name),
         ("ZCARD", keyspace.leases(name)),
         ("ZCARD", keyspace.scheduled(name)),
         ("ZRANGE", keyspace.scheduled(name), 0, 0, "WITHSCORES"),
@@ -113,7 +112,7 @@ def _queue(client: redis.Redis, name: str) -> QueueStatus:
         ("ZCARD", keyspace.failed(name)),
         ("ZCARD", keyspace.finished(name)),
     ]
-    queued, head, in_flight, waiting, due, late, dead, done = ask(client, commands)
+    (queued, head), in_flight, waiting, due, late, dead, done = ask(client, commands)
     accepted = client.hget(keyspace.job(head.decode()), JobField.ACCEPTED) if head else None
     now = time.time()
     return QueueStatus(

@@ -12,6 +12,7 @@ from producer.job import DeadReason, JobResult, JobStatus
 from producer.keyspace import JobField
 from producer.scripts import ask
 from producer.trail import Attempt, Planned, TrailEntry
+from worker import line
 from worker.dead_letter import now_ms, queue_of
 from worker.decision import decision_of
 from worker.fleet import alive
@@ -65,8 +66,8 @@ def _standing(client: redis.Redis, queue: str, job_id: str, result: JobResult, f
     """One sentence: how it stands, what it waits for, until when."""
     match result.status:
         case JobStatus.QUEUED:
-            (ahead,) = ask(client, [("LPOS", keyspace.queue(queue), job_id)])
-            place = f"{ahead} jobs ahead of it" if isinstance(ahead, int) else "not in the list: the audit will find it"
+            place = line.place(client, queue, job_id, facts.get(JobField.TENANT, ""))
+            place = place or "not in the list: the audit will find it"
             flags = holding(client, queue)
             stopped = f"; paused: {flags[0]}" if flags else ""
             nobody = "" if alive(client, queue) else "; no worker listens"

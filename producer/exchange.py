@@ -103,7 +103,7 @@ def _enqueue_call(job: LLMJob, job_id: str, data: bytes, policies: Policies, que
     flat = [word for pair in fields.items() for word in pair]
     at_head = "1" if job.priority else "0"
     promised_ms = int(policy.max_time_to_answer_seconds * 1000)
-    told = (job_id, job.fingerprint(), expires_ms, at_head, keyspace.JOB, keyspace.WAKE, promised_ms)
+    told = (job_id, job.fingerprint(), expires_ms, at_head, keyspace.JOB, keyspace.WAKE, promised_ms, job.tenant_id)
     return ENQUEUE.call(keys, [*told, *flat])
 
 

@@ -29,6 +29,10 @@ Ours:
 | failover:disabled:{route}   | string | "1" = no worker calls the route: its kill switch     | until enabled       |
 | failover:pause              | hash   | a flag's key: its note (JSON: who, why, since, until) | until resume        |
 | failover:stopped:{queue}    | hash   | how long it has stood paused, as in producer/lua/stopped.lua | for good     |
+| failover:lanes:{queue}      | list   | whose turn it is beside the list, as in producer/lua/line.lua | while there are lanes |
+| failover:lane:{queue}:{tenant} | list | a tenant's queued jobs, while others' fill the list  | until they are claimed |
+| failover:filler:{queue}     | string | the tenant whose jobs fill the list                   | for good            |
+| failover:first:{queue}      | string | how many at the list's head go before all lanes       | while there are lanes |
 | failover:leases:{queue}     | zset   | {job}:{execution}, score lease end (ms of Redis TIME) | while executed      |
 | failover:accepted:{queue}   | zset   | jobs accepted and not ended, score expiry (ms)        | until done or dead  |
 | failover:accepted:{queue}:promised | zset | the same jobs, score time promised (ms)  | the same            |
@@ -126,6 +130,15 @@ def job(job_id: str) -> str:
 
 def queue(name: str) -> str:
     return QUEUE + name
+
+
+def lanes(queue_name: str) -> str:
+    """Spelled by producer/lua/line.lua too, as the other keys of the line."""
+    return "failover:lanes:" + queue_name
+
+
+def lane(queue_name: str, tenant_id: str) -> str:
+    return f"failover:lane:{queue_name}:{tenant_id}"
 
 
 def wip(name: str) -> str:

@@ -16,10 +16,11 @@ from producer import keyspace
 from producer.errors import InvalidJob
 from producer.job import ForeignJob, JobResult, JobStatus, LLMJob, NewerSchema, decode_job
 from producer.results import result_commands, result_of
-from producer.scripts import ask
+from producer.scripts import Command, ask
 from worker import fleet, health
 from worker.gate import RAMP_FIRST_SHARE, RAMP_SECONDS
 from worker.health import Health
+from worker.line import length_call
 from worker.pause import BUDGET, EVERYTHING, RQ, Paused, Scope, canonical, paused
 from worker.prices import PER_MILLION, Price, public_price
 from worker.tokens import estimated, longest_answer
@@ -98,8 +99,13 @@ def _waiting(client: redis.Redis, queue: str) -> tuple[int, list[LLMJob]]:
 
     An expired job leaves its entry in the list: such are counted out by their share of the sample.
     """
-    queued, scheduled = ask(client, [("LLEN", keyspace.queue(queue)), ("ZCARD", keyspace.scheduled(queue))])
-    places = sorted({place * queued // SAMPLE for place in range(SAMPLE)} if queued else ())
+    commands: list[Command] = [
+        length_call(queue),
+        ("LLEN", keyspace.queue(queue)),
+        ("ZCARD", keyspace.scheduled(queue)),
+    ]
+    (queued, _), listed, scheduled = ask(client, commands)
+    places = sorted({place * listed // SAMPLE for place in range(SAMPLE)} if listed else ())
     ids = [job_id for job_id in ask(client, [("LINDEX", keyspace.queue(queue), at) for at in places]) if job_id]
     if not ids:
         (scheduled_ids,) = ask(client, [("ZRANGE", keyspace.scheduled(queue), 0, SAMPLE - 1)])

@@ -25,7 +25,7 @@ from producer import keyspace
 from producer.connection import connect_async
 from producer.exchange import KEEP_CANCELLED_SECONDS
 from producer.scripts import Command, ask_async
-from worker import transitions
+from worker import line, transitions
 
 log = logging.getLogger("failover.worker")
 
@@ -232,20 +232,18 @@ async def _trim(client: redis.asyncio.Redis, queue: str) -> None:
 async def _nowhere(client: redis.asyncio.Redis, queue: str) -> list[str]:
     """Accepted jobs that seem to be in no list, lease or schedule; the audit script looks again before it acts."""
     whole = (0, -1)
-    accepted_ids, leases, scheduled, length = await ask_async(
+    accepted_ids, leases, scheduled, (length, _) = await ask_async(
         client,
         [
             ("ZRANGE", keyspace.accepted(queue), *whole),
             ("ZRANGE", keyspace.leases(queue), *whole),
             ("ZRANGE", keyspace.scheduled(queue), *whole),
-            ("LLEN", keyspace.queue(queue)),
+            line.length_call(queue),
         ],
     )
     nowhere: set[bytes] = set(accepted_ids)
     if not nowhere or length > AUDIT_AT_MOST:
         return []
     nowhere.difference_update(scheduled, (lease.rpartition(b":")[0] for lease in leases))
-    for start in range(0, length, PAGE):
-        (queued,) = await ask_async(client, [("LRANGE", keyspace.queue(queue), start, start + PAGE - 1)])
-        nowhere.difference_update(queued)
+    nowhere.difference_update(await line.ids(client, queue))
     return [job_id.decode() for job_id in nowhere][:PAGE]

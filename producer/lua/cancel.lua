@@ -1,4 +1,4 @@
--- prelude: clock leaves ends event dead withdraw
+-- prelude: clock leaves ends event dead line withdraw
 -- flags: allow-oom
 -- Cancel a job that has not ended.
 --

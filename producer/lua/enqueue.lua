@@ -1,10 +1,10 @@
--- prelude: clock stopped
+-- prelude: clock stopped line
 -- Accept one job, at most once for its idempotency key.
 --
 -- KEYS  1 failover:idempotency:{hash}   2 rq:job:{id}   3 rq:queue:{queue}   4 rq:queues   5 failover:accepted:{queue}
 --       6 failover:stopped:{queue}   7 pause_ai_tasks   8 pause_ai_tasks:{queue}   9 rq:suspended
 -- ARGV  1 job id   2 fingerprint   3 expires after (ms)   4 '1' to enter at the head   5 rq:job: prefix
---       6 wake channel   7 promised within (ms)   8.. field, value, ... of the job hash
+--       6 wake channel   7 promised within (ms)   8 tenant   9.. field, value, ... of the job hash
 -- Returns {'accepted' | 'duplicate' | 'conflict', job id that holds the key}
 -- Invariant: one key, one job. The job hash, its place in the queue and the record appear together or not at all.
 --            A resend finds its own record and answers the same; a job id that is taken is a conflict.
@@ -25,11 +25,15 @@ if held then stand(KEYS[6], held, ends_ms, false) end -- nobody else may have se
 local stopped, expires_ms = stopped_ms(KEYS[6]), now_ms + tonumber(ARGV[3])
 redis.call('HSET', KEYS[2], 'created_at', now, 'enqueued_at', now, 'status', 'queued',
   'accepted_ms', now_ms, 'expires_ms', expires_ms, 'stopped_ms', stopped,
-  'promised_ms', now_ms + tonumber(ARGV[7]), 'idempotency', KEYS[1], unpack(ARGV, 8))
+  'promised_ms', now_ms + tonumber(ARGV[7]), 'idempotency', KEYS[1], unpack(ARGV, 9))
 redis.call('SADD', KEYS[4], KEYS[3])
 redis.call('ZADD', KEYS[5], expires_ms - stopped, ARGV[1])
 redis.call('ZADD', KEYS[5] .. ':promised', now_ms + tonumber(ARGV[7]), ARGV[1])
-if redis.call(ARGV[4] == '1' and 'LPUSH' or 'RPUSH', KEYS[3], ARGV[1]) == 1 then
-  redis.call('PUBLISH', ARGV[6], KEYS[3])
+local was_empty
+if ARGV[4] == '1' then
+  was_empty = enter_first(KEYS[3], ARGV[1])
+else
+  was_empty = enter(KEYS[3], ARGV[1], ARGV[8])
 end
+if was_empty then redis.call('PUBLISH', ARGV[6], KEYS[3]) end
 return {'accepted', ARGV[1]}

@@ -13,7 +13,8 @@ local function withdraw()
     redis.call('DEL', ARGV[2] .. member)
     redis.call('ZREM', ARGV[3] .. id, execution)
   end
-  if redis.call('HGET', KEYS[1], 'status') == 'queued' then redis.call('LREM', KEYS[2], 0, id) end -- slow: a whole list
+  local state = redis.call('HMGET', KEYS[1], 'status', 'tenant')
+  if state[1] == 'queued' then leave(KEYS[2], id, state[2]) end
   redis.call('ZREM', KEYS[3], id)
   redis.call('ZREM', KEYS[6], id)
   unfile(KEYS[8], id, KEYS[1])

@@ -1,4 +1,4 @@
--- prelude: clock leaves
+-- prelude: clock leaves line
 -- The last net: accepted jobs that seem to be in no list, lease or schedule are looked at again, and queued.
 --
 -- KEYS  1 failover:accepted:{queue}   2 rq:queue:{queue}   3 failover:leases:{queue}   4 rq:scheduled:{queue}
@@ -10,7 +10,7 @@ local queued, ended = {}, {}
 for i = 3, #ARGV do
   local id = ARGV[i]
   local job = ARGV[1] .. id
-  local state = redis.call('HMGET', job, 'status', 'lease')
+  local state = redis.call('HMGET', job, 'status', 'lease', 'tenant')
   local live = state[1] == 'queued' or state[1] == 'started' or state[1] == 'scheduled'
   if not redis.call('ZSCORE', KEYS[1], id) then
     -- ended while the reader read
@@ -18,10 +18,10 @@ for i = 3, #ARGV do
     leaves(KEYS[1], id)
     ended[#ended + 1] = id
   elseif not (state[2] and redis.call('ZSCORE', KEYS[3], id .. ':' .. state[2]))
-    and not redis.call('ZSCORE', KEYS[4], id) and not redis.call('LPOS', KEYS[2], id) then
+    and not redis.call('ZSCORE', KEYS[4], id) and not stands(KEYS[2], id, state[3]) then
     redis.call('HDEL', job, 'lease', 'waiting', 'waiting_for', 'waiting_until_ms')
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms))
-    redis.call('LPUSH', KEYS[2], id)
+    enter_first(KEYS[2], id)
     queued[#queued + 1] = id
   end
 end

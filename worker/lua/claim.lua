@@ -1,4 +1,4 @@
--- prelude: clock stopped standing
+-- prelude: clock stopped standing line
 -- Claim up to n queued jobs for one worker, highest queue first.
 --
 -- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 failover:quarantine   5 rq:worker:{name}
@@ -47,7 +47,7 @@ for q = 1, queues do
   local list, leases, wip, accepted = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4], KEYS[base + 5]
   local clock_key = KEYS[base + 6]
   while flags[1 + q] == 0 and left > 0 and bytes < tonumber(ARGV[8]) do
-    local id = redis.call('LPOP', list)
+    local id = take(list)
     if not id then break end
     local job = ARGV[5] .. id
     local status = redis.pcall('HGET', job, 'status')

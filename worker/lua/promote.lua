@@ -1,4 +1,4 @@
--- prelude: clock
+-- prelude: clock line
 -- Scheduled jobs that are due return to the queue: retried ones to its head, in the order in which they fell due, as they
 -- were accepted before what is queued behind; parked ones to its tail, so that jobs for which no route is open never keep
 -- others from the routes that are; those parked in turn to its head, as no other could go before them.
@@ -16,7 +16,11 @@ for i = #due, 1, -1 do
     local parked = redis.call('HGET', job, 'waiting') == 'park'
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms))
     redis.call('HDEL', job, 'waiting', 'waiting_for', 'waiting_until_ms')
-    redis.call(parked and 'RPUSH' or 'LPUSH', KEYS[2], due[i])
+    if parked then
+      enter(KEYS[2], due[i], redis.call('HGET', job, 'tenant'))
+    else
+      enter_first(KEYS[2], due[i])
+    end
     promoted = promoted + 1
   end
 end

@@ -1,4 +1,4 @@
--- prelude: clock leaves ends event dead
+-- prelude: clock leaves ends event dead line
 -- flags: allow-oom
 -- Leases that ended without a heartbeat: the worker is gone. Its jobs return to the head of the queue; one that has
 -- crashed too often is buried.
@@ -38,7 +38,7 @@ for i = #expired, 1, -1 do
       buried[#buried + 1] = id
     else
       redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms), 'worker_name', '')
-      redis.call('LPUSH', KEYS[3], id)
+      enter_first(KEYS[3], id)
       requeued[#requeued + 1] = id
     end
   end

@@ -1,4 +1,4 @@
--- prelude: clock leaves fence
+-- prelude: clock leaves fence line
 -- flags: allow-oom
 -- Released: the worker gives the job back unfinished (drain); it returns to the head of the queue, nothing burned.
 --
@@ -11,6 +11,6 @@ if verdict ~= 'committed' then return verdict end
 
 redis.call('HSET', KEYS[1], 'status', 'queued', 'enqueued_at', iso(now_ms), 'attempts', ARGV[4], 'run_ms', ARGV[5],
   'trail', ARGV[6])
-redis.call('LPUSH', KEYS[7], ARGV[1])
+enter_first(KEYS[7], ARGV[1])
 redis.call('PUBLISH', ARGV[3], KEYS[7])
 return verdict

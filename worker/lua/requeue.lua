@@ -1,4 +1,4 @@
--- prelude: clock stopped event dead
+-- prelude: clock stopped event dead line
 -- Dead letters return to the tail of the queue, with a new life: attempts, executions and crashes from zero, its
 -- promise and expiry counted from now, generation + 1.
 --
@@ -14,7 +14,7 @@ for i = 7, #ARGV do
   local id = ARGV[i]
   local job = ARGV[4] .. id
   local life = redis.call('HMGET', job, 'requeued_by', 'generation', 'accepted_ms', 'expires_ms', 'idempotency',
-      'promised_ms')
+      'promised_ms', 'tenant')
   local generation = tonumber(life[2] or '0') or 0
   if not redis.call('ZSCORE', KEYS[1], id) or redis.call('EXISTS', job) == 0 then
     if life[1] == ARGV[1] then requeued[#requeued + 1] = id else gone[#gone + 1] = id end
@@ -39,7 +39,7 @@ for i = 7, #ARGV do
       redis.call('HSET', job, 'promised_ms', now_ms + promise)
       redis.call('ZADD', KEYS[3] .. ':promised', now_ms + promise, id)
     end
-    redis.call('RPUSH', KEYS[2], id)
+    enter(KEYS[2], id, life[7])
     requeued[#requeued + 1] = id
     fresh[#fresh + 1] = id
   end

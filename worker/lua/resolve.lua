@@ -1,4 +1,4 @@
--- prelude: clock leaves ends event dead withdraw
+-- prelude: clock leaves ends event dead line withdraw
 -- flags: allow-oom
 -- A human's answer becomes the job's result, wherever the job stands; whoever executes it now is fenced.
 --

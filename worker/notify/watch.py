@@ -14,7 +14,7 @@ from producer import keyspace
 from producer.client import DEFAULT_QUEUE
 from producer.keyspace import JobField
 from producer.scripts import ask
-from worker import allowance, fleet, health, spend
+from worker import allowance, fleet, health, line, spend
 from worker.dead_letter import now_ms
 from worker.health import Health
 from worker.notify.kinds import Kind, key_of
@@ -114,8 +114,9 @@ class Watch:
     def _waiting(self, flags: Sequence[Paused]) -> int:
         """Jobs that wait in the queues that are paused; without flags, in all."""
         names = [name for name in self.queues if not flags or any(flag.concerns(name) for flag in flags)]
-        lengths = [(("LLEN", keyspace.queue(name)), ("ZCARD", keyspace.scheduled(name))) for name in names]
-        return sum(ask(self._client, [command for pair in lengths for command in pair]))
+        queued = ask(self._client, [line.length_call(name) for name in names])
+        scheduled = ask(self._client, [("ZCARD", keyspace.scheduled(name)) for name in names])
+        return sum(int(length) for length, _ in queued) + sum(map(int, scheduled))
 
     def _late_jobs(self, now: int) -> tuple[Condition, ...]:
         """Not at every look: thousands of late jobs cost milliseconds."""

@@ -1,0 +1,146 @@
+"""The line is fair between tenants, whole, and RQ's list while one tenant is alone."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from uuid import uuid4
+
+import pytest
+import redis
+
+from producer import Producer, keyspace
+from producer.job import JobStatus
+from producer.scripts import ask
+from tests.conftest import Workshop, chat, until
+from tests.test_transitions import Q, settle
+from tests.test_transitions import claim as claim_by
+from worker import transitions
+from worker.line import length_call
+from worker.outcomes import Park, Released
+from worker.transitions import Claim
+
+
+def fill(producer: Producer, tenant: str, count: int, **fields: object) -> list[str]:
+    receipts = producer.enqueue_many([chat(f"{tenant} {n}", tenant_id=tenant, **fields) for n in range(count)])
+    return [receipt.job_id for receipt in receipts]
+
+
+def claim(client: redis.Redis, at_most: int = 1) -> tuple[Claim, ...]:
+    return claim_by(client, at_most, token=uuid4().hex)
+
+
+def length(client: redis.Redis) -> int:
+    ((count, _),) = ask(client, [length_call(Q)])
+    return int(count)
+
+
+def claimed(client: redis.Redis, count: int, one_at_a_time: bool = False) -> list[str]:
+    if one_at_a_time:
+        return [each.job_id for _ in range(count) for each in claim(client)]
+    return [each.job_id for each in claim(client, count)]
+
+
+def test_one_tenant_alone_fills_rqs_list_in_order(client: redis.Redis, producer: Producer) -> None:
+    ids = fill(producer, "acme", 500)
+    assert [name.decode() for name in client.lrange(keyspace.queue(Q), 0, -1)] == ids
+    assert not client.exists(keyspace.lanes(Q))
+    assert claimed(client, 500) == ids
+
+
+@pytest.mark.parametrize("one_at_a_time", [True, False])
+def test_tenants_take_turns_however_many_jobs_each_has(
+    client: redis.Redis, producer: Producer, one_at_a_time: bool
+) -> None:
+    acme, globex, third = (fill(producer, name, n) for name, n in (("acme", 1000), ("globex", 10), ("initech", 300)))
+    assert length(client) == 1310
+    first = claimed(client, 30, one_at_a_time)
+    assert Counter("acme" if j in acme else "globex" if j in globex else "third" for j in first) == {
+        "acme": 10,
+        "globex": 10,
+        "third": 10,
+    }
+    rest = claimed(client, 600, one_at_a_time)
+    assert sum(job in third for job in rest) == 290 and sum(job in acme for job in rest) == 310
+    assert [job for job in first + rest if job in third] == third  # each tenant's own in order
+    assert claimed(client, 2000) == acme[320:]
+    assert length(client) == 0 and not client.exists(keyspace.lanes(Q))
+
+
+def test_what_enters_at_the_head_goes_first(client: redis.Redis, producer: Producer) -> None:
+    acme, globex = fill(producer, "acme", 50), fill(producer, "globex", 50)
+    (urgent,) = fill(producer, "late", 1, priority=1)
+    assert claimed(client, 1) == [urgent]
+    (held,) = claim(client)
+    settle(client, held, Released(()))
+    assert claimed(client, 1) == [held.job_id]
+    assert {job in acme for job in claimed(client, 2)} == {True, False}
+    assert globex
+
+
+def test_a_parked_job_returns_to_its_own_lane(client: redis.Redis, producer: Producer) -> None:
+    fill(producer, "acme", 50)
+    globex = fill(producer, "globex", 30)
+    held = [each for each in claim(client, 20) if each.job_id in globex]
+    for each in held:
+        settle(client, each, Park(0, "a route", ()))
+    ask(client, [transitions.promote(Q)])
+    lane = [name.decode() for name in client.lrange(keyspace.lane(Q, "globex"), 0, -1)]
+    assert set(lane[-len(held) :]) == {each.job_id for each in held}
+
+
+def test_a_cancelled_job_leaves_its_lane_and_an_empty_lane_leaves_the_ring(
+    client: redis.Redis, producer: Producer
+) -> None:
+    acme, globex = fill(producer, "acme", 30), fill(producer, "globex", 3)
+    for job_id in globex:
+        producer.cancel(job_id, who="sam")
+    assert length(client) == 30
+    again = fill(producer, "globex", 2)
+    assert length(client) == 32
+    got = claimed(client, 32)
+    assert set(got) == {*acme, *again} and got.index(again[1]) < 6
+
+
+def test_a_lane_that_nobody_looks_into_is_found_by_the_audit(client: redis.Redis, producer: Producer) -> None:
+    fill(producer, "acme", 30)
+    globex = fill(producer, "globex", 3)
+    client.delete(keyspace.lanes(Q))
+    ask(client, [transitions.audit(Q, globex)])
+    assert set(globex) <= set(claimed(client, 100))
+
+
+def test_any_order_of_steps_loses_and_doubles_nothing(client: redis.Redis, producer: Producer) -> None:
+    draw = random.Random(11)
+    waiting: set[str] = set()
+    taken: list[str] = []
+    for _ in range(120):
+        tenant = draw.choice(["acme", "globex", "initech", "umbrella"])
+        waiting.update(fill(producer, tenant, draw.choice([1, 3, 40]), priority=int(draw.random() < 0.1)))
+        for each in claim(client, draw.choice([1, 7, 60])):
+            assert each.job_id in waiting
+            waiting.discard(each.job_id)
+            if draw.random() < 0.2:
+                settle(client, each, Released(()))
+                waiting.add(each.job_id)
+            else:
+                taken.append(each.job_id)
+        assert length(client) == len(waiting)
+    while got := claimed(client, 200):
+        taken += got
+        waiting.difference_update(got)
+    assert not waiting and len(taken) == len(set(taken))
+
+
+def test_ten_jobs_beside_ten_thousand_are_soon_done(workshop: Workshop, producer: Producer) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    workshop.providers.behave("a", latency=(0.1, 0.2))
+    fill(producer, "acme", 3000)
+    workshop.worker("--concurrency", "20")
+    until(lambda: workshop.providers.account("a")["answered"] > 20, "it is at work")
+    before = workshop.providers.account("a")["asked"]
+    ids = fill(producer, "globex", 10)
+    assert {producer.wait(job_id, 30).status for job_id in ids} == {JobStatus.DONE}
+    assert workshop.providers.account("a")["asked"] - before < 150
+    told = workshop.run("failover", "status").stdout
+    assert "ai-tasks" in told
