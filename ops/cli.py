@@ -11,7 +11,7 @@ from typing import IO
 import click
 from redis.exceptions import RedisError
 
-from ops import batch, budget, dlq, drill, incidents, job, messages, notify, pause, place, review, routes
+from ops import batch, budget, cache, dlq, drill, incidents, job, messages, notify, pause, place, review, routes
 from ops.body import body_of
 from ops.doctor import doctor
 from ops.job import as_json
@@ -183,7 +183,7 @@ def status(environment: Environment, as_json: bool) -> None:
     status_view.render(found, place.console())
 
 
-GROUPS = (budget, dlq, drill, incidents, job, messages, notify, review, routes)
+GROUPS = (budget, cache, dlq, drill, incidents, job, messages, notify, review, routes)
 for command in (*(module.group for module in GROUPS), doctor, pause.pause, pause.resume, serve):
     failover.add_command(command)
 

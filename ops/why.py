@@ -37,7 +37,8 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
         told.append(f"degraded: {result.degraded}")
     if result.dead_reason is DeadReason.OVER_BUDGET:
         told.append(
-            f"its cap: max_cost_usd of {facts.get(JobField.TYPE)} in policies/routing.yaml; raise it, then requeue the job"
+            f"its cap: max_cost_usd of {facts.get(JobField.TYPE)} in policies/routing.yaml, or its feature's in "
+            "policies/budgets.yaml; raise it, then requeue the job"
         )
     told.append(_cost(result))
     trail = [entry.model_dump(mode="json", exclude_none=True) for entry in result.trail]
@@ -87,6 +88,7 @@ def _standing(client: redis.Redis, queue: str, job_id: str, result: JobResult, f
             )
         case JobStatus.DONE:
             by = f"by {result.route} ({result.tier})" if result.route else f"by a {result.resolved_by}"
+            by = f"with an answer that was kept from {result.route}" if result.cache_hit else by
             return f"done at {facts.get('ended_at', '?')} {by}, after {result.attempts} attempts and {result.run_ms or 0} ms"
         case JobStatus.CANCELLED:
             return f"cancelled at {facts.get('ended_at', '?')}"
@@ -154,7 +156,8 @@ def _plan(plan: Planned) -> str:
         known += [f"p95 {plan.p95_ms[name]} ms"] if name in plan.p95_ms else []
         told.append(f"{name} ({', '.join(known)})" if known else name)
     cap = f", at most ${plan.max_cost_usd:.6f}" if plan.max_cost_usd is not None else ""
-    return f"execution {plan.execution} planned ({plan.order}{cap}): {', then '.join(told) or 'no route'}"
+    why = f", to cost less: {plan.reduced}" if plan.reduced else ""
+    return f"execution {plan.execution} planned ({plan.order}{cap}{why}): {', then '.join(told) or 'no route'}"
 
 
 def _cost(result: JobResult) -> str:
@@ -163,6 +166,8 @@ def _cost(result: JobResult) -> str:
     if result.cost_usd is None:
         known = cost_micros(result.trail)
         return (f"cost: ${dollars(known):.6f}" if known is not None else "cost: none that is known") + perhaps
+    if result.cache_hit:
+        return f"cost: ${result.cost_usd:.6f}, as the answer was kept"
     usage = result.usage or {}
     tokens = f"{usage.get('prompt_tokens', '?')} tokens in, {usage.get('completion_tokens', '?')} out"
     delta = ""

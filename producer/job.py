@@ -161,6 +161,7 @@ class JobResult(BaseModel):
     queue_latency_ms: int | None = None
     run_ms: int | None = None
     degraded: str | None = None
+    cache_hit: bool = False  # the answer was kept from an earlier job: nobody was called for it
     truncated: bool = False  # the answer ended at its limit of tokens, not by itself
     resolved_by: Literal["model", "human"] | None = None
     dead_reason: DeadReason | None = None

@@ -50,6 +50,7 @@ Ours:
 | failover:limit:{route or provider} | hash | requests and tokens of the last minute, by ticks | 1 h                 |
 | failover:budgets            | hash   | a scope: the caps that operators set over the file's (JSON) | until taken back |
 | failover:reduce             | string | somebody reduces the cost of every job (JSON: who, why, since) | as long as they said |
+| failover:cache:{tenant}:{feature}:{hash} | string | a kept answer (zlib of JSON); all three hashed | its feature's ttl_seconds |
 | failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
 | failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until someone acts  |
 | failover:routes:{worker}    | string | a worker's slots, and the routes of its map (JSON)    | 30 s                |
@@ -277,6 +278,21 @@ def calls(route: str) -> str:
 
 def recorded(worker_name: str) -> str:
     return "failover:recorded:" + worker_name
+
+
+def cache(tenant_id: str, feature: str, digest: str) -> str:
+    return f"failover:cache:{_short(tenant_id)}:{_short(feature)}:{digest}"
+
+
+def cached(tenant_id: str | None, feature: str | None) -> str:
+    """The pattern of such keys; None: of all."""
+    wanted = ("*" if name is None else _short(name) for name in (tenant_id, feature))
+    return "failover:cache:" + ":".join(wanted) + ":*"
+
+
+def _short(name: str) -> str:
+    """Hashed: features come from outside."""
+    return sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def booked(worker_name: str) -> str:

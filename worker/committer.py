@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -23,7 +24,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from producer.scripts import Call, run_async
+from producer.scripts import Call, Command, run_async
 from worker.budget import Ledger
 from worker.transitions import Settled
 
@@ -53,6 +54,7 @@ class Committer:
     def __init__(self, client: redis.asyncio.Redis, jitter: Callable[[], float], ledger: Ledger) -> None:
         self._client, self._jitter, self._ledger = client, jitter, ledger
         self._waiting: Waiting = []
+        self._asked: list[tuple[Command, asyncio.Future[Any]]] = []
         self._work = asyncio.Event()
         ledger.wake = self._work.set
 
@@ -66,6 +68,13 @@ class Committer:
         self._work.set()
         return await done
 
+    def ask(self, command: Command) -> asyncio.Future[Any]:
+        """Send a command along, once; its reply, or None where Redis gave none."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked.append((command, answer))
+        self._work.set()
+        return answer
+
     async def run(self) -> None:
         pause = GATHER_SECONDS
         while True:
@@ -76,7 +85,7 @@ class Committer:
             self._waiting[:0] = again
             trouble = bool(again) or self._ledger.waits
             pause = min(pause * 2, LONGEST_RESEND_SECONDS) * (0.5 + self._jitter() / 2) if trouble else GATHER_SECONDS
-            if not (self._waiting or self._ledger.left):
+            if not (self._waiting or self._asked or self._ledger.left):
                 self._work.clear()
 
     async def flush(self) -> None:
@@ -88,14 +97,16 @@ class Committer:
     async def _send(self, batch: Waiting) -> Waiting:
         """What must be sent again."""
         booked = self._ledger.take()
-        calls = [call for call, _ in batch]
-        if booked is None and not calls:
+        asked, self._asked = self._asked, []
+        first: list[Command] = [*([] if booked is None else [booked]), *(command for command, _ in asked)]
+        if not (first or batch):
             return []
         try:
-            replies = await run_async(self._client, calls if booked is None else [booked, *calls])
+            replies = await run_async(self._client, [*first, *(call for call, _ in batch)])
         except RedisError as error:
             log.warning("redis is away, results wait", extra={"results": len(batch), "error": str(error)})
             self._ledger.lost()
+            _answer(asked, [None] * len(asked))
             return batch
         if booked is not None:
             reply = replies.pop(0)
@@ -103,6 +114,8 @@ class Committer:
                 self._ledger.lost()
             else:
                 self._ledger.heard(reply)
+        _answer(asked, replies[: len(asked)])
+        del replies[: len(asked)]
         again: Waiting = []
         for (call, done), reply in zip(batch, replies, strict=True):
             if done.done():
@@ -114,6 +127,12 @@ class Committer:
             else:
                 done.set_exception(reply if isinstance(reply, Exception) else ResponseError(str(reply)))
         return again
+
+
+def _answer(asked: Sequence[tuple[Command, asyncio.Future[Any]]], replies: Sequence[Any]) -> None:
+    for (_, answer), reply in zip(asked, replies, strict=True):
+        if not answer.done():
+            answer.set_result(None if isinstance(reply, Exception) else reply)
 
 
 def _passes(reply: object) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from producer.environment import Environment, find_configuration, load_environment
 from producer.errors import ConfigurationError, Problem
 from producer.policy import Policies, load_policies
+from worker.cache import Caching, load_caching
 from worker.caps import Budgets, load_budgets
 from worker.keys import Key, of_variable
 from worker.pause import canonical
@@ -40,6 +41,7 @@ class Configuration:
     tenant_keys: TenantKeys = field(default_factory=dict)
     budgets: Budgets = field(default_factory=Budgets)
     guardrail: Guardrail = field(default_factory=Guardrail)
+    caching: Caching = field(default_factory=Caching)
 
     @classmethod
     def load(cls, environment: Environment, *, tenants_keys: bool = True) -> Configuration:
@@ -54,7 +56,8 @@ class Configuration:
         for route in routes.routes:
             _ = route.price  # list prices are read now, and not when a job waits for them
         keys = _tenant_keys(policies, routes, environment) if tenants_keys else {}
-        return cls(policies, routes, routing, keys, load_budgets(environment), Guardrail.of(environment))
+        money = (load_budgets(environment), Guardrail.of(environment), load_caching(environment))
+        return cls(policies, routes, routing, keys, *money)
 
 
 def _tenant_keys(policies: Policies, routes: Routes, environment: Environment) -> TenantKeys:
@@ -87,7 +90,7 @@ def stamp(environment: Callable[[], Environment] = load_environment) -> Stamp:
         return _stamp_of([Path(".env")])
     policies = find_configuration("policies", "POLICIES_DIR", found)
     routes = find_configuration("routes.json", "ROUTES_FILE", found)
-    yaml = [policies / name for name in ("jobs.yaml", "routing.yaml", "tenants.yaml", "budgets.yaml")]
+    yaml = [policies / name for name in ("jobs.yaml", "routing.yaml", "tenants.yaml", "budgets.yaml", "cache.yaml")]
     return _stamp_of([Path(".env"), routes, *yaml, *key_files(routes, found)])
 
 

@@ -23,7 +23,6 @@ from producer.connection import connect, connect_async
 from producer.scripts import ask_async
 from worker import fleet, journal, transitions, upkeep
 from worker.breaker import Rules
-from worker.committer import Committer
 from worker.configuration import Configuration, Stamp
 from worker.drain import Execution, cancelled, let_end
 from worker.engine import Engine
@@ -124,7 +123,7 @@ class FailoverWorker(BaseWorker):
             reloads=self._reloads,
         )
         self._breakers, self._gate, self._controls = engine.breakers, engine.gate, engine.controls
-        self._committer = Committer(self._redis, random.random, engine.ledger)
+        self._committer = engine.committer
         await asyncio.to_thread(self.register_birth)
         self.connection.connection_pool.disconnect()  # it was for that alone
         log.info("worker started", extra={"worker": self.name, "queues": queues, "slots": self.concurrency})
@@ -159,7 +158,6 @@ class FailoverWorker(BaseWorker):
     def _services(self) -> list[Any]:
         heard = upkeep.Heard(self._wake.set, self.drain, self._breakers.heard, self._engine.look_again)
         return [
-            self._committer.run(),
             *self._engine.services(),
             *people(self._url, self._redis, self.name, self._settings),
             upkeep.listen(self._url, self.name, heard),

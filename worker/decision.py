@@ -27,6 +27,7 @@ def decision_of(result: JobResult) -> dict[str, Any]:
         "why": _why(result, planned),
         "failover_hops": result.failover_hops,
         "degraded": result.degraded,
+        "cache_hit": result.cache_hit,
         "prompt_tokens": count(result.usage or {}, "prompt_tokens"),
         "completion_tokens": count(result.usage or {}, "completion_tokens"),
         "cost_usd": result.cost_usd,
@@ -63,6 +64,8 @@ def _why(result: JobResult, planned: Planned | None) -> str | None:
     """Why the route that answered did: it was the first, or those before it failed or were passed over."""
     if result.route is None:
         return result.dead_detail or result.waiting_for
+    if result.cache_hit:
+        return "the answer was kept"
     if planned and planned.candidates and planned.candidates[0] == result.route:
         earlier = {entry.execution for entry in result.attempted} - {planned.execution}
         return "the first candidate" + (f", after {len(earlier)} executions that failed" if earlier else "")

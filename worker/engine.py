@@ -15,6 +15,8 @@ from worker.allowance import Allowances
 from worker.breaker import Rules
 from worker.breakers import Breakers
 from worker.budget import SWEEP_AFTER_SECONDS, Ledger, sweep
+from worker.cache import Cache
+from worker.committer import Committer
 from worker.configuration import Configuration, Reload, Stamp
 from worker.controls import Controls
 from worker.execution import Executor
@@ -57,9 +59,13 @@ class Engine:
         self._providers = Providers(slots)
         self._client = client
         self.ledger = Ledger(worker_name)
+        self.committer = Committer(client, random.random, self.ledger)
+        self._cache = Cache(self.committer.ask)
         self._allowances = Allowances(client, configuration.guardrail)
         self._router = Router(self._providers, self.breakers, (), keys, self.ledger, self._allowances)
-        self.executor = Executor(configuration, self._router, random.random, self._latencies, self._allowances)
+        self.executor = Executor(
+            configuration, self._router, random.random, self._latencies, self._allowances, self._cache
+        )
         self.adopt(configuration)
 
     def adopt(self, configuration: Configuration) -> None:
@@ -73,6 +79,7 @@ class Engine:
         self.controls.adopt(routes.routes)
         self._latencies.adopt(configuration)
         self._allowances.adopt(configuration.budgets, configuration.guardrail)
+        self._cache.caching = configuration.caching
         self.ledger.steps = self._allowances.steps
         self._router.routes = routes.routes
         self.executor.adopt(configuration)
@@ -86,7 +93,14 @@ class Engine:
     def services(self) -> list[Coroutine[Any, Any, None]]:
         """What keeps its knowledge up to date, for ever."""
         sweeping = upkeep.every(SWEEP_SECONDS, self._sweep, lambda: None)
-        services = [self.breakers.run(), self.controls.run(), self._latencies.run(), self._allowances.run(), sweeping]
+        services = [
+            self.committer.run(),
+            self.breakers.run(),
+            self.controls.run(),
+            self._latencies.run(),
+            self._allowances.run(),
+            sweeping,
+        ]
         return [*services, self._reload.run()] if self._reload else services
 
     async def _sweep(self) -> None:

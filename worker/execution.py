@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from producer.errors import InvalidJob
 from producer.job import ChatBody, DeadReason, ForeignJob, JobResult, JobStatus, LLMJob, NewerSchema, decode_job
@@ -14,6 +15,7 @@ from producer.policy import JobPolicy
 from producer.trail import Attempt, RejectedFor, TrailEntry
 from worker.allowance import Allowances
 from worker.answer import Answer, Unanswered, truncated
+from worker.cache import Cache
 from worker.caps import Owner
 from worker.configuration import Configuration
 from worker.degrade import shorter_context, smaller_first
@@ -53,8 +55,10 @@ class Executor:
         jitter: Callable[[], float],
         p95_ms: Mapping[str, int],
         allowances: Allowances,
+        cache: Cache,
     ) -> None:
         self._router, self._jitter, self._p95_ms, self._allowances = router, jitter, p95_ms, allowances
+        self._cache = cache
         self.adopt(configuration)
 
     def adopt(self, configuration: Configuration) -> None:
@@ -94,7 +98,12 @@ class Executor:
             return _untried(claim, job)
         policy = now.policies.of_known(job.job_type)
 
-        # 3. plan: which routes, in which order; what to give up when it is late, or costs too much
+        # 3. has it been answered before?
+        if (kept := await self._cache.find(job)) is not None:
+            result = _kept(claim, kept, trail)
+            return Executed(Done(result, policy.keep_results_seconds), claim.attempts, claim.run_ms)
+
+        # 4. plan: which routes, in which order; what to give up when it is late, or costs too much
         spent, owner = spent_micros(trail), Owner.of(job, claim.job_id, claim.queue, claim.lease)
         planned, sent = self._plan(claim, job, policy, owner, spent)
         if sent.over:
@@ -107,7 +116,7 @@ class Executor:
             none = without_candidate(policy, planned, trail, self._jitter)
             return _untried(claim, none if now.routes.cold_queue else without_cold(none, policy))
 
-        # 4. attempts
+        # 5. attempts
         walk = Walk(
             job_id=claim.job_id,
             ordinal=claim.ordinal,
@@ -133,13 +142,14 @@ class Executor:
             given_up["shorter_context"] = None
             answer = await self._router.execute(planned.candidates, walk)
 
-        # 5. outcome
+        # 6. outcome
         run_ms = claim.run_ms + round((time.monotonic() - started) * 1000)
         attempts = claim.attempts + walk.attempts
         if isinstance(answer, Answer):
             lacks = [f"without {name}" for name in sorted(planned.lacks.get(answer.route.name, ()))]
             degraded = ", ".join([*given_up, *lacks]) or None
             result = _result(claim, answer, walk, attempts=attempts, run_ms=run_ms, degraded=degraded)
+            self._cache.keep(job, result)
             saved = answer.route.name != planned.candidates[0].name
             return Executed(Done(result, policy.keep_results_seconds, saved), attempts, run_ms)
         outcome = outcome_of(claim, policy, answer, walk, self._jitter)
@@ -207,6 +217,22 @@ def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: 
         truncated=truncated(answer.completion),
         resolved_by="model",
         trail=walk.trail,
+    )
+
+
+def _kept(claim: Claim, kept: Mapping[str, Any], trail: Sequence[TrailEntry]) -> JobResult:
+    """The result of a job whose answer was kept: it costs what its own attempts did, mostly nothing."""
+    return JobResult(
+        **kept,
+        job_id=claim.job_id,
+        status=JobStatus.DONE,
+        attempts=claim.attempts,
+        cost_usd=dollars(cost_micros(trail) or 0),
+        queue_latency_ms=max(0, claim.claimed_ms - claim.accepted_ms - claim.run_ms),
+        run_ms=claim.run_ms,
+        cache_hit=True,
+        resolved_by="model",
+        trail=list(trail),
     )
 
 

@@ -18,6 +18,7 @@ def tell(claim: Claim, executed: Executed, verdict: Settled) -> None:
         case Done(result=result):
             event = "done"
             facts |= {"route": result.route, "tier": result.tier, "attempts": result.attempts, "run_ms": result.run_ms}
+            facts |= {"cache_hit": True} if result.cache_hit else {}
             facts |= {"hops": result.failover_hops, "cost_usd": result.cost_usd, "delta_usd": result.cost_delta_usd}
         case Retry(wait, why):
             event = "retry"

@@ -1,0 +1,159 @@
+"""Answers that are given again: policies/cache.yaml, and what is kept in Redis. The fields are explained at the head of the file.
+
+Written through when an answer comes, before its job is done. A Redis that does not answer is a miss, never an error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import zlib
+from asyncio import Future
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from typing import Annotated, Any, Literal
+
+import redis
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import from_json, to_json
+
+from producer import keyspace
+from producer.environment import Environment, find_configuration
+from producer.job import JobResult, LLMJob
+from producer.policy import read_yaml, with_defaults
+from producer.scripts import Command, ask
+
+log = logging.getLogger("failover.worker")
+
+FILE = "cache.yaml"
+LARGEST_BYTES = 1024 * 1024  # of an answer, compressed
+LONGEST_SECONDS = 30 * 86400
+_NO_PART = ("model", "user", "metadata", "store", "stream", "stream_options")  # of a question
+_KEPT = ("completion", "route", "provider", "model", "tier", "usage")
+_SPACE = re.compile(r"\s+")
+
+Ask = Callable[[Command], "Future[Any]"]
+
+
+class CachePolicy(BaseModel):
+    """Of one feature."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ttl_seconds: Annotated[int, Field(ge=1, le=LONGEST_SECONDS)] | None = None
+    policy_version: Annotated[str, Field(max_length=256)] = "1"
+    ignore_case: bool = False
+    ignore: tuple[Annotated[str, Field(min_length=1, max_length=500)], ...] = ()
+
+    @field_validator("ignore")
+    @classmethod
+    def _readable(cls, ignore: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in ignore:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return ignore
+
+    def normalized(self, text: str) -> str:
+        """What is left of a text when what makes no difference is taken away."""
+        for pattern in self.ignore:
+            text = re.sub(pattern, "", text)
+        text = _SPACE.sub(" ", text).strip()
+        return text.casefold() if self.ignore_case else text
+
+
+class Caching(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    features: dict[str, CachePolicy] = Field(default_factory=dict)
+
+    def of(self, feature: str) -> CachePolicy | None:
+        """None: its answers are not kept."""
+        policy = self.features.get(feature) or self.features.get("default")
+        return policy if policy is not None and policy.ttl_seconds is not None else None
+
+
+def load_caching(environment: Environment) -> Caching:
+    """POLICIES_DIR/cache.yaml; without it nothing is kept. Raises ConfigurationError with every problem."""
+    path = find_configuration("policies", "POLICIES_DIR", environment) / FILE
+    return read_yaml(path, Caching, lambda data: with_defaults(data, "features")) if path.exists() else Caching()
+
+
+def key_of(job: LLMJob, policy: CachePolicy) -> str:
+    """The key under which the answer to a job is kept."""
+    body: dict[str, Any] = {name: value for name, value in job.body.items() if name not in _NO_PART}
+    body["messages"] = [_asked(message, policy) for message in job.body["messages"]]
+    told = (policy.policy_version, policy.ignore, policy.ignore_case, job.job_type, body)
+    digest = sha256(json.dumps(told, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+    return keyspace.cache(job.tenant_id, job.feature, digest)
+
+
+def _asked(message: Any, policy: CachePolicy) -> dict[str, Any]:
+    content = message.get("content")
+    if isinstance(content, str):
+        return {**message, "content": policy.normalized(content)}
+    if isinstance(content, list):
+        parts = [
+            {**part, "text": policy.normalized(part["text"])}
+            if isinstance(part, dict) and isinstance(part.get("text"), str)
+            else part
+            for part in content
+        ]
+        return {**message, "content": parts}
+    return dict(message)
+
+
+class Cache:
+    """One worker's. `ask` sends a command along with others; what it gives is None where Redis did not answer."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self.caching = Caching()
+
+    async def find(self, job: LLMJob) -> dict[str, Any] | None:
+        """The fields of a result whose answer was kept for such a job."""
+        policy = self.caching.of(job.feature)
+        if policy is None:
+            return None
+        raw = await self._ask(("GET", key_of(job, policy)))
+        try:
+            kept = from_json(zlib.decompress(raw)) if isinstance(raw, bytes) else None
+            return {name: kept[name] for name in _KEPT} if kept is not None else None
+        except (zlib.error, ValueError, TypeError, KeyError):
+            log.warning("what is kept for a job cannot be read", extra={"feature": job.feature})
+            return None
+
+    def keep(self, job: LLMJob, result: JobResult) -> None:
+        """Keep the answer, if its feature is cached and it is a whole one."""
+        policy = self.caching.of(job.feature)
+        if policy is None or policy.ttl_seconds is None or result.truncated or result.degraded is not None:
+            return
+        told = zlib.compress(to_json({name: getattr(result, name) for name in _KEPT}), 1)
+        if len(told) <= LARGEST_BYTES:
+            self._ask(("SET", key_of(job, policy), told, "EX", policy.ttl_seconds))
+
+
+def purge(client: redis.Redis, tenant: str | None, feature: str | None) -> int:
+    """Forget the answers kept for a tenant, a feature, or both; how many there were. None: of all."""
+    gone = 0
+    for page in kept(client, tenant, feature):
+        (removed,) = ask(client, [("UNLINK", *page)])
+        gone += int(removed)
+    return gone
+
+
+def kept(client: redis.Redis, tenant: str | None, feature: str | None) -> Iterator[list[bytes]]:
+    """The keys of kept answers, some hundred at a time."""
+    cursor: Any = 0
+    while True:
+        (found,) = ask(client, [("SCAN", cursor, "MATCH", keyspace.cached(tenant, feature), "COUNT", 1000)])
+        cursor, page = found
+        if page:
+            yield page
+        if int(cursor) == 0:
+            return
