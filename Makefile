@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test explore check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner chaos lock clean
+.PHONY: help install demo test explore check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money chaos lock clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ bench-notify: $(READY) ## What people are told: 10,000 dead letters, Slack away,
 
 bench-planner: $(READY) ## CPU a job of choosing routes and telling of it
 	$(BIN)/python -m bench.planner
+
+bench-money: $(READY) ## Caps near their end, a route's rate, turns between tenants, a day's dollars, kills
+	$(BIN)/python -m bench.money
 
 bench-outage: $(READY) ## A 90-minute outage of every provider, 300 times as fast
 	$(BIN)/python -m bench.outage

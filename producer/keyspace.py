@@ -42,10 +42,10 @@ Ours:
 | failover:spend-message:{hash} | string | a message of billing that was heard                 | 7 days              |
 | failover:reservations       | hash   | a row of the ledger whose call runs, by its id (JSON) | while it runs       |
 | failover:reservations:ages  | zset   | the same, score last seen to run (ms)                 | the same            |
-| failover:ledger:{month}     | stream | a row of each attempt that was settled or released    | 100 days            |
-| failover:ambiguous:{month}  | hash   | rows of attempts that may have been billed (JSON)     | 100 days            |
+| failover:ledger:{month}     | stream | a row of each attempt that was settled or released    | 45 days             |
+| failover:ambiguous:{month}  | hash   | rows of attempts that may have been billed (JSON)     | 45 days             |
 | failover:spent:{month}      | hash   | sums of those rows, as in worker/lua/books.lua        | 400 days            |
-| failover:ladder:{month}     | hash   | a scope: how far it is on its ladder (JSON)           | 100 days            |
+| failover:ladder:{month}     | hash   | a scope: how far it is on its ladder (JSON)           | 45 days             |
 | failover:booked:{worker}    | string | number of a worker's last batch of rows, and its reply | 1 h                |
 | failover:limit:{route or provider} | hash | requests and tokens of the last minute, by ticks | 1 h                 |
 | failover:budgets            | hash   | a scope: the caps that operators set over the file's (JSON) | until taken back |

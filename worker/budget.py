@@ -118,7 +118,7 @@ class Ledger:
         self._away = False
 
     async def reserve(self, reservation: Reservation) -> Refusal | None:
-        """None: it is granted. It is then closed exactly once."""
+        """None: it is granted. It is then closed once; also by a caller that was cancelled, who cannot know."""
         if self._away and self.left:
             if reservation.held:
                 return AWAY
@@ -204,12 +204,7 @@ class Ledger:
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         step = _Step(words, reservation, answer)
         self._write(step)
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            if words[0] == "reserve":
-                self.close(reservation, "released")
-            raise
+        return await answer
 
 
 def _told(step: _Step) -> list[Any]:

@@ -124,6 +124,7 @@ class FailoverWorker(BaseWorker):
         )
         self._breakers, self._gate, self._controls = engine.breakers, engine.gate, engine.controls
         self._committer = engine.committer
+        await engine.learn()
         await asyncio.to_thread(self.register_birth)
         self.connection.connection_pool.disconnect()  # it was for that alone
         log.info("worker started", extra={"worker": self.name, "queues": queues, "slots": self.concurrency})

@@ -85,6 +85,10 @@ class Engine:
         self.executor.adopt(configuration)
         self.breakers.renew(renewed)
 
+    async def learn(self) -> None:
+        """What must be known before the first call. Raises RedisError."""
+        await self._allowances.look()
+
     def look_again(self) -> None:
         """An operator changed what may run."""
         self._keys.forgive()

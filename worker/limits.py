@@ -99,6 +99,7 @@ class Limits:
                         return refusal
                     await asyncio.sleep(min(refusal.seconds, LONGEST_SLEEP_SECONDS))
         except TimeoutError:
+            self._ledger.close(reservation, "released")  # it may just have been granted
             return Refusal("limit", reservation.limits[0].name, REFUSED_SECONDS)
 
     def hear(self, route: Route, headers: Mapping[str, str], now: float) -> float:

@@ -236,6 +236,7 @@ class Router:
                 refusal = AWAY
         except asyncio.CancelledError:
             self._breakers[route.name].record(admission, None)
+            self._ledger.close(reservation, "released")  # it may have been granted
             raise
         if refusal is not None:
             rest = max(REFUSED_SECONDS, refusal.seconds - patience) if refusal.why == "limit" else 0.0

@@ -9,6 +9,7 @@ local SHORT = 20 -- so few jobs are a line that nobody minds
 
 local function queue_of(list) return string.sub(list, string.len('rq:queue:') + 1) end
 local function ring_of(list) return 'failover:lanes:' .. queue_of(list) end
+local function first_of(list) return 'failover:first:' .. queue_of(list) end
 local function lane_of(list, tenant) return 'failover:lane:' .. queue_of(list) .. ':' .. tenant end
 
 -- At the end of the line. Returns true if the list was empty.
@@ -18,8 +19,14 @@ local function enter(list, id, tenant)
   if redis.call('EXISTS', lane) == 0 then
     local length, filler = redis.call('LLEN', list), 'failover:filler:' .. queue_of(list)
     if length == 0 then redis.call('SET', filler, tenant) end
-    if length < SHORT or redis.call('GET', filler) == tenant then return redis.call('RPUSH', list, id) == 1 end
-    if redis.call('EXISTS', ring) == 0 then redis.call('RPUSH', ring, '') end
+    local laned = redis.call('EXISTS', ring) == 1
+    if (length < SHORT and not laned) or redis.call('GET', filler) == tenant then
+      return redis.call('RPUSH', list, id) == 1
+    end
+    if not laned then
+      redis.call('RPUSH', ring, '')
+      redis.call('SET', first_of(list), SHORT) -- each tenant's own jobs keep their order: some may be among these
+    end
     if not redis.call('LPOS', ring, tenant) then redis.call('RPUSH', ring, tenant) end
   end
   redis.call('RPUSH', lane, id)
@@ -28,7 +35,7 @@ end
 
 -- At the head of the line, before everybody. Returns true if the list was empty.
 local function enter_first(list, id)
-  if redis.call('EXISTS', ring_of(list)) == 1 then redis.call('INCR', 'failover:first:' .. queue_of(list)) end
+  if redis.call('EXISTS', ring_of(list)) == 1 then redis.call('INCR', first_of(list)) end
   return redis.call('LPUSH', list, id) == 1
 end
 
@@ -36,7 +43,7 @@ end
 local function take(list)
   local ring = ring_of(list)
   if redis.call('EXISTS', ring) == 0 then return redis.call('LPOP', list) end
-  local first = 'failover:first:' .. queue_of(list)
+  local first = first_of(list)
   if tonumber(redis.call('GET', first) or '0') > 0 then
     redis.call('DECR', first)
     local id = redis.call('LPOP', list)

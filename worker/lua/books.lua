@@ -8,7 +8,7 @@
 -- released), or in the month's ambiguous ones. Sums: spent, ambiguous, held, tokens, held-tokens, each by scope.
 local SPENT, LEDGER, AMBIGUOUS, LADDER, LIMIT = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local STEPS = cjson.decode(ARGV[6])
-local KEEP_SUMS, KEEP_ROWS = 400 * 86400, 100 * 86400
+local KEEP_SUMS, KEEP_ROWS = 400 * 86400, 45 * 86400 -- after the last one
 local TICK_MS, TICKS = 250, 244 -- a minute, and a second: calls reach a provider later than they leave, by more or less
 local this_month = string.sub(iso(now_ms), 1, 7)
 
