@@ -17,7 +17,8 @@ from typing import Any
 from pydantic_core import to_json
 
 from producer.job import LLMJob
-from worker.planner import Plan, Planner
+from worker.plan import Plan
+from worker.planner import Planner
 from worker.prices import Price
 from worker.route_map import Cold, RouteEntry
 from worker.routes import Route, Routes

@@ -14,7 +14,8 @@ from worker import health
 from worker import pause as flags
 from worker.configuration import Configuration
 from worker.health import Health
-from worker.planner import BYPASS, Planner
+from worker.plan import BYPASS
+from worker.planner import Planner
 from worker.prices import dollars
 from worker.routes import Route
 from worker.routing import RoutingPolicy

@@ -86,6 +86,36 @@ MUTATIONS = {
         "pass",
         "tests/test_router.py",
     ),
+    "reservation": (
+        "worker/lua/ledger.lua",
+        "sums[1] + sums[2] + sums[3] + row.micros > cap[1]",
+        "sums[1] + sums[2] + row.micros > cap[1]",
+        "tests/test_ledger.py",
+    ),
+    "a batch of rows counts once": (
+        "worker/lua/ledger.lua",
+        "if number == ARGV[7] then return reply end",
+        "",
+        "tests/test_ledger.py",
+    ),
+    "lost sums are counted anew": (
+        "worker/lua/books.lua",
+        "if counted[month] or redis.call('HEXISTS', key, 'since') == 1 then",
+        "if true then",
+        "tests/test_ledger.py",
+    ),
+    "a row of a living execution stays": (
+        "worker/lua/sweep.lua",
+        "elseif redis.call('ZSCORE', ARGV[7] .. row.queue, row.lease) then",
+        "elseif false then",
+        "tests/test_ledger.py",
+    ),
+    "tenants take turns": (
+        "producer/lua/line.lua",
+        "local lane = tenant == '' and list or lane_of(list, tenant)",
+        "local lane = list",
+        "tests/test_line.py",
+    ),
 }
 
 

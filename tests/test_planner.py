@@ -12,7 +12,8 @@ from producer.errors import ConfigurationError
 from producer.job import LLMJob
 from producer.trail import RejectedFor
 from tests.conftest import chat
-from worker.planner import Plan, Planner
+from worker.plan import Plan
+from worker.planner import Planner
 from worker.prices import Price, billed_micros, cost_micros
 from worker.route_map import Cold, RouteEntry
 from worker.routes import Route, Routes

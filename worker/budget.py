@@ -60,6 +60,15 @@ class Refusal:
     of: str = ""
     seconds: float = 0.0
 
+    def __str__(self) -> str:
+        """As a job says what it waits for; worker/lua/cap.lua finds those of a scope by its name at the head."""
+        return {
+            "budget": f"{self.of} has used its budget of this month",
+            "busy": f"{self.of} has reserved the rest of its budget for calls that run",
+            "limit": f"{self.of} is at its limit",
+            "away": "Redis is away, so no hard cap can be held",
+        }[self.why]
+
 
 AWAY = Refusal("away", seconds=5.0)  # Redis is
 

@@ -146,6 +146,9 @@ class Owner:
         return cls(job_id, job.tenant_id, job.user_id, job.feature, queue, lease)
 
 
+NOBODY = Owner("", "", "", "", "", "")
+
+
 def micros_of(usd: float | None) -> int:
     """Whole micro-dollars, never more than the amount; -1 for none."""
     return -1 if usd is None else math.floor(round(usd * PER_MILLION, 3))

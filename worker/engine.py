@@ -12,6 +12,7 @@ import redis.asyncio
 from producer.scripts import Command, ask_async
 from worker import fleet, upkeep
 from worker.allowance import Allowances
+from worker.bookkeeper import Bookkeeper
 from worker.breaker import Rules
 from worker.breakers import Breakers
 from worker.budget import SWEEP_AFTER_SECONDS, Ledger, sweep
@@ -62,7 +63,7 @@ class Engine:
         self.committer = Committer(client, random.random, self.ledger)
         self._cache = Cache(self.committer.ask)
         self._allowances = Allowances(client, configuration.guardrail)
-        self._router = Router(self._providers, self.breakers, (), keys, self.ledger, self._allowances)
+        self._router = Router(self._providers, self.breakers, (), keys, Bookkeeper(self.ledger, self._allowances))
         self.executor = Executor(
             configuration, self._router, random.random, self._latencies, self._allowances, self._cache
         )

@@ -18,9 +18,10 @@ from worker.answer import Answer, Unanswered, truncated
 from worker.cache import Cache
 from worker.caps import Owner
 from worker.configuration import Configuration
-from worker.degrade import shorter_context, smaller_first
+from worker.degrade import smaller_first
 from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry
-from worker.planner import Plan, Planner, Restraint
+from worker.plan import Plan, Restraint
+from worker.planner import Planner
 from worker.prices import billed_micros, dollars
 from worker.router import Router
 from worker.taxonomy import Action
@@ -109,7 +110,6 @@ class Executor:
         if sent.over:
             dead = Dead(DeadReason.OVER_BUDGET, sent.over, trail, policy.keep_dead_seconds)
             return _untried(claim, dead)
-        body, given_up = sent.body, sent.given_up
         trail[:] = [*(entry for entry in trail if isinstance(entry, Attempt)), planned.told(claim.ordinal, spent)]
         trail += [rejection(claim.ordinal, each.route, each.code, each.reason) for each in planned.rejected]
         if not planned.candidates:
@@ -117,29 +117,11 @@ class Executor:
             return _untried(claim, none if now.routes.cold_queue else without_cold(none, policy))
 
         # 5. attempts
-        walk = Walk(
-            job_id=claim.job_id,
-            ordinal=claim.ordinal,
-            body=body,
-            idempotency_key=job.provider_key(claim.job_id),
-            deadline=asyncio.get_running_loop().time() + min(policy.deadline_seconds, left_ms / 1000),
-            attempts_left=policy.attempts - charged(trail),
-            trail=trail,
-            first_token_seconds=policy.first_token_seconds,
-            failover_on_refusal=policy.failover_on_refusal,
-            known=len(trail),
-            tenant=job.tenant_id,
-            plan=planned,
-            spent=spent,
-            owner=owner,
-        )
         started = time.monotonic()
+        walk = _walk(claim, job, policy, planned, sent, owner, trail, spent)
         answer = await self._router.execute(planned.candidates, walk)
-        while _too_large(answer) and "shorter_context" in policy.degrade:
-            longer, walk.body = walk.body, shorter_context(walk.body)
-            if walk.body is longer:
-                break
-            given_up["shorter_context"] = None
+        while _too_large(answer) and "shorter_context" in policy.degrade and sent.shorten():
+            walk.body = sent.body
             answer = await self._router.execute(planned.candidates, walk)
 
         # 6. outcome
@@ -147,7 +129,7 @@ class Executor:
         attempts = claim.attempts + walk.attempts
         if isinstance(answer, Answer):
             lacks = [f"without {name}" for name in sorted(planned.lacks.get(answer.route.name, ()))]
-            degraded = ", ".join([*given_up, *lacks]) or None
+            degraded = ", ".join([*sent.given_up, *lacks]) or None
             result = _result(claim, answer, walk, attempts=attempts, run_ms=run_ms, degraded=degraded)
             self._cache.keep(job, result)
             saved = answer.route.name != planned.candidates[0].name
@@ -217,6 +199,36 @@ def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: 
         truncated=truncated(answer.completion),
         resolved_by="model",
         trail=walk.trail,
+    )
+
+
+def _walk(
+    claim: Claim,
+    job: LLMJob,
+    policy: JobPolicy,
+    planned: Plan,
+    sent: Frugal,
+    owner: Owner,
+    trail: list[TrailEntry],
+    spent: int,
+) -> Walk:
+    """What this execution may spend on its way over the candidates."""
+    seconds = min(policy.deadline_seconds, (claim.expires_ms - claim.claimed_ms) / 1000)
+    return Walk(
+        job_id=claim.job_id,
+        ordinal=claim.ordinal,
+        body=sent.body,
+        idempotency_key=job.provider_key(claim.job_id),
+        deadline=asyncio.get_running_loop().time() + seconds,
+        attempts_left=policy.attempts - charged(trail),
+        trail=trail,
+        first_token_seconds=policy.first_token_seconds,
+        failover_on_refusal=policy.failover_on_refusal,
+        known=len(trail),
+        tenant=job.tenant_id,
+        plan=planned,
+        spent=spent,
+        owner=owner,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from worker.budget import Ledger, Limit, Refusal, Reservation
 from worker.caps import Budgets
@@ -85,7 +85,8 @@ class Limits:
         return tuple(limits)
 
     async def reserve(self, reservation: Reservation, patience: float) -> Refusal | None:
-        """`Ledger.reserve`, after waiting up to `patience` seconds for a place."""
+        """`Ledger.reserve`, after waiting up to `patience` seconds for a place. A limit's refusal then names the seconds until
+        jobs should stand in line again, so that a place is taken as soon as it is free."""
         if not reservation.limits:
             return await self._ledger.reserve(reservation)
         line = self._lines.setdefault(reservation.route, asyncio.Lock())
@@ -95,8 +96,10 @@ class Limits:
             async with asyncio.timeout_at(end), line:
                 while True:
                     refusal = await self._ledger.reserve(reservation)
-                    if refusal is None or refusal.why != "limit" or clock() + refusal.seconds > end:
+                    if refusal is None or refusal.why != "limit":
                         return refusal
+                    if clock() + refusal.seconds > end:
+                        return replace(refusal, seconds=max(REFUSED_SECONDS, refusal.seconds - patience))
                     await asyncio.sleep(min(refusal.seconds, LONGEST_SLEEP_SECONDS))
         except TimeoutError:
             self._ledger.close(reservation, "released")  # it may just have been granted

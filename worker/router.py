@@ -16,18 +16,15 @@ from typing import Any
 import tenacity
 
 from producer.trail import BROKEN_OFF, RejectedFor
-from worker.allowance import Allowances
 from worker.answer import Answer, HeldBack, Unanswered, note_of, usage_of
+from worker.bookkeeper import Bookkeeper
 from worker.breaker import Admission
-from worker.budget import AWAY, Ledger, Refusal, Reservation
 from worker.degrade import without
 from worker.failures import Broken, Reply, classify, redacted
 from worker.keys import Key, Keys
-from worker.limits import REFUSED_SECONDS, Limits
 from worker.parameters import fitted
-from worker.pause import canonical
-from worker.planner import BYPASS, bound_of
-from worker.prices import micros
+from worker.plan import BYPASS
+from worker.planner import bound_of
 from worker.providers import Ask, Providers
 from worker.routes import Route
 from worker.shared_breaker import SharedBreaker
@@ -55,13 +52,10 @@ class Router:
         breakers: Mapping[str, SharedBreaker],
         routes: Sequence[Route],
         keys: Keys | None = None,
-        ledger: Ledger | None = None,
-        allowances: Allowances | None = None,
+        books: Bookkeeper | None = None,
     ) -> None:
-        self.routes = routes
+        self.routes, self._books = routes, books
         self._providers, self._breakers, self._keys = providers, breakers, keys or Keys()
-        self._ledger, self._allowances = ledger, allowances
-        self._limits = Limits(ledger) if ledger else None
         self._refused: Refused = {}
 
     async def execute(self, candidates: Sequence[Route], walk: Walk) -> Answer | Unanswered:
@@ -111,15 +105,8 @@ class Router:
 
     def _closed_off(self, visit: Visit, walk: Walk) -> tuple[RejectedFor, str]:
         """Why no attempt was made."""
-        match visit.refusal:
-            case Refusal("budget", scope):
-                return RejectedFor.OVER_BUDGET, f"{scope} has used its budget of this month"
-            case Refusal("busy", scope):
-                return RejectedFor.OVER_BUDGET, f"{scope} has reserved the rest of its budget for calls that run"
-            case Refusal("away"):
-                return RejectedFor.NO_LEDGER, "Redis is away, so no hard cap can be held"
-            case Refusal("limit", name):
-                return RejectedFor.LIMITED, f"{name} is at its limit"
+        if visit.refusal is not None:
+            return _REFUSED[visit.refusal.why], str(visit.refusal)
         if self._no_key(visit):
             return RejectedFor.RESTS, f"the keys of tenant {walk.tenant} were refused or limited lately"
         return self._breakers[visit.route.name].closed_off()
@@ -170,8 +157,9 @@ class Router:
             visit.admission = None
             if admission is None:
                 return None
-            reservation = await self._reserved(visit, walk, admission)
-            return None if visit.refusal else await self._attempt(visit, walk, admission, reservation)
+            return (
+                await self._attempt(visit, walk, admission) if await self._may_spend(visit, walk, admission) else None
+            )
 
         tried = await attempt_once()
         if not isinstance(tried, Failure):
@@ -193,6 +181,24 @@ class Router:
             tried = replace(tried, action=Action.FAILOVER) if isinstance(tried, Failure) else tried
         return tried
 
+    async def _may_spend(self, visit: Visit, walk: Walk, admission: Admission) -> bool:
+        """Whether the books let the call go out; if not, the admission is settled, and `visit.refusal` says why."""
+        if self._books is None:
+            return True
+        breaker = self._breakers[visit.route.name]
+        try:
+            visit.refusal = refusal = await self._books.reserve(visit, walk)
+        except asyncio.CancelledError:
+            breaker.record(admission, None)
+            raise
+        if refusal is None and visit.reservation is not None and self._no_key(visit):  # parked while it waited
+            self._books.release(visit.reservation)
+        elif refusal is None:
+            return True
+        rest = refusal.seconds if refusal is not None and refusal.why == "limit" else 0.0
+        breaker.record(admission, None, rest=rest, why="limit")
+        return False
+
     def _again(self, state: tenacity.RetryCallState, visit: Visit, walk: Walk) -> bool:
         """Whether the route is asked once more, by what the last failure says and by what is left to spend."""
         failure = state.outcome.result() if state.outcome else None
@@ -210,64 +216,14 @@ class Router:
                 return bool(failure.instead)
         return False
 
-    async def _reserved(self, visit: Visit, walk: Walk, admission: Admission) -> Reservation | None:
-        """Money and a place for one call, or why there is none in `visit.refusal`; None where nobody keeps books."""
-        if self._ledger is None or self._allowances is None or self._limits is None or walk.owner is None:
-            return None
-        route, allowances, bypass = visit.route, self._allowances, walk.plan.order == BYPASS
-        walk.reservations += 1
-        reservation = Reservation(
-            id=f"{walk.owner.lease}:{walk.reservations}",
-            owner=walk.owner,
-            provider=canonical(route.entry.provider),
-            route=route.name,
-            model=route.model,
-            price=route.price_version,
-            micros=walk.plan.estimates.get(route.name, 0),
-            tokens=walk.plan.tokens,
-            caps={} if bypass else allowances.terms(walk.owner, route.entry.provider),
-            limits=() if bypass else self._limits.of(route, allowances.budgets),
-        )
-        patience = min(LONGEST_WAIT_SECONDS, walk.share(visit))
-        try:
-            refusal = await self._limits.reserve(reservation, patience)
-            if refusal is None and not await self._ledger.dispatch(reservation):
-                self._ledger.close(reservation, "released")
-                refusal = AWAY
-        except asyncio.CancelledError:
-            self._breakers[route.name].record(admission, None)
-            self._ledger.close(reservation, "released")  # it may have been granted
-            raise
-        if refusal is not None:
-            rest = max(REFUSED_SECONDS, refusal.seconds - patience) if refusal.why == "limit" else 0.0
-            self._breakers[route.name].record(admission, None, rest=rest, why="limit")
-        visit.refusal = refusal
-        return reservation
-
-    def _tell(
-        self,
-        call: Call,
-        walk: Walk,
-        reservation: Reservation | None,
-        failure: Failure | None,
-        answer: Reply | Broken | None,
-    ) -> None:
+    def _tell(self, call: Call, walk: Walk, failure: Failure | None, answer: Reply | Broken | None) -> None:
         """An attempt that ended, into the trail and the ledger."""
         usage = usage_of(answer) if answer is not None else None
         attempt = walk.tell(call, failure, usage=usage, note="" if failure else note_of(answer))
-        if reservation is None or self._ledger is None:
-            return
-        prompt, completion = attempt.prompt_tokens, attempt.completion_tokens
-        if prompt is not None and completion is not None:
-            self._ledger.close(reservation, "settled", micros(attempt.cost_usd), prompt, completion)
-        elif attempt.ambiguous or failure is None or failure.status == 200:
-            self._ledger.close(reservation, "ambiguous", micros(attempt.may_cost_usd))
-        else:
-            self._ledger.close(reservation, "released")
+        if self._books is not None and call.visit.reservation is not None:
+            self._books.settle(call.visit.reservation, attempt, failure)
 
-    async def _attempt(
-        self, visit: Visit, walk: Walk, admission: Admission, reservation: Reservation | None
-    ) -> Reply | Failure:
+    async def _attempt(self, visit: Visit, walk: Walk, admission: Admission) -> Reply | Failure:
         """One HTTP call; breaker, trail and ledger hear of it also when it is broken off by a cancel."""
         route, breaker = visit.route, self._breakers[visit.route.name]
         key, seconds = self._keys.best(visit.keys), walk.share(visit)
@@ -289,7 +245,7 @@ class Router:
         finally:
             if answer is None:
                 breaker.record(admission, None)
-                self._tell(call, walk, reservation, _BROKEN_OFF, None)
+                self._tell(call, walk, _BROKEN_OFF, None)
         failure = self._classified(answer)
         walk.attempts += 1
         walk.attempts_left -= not admission.probe
@@ -298,13 +254,14 @@ class Router:
             breaker.record(admission, True, ms=ms, job=walk.job_id)
             if key:
                 self._keys.accepted(key)
-            self._tell(call, walk, reservation, None, answer)
-            self._heed(route, answer, key)
+            self._tell(call, walk, None, answer)
+            if self._books is not None and not (key and key.tenant) and (rest := self._books.heed(route, answer)):
+                breaker.rest(rest, "rate limit")
             return answer  # type: ignore[return-value]  # no failure means that a Reply came
         failure = self._corrected(failure, visit, key)
         if failure.instead or (failure.action is Action.NEXT_KEY and self._keys.any_left(visit.keys)):
             visit.admission = admission  # for the corrected request, which says what the route is worth
-            self._tell(call, walk, reservation, failure, answer)
+            self._tell(call, walk, failure, answer)
             return failure
         rest = failure.retry_after or failure.rests
         walk.burned = walk.burned or not (rest or admission.probe)
@@ -318,15 +275,8 @@ class Router:
         breaker.record(admission, False if counts else None, ms=ms, job=walk.job_id, rest=rest, why=failure.code)
         if rest and failure.scope is Scope.ACCOUNT:
             self._rest_account(route, rest, failure.code)
-        self._tell(call, walk, reservation, failure, answer)
+        self._tell(call, walk, failure, answer)
         return failure
-
-    def _heed(self, route: Route, answer: Reply | Broken | None, key: Key | None) -> None:
-        """What the provider says of its rate limits: a route with nothing left rests before it is told to."""
-        if self._limits is None or not isinstance(answer, Reply) or (key and key.tenant):
-            return
-        if rest := self._limits.hear(route, answer.headers, time.time()):
-            self._breakers[route.name].rest(rest, "rate limit")
 
     def _classified(self, answer: Reply | Broken) -> Failure | None:
         """Whatever a provider sends, the breaker hears of the attempt."""
@@ -366,6 +316,12 @@ class Router:
                 self._breakers[other.name].rest(seconds, why)
 
 
+_REFUSED = {
+    "budget": RejectedFor.OVER_BUDGET,
+    "busy": RejectedFor.OVER_BUDGET,
+    "away": RejectedFor.NO_LEDGER,
+    "limit": RejectedFor.LIMITED,
+}
 _HOLDS_BACK = (RejectedFor.OVER_BUDGET, RejectedFor.NO_LEDGER)
 _BROKEN_OFF = Failure(BROKEN_OFF, Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
 

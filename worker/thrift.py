@@ -11,7 +11,7 @@ from producer.trail import RejectedFor
 from worker.allowance import Allowances
 from worker.caps import FeatureCap, Owner, micros_of
 from worker.degrade import shorter_context, smaller_first
-from worker.planner import Plan, Restraint
+from worker.plan import Plan, Restraint
 from worker.routes import Route
 from worker.tokens import estimated, longest_answer
 

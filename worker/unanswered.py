@@ -9,7 +9,8 @@ from producer.policy import JobPolicy
 from producer.trail import RejectedFor
 from worker.answer import Unanswered
 from worker.outcomes import Dead, Outcome, Park, Released, Retry, Trail
-from worker.planner import BYPASS, PASSES, Plan
+from worker.plan import BYPASS, Plan
+from worker.planner import PASSES
 from worker.taxonomy import UNABLE, Action
 from worker.trail import excused
 from worker.transitions import Claim

@@ -11,10 +11,10 @@ from typing import Any
 from producer.job import ChatBody
 from producer.trail import Attempt, RejectedFor, Rejection, TrailEntry
 from worker.breaker import Admission
-from worker.budget import Refusal
-from worker.caps import Owner
+from worker.budget import Refusal, Reservation
+from worker.caps import NOBODY, Owner
 from worker.keys import Key
-from worker.planner import Plan, too_expensive
+from worker.plan import Plan, too_expensive
 from worker.prices import billed_micros, count, dollars
 from worker.routes import Route
 from worker.taxonomy import DROPPABLE, RENAMES, Breaker, Failure
@@ -32,7 +32,7 @@ class Walk:
     policy's limit; set, answers are streamed. `failover_on_refusal`: a refused job may go to other routes. `known`: entries
     of the trail before the first attempt of this execution.
 
-    `owner`: whose books its calls stand in, None where nobody keeps any; `reservations` were asked for so far.
+    `owner`: whose books its calls stand in; `reservations` were asked for so far.
     `spent`: micro-dollars that the job may have cost so far, those of ambiguous attempts among them.
     """
 
@@ -51,7 +51,7 @@ class Walk:
     tenant: str = ""
     plan: Plan = field(default_factory=lambda: Plan("listed"))
     spent: int = 0
-    owner: Owner | None = None
+    owner: Owner = NOBODY
     reservations: int = 0
 
     def seconds_left(self) -> float:
@@ -163,6 +163,7 @@ class Visit:
     dropped: tuple[str, ...] = ()
     retries: int = 0
     refusal: Refusal | None = None  # of money or a place for the call
+    reservation: Reservation | None = None  # the call's
     admission: Admission | None = None  # of an attempt whose request was corrected, for the next one
     changed: set[str] = field(default_factory=set)
 
