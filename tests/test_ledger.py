@@ -171,8 +171,10 @@ def test_a_batch_that_is_sent_twice_counts_once(url: str, client: redis.Redis) -
 
     async def work() -> None:
         redis_client = connect_async(url, max_connections=1)
-        asked = asyncio.create_task(ledger.reserve(reservation(1, 100, 1000)))
+        one = reservation(1, 100, 1000)
+        asked = asyncio.create_task(ledger.reserve(one))
         await asyncio.sleep(0)
+        ledger.close(one, "settled", 60, 4, 4)
         call = ledger.take()
         assert call is not None and ledger.take() is call
         first = await run_async(redis_client, [call])
@@ -183,7 +185,7 @@ def test_a_batch_that_is_sent_twice_counts_once(url: str, client: redis.Redis) -
         await redis_client.aclose()
 
     asyncio.run(work())
-    assert sums(client)["held:tenant:acme"] == 100
+    assert (sums(client)["spent:tenant:acme"], len(rows(client))) == (60, 1)
 
 
 def test_what_a_vanished_worker_left_comes_back_once(url: str, client: redis.Redis) -> None:
