@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import tenacity
 
@@ -19,16 +18,14 @@ from producer.trail import BROKEN_OFF, RejectedFor
 from worker.answer import Answer, HeldBack, Unanswered, note_of, usage_of
 from worker.bookkeeper import Bookkeeper
 from worker.breaker import Admission
-from worker.degrade import without
-from worker.failures import Broken, Reply, classify, redacted
-from worker.keys import Key, Keys
-from worker.parameters import fitted
+from worker.failures import Broken, Reply, classify
+from worker.keys import Keys
 from worker.plan import BYPASS
-from worker.planner import bound_of
 from worker.providers import Ask, Providers
 from worker.routes import Route
 from worker.shared_breaker import SharedBreaker
 from worker.taxonomy import MALFORMED, Action, Breaker, Failure, Scope
+from worker.visits import Visits
 from worker.walk import SHORTEST_ATTEMPT_SECONDS, Call, Visit, Walk
 
 log = logging.getLogger("failover.worker")
@@ -36,11 +33,7 @@ log = logging.getLogger("failover.worker")
 BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.2, 10.0
 LONGEST_WAIT_SECONDS = 5.0  # on a route that names its Retry-After; for longer ones another route, or the schedule
 REST_MARGIN_SECONDS = 0.1  # the route's rest began when Redis heard of it, a moment later than here
-DETAIL_CHARACTERS = 300  # of a provider's words, in the trail
 FAIR_ATTEMPT_SECONDS = 5.0  # a silence shorter than this, forced by our own deadline, is not held against the route
-
-
-Refused = dict[tuple[str, str], dict[str, str]]  # by route and model: parameters that were, and what took their place
 
 
 class Router:
@@ -56,7 +49,7 @@ class Router:
     ) -> None:
         self.routes, self._books = routes, books
         self._providers, self._breakers, self._keys = providers, breakers, keys or Keys()
-        self._refused: Refused = {}
+        self._visits = Visits(self._keys)
 
     async def execute(self, candidates: Sequence[Route], walk: Walk) -> Answer | Unanswered:
         """The first answer that can be used, or why there is none. Every attempt and rejection goes into the trail."""
@@ -70,7 +63,8 @@ class Router:
             if hindrance := walk.hindrance(route, too_small):
                 walk.reject(route, *hindrance)
                 continue
-            visit = self._visit(route, walk, candidates[position + 1 :])
+            another_waits = any(self._is_open(other, walk) for other in candidates[position + 1 :])
+            visit = self._visits.of(route, walk, another_waits=another_waits)
             tried = await self._on_route(visit, walk)
             if tried is None:
                 code, why = self._closed_off(visit, walk)
@@ -97,7 +91,7 @@ class Router:
         withheld = next((breaker.withheld for breaker in untried if breaker.withheld and not breaker.disabled), "")
         waits = [self._opens_in(route, walk) for route in candidates]
         opens_in = None if not waits or any(self._is_open(route, walk) for route in candidates) else min(waits)
-        parked = any(self._key_opens_in(route, walk) > 0 for route in candidates)
+        parked = any(self._visits.opens_in(route, walk) > 0 for route in candidates)
         told = "; ".join(whys)
         return Unanswered(
             tuple(failures), opens_in, passed_over, withheld, others_may=parked, closed=told, held_back=held_back
@@ -107,41 +101,15 @@ class Router:
         """Why no attempt was made."""
         if visit.refusal is not None:
             return _REFUSED[visit.refusal.why], str(visit.refusal)
-        if self._no_key(visit):
+        if self._visits.no_key(visit):
             return RejectedFor.RESTS, f"the keys of tenant {walk.tenant} were refused or limited lately"
         return self._breakers[visit.route.name].closed_off()
 
-    def _no_key(self, visit: Visit) -> bool:
-        """Whether the route wants a key, and none may be used now: without it the call would be an anonymous one."""
-        return bool(visit.keys) and self._keys.best(visit.keys) is None
-
-    def _visit(self, route: Route, walk: Walk, later: Sequence[Route]) -> Visit:
-        """What the route is sent, in its own terms."""
-        body: Mapping[str, Any] = walk.body
-        if lacks := walk.plan.lacks.get(route.name):
-            body = without(body, lacks, route.entry.capabilities or ())
-        if walk.plan.output_tokens is not None:
-            body = {**body, "max_tokens": bound_of(route, walk.plan.output_tokens)}
-        body, dropped = fitted(body, route.parameters)
-        if walk.first_token(route) is not None and _asks_for_usage(route):
-            body = {**body, "stream_options": {"include_usage": True}}
-        keys = self._keys.given(route.entry.provider, route.keys, walk.tenant)
-        another_waits = any(self._is_open(other, walk) for other in later)
-        visit = Visit(route, body, another_waits, keys, dropped)
-        for parameter, instead in self._refused.get((route.name, route.model), {}).items():
-            visit.without(parameter, instead)
-        return visit
-
     def _is_open(self, route: Route, walk: Walk) -> bool:
-        return self._breakers[route.name].open_for_all() and self._key_opens_in(route, walk) <= 0
+        return self._breakers[route.name].open_for_all() and self._visits.opens_in(route, walk) <= 0
 
     def _opens_in(self, route: Route, walk: Walk) -> float:
-        return max(self._breakers[route.name].reopens_in(), self._key_opens_in(route, walk))
-
-    def _key_opens_in(self, route: Route, walk: Walk) -> float:
-        """Of a tenant's own keys; ours rest with their account."""
-        keys = self._keys.given(route.entry.provider, route.keys, walk.tenant)
-        return self._keys.opens_in(keys) if keys and keys[0].tenant else 0.0
+        return max(self._breakers[route.name].reopens_in(), self._visits.opens_in(route, walk))
 
     async def _on_route(self, visit: Visit, walk: Walk) -> Reply | Failure | None:
         """The route's attempts: retries exponential from 0.2 s with full jitter, or as late as the provider says.
@@ -150,7 +118,7 @@ class Router:
         """
 
         async def attempt_once() -> Reply | Failure | None:
-            if self._no_key(visit):
+            if self._visits.no_key(visit):
                 return None
             breaker = self._breakers[visit.route.name]
             admission = visit.admission or await breaker.admit(regardless=walk.plan.order == BYPASS)
@@ -191,7 +159,7 @@ class Router:
         except asyncio.CancelledError:
             breaker.record(admission, None)
             raise
-        if refusal is None and visit.reservation is not None and self._no_key(visit):  # parked while it waited
+        if refusal is None and visit.reservation is not None and self._visits.no_key(visit):  # parked while it waited
             self._books.release(visit.reservation)
         elif refusal is None:
             return True
@@ -258,7 +226,7 @@ class Router:
             if self._books is not None and not (key and key.tenant) and (rest := self._books.heed(route, answer)):
                 breaker.rest(rest, "rate limit")
             return answer  # type: ignore[return-value]  # no failure means that a Reply came
-        failure = self._corrected(failure, visit, key)
+        failure = self._visits.corrected(failure, visit, key)
         if failure.instead or (failure.action is Action.NEXT_KEY and self._keys.any_left(visit.keys)):
             visit.admission = admission  # for the corrected request, which says what the route is worth
             self._tell(call, walk, failure, answer)
@@ -269,7 +237,7 @@ class Router:
             if failure.action is not Action.NEXT_KEY:
                 self._keys.hold(key, rest)
             rest = 0.0
-        elif failure.action is Action.NEXT_KEY and key and not self._is_current(route, key):
+        elif failure.action is Action.NEXT_KEY and key and not self._visits.is_current(route, key, self.routes):
             rest = 0.0  # of a job that began before the key was replaced
         counts = failure.breaker is Breaker.COUNT and not _cut_short(failure, route, seconds)
         breaker.record(admission, False if counts else None, ms=ms, job=walk.job_id, rest=rest, why=failure.code)
@@ -286,30 +254,6 @@ class Router:
             log.exception("an answer could not be read")
             return MALFORMED
 
-    def _corrected(self, failure: Failure, visit: Visit, key: Key | None) -> Failure:
-        """The failure after what can be mended at once: another key, a parameter less. It quotes no key."""
-        detail = redacted(failure.detail, "")
-        for known in (*visit.keys, *visit.route.keys):
-            detail = redacted(detail, known.secret)
-        failure = replace(failure, detail=detail[:DETAIL_CHARACTERS])
-        if failure.action is Action.NEXT_KEY and key:
-            self._keys.park(key, failure.rests)
-            return replace(failure, rests=0.0) if self._keys.any_left(visit.keys) else failure
-        if failure.action is Action.DROP:
-            done = visit.without(failure.parameter, failure.instead)
-            if done:  # the next job need not ask
-                refused = self._refused.setdefault((visit.route.name, visit.route.model), {})
-                refused[failure.parameter] = failure.instead
-            return replace(failure, instead=done, detail=f"{done}: {failure.detail}" if done else failure.detail)
-        return failure
-
-    def _is_current(self, route: Route, key: Key) -> bool:
-        """Whether jobs that begin now would use the key too."""
-        now = (each for each in self.routes if each.account == route.account)
-        return any(
-            key.secret == own.secret for each in now for own in self._keys.given(each.entry.provider, each.keys, "")
-        )
-
     def _rest_account(self, route: Route, seconds: float, why: str) -> None:
         for other in self.routes:
             if other.account == route.account and other.name != route.name:
@@ -324,11 +268,6 @@ _REFUSED = {
 }
 _HOLDS_BACK = (RejectedFor.OVER_BUDGET, RejectedFor.NO_LEDGER)
 _BROKEN_OFF = Failure(BROKEN_OFF, Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
-
-
-def _asks_for_usage(route: Route) -> bool:
-    """Whether a stream tells of its tokens only when it is told to."""
-    return route.entry.api == "openai" and (route.parameters is None or "stream_options" in route.parameters.takes)
 
 
 def _cut_short(failure: Failure, route: Route, seconds: float) -> bool:
