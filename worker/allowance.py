@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -22,8 +23,8 @@ from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from producer import keyspace
-from producer.scripts import Command, ask, ask_async
-from worker.budget import Terms
+from producer.scripts import Command, Script, ask, ask_async
+from worker.budget import USED_UP, Terms
 from worker.caps import TOTAL, Budgets, Cap, Owner
 from worker.pause import canonical
 from worker.prices import dollars
@@ -33,6 +34,9 @@ from worker.words import money
 log = logging.getLogger("failover.worker")
 
 LOOK_SECONDS = 1.0
+ROUSED = 2  # looks after a change of caps: a job that was refused just before it may not wait yet at the first
+
+ROUSE = Script.load(Path(__file__).parent / "lua", "rouse")
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,11 @@ class Allowances:
         self._client, self._guardrail, self._standing = client, guardrail, now
         self._budgets = Budgets()
         self._caps: dict[str, Cap] = {}
+        self._rouses = 0  # looks at which jobs that wait for money are to ask again
         self._paused: set[tuple[str, str, float]] = set()  # months, scopes and steps that billing was told of
 
     def adopt(self, budgets: Budgets, guardrail: Guardrail) -> None:
+        self._rouses = ROUSED if self._budgets != budgets else self._rouses
         self._budgets, self._guardrail = budgets, guardrail
         self._caps.clear()
 
@@ -177,10 +183,14 @@ class Allowances:
             return
         if found.caps != self._standing.caps:
             self._caps.clear()
+            self._rouses = ROUSED
         if found.reduced != self._standing.reduced:
             log.warning(found.reduced or "cost is not reduced any more")
         self._standing = found
         await self._pause(month)
+        if self._rouses:
+            self._rouses -= 1
+            await ask_async(self._client, [ROUSE.call([keyspace.QUEUES], [USED_UP])])
 
     async def _pause(self, month: str) -> None:
         """Billing hears of what our own books say of a provider's month, or the total's: once a step."""

@@ -28,6 +28,7 @@ LEDGER, SWEEP = (Script.load(_LUA, name) for name in ("ledger", "sweep"))
 
 STEPS_AT_ONCE = 500
 USED_UP_SECONDS = 60.0  # until a job asks again for money of a cap that is used up,
+USED_UP = "has used its budget of this month"  # how what such a job waits for ends
 BUSY_SECONDS = 1.0  # and of one whose rest is reserved by calls that run
 SWEEP_AFTER_SECONDS = 12.0  # a row is looked at again this often, for as long as its call runs
 SWEEP_AT_MOST = 500
@@ -61,9 +62,9 @@ class Refusal:
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        """As a job says what it waits for; worker/lua/cap.lua finds those of a scope by its name at the head."""
+        """As a job says what it waits for."""
         return {
-            "budget": f"{self.of} has used its budget of this month",
+            "budget": f"{self.of} {USED_UP}",
             "busy": f"{self.of} has reserved the rest of its budget for calls that run",
             "limit": f"{self.of} is at its limit",
             "away": "Redis is away, so no hard cap can be held",

@@ -53,10 +53,8 @@ class Router:
 
     async def execute(self, candidates: Sequence[Route], walk: Walk) -> Answer | Unanswered:
         """The first answer that can be used, or why there is none. Every attempt and rejection goes into the trail."""
-        failures: list[Failure] = []
-        closed: list[Route] = []
-        whys: list[str] = []
-        asked: set[str] = set()
+        failures: dict[str, Failure] = {}
+        closed: dict[str, tuple[RejectedFor, str]] = {}
         too_small: Route | None = None
         held_back: HeldBack | None = None
         for position, route in enumerate(candidates):
@@ -66,35 +64,45 @@ class Router:
             another_waits = any(self._is_open(other, walk) for other in candidates[position + 1 :])
             visit = self._visits.of(route, walk, another_waits=another_waits)
             tried = await self._on_route(visit, walk)
-            if tried is None:
-                code, why = self._closed_off(visit, walk)
-                walk.reject(route, code, why)
-                if code in _HOLDS_BACK:
-                    held_back = HeldBack(why, visit.refusal.seconds if visit.refusal else 0.0)
-                    if visit.refusal and visit.refusal.of.startswith("provider:"):
-                        continue
-                    break  # no other route would do better
-                whys.append(f"{route.name}: {why}")
-                if code is not RejectedFor.DISABLED:
-                    closed.append(route)
-                continue
             if isinstance(tried, Reply):
                 return Answer(route, tried.body, len(failures))
-            failures.append(tried)
-            asked.add(route.name)
+            if tried is None:
+                closed[route.name] = self._closed_off(visit, walk)
+                walk.reject(route, *closed[route.name])
+                if (found := _held_back(visit)) is not None:
+                    held_back = found
+                    if not visit.refused_by_provider:
+                        break  # no other route would do better
+                continue
+            failures[route.name] = tried
             if tried.action is Action.REJECT or (tried.action is Action.REFUSE and not walk.failover_on_refusal):
                 break
             if tried.action is Action.LARGER:
                 too_small = route
-        passed_over = min((self._opens_in(route, walk) for route in closed), default=None)
-        untried = (self._breakers[route.name] for route in candidates if route.name not in asked)
-        withheld = next((breaker.withheld for breaker in untried if breaker.withheld and not breaker.disabled), "")
-        waits = [self._opens_in(route, walk) for route in candidates]
-        opens_in = None if not waits or any(self._is_open(route, walk) for route in candidates) else min(waits)
-        parked = any(self._visits.opens_in(route, walk) > 0 for route in candidates)
-        told = "; ".join(whys)
+        return self._unanswered(candidates, walk, failures, closed, held_back)
+
+    def _unanswered(
+        self,
+        candidates: Sequence[Route],
+        walk: Walk,
+        failures: Mapping[str, Failure],
+        closed: Mapping[str, tuple[RejectedFor, str]],
+        held_back: HeldBack | None,
+    ) -> Unanswered:
+        """Why no route answered, and when one may. What lacks money opens by no time of a route's."""
+        lets_none = {name: why for name, (code, why) in closed.items() if code not in _HOLDS_BACK}
+        waits = {route.name: self._opens_in(route, walk) for route in candidates}
+        passed = (waits[name] for name in lets_none if closed[name][0] is not RejectedFor.DISABLED)
+        untried = (self._breakers[route.name] for route in candidates if route.name not in failures)
+        any_open = any(self._is_open(route, walk) for route in candidates)
         return Unanswered(
-            tuple(failures), opens_in, passed_over, withheld, others_may=parked, closed=told, held_back=held_back
+            tuple(failures.values()),
+            opens_in=None if any_open else min(waits.values(), default=None),
+            passed_over=min(passed, default=None),
+            withheld=next((each.withheld for each in untried if each.withheld and not each.disabled), ""),
+            others_may=any(self._visits.opens_in(route, walk) > 0 for route in candidates),
+            closed="; ".join(f"{name}: {why}" for name, why in lets_none.items()),
+            held_back=held_back,
         )
 
     def _closed_off(self, visit: Visit, walk: Walk) -> tuple[RejectedFor, str]:
@@ -266,6 +274,16 @@ _REFUSED = {
     "away": RejectedFor.NO_LEDGER,
     "limit": RejectedFor.LIMITED,
 }
+
+
+def _held_back(visit: Visit) -> HeldBack | None:
+    """Whether money, and not the route, is what a call lacked."""
+    refusal = visit.refusal
+    if refusal is None or _REFUSED[refusal.why] not in _HOLDS_BACK:
+        return None
+    return HeldBack(str(refusal), refusal.seconds)
+
+
 _HOLDS_BACK = (RejectedFor.OVER_BUDGET, RejectedFor.NO_LEDGER)
 _BROKEN_OFF = Failure(BROKEN_OFF, Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
 

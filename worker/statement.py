@@ -100,8 +100,8 @@ def set_by(client: redis.Redis) -> dict[str, str]:
 def set_cap(client: redis.Redis, scope: str, cap: Cap | None, month: str, who: str) -> bool:
     """Over the file's cap; None takes it back. Whether anything changed."""
     told = "" if cap is None else json.dumps({**cap.model_dump(), "terms": cap.terms, "who": who})
-    keys = [keyspace.BUDGETS, keyspace.LADDER + month, keyspace.QUEUES, keyspace.AUDIT]
-    (changed,) = ask(client, [CAP.call(keys, [scope, told, who, keyspace.WAKE])])
+    keys = [keyspace.BUDGETS, keyspace.LADDER + month, keyspace.AUDIT]
+    (changed,) = ask(client, [CAP.call(keys, [scope, told, who])])
     return bool(changed)
 
 
