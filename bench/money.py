@@ -86,7 +86,7 @@ class Place:
 
     def sums(self) -> dict[str, int]:
         found = self.client.hgetall(keyspace.SPENT + MONTH)
-        return {name.decode(): int(value) for name, value in found.items()}
+        return {name.decode(): int(value) for name, value in found.items() if value.isdigit()}
 
     def results(self, ids: list[str], seconds: float = 600) -> list[JobResult]:
         producer = self.producer

@@ -68,12 +68,12 @@ def check_writable(source: Path, *paths: Path | None) -> None:
             raise UsageError(f"{path}: cannot be written")
 
 
-def submit(producer: Producer, source: Path, *, job_type: str, tenant: str) -> Submitted:
+def submit(producer: Producer, source: Path, *, job_type: str, tenant: str, feature: str = "") -> Submitted:
     """Enqueue every line that is a job. Run again, it finds the jobs of the first run."""
     producer.policies.of(job_type)
     submitted = Submitted()
     with _open(source) as lines:
-        parsed = read(lines, job_type=job_type, tenant_id=tenant)
+        parsed = read(lines, job_type=job_type, tenant_id=tenant, feature=feature)
         while chunk := list(islice(parsed, CHUNK)):
             receipts = iter(producer.enqueue_many(line.job for line in chunk if isinstance(line, Line)))
             for line in chunk:

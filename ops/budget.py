@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 import redis
+from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,15 +21,15 @@ from ops.job import as_json
 from ops.poll import poll
 from producer import keyspace
 from producer.environment import Environment
-from producer.errors import UsageError
+from producer.errors import UsageError, first_problem
 from producer.scripts import ask
 from worker import allowance, spend, statement
 from worker.allowance import Standing, month_of
-from worker.caps import Budgets, Cap, load_budgets
+from worker.caps import Cap, load_budgets
 from worker.pause import canonical, utc
 from worker.prices import dollars
 from worker.spend import Guardrail
-from worker.statement import Line
+from worker.statement import Balance
 from worker.words import money
 
 _SCOPE = re.compile(r"total|(?:provider|tenant|feature):.+|user:[^/]+/.+")
@@ -89,10 +91,10 @@ def show(environment: Environment, month: str, by: str | None, as_json: bool) ->
     """What each scope has spent and how much is left, by our own books; and the newest word of billing."""
     guardrail, budgets = Guardrail.of(environment), load_budgets(environment)
     with place.reached(environment) as (_, client):
-        known, standing = spend.known(client), allowance.standing(client)
+        known, standing = spend.known(client), allowance.standing(client, month)
         steps = (*budgets.ladder, guardrail.at_percent)
         found = statement.sums(client, steps, month)
-        lines = statement.lines(found, budgets, standing, statement.set_by(client))
+        lines = statement.balances(found, budgets, standing, statement.set_by(client))
     lines = [line for line in lines if by in (None, line.scope.partition(":")[0])]
     if as_json:
         told = {"month": month, "pause_at_percent": guardrail.at_percent, "reduced": standing.reduced or None}
@@ -100,15 +102,15 @@ def show(environment: Environment, month: str, by: str | None, as_json: bool) ->
         click.echo(json.dumps({**told, **both}, indent=2))
         return
     _render(lines, month, standing)
-    for each in known:
+    for each in (each for each in known if each.budget != spend.OWN_NAME):
         again = f"; goes on until {each.again_at:g}%" if each.again_at else ""
         click.echo(f"{each}: {each.percent:.4g}% used, as {each.who} said at {utc(each.at)}{again}")
-    if not known:
+    if all(each.budget == spend.OWN_NAME for each in known):
         click.echo("billing has said nothing yet: POST /budget/webhook, or `failover budget poll`")
     click.echo(f"the pause begins at {guardrail.at_percent:g}% (BUDGET_PAUSE_AT_PERCENT)")
 
 
-def _render(lines: list[Line], month: str, standing: Standing) -> None:
+def _render(lines: list[Balance], month: str, standing: Standing) -> None:
     if standing.reduced:
         click.echo(f"REDUCED: {standing.reduced}; `failover budget reduce --end` ends it")
     table = Table(month, "spent", "may be billed", "running", "tokens", "cap", "used", box=None)
@@ -121,7 +123,7 @@ def _render(lines: list[Line], month: str, standing: Standing) -> None:
         amounts = (line.spent_usd, line.ambiguous_usd, line.held_usd)
         table.add_row(
             escape(line.scope), *(f"${usd:,.6f}" if usd else "-" for usd in amounts), f"{line.tokens:,}",
-            escape(f"{cap}{soft}{tokens}{by}"), used + (", full: jobs wait" if line.full else ""),
+            escape(f"{cap}{soft}{tokens}{by}"), used + (", too little is left" if line.full else ""),
         )  # fmt: skip
     place.console().print(table)
 
@@ -143,30 +145,42 @@ def set_cap(environment: Environment, scope: str, hard: Any, soft: Any, tokens: 
     budgets = load_budgets(environment)
     with place.reached(environment) as (_, client):
         before = allowance.standing(client).caps.get(scope) or budgets.cap_of(scope)
-        fields = {name: getattr(before, name) for name in Cap.model_fields}
-        for name, value in given.items():
-            if value is not None:
-                fields[name] = None if value == "none" else int(value) if name == "tokens" else value
-        cap = _checked(fields)
+        fields: dict[str, Any] = {name: getattr(before, name) for name in Cap.model_fields}
+        cap = _checked({**fields, **{name: value for name, value in given.items() if value is not None}})
         statement.set_cap(client, scope, cap, month_of(datetime.now(UTC)), place.who())
-        _tell(client, scope, cap, budgets, environment)
+        _tell(client, scope, before, cap, (*budgets.ladder, Guardrail.of(environment).at_percent))
 
 
 def _checked(fields: dict[str, Any]) -> Cap:
+    told = {name: None if value == "none" else value for name, value in fields.items()}
+    if isinstance(told["tokens"], float) and told["tokens"].is_integer():
+        told["tokens"] = int(told["tokens"])
     try:
-        return Cap.model_validate(fields)
-    except ValueError:
-        raise UsageError("an amount is out of range: dollars from 0 to a billion, tokens from 1") from None
+        return Cap.model_validate(told)
+    except ValidationError as error:
+        raise UsageError(": ".join(first_problem(error)).strip(": ")) from None
 
 
-def _tell(client: redis.Redis, scope: str, cap: Cap, budgets: Budgets, environment: Environment) -> None:
-    steps = (*budgets.ladder, Guardrail.of(environment).at_percent)
-    spent = statement.sums(client, steps, month_of(datetime.now(UTC))).get(scope, statement.Sums())
+def _tell(client: redis.Redis, scope: str, before: Cap, cap: Cap, steps: Sequence[float]) -> None:
+    """How the cap stands to what is spent, and whether anybody knows the scope."""
+    known = statement.sums(client, steps, month_of(datetime.now(UTC)))
+    spent = known.get(scope, statement.Sums())
+    used = spent.spent + spent.ambiguous
+    click.echo(f"{scope}: {_said(cap)} (it was {_said(before)}); {money(dollars(used))} is used this month")
+    hard = cap.terms[0]
+    if 0 <= hard <= used:
+        place.note(
+            f"nothing is left of it: {'others serve its jobs' if scope.startswith('provider:') else 'its jobs wait'}"
+        )
+    if scope not in known and scope != "total":
+        place.note(f"no call of {scope} stands in this month's books: mistyped?")
+
+
+def _said(cap: Cap) -> str:
     amounts = {"hard": cap.hard_usd, "soft": cap.soft_usd}
     told = [f"{name} {money(usd)}" for name, usd in amounts.items() if usd is not None]
     told += [f"{cap.tokens:,} tokens"] if cap.tokens is not None else []
-    used = f"${dollars(spent.spent + spent.ambiguous):,.6f} of it is used this month"
-    click.echo(f"{scope}: {', '.join(told) or 'no cap'}; {used}" if told else f"{scope}: no cap")
+    return ", ".join(told) or "no cap"
 
 
 @group.command()
@@ -176,7 +190,8 @@ def unset(environment: Environment, scope: str) -> None:
     """Take back what `set` said of SCOPE: policies/budgets.yaml holds again."""
     with place.reached(environment) as (_, client):
         changed = statement.set_cap(client, scope, None, month_of(datetime.now(UTC)), place.who())
-    click.echo(f"{scope}: the file's cap holds again" if changed else f"{scope}: nothing was set over the file")
+    cap = _said(load_budgets(environment).cap_of(scope))
+    click.echo(f"{scope}: {'the file holds again' if changed else 'nothing was set over the file'}: {cap}")
 
 
 @group.command()
@@ -189,6 +204,8 @@ def reduce(environment: Environment, lasts: str | None, reason: str, end: bool) 
     policies/budgets.yaml). Nothing stops."""
     seconds = place.age_seconds("--for", lasts) if lasts else None
     with place.reached(environment) as (_, client):
+        if end and lasts:
+            raise UsageError("--end or --for, not both")
         if end:
             (was,) = ask(client, [("DEL", keyspace.REDUCE)])
             click.echo("jobs cost what they usually do" if was else "nothing was reduced")

@@ -55,6 +55,7 @@ def batch_group() -> None:
 @click.option("--errors", type=click.Path(dir_okay=False, path_type=Path), help="Failed lines go here instead.")
 @click.option("--job-type", default="batch", show_default=True, help="A type of policies/jobs.yaml.")
 @click.option("--tenant", default="default", show_default=True, help="Whose work it is.")
+@click.option("--feature", default="", help="What it is for: caps and kept answers go by it.")
 @click.option("--detach", is_flag=True, help="Only enqueue; run the same command without it to collect the results.")
 @click.pass_obj
 def batch_run(
@@ -64,6 +65,7 @@ def batch_run(
     errors: Path | None,
     job_type: str,
     tenant: str,
+    feature: str,
     detach: bool,
 ) -> None:
     """Run every line of SOURCE. The same file run again resumes, and pays nothing twice."""
@@ -71,7 +73,7 @@ def batch_run(
         raise UsageError("where to? Add -o OUT.jsonl, or --detach to enqueue only")
     batch.check_writable(source, output, errors)
     with (place.opened if detach else place.executing)(environment) as here:
-        submitted = batch.submit(here.producer, source, job_type=job_type, tenant=tenant)
+        submitted = batch.submit(here.producer, source, job_type=job_type, tenant=tenant, feature=feature)
         for bad in submitted.bad:
             place.note(str(bad))
         known = f", {submitted.known} of them from an earlier run" if submitted.known else ""
@@ -125,6 +127,7 @@ def _wait_aloud(here: place.Place, submitted: batch.Submitted) -> None:
 @click.option("--job-type", default="default", show_default=True, help="A type of policies/jobs.yaml.")
 @click.option("--tenant", default="default", show_default=True, help="Whose work it is.")
 @click.option("--user", default="", help="Who asked for it; part of the default idempotency key.")
+@click.option("--feature", default="", help="What it is for: caps and kept answers go by it.")
 @click.option("--idempotency-key", help="The same key again gives the same job.")
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Print the answer instead of the job id.")
 @as_json
@@ -137,6 +140,7 @@ def submit(
     job_type: str,
     tenant: str,
     user: str,
+    feature: str,
     idempotency_key: str | None,
     wait: float | None,
     as_json: bool,
@@ -149,7 +153,13 @@ def submit(
     if len(given) != 1 or stdin not in (None, "-"):
         raise UsageError("give exactly one of --prompt TEXT, --file F and - (for standard input)")
     body = body_of(prompt if prompt is not None else (source or sys.stdin.buffer).read())
-    fields = {"job_type": job_type, "tenant_id": tenant, "user_id": user, "idempotency_key": idempotency_key}
+    fields = {
+        "job_type": job_type,
+        "tenant_id": tenant,
+        "user_id": user,
+        "feature": feature,
+        "idempotency_key": idempotency_key,
+    }
     asked = LLMJob.parse({**fields, "body": body})
     with (place.opened if wait is None else place.executing)(environment) as here:
         job_id = here.producer.enqueue(asked)

@@ -18,9 +18,11 @@ from producer.scripts import Command, ask
 from worker import allowance, fleet, health, line, spend
 from worker.health import Health
 from worker.notify.incidents import Incidents
-from worker.notify.kinds import LORE
+from worker.notify.kinds import LORE, Kind
 from worker.pause import Paused, paused, utc
 from worker.spend import ProviderSpend
+
+SCOPES_TOLD = 10
 
 
 @dataclass(frozen=True)
@@ -83,15 +85,15 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
     standing = allowance.standing(client)
     return Status(
         paused=flags,
-        caps=[f"{rung}{'; its jobs wait' if rung.full else ''}" for rung in standing.rungs.values()],
+        caps=[str(rung) for rung in standing.rungs.values()],
         reduced=standing.reduced or None,
         queues=[_queue(client, name) for name in queues],
         workers=_workers(client, fleet.names(client)),
-        budgets=spend.known(client),
+        budgets=[each for each in spend.known(client) if each.budget != spend.OWN_NAME],
         incidents=[
             f"incident {each.id}, since {utc(each.opened_ms / 1000)}: {each.title}"
             for each in Incidents(client).unsettled()
-            if each.resolved_ms is None and not LORE[each.kind].notice
+            if each.resolved_ms is None and not LORE[each.kind].notice and each.kind is not Kind.CAPPED
         ],
         routes=_routes(client, flags),
         odd=list(dict.fromkeys(told for view in fleet.views(client) for told in view.get("told", ()))),
@@ -188,8 +190,10 @@ def _render_troubles(status: Status, console: Console) -> None:
         console.print("not paused")
     if status.reduced:
         console.print(f"[bold]REDUCED[/] {escape(status.reduced)}; `failover budget reduce --end` ends it")
-    for cap in status.caps:
+    for cap in status.caps[:SCOPES_TOLD]:
         console.print(f"[bold]BUDGET[/] {escape(cap)}")
+    if len(status.caps) > SCOPES_TOLD:
+        console.print(f"[bold]BUDGET[/] and {len(status.caps) - SCOPES_TOLD} more: `failover budget show`")
     for told in status.odd:
         console.print(f"[bold red]CONFIGURATION[/] {escape(told)}")
     for incident in status.incidents:

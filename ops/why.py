@@ -37,8 +37,8 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
         told.append(f"degraded: {result.degraded}")
     if result.dead_reason is DeadReason.OVER_BUDGET:
         told.append(
-            f"its cap: max_cost_usd of {facts.get(JobField.TYPE)} in policies/routing.yaml, or its feature's in "
-            "policies/budgets.yaml; raise it, then requeue the job"
+            "caps: max_cost_usd in policies/routing.yaml, those of its feature and of a month in policies/budgets.yaml; "
+            "prices: routes.json; mend what is named above, then requeue the job"
         )
     told.append(_cost(result))
     trail = [entry.model_dump(mode="json", exclude_none=True) for entry in result.trail]

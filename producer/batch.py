@@ -52,13 +52,13 @@ class _Form(BaseModel):
     body: dict[str, Any]
 
 
-def read(lines: Iterable[bytes], *, job_type: str, tenant_id: str) -> Iterator[Line | BadLine]:
+def read(lines: Iterable[bytes], *, job_type: str, tenant_id: str, feature: str = "") -> Iterator[Line | BadLine]:
     """Every line that is not blank, in order."""
     seen: dict[str, int] = {}
     for number, raw in enumerate(lines, start=1):
         if not raw.strip():
             continue
-        line = _read_line(number, raw, job_type, tenant_id)
+        line = _read_line(number, raw, {"job_type": job_type, "tenant_id": tenant_id, "feature": feature})
         if isinstance(line, Line):
             first = seen.setdefault(line.custom_id, number)
             if first != number:
@@ -68,7 +68,7 @@ def read(lines: Iterable[bytes], *, job_type: str, tenant_id: str) -> Iterator[L
         yield line
 
 
-def _read_line(number: int, raw: bytes, job_type: str, tenant_id: str) -> Line | BadLine:
+def _read_line(number: int, raw: bytes, whose: dict[str, str]) -> Line | BadLine:
     try:
         data = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
@@ -79,8 +79,8 @@ def _read_line(number: int, raw: bytes, job_type: str, tenant_id: str) -> Line |
         return BadLine(number, None, "", "is not a JSON object")
     try:
         form = _Form.model_validate(data)
-        key = sha256(json.dumps([job_type, form.custom_id, form.body], sort_keys=True).encode()).hexdigest()
-        job = {"job_type": job_type, "tenant_id": tenant_id, "body": form.body, "idempotency_key": f"batch:{key}"}
+        key = sha256(json.dumps([whose["job_type"], form.custom_id, form.body], sort_keys=True).encode()).hexdigest()
+        job = {**whose, "body": form.body, "idempotency_key": f"batch:{key}"}
         return Line(number, form.custom_id, LLMJob.parse(job))
     except ValidationError as error:
         return BadLine(number, known_id, *first_problem(error))

@@ -30,7 +30,7 @@ Ours:
 | failover:pause              | hash   | a flag's key: its note (JSON: who, why, since, until) | until resume        |
 | failover:stopped:{queue}    | hash   | how long it has stood paused, as in producer/lua/stopped.lua | for good     |
 | failover:lanes:{queue}      | list   | whose turn it is beside the list, as in producer/lua/line.lua | while there are lanes |
-| failover:lane:{queue}:{tenant} | list | a tenant's queued jobs, while others' fill the list  | until they are claimed |
+| failover:lane:{queue}|{tenant} | list | a tenant's queued jobs, while others' fill the list  | until they are claimed |
 | failover:filler:{queue}     | string | the tenant whose jobs fill the list                   | for good            |
 | failover:first:{queue}      | string | how many at the list's head go before all lanes       | while there are lanes |
 | failover:leases:{queue}     | zset   | {job}:{execution}, score lease end (ms of Redis TIME) | while executed      |
@@ -139,7 +139,7 @@ def lanes(queue_name: str) -> str:
 
 
 def lane(queue_name: str, tenant_id: str) -> str:
-    return f"failover:lane:{queue_name}:{tenant_id}"
+    return f"failover:lane:{queue_name}|{tenant_id}"
 
 
 def wip(name: str) -> str:

@@ -40,7 +40,7 @@ def place(workshop: Workshop) -> Workshop:
 def test_the_second_question_costs_nothing_and_says_so(
     place: Workshop, producer: Producer, client: redis.Redis
 ) -> None:
-    first = done(producer, chat("What is  it?", feature="faq", tenant_id="acme"))
+    first = done(producer, chat("What is it?", feature="faq", tenant_id="acme"))
     again = done(producer, chat(" What is it? ", feature="faq", tenant_id="acme"))
     assert (first.cache_hit, again.cache_hit, again.status) == (False, True, JobStatus.DONE)
     assert (again.text, again.route, again.usage) == (first.text, first.route, first.usage)
@@ -103,8 +103,9 @@ def test_what_counts_as_the_same_question() -> None:
         body = {"messages": [{"role": "user", "content": text}], **fields}
         return key_of(LLMJob(body=body), policy)  # type: ignore[arg-type]
 
-    assert key("Hello  there\n") == key("hello there request 00ff") == key("HELLO THERE", model="gpt", user="u")
-    assert key([{"type": "text", "text": "A  b"}]) == key([{"type": "text", "text": "a b"}])
+    assert key("Hello there \n") == key("hello there request 00ff") == key("HELLO THERE", model="gpt", user="u")
+    assert key([{"type": "text", "text": "A b"}]) == key([{"type": "text", "text": "a b"}])
+    assert key("if x:\n    y") != key("if x:\ny")
     assert key("a") != key("b") and key("a") != key("a", max_tokens=5)
     assert Caching().of("faq") is None
 

@@ -37,7 +37,8 @@ def reservation(
 
 def sums(client: redis.Redis) -> dict[str, int]:
     found = client.hgetall(keyspace.SPENT + MONTH)
-    return {name.decode(): int(value) for name, value in found.items() if name != b"since" and int(value)}
+    amounts = {name.decode(): value for name, value in found.items() if name != b"since"}
+    return {name: int(value) for name, value in amounts.items() if not name.startswith("terms:")}
 
 
 def rows(client: redis.Redis) -> list[dict[str, str]]:
@@ -153,16 +154,71 @@ def test_a_lost_counter_is_counted_anew_and_never_zero(url: str, client: redis.R
     assert before["held:tenant:acme"] == 1000
     client.delete(keyspace.SPENT + MONTH)
 
+    async def close(ledgers: list[Ledger]) -> None:
+        ledgers[0].close(reservation(29, 100, 10_000), "settled", 0, 7, 3)
+
+    booked(url, close)
+    assert sums(client)["held:tenant:acme"] == 900
+    client.delete(keyspace.SPENT + MONTH)
+
     async def again(ledgers: list[Ledger]) -> None:
-        assert await ledgers[0].reserve(reservation(99, 7_201, 10_000)) == BUSY
-        assert await ledgers[0].reserve(reservation(98, 7_200, 10_000)) is None
+        assert await ledgers[0].reserve(reservation(99, 7_301, 10_000)) == BUSY
+        assert await ledgers[0].reserve(reservation(98, 7_300, 10_000)) is None
 
     booked(url, again)
     after = sums(client)
     assert after.pop("held:tenant:acme") == 8_200
-    assert {name: value for name, value in after.items() if not name.startswith("held")} == {
-        name: value for name, value in before.items() if not name.startswith("held")
+    assert {name: value for name, value in after.items() if name.startswith("spent")} == {
+        name: value for name, value in before.items() if name.startswith("spent")
     }
+
+
+def test_a_call_whose_row_was_lost_is_written_when_it_ends(url: str, client: redis.Redis) -> None:
+    """Redis forgot the reservation, or it was made while Redis was away and then refused by a limit."""
+
+    async def work(ledgers: list[Ledger]) -> None:
+        (ledger,) = ledgers
+        lost, unsaid = reservation(1, 100), reservation(2, 100)
+        assert await ledger.reserve(lost) is None
+        client.delete(keyspace.RESERVATIONS)
+        ledger.close(lost, "settled", 60, 4, 4)
+        ledger.close(unsaid, "ambiguous", 100)
+        ledger.close(reservation(3, 100), "released")
+
+    booked(url, work)
+    assert (sums(client)["spent:total"], sums(client)["ambiguous:total"], len(rows(client))) == (60, 100, 1)
+
+
+def test_a_tenants_own_account_is_no_matter_of_ours_and_names_do_not_collide(url: str, client: redis.Redis) -> None:
+    async def work(ledgers: list[Ledger]) -> None:
+        (ledger,) = ledgers
+        own = reservation(1, 100, own=True)
+        odd = reservation(2, 100)
+        odd.owner = Owner("job2", "acme/u1", "x", "", "ai-tasks", "job2:e")
+        other = reservation(3, 100)
+        other.owner = Owner("job3", "acme", "u1/x", "", "ai-tasks", "job3:e")
+        for each in (own, odd, other):
+            assert await ledger.reserve(each) is None
+            ledger.close(each, "settled", 100, 1, 1)
+
+    booked(url, work)
+    found = sums(client)
+    assert (found["spent:total"], found["spent:tenant:acme"]) == (200, 200)
+    assert (found["spent:user:acme%2Fu1/x"], found["spent:user:acme/u1/x"]) == (100, 100)
+
+
+def test_one_row_that_redis_refuses_takes_no_other_along(url: str, client: redis.Redis) -> None:
+    async def work(ledgers: list[Ledger]) -> None:
+        (ledger,) = ledgers
+        wrong = reservation(1, 100)
+        wrong.micros = "much"  # type: ignore[assignment]
+        asked = [reservation(number, 100) for number in (2, 3)]
+        assert await asyncio.gather(*(ledger.reserve(each) for each in (wrong, *asked))) == [None] * 3
+        for each in asked:
+            ledger.close(each, "settled", 60, 1, 1)
+
+    booked(url, work)
+    assert sums(client)["spent:total"] == 120
 
 
 def test_a_batch_that_is_sent_twice_counts_once(url: str, client: redis.Redis) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 import redis
 
-from producer import Producer, keyspace
+from producer import LLMJob, Producer, keyspace
 from producer.job import JobStatus
 from producer.trail import RejectedFor, Rejection
 from tests.conftest import Workshop, chat, until
@@ -79,7 +80,8 @@ def test_no_more_calls_a_minute_than_a_route_takes_from_four_workers(url: str) -
 
 
 def test_no_more_tokens_a_minute_and_what_was_not_used_comes_back(url: str, client: redis.Redis) -> None:
-    assert [a is None for a in ask_for(url, Limit("route a", tokens=1000), 5, tokens=300)] == [True] * 3 + [False] * 2
+    answers = ask_for(url, Limit("route a", tokens=1000), 5, tokens=300)
+    assert [answer and answer.why for answer in answers] == [None] * 3 + ["tokens"] * 2
 
     async def work(ledgers: list[Ledger]) -> None:
         for number in range(3):
@@ -125,7 +127,7 @@ def test_jobs_that_only_a_limited_route_can_take_wait_and_burn_nothing(
     worker = workshop.worker()
     receipts = producer.enqueue_many([chat(f"{n}") for n in range(8)])
     until(lambda: client.zcard(keyspace.finished("ai-tasks")) == 5, "five are done")
-    until(lambda: "rests: limit" in workshop.run("failover", "status").stdout, "the route rests")
+    until(lambda: "rests: our own limit" in workshop.run("failover", "status").stdout, "the route rests")
     assert workshop.providers.account("a")["asked"] == 5
     statuses = [result.status for result in producer.fetch_many([r.job_id for r in receipts]) if result]
     assert statuses.count(JobStatus.QUEUED) == 3
@@ -151,3 +153,40 @@ def test_a_route_whose_provider_says_that_nothing_is_left_rests(workshop: Worksh
     assert done(producer).route == "a/a-1"
     until(lambda: done(producer).route == "b/b-1", "it is heard")
     assert workshop.providers.account("a")["asked"] <= 2
+
+
+def test_a_job_of_many_tokens_waits_and_keeps_no_smaller_one_from_the_route(
+    workshop: Workshop, producer: Producer
+) -> None:
+    workshop.routes(hot=[{"upstream": "a", "tpm": 2000}])
+    workshop.worker()
+    large = LLMJob(body={**chat("x").body, "max_tokens": 1500})
+    assert done(producer, large).status is JobStatus.DONE
+    workshop.providers.behave("a", text="word " * 1200)
+    assert done(producer, large).status is JobStatus.DONE
+    waiting = producer.enqueue(large)
+    until(lambda: "tokens enough" in (producer.fetch(waiting).waiting_for or ""), "it waits")
+    small = LLMJob(body={**chat("y").body, "max_tokens": 10})
+    assert producer.wait(producer.enqueue(small), 10).status is JobStatus.DONE
+
+
+def test_a_limit_that_is_far_away_slows_nobody_down(url: str) -> None:
+    began = time.monotonic()
+    answers = ask_through_limits(url, Limit("route a", requests=10**6), 600)
+    limited = time.monotonic() - began
+    began = time.monotonic()
+    ask_through_limits(url, Limit("route b"), 600)
+    assert answers == [None] * 600
+    assert limited < 10 * (time.monotonic() - began) + 0.5
+
+
+def ask_through_limits(url: str, limit: Limit, count: int) -> list[Refusal | None]:
+    answers: list[Refusal | None] = []
+
+    async def work(ledgers: list[Ledger]) -> None:
+        limits = Limits(ledgers[0])
+        asked = (limits.reserve(reservation(number, 0, limits=(limit,)), 5.0) for number in range(count))
+        answers.extend(await asyncio.gather(*asked))
+
+    booked(url, work)
+    return answers

@@ -11,7 +11,7 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +19,14 @@ from typing import Any
 
 import redis
 import redis.asyncio
-from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from producer import keyspace
 from producer.scripts import Command, Script, ask, ask_async
-from worker.budget import USED_UP, Terms
+from worker.budget import LEFT, Terms
 from worker.caps import TOTAL, Budgets, Cap, Owner
 from worker.pause import canonical
+from worker.plan import UNCAPPED, Ceiling
 from worker.prices import dollars
 from worker.spend import OWN_BOOKS, OWN_NAME, Guardrail, Spend, observe_call
 from worker.words import money
@@ -34,6 +34,7 @@ from worker.words import money
 log = logging.getLogger("failover.worker")
 
 LOOK_SECONDS = 1.0
+TOLD_SECONDS = 62 * 86400  # until the month of what billing was told is over
 ROUSED = 2  # looks after a change of caps: a job that was refused just before it may not wait yet at the first
 
 ROUSE = Script.load(Path(__file__).parent / "lua", "rouse")
@@ -41,7 +42,8 @@ ROUSE = Script.load(Path(__file__).parent / "lua", "rouse")
 
 @dataclass(frozen=True)
 class Rung:
-    """How far a scope is. `step`: of the ladder, in percent; `full`: jobs wait for its hard cap. Money in micro-dollars."""
+    """How far a scope is. `step`: of the ladder, in percent; `full`: less is left than some call may cost. Money in
+    micro-dollars."""
 
     scope: str
     step: float
@@ -50,14 +52,24 @@ class Rung:
     hard: int
     tokens: int
     spent: int
-    at_ms: int
+
+    @property
+    def terms(self) -> Terms:
+        """The cap that it goes by."""
+        return self.hard, self.basis, self.tokens
 
     def __str__(self) -> str:
-        of = dollars(self.hard if self.full and self.hard >= 0 else self.basis)
-        cap = f"{self.tokens:,} tokens" if self.full and self.hard < 0 else money(of)
+        if self.full and self.hard < 0:
+            return f"{self.scope} has too little left of its {self.tokens:,} tokens of this month; {self.outcome}"
         if self.full:
-            return f"{self.scope} has used its cap of {cap} for this month"
-        return f"{self.scope} has used {self.step:g}% of its {cap} for this month"
+            cap = money(dollars(self.hard))
+            return f"{self.scope} has too little left of its cap of {cap} for this month; {self.outcome}"
+        return f"{self.scope} has used at least {self.step:g}% of its {money(dollars(self.basis))} for this month"
+
+    @property
+    def outcome(self) -> str:
+        """What becomes of its jobs once it is full."""
+        return "others serve its jobs" if self.scope.startswith("provider:") else "its jobs wait"
 
 
 @dataclass(frozen=True)
@@ -81,34 +93,46 @@ def _commands(month: str) -> list[Command]:
     return [("HGETALL", keyspace.BUDGETS), ("HGETALL", keyspace.LADDER + month), ("GET", keyspace.REDUCE)]
 
 
-def standing(client: redis.Redis) -> Standing:
-    return _standing(ask(client, _commands(month_of(datetime.now(UTC)))))
+def standing(client: redis.Redis, month: str | None = None) -> Standing:
+    """`month` as in 2026-11; None is this one."""
+    return _standing(ask(client, _commands(month or month_of(datetime.now(UTC)))))
 
 
 def _standing(replies: Iterable[Any]) -> Standing:
+    """What cannot be read of it is passed over: anybody may write into Redis."""
     caps, ladder, reduced = replies
-    rungs = (_rung(scope, raw) for scope, raw in ladder.items())
-    told = json.loads(reduced) if reduced else {}
-    why = f": {told['why']}" if told.get("why") else ""
+    rungs = [rung for scope, raw in sorted(ladder.items()) if (rung := _rung(scope, raw)) is not None]
     return Standing(
-        {scope.decode(): cap for scope, raw in caps.items() if (cap := _cap(raw)) is not None},
-        {rung.scope: rung for rung in sorted(rungs, key=lambda rung: rung.scope)},
-        f"cost is reduced by {told['who']}{why}" if told else "",
+        {scope.decode(errors="replace"): cap for scope, raw in caps.items() if (cap := _cap(raw)) is not None},
+        {rung.scope: rung for rung in rungs},
+        _reduced(reduced) if reduced else "",
     )
+
+
+def _reduced(raw: bytes) -> str:
+    try:
+        told = json.loads(raw)
+        why = f": {told['why']}" if told.get("why") else ""
+        return f"cost is reduced by {told['who']}{why}"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return "cost is reduced by somebody"
 
 
 def _cap(raw: bytes) -> Cap | None:
     try:
         told = json.loads(raw)
         return Cap.model_validate({name: told.get(name) for name in Cap.model_fields})
-    except (ValueError, ValidationError, AttributeError):
+    except (ValueError, AttributeError):
         return None
 
 
-def _rung(scope: bytes, raw: bytes) -> Rung:
-    told = json.loads(raw)
-    numbers = {name: int(told[name]) for name in ("basis", "hard", "tokens", "spent")}
-    return Rung(scope.decode(), told["step"], told["full"], at_ms=int(told["at"]), **numbers)
+def _rung(scope: bytes, raw: bytes) -> Rung | None:
+    try:
+        told = json.loads(raw)
+        numbers = {name: int(told[name]) for name in ("basis", "hard", "tokens", "spent")}
+        return Rung(scope.decode(), float(told["step"]), bool(told["full"]), **numbers)
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None
 
 
 class Allowances:
@@ -119,7 +143,7 @@ class Allowances:
         self._budgets = Budgets()
         self._caps: dict[str, Cap] = {}
         self._rouses = 0  # looks at which jobs that wait for money are to ask again
-        self._paused: set[tuple[str, str, float]] = set()  # months, scopes and steps that billing was told of
+        self._paused = set[str]()  # what billing was told of
 
     def adopt(self, budgets: Budgets, guardrail: Guardrail) -> None:
         self._rouses = ROUSED if self._budgets != budgets else self._rouses
@@ -144,26 +168,40 @@ class Allowances:
             found = self._caps[scope] = self._standing.caps.get(scope) or self._budgets.cap_of(scope)
         return found
 
-    def terms(self, owner: Owner, provider: str) -> dict[str, Terms]:
+    def _scopes(self, owner: Owner, provider: str | None) -> tuple[str, ...]:
+        """Of a call. Provider None: it is paid by its tenant's own key, and no matter of our total."""
+        return owner.scopes if provider is None else (TOTAL, f"provider:{canonical(provider)}", *owner.scopes)
+
+    def terms(self, owner: Owner, provider: str | None) -> dict[str, Terms]:
         """The caps that concern a call, by scope."""
-        scopes = (*owner.scopes, f"provider:{canonical(provider)}")
-        return {scope: cap.terms for scope in scopes if (cap := self.cap(scope)).sets}
+        return {scope: cap.terms for scope in self._scopes(owner, provider) if (cap := self.cap(scope)).sets}
 
-    def held(self, owner: Owner, provider: str, *, in_dollars: bool = False) -> bool:
-        """Whether a hard cap concerns the job's calls to a provider."""
-        caps = (self.cap(scope) for scope in (*owner.scopes, f"provider:{canonical(provider)}"))
-        return any(cap.hard_usd is not None if in_dollars else cap.holds for cap in caps)
+    def ceiling(self, owner: Owner, provider: str) -> Ceiling:
+        """The lowest hard caps that concern the job's calls to a provider."""
+        caps = [(scope, cap) for scope in self._scopes(owner, provider) if (cap := self.cap(scope)).holds]
+        if not caps:
+            return UNCAPPED
+        hard = min(((cap.terms[0], scope) for scope, cap in caps if cap.hard_usd is not None), default=(None, ""))
+        tokens = min((cap.tokens for _, cap in caps if cap.tokens is not None), default=None)
+        return Ceiling(hard[0], hard[1], tokens)
 
-    def safeguard(self, owner: Owner, providers: Iterable[str]) -> str:
+    def safeguard(self, owner: Owner) -> str:
         """Why the job is to cost less; "" if it need not."""
         if not (self._standing.reduced or self._standing.rungs):
             return ""
         if owner.feature in self._budgets.safeguard.critical_features:
             return ""
-        if self._standing.reduced:
-            return self._standing.reduced
+        return self._standing.reduced or self._last(TOTAL, *owner.scopes)
+
+    def shunned(self, providers: Iterable[str]) -> frozenset[str]:
+        """Those whose month is at its last step."""
+        if not self._standing.rungs:
+            return frozenset()
+        return frozenset(each for each in providers if self._last(f"provider:{canonical(each)}"))
+
+    def _last(self, *scopes: str) -> str:
+        """Which of them is at the ladder's last step, in words."""
         last = self._budgets.ladder[-1]
-        scopes = [*owner.scopes, *(f"provider:{canonical(provider)}" for provider in providers)]
         rungs = (self._standing.rungs.get(scope) for scope in scopes)
         return next((str(rung) for rung in rungs if rung is not None and rung.step >= last), "")
 
@@ -176,39 +214,49 @@ class Allowances:
 
     async def look(self) -> None:
         month = month_of(datetime.now(UTC))
-        try:
-            found = _standing(await ask_async(self._client, _commands(month)))
-        except (ValueError, TypeError, KeyError):
-            log.exception("caps or ladder in Redis cannot be read")
-            return
+        found = _standing(await ask_async(self._client, _commands(month)))
         if found.caps != self._standing.caps:
             self._caps.clear()
             self._rouses = ROUSED
         if found.reduced != self._standing.reduced:
             log.warning(found.reduced or "cost is not reduced any more")
         self._standing = found
+        await self._forget(month, [scope for scope, rung in found.rungs.items() if rung.terms != self.cap(scope).terms])
         await self._pause(month)
         if self._rouses:
             self._rouses -= 1
-            await ask_async(self._client, [ROUSE.call([keyspace.QUEUES], [USED_UP])])
+            await ask_async(self._client, [ROUSE.call([keyspace.QUEUES], [LEFT])])
+
+    async def _forget(self, month: str, stale: Sequence[str]) -> None:
+        """Rungs of caps that are others now, or none: the next call tells anew."""
+        if not stale:
+            return
+        kept = {scope: rung for scope, rung in self._standing.rungs.items() if scope not in stale}
+        self._standing = replace(self._standing, rungs=kept)
+        terms = [f"terms:{scope}" for scope in stale]
+        await ask_async(
+            self._client, [("HDEL", keyspace.LADDER + month, *stale), ("HDEL", keyspace.SPENT + month, *terms)]
+        )
 
     async def _pause(self, month: str) -> None:
-        """Billing hears of what our own books say of a provider's month, or the total's: once a step."""
+        """Billing hears of what our own books say of a provider's month, or the total's: once a step, whoever resumes."""
         for rung in self._standing.rungs.values():
             kind, _, provider = rung.scope.partition(":")
-            at = (month, rung.scope, rung.step)
-            if kind not in (TOTAL, "provider") or rung.step < self._guardrail.at_percent or at in self._paused:
+            if kind not in (TOTAL, "provider") or rung.step < self._guardrail.at_percent or rung.basis <= 0:
                 continue
-            percent = max(rung.step, math.floor(1000 * rung.spent / rung.basis) / 10) if rung.basis > 0 else 100.0
-            spend = Spend(
-                provider or TOTAL,
-                percent,
-                "the ledger",
-                interval=month,
-                message_id=f"{OWN_BOOKS} {rung.scope} {month} {rung.step:g} {rung.basis}",
-                budget_id=OWN_BOOKS,
-                budget_name=OWN_NAME,
-            )
-            guardrail = replace(self._guardrail, scope="all") if kind == TOTAL else self._guardrail
-            await ask_async(self._client, [observe_call(spend, guardrail)])
-            self._paused.add(at)
+            told = f"{OWN_BOOKS} {rung.scope} {month} {rung.step:g} {rung.basis}"
+            if told in self._paused:
+                continue
+            marker = keyspace.spend_message("told " + told)
+            (known,) = await ask_async(self._client, [("EXISTS", marker)])
+            if not known:
+                percent = max(rung.step, math.floor(1000 * rung.spent / rung.basis) / 10)
+                spend = Spend(
+                    provider or TOTAL, percent, "the ledger", interval=month, message_id=told,
+                    budget_id=OWN_BOOKS, budget_name=OWN_NAME,
+                )  # fmt: skip
+                guardrail = replace(self._guardrail, scope="all" if kind == TOTAL else "provider")
+                await ask_async(
+                    self._client, [observe_call(spend, guardrail), ("SET", marker, "1", "EX", TOLD_SECONDS)]
+                )
+            self._paused.add(told)

@@ -22,10 +22,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class HeldBack:
-    """The books let no call go out. `seconds`: until it is worth asking again."""
+    """The books let no call go out. `seconds`: until it is worth asking again. `busy`: for want of what running calls hold."""
 
     why: str
     seconds: float
+    busy: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 
 from producer.trail import Attempt
 from worker.allowance import Allowances
-from worker.budget import AWAY, Ledger, Refusal, Reservation
+from worker.budget import AWAY, BUSY_SECONDS, Ledger, Refusal, Reservation
 from worker.failures import Broken, Reply
 from worker.limits import Limits
 from worker.pause import canonical
@@ -29,7 +29,9 @@ class Bookkeeper:
     async def reserve(self, visit: Visit, walk: Walk) -> Refusal | None:
         """For one call, which may go out if this is None; its row is `visit.reservation`. A limit's refusal says for how long
         the route may rest."""
-        visit.reservation = reservation = self._reservation(visit.route, walk)
+        visit.reservation = reservation = self._reservation(visit, walk)
+        if unplanned := _unplanned(reservation, walk):
+            return unplanned
         patience = min(LONGEST_WAIT_SECONDS, walk.seconds_left() / 2)
         try:
             refusal = await self._limits.reserve(reservation, patience)
@@ -41,7 +43,8 @@ class Bookkeeper:
             raise
         return refusal
 
-    def _reservation(self, route: Route, walk: Walk) -> Reservation:
+    def _reservation(self, visit: Visit, walk: Walk) -> Reservation:
+        route, own = visit.route, any(key.tenant for key in visit.keys)
         bypass = walk.plan.order == BYPASS  # no cap holds, and no limit
         walk.reservations += 1
         return Reservation(
@@ -53,8 +56,9 @@ class Bookkeeper:
             price=route.price_version,
             micros=walk.plan.estimates.get(route.name, 0),
             tokens=walk.plan.tokens,
-            caps={} if bypass else self._allowances.terms(walk.owner, route.entry.provider),
-            limits=() if bypass else self._limits.of(route, self._allowances.budgets),
+            caps={} if bypass else self._allowances.terms(walk.owner, None if own else route.entry.provider),
+            limits=() if bypass or own else self._limits.of(route, self._allowances.budgets),
+            own=own,
         )
 
     def release(self, reservation: Reservation) -> None:
@@ -74,3 +78,10 @@ class Bookkeeper:
     def heed(self, route: Route, answer: Reply | Broken | None) -> float:
         """Seconds for which the provider's headers want no further call on the route."""
         return self._limits.hear(route, answer.headers, time.time()) if isinstance(answer, Reply) else 0.0
+
+
+def _unplanned(reservation: Reservation, walk: Walk) -> Refusal | None:
+    """For a hard cap that the plan knew nothing of, as it was set a moment ago: the job is planned anew."""
+    in_dollars = next((scope for scope, (hard, _, _) in reservation.caps.items() if hard >= 0), None)
+    known = walk.plan.bounded and (in_dollars is None or reservation.route in walk.plan.estimates)
+    return None if known or not reservation.capped else Refusal("busy", in_dollars or "", BUSY_SECONDS)

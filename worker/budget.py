@@ -20,6 +20,8 @@ from pydantic_core import from_json, to_json
 from producer import keyspace
 from producer.scripts import Call, Script
 from worker.caps import Owner
+from worker.prices import dollars
+from worker.words import money
 
 log = logging.getLogger("failover.worker")
 
@@ -28,7 +30,7 @@ LEDGER, SWEEP = (Script.load(_LUA, name) for name in ("ledger", "sweep"))
 
 STEPS_AT_ONCE = 500
 USED_UP_SECONDS = 60.0  # until a job asks again for money of a cap that is used up,
-USED_UP = "has used its budget of this month"  # how what such a job waits for ends
+LEFT = "left of its budget of this month"  # stands in what such a job waits for
 BUSY_SECONDS = 1.0  # and of one whose rest is reserved by calls that run
 SWEEP_AFTER_SECONDS = 12.0  # a row is looked at again this often, for as long as its call runs
 SWEEP_AT_MOST = 500
@@ -57,17 +59,22 @@ class Limit:
 class Refusal:
     """Why no call may be made. `of`: the scope whose cap is used up, or the limit. `seconds`: until it may be asked again."""
 
-    why: Literal["budget", "busy", "limit", "away"]
+    why: Literal["budget", "busy", "limit", "tokens", "away"]
     of: str = ""
     seconds: float = 0.0
+    left: int = field(default=0, compare=False)  # micro-dollars
+    asked: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         """As a job says what it waits for."""
+        call = f"this call may cost {money(dollars(self.asked))}"
+        mend = f"`failover budget set {self.of} --hard USD` lets it go on"
         return {
-            "budget": f"{self.of} {USED_UP}",
-            "busy": f"{self.of} has reserved the rest of its budget for calls that run",
+            "budget": f"money: {self.of} has {money(dollars(self.left))} {LEFT}, {call}; {mend}",
+            "busy": f"money: {self.of} has the rest of its budget reserved for calls that run, {call}",
             "limit": f"{self.of} is at its limit",
-            "away": "Redis is away, so no hard cap can be held",
+            "tokens": f"{self.of} to have tokens enough for it in this minute",
+            "away": "Redis: while it is away, no hard cap can be held",
         }[self.why]
 
 
@@ -77,7 +84,7 @@ AWAY = Refusal("away", seconds=5.0)  # Redis is
 @dataclass
 class Reservation:
     """One attempt's row. `micros` and `tokens`: what it may cost at most, by the estimate. `caps`: those that concern it, by
-    scope. `held`: a hard cap is among them."""
+    scope; `capped`: a hard one is among them. `own`: it is paid by its tenant's own key."""
 
     id: str
     owner: Owner
@@ -89,21 +96,23 @@ class Reservation:
     tokens: int
     caps: Mapping[str, Terms] = field(default_factory=dict)
     limits: Sequence[Limit] = ()
+    own: bool = False
     month: str = ""  # once it is granted
 
     @property
-    def held(self) -> bool:
+    def capped(self) -> bool:
         return any(hard >= 0 or tokens >= 0 for hard, _, tokens in self.caps.values())
 
-    def step(self) -> list[Any]:
+    @property
+    def row(self) -> dict[str, Any]:
+        """As worker/lua/books.lua takes it."""
         owner = self.owner
-        row = {
+        return {
             "id": self.id, "job": owner.job, "queue": owner.queue, "lease": owner.lease, "tenant": owner.tenant,
             "user": owner.user, "feature": owner.feature, "provider": self.provider, "route": self.route,
             "model": self.model, "price": self.price, "micros": self.micros, "tokens": self.tokens, "caps": self.caps,
-            "state": "reserved" if self.held else "dispatched",
+            "state": "reserved" if self.capped else "dispatched", "own": "1" if self.own else "",
         }  # fmt: skip
-        return ["reserve", row, [limit.terms for limit in self.limits]]
 
 
 @dataclass
@@ -125,30 +134,32 @@ class Ledger:
         self._sent: list[_Step] = []
         self._call: Call | None = None  # sent, and not answered yet
         self._number = 0
+        self._one_by_one = 0  # steps among which there is one that Redis refuses
         self._away = False
 
     async def reserve(self, reservation: Reservation) -> Refusal | None:
         """None: it is granted. It is then closed once; also by a caller that was cancelled, who cannot know."""
+        words = ["reserve", reservation.row, [limit.terms for limit in reservation.limits]]
         if self._away and self.left:
-            if reservation.held:
+            if reservation.capped:
                 return AWAY
-            self._write(_Step(reservation.step(), reservation))
+            self._write(_Step(words, reservation))
             return None
-        reply: list[Any] = await self._asked(reservation.step(), reservation)
+        reply: list[Any] = await self._asked(words, reservation)
         match reply:
-            case ["refused", scope]:
-                return Refusal("budget", scope, USED_UP_SECONDS)
-            case ["busy", scope]:
-                return Refusal("busy", scope, BUSY_SECONDS)
-            case ["limited", limit, ms]:
-                return Refusal("limit", limit, ms / 1000)
+            case ["refused", scope, left]:
+                return Refusal("budget", scope, USED_UP_SECONDS, left, reservation.micros)
+            case ["busy", scope, left]:
+                return Refusal("busy", scope, BUSY_SECONDS, left, reservation.micros)
+            case ["limited", limit, ms, for_tokens]:
+                return Refusal("tokens" if for_tokens else "limit", limit, ms / 1000)
             case ["away"]:
-                return AWAY if reservation.held else None
+                return AWAY if reservation.capped else None
         return None
 
     async def dispatch(self, reservation: Reservation) -> bool:
         """The call is about to go out. False: it must not, the reservation is gone or nobody can say."""
-        if not reservation.held:
+        if not reservation.capped:
             return True  # its row has said so from the beginning
         reply: list[Any] = await self._asked(["dispatch", reservation.id], reservation)
         return reply == ["dispatched"]
@@ -160,10 +171,18 @@ class Ledger:
         words = ["close", reservation.id, reservation.month, state, micros, prompt, completion]
         self._write(_Step(words, reservation))
 
+    def _book(self, closed: _Step) -> None:
+        """The whole row of a call whose reservation stands nowhere: it went out while Redis was away, or Redis has lost it."""
+        _, row_id, _, *ended = closed.words
+        log.warning("a call had no row, it is written now", extra={"row": row_id})
+        self._write(_Step(["book", closed.reservation.row, *ended], closed.reservation))
+
     def take(self) -> Call | None:
         """What is to be sent now; the same again until it is answered."""
         if self._call is None and self._waiting:
-            self._sent, self._waiting = self._waiting[:STEPS_AT_ONCE], self._waiting[STEPS_AT_ONCE:]
+            at_once = STEPS_AT_ONCE if not self._one_by_one else 1
+            self._sent, self._waiting = self._waiting[:at_once], self._waiting[at_once:]
+            self._one_by_one = max(0, self._one_by_one - 1)
             self._number += 1
             keys = [*_BOOKS, keyspace.booked(self._worker), keyspace.BUDGETS]
             words = [_told(step) for step in self._sent]
@@ -183,9 +202,7 @@ class Ledger:
     def heard(self, reply: Any) -> None:
         """Redis answered what was taken."""
         if not isinstance(reply, bytes):
-            log.error("the ledger cannot be written", extra={"error": str(reply)})
-            self.lost()
-            self._call, self._sent = None, []
+            self._refused(reply)
             return
         if self._away:
             log.info("the ledger is written again")
@@ -193,9 +210,20 @@ class Ledger:
         for step, answer in zip(self._sent, from_json(reply), strict=True):
             if answer[0] == "granted":
                 step.reservation.month = answer[1]
+            if answer == ["gone"] and step.words[0] == "close" and step.words[3] != "released":
+                self._book(step)
             if step.answer is not None and not step.answer.done():
                 step.answer.set_result(answer)
         self._sent = []
+
+    def _refused(self, error: Any) -> None:
+        """A batch that Redis will never take is taken apart: what is wrong with one row is no matter of the others."""
+        alone = len(self._sent) == 1
+        log.error("the ledger cannot be written", extra={"error": str(error), "rows": len(self._sent)})
+        if not alone:
+            self._one_by_one, self._waiting[:0] = len(self._sent), self._sent
+        self.lost()
+        self._call, self._sent = None, []
 
     def lost(self) -> None:
         """Redis did not answer: whoever waits is told so, and what was to be written stays to be written."""
@@ -203,7 +231,7 @@ class Ledger:
         for step in (*self._sent, *self._waiting):
             if step.answer is not None and not step.answer.done():
                 step.answer.set_result(["away"])
-                if step.reservation.held and step.words[0] == "reserve":
+                if step.reservation.capped and step.words[0] == "reserve":
                     self.close(step.reservation, "released")  # it may have been granted
 
     def _write(self, step: _Step) -> None:

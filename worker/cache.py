@@ -20,7 +20,7 @@ from pydantic_core import from_json, to_json
 
 from producer import keyspace
 from producer.environment import Environment, find_configuration
-from producer.job import JobResult, LLMJob
+from producer.job import JobResult, JobStatus, LLMJob
 from producer.policy import read_yaml, with_defaults
 from producer.scripts import Command, ask
 
@@ -31,7 +31,7 @@ LARGEST_BYTES = 1024 * 1024  # of an answer, compressed
 LONGEST_SECONDS = 30 * 86400
 _NO_PART = ("model", "user", "metadata", "store", "stream", "stream_options")  # of a question
 _KEPT = ("completion", "route", "provider", "model", "tier", "usage")
-_SPACE = re.compile(r"\s+")
+_ENDS = re.compile(r"[ \t\r]*\n")  # not what lines begin with: it is part of code
 
 Ask = Callable[[Command], "Future[Any]"]
 
@@ -60,7 +60,7 @@ class CachePolicy(BaseModel):
         """What is left of a text when what makes no difference is taken away."""
         for pattern in self.ignore:
             text = re.sub(pattern, "", text)
-        text = _SPACE.sub(" ", text).strip()
+        text = _ENDS.sub("\n", text).strip()
         return text.casefold() if self.ignore_case else text
 
 
@@ -88,7 +88,8 @@ def key_of(job: LLMJob, policy: CachePolicy) -> str:
     """The key under which the answer to a job is kept."""
     body: dict[str, Any] = {name: value for name, value in job.body.items() if name not in _NO_PART}
     body["messages"] = [_asked(message, policy) for message in job.body["messages"]]
-    told = (policy.policy_version, policy.ignore, policy.ignore_case, job.job_type, body)
+    whose = (job.tenant_id, job.feature, job.job_type)
+    told = (whose, policy.policy_version, policy.ignore, policy.ignore_case, body)
     digest = sha256(json.dumps(told, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
     return keyspace.cache(job.tenant_id, job.feature, digest)
 
@@ -121,12 +122,7 @@ class Cache:
         if policy is None:
             return None
         raw = await self._ask(("GET", key_of(job, policy)))
-        try:
-            kept = from_json(zlib.decompress(raw)) if isinstance(raw, bytes) else None
-            return {name: kept[name] for name in _KEPT} if kept is not None else None
-        except (zlib.error, ValueError, TypeError, KeyError):
-            log.warning("what is kept for a job cannot be read", extra={"feature": job.feature})
-            return None
+        return _read(raw, job.feature) if isinstance(raw, bytes) else None
 
     def keep(self, job: LLMJob, result: JobResult) -> None:
         """Keep the answer, if its feature is cached and it is a whole one."""
@@ -136,6 +132,18 @@ class Cache:
         told = zlib.compress(to_json({name: getattr(result, name) for name in _KEPT}), 1)
         if len(told) <= LARGEST_BYTES:
             self._ask(("SET", key_of(job, policy), told, "EX", policy.ttl_seconds))
+
+
+def _read(raw: bytes, feature: str) -> dict[str, Any] | None:
+    """None for what cannot be read, or is of another release."""
+    try:
+        kept = from_json(zlib.decompress(raw))
+        found = {name: kept[name] for name in _KEPT}
+        JobResult(job_id="", status=JobStatus.DONE, **found)
+    except (zlib.error, ValueError, TypeError, KeyError):
+        log.warning("what is kept for a job cannot be read", extra={"feature": feature})
+        return None
+    return found
 
 
 def purge(client: redis.Redis, tenant: str | None, feature: str | None) -> int:

@@ -11,9 +11,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from producer.environment import Environment, find_configuration
 from producer.job import LLMJob
@@ -37,6 +37,12 @@ class Cap(BaseModel):
     hard_usd: Dollars | None = None
     soft_usd: Dollars | None = None
     tokens: Tokens | None = None
+
+    @model_validator(mode="after")
+    def _soft_first(self) -> Self:
+        if self.hard_usd is not None and self.soft_usd is not None and self.soft_usd > self.hard_usd:
+            raise ValueError("soft_usd is above hard_usd: it would never be reached")
+        return self
 
     @property
     def sets(self) -> bool:
@@ -100,6 +106,13 @@ class Budgets(BaseModel):
             raise ValueError("its steps climb, as in [60, 85, 95]: the last one is the safeguard's")
         return ladder
 
+    @field_validator("users")
+    @classmethod
+    def _of_tenants(cls, users: dict[str, Cap]) -> dict[str, Cap]:
+        if wrong := [name for name in users if name != "default" and "/" not in name]:
+            raise ValueError(f"{wrong[0]} is a user of which tenant? As in acme/{wrong[0]}")
+        return users
+
     @field_validator("providers")
     @classmethod
     def _by_one_name(cls, providers: dict[str, ProviderCap]) -> dict[str, ProviderCap]:
@@ -133,10 +146,10 @@ class Owner:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """All but its provider's, as worker/lua/books.lua spells them."""
-        mine = [TOTAL, f"tenant:{self.tenant}"]
+        """Of tenant, user and feature, as worker/lua/books.lua spells them."""
+        mine = [f"tenant:{self.tenant}"]
         if self.user:
-            mine.append(f"user:{self.tenant}/{self.user}")
+            mine.append(f"user:{self.tenant.replace('/', '%2F')}/{self.user}")
         if self.feature:
             mine.append(f"feature:{self.feature}")
         return tuple(mine)

@@ -133,7 +133,7 @@ class Executor:
             result = _result(claim, answer, walk, attempts=attempts, run_ms=run_ms, degraded=degraded)
             self._cache.keep(job, result)
             saved = answer.route.name != planned.candidates[0].name
-            return Executed(Done(result, policy.keep_results_seconds, saved), attempts, run_ms)
+            return Executed(Done(result, policy.keep_results_seconds, saved, bool(planned.why)), attempts, run_ms)
         outcome = outcome_of(claim, policy, answer, walk, self._jitter)
         return Executed(outcome if now.routes.cold_queue else without_cold(outcome, policy), attempts, run_ms)
 

@@ -90,13 +90,17 @@ class Limits:
         if not reservation.limits:
             return await self._ledger.reserve(reservation)
         line = self._lines.setdefault(reservation.route, asyncio.Lock())
+        if not line.locked():  # nobody waits: many may ask at once
+            refusal = await self._ledger.reserve(reservation)
+            if refusal is None or refusal.why not in ("limit", "tokens"):
+                return refusal
         clock = asyncio.get_running_loop().time
         end = clock() + patience
         try:
             async with asyncio.timeout_at(end), line:
                 while True:
                     refusal = await self._ledger.reserve(reservation)
-                    if refusal is None or refusal.why != "limit":
+                    if refusal is None or refusal.why not in ("limit", "tokens"):
                         return refusal
                     if clock() + refusal.seconds > end:
                         return replace(refusal, seconds=max(REFUSED_SECONDS, refusal.seconds - patience))

@@ -13,11 +13,12 @@ Trail = Sequence[TrailEntry]
 
 @dataclass(frozen=True)
 class Done:
-    """A provider answered. `saved`: it was not the first route of the job's plan."""
+    """A provider answered. `saved`: it was not the first route of the job's plan. `thrifty`: what was given up was for money."""
 
     result: JobResult
     keep_seconds: int
     saved: bool = False
+    thrifty: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,22 +13,34 @@ from worker.routes import Route
 BYPASS = "bypass"  # the order of a plan that asks no breaker
 
 
-def _no(_provider: str) -> bool:
-    return False
+@dataclass(frozen=True)
+class Ceiling:
+    """The lowest hard caps of a month that concern a call: micro-dollars and whose they are, tokens; None for none."""
+
+    micros: int | None = None
+    scope: str = ""
+    tokens: int | None = None
+
+
+UNCAPPED = Ceiling()
+
+
+def _uncapped(_provider: str) -> Ceiling:
+    return UNCAPPED
 
 
 @dataclass(frozen=True)
 class Restraint:
     """What money demands of a plan. `cap`: micro-dollars that the job may cost. `output_tokens`: the longest answer, where the
-    job names none. `cheapest`: the cheapest route first, for the reason in `why`. `held`: whether a hard cap concerns calls to
-    a provider; `priced`: whether one in dollars does."""
+    job names none. `cheapest`: the cheapest route first, for the reason in `why`. `shunned`: providers whose routes come last.
+    `ceiling`: the hard caps that concern calls to a provider."""
 
     cap: int | None = None
     output_tokens: int | None = None
     cheapest: bool = False
     why: str = ""
-    held: Callable[[str], bool] = _no
-    priced: Callable[[str], bool] = _no
+    shunned: frozenset[str] = frozenset()
+    ceiling: Callable[[str], Ceiling] = _uncapped
 
 
 FREE = Restraint()
@@ -59,6 +71,8 @@ class Plan:
     tokens: int = 0
     listed: Mapping[str, int] = field(default_factory=dict)  # a route's place in the map
     why: str = ""  # it is to cost less
+    reordered: bool = False  # ... and its routes are in another order for it
+    bounded: bool = False  # the length of its answers is
     output_tokens: int | None = None  # set: answers are bounded by it, as the job names no limit and a cap has to hold
     baseline: Route | None = None
     prompt_caching: bool = True

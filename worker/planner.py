@@ -18,8 +18,8 @@ from producer.policy import Capability
 from producer.trail import RejectedFor
 from worker.caps import micros_of
 from worker.parameters import essential
-from worker.plan import BYPASS, FREE, Plan, Rejected, Restraint, too_expensive
-from worker.prices import Price, cost_micros
+from worker.plan import BYPASS, FREE, UNCAPPED, Plan, Rejected, Restraint, too_expensive
+from worker.prices import Price, cost_micros, dollars
 from worker.routes import Route, Routes
 from worker.routing import Order, Routing, RoutingPolicy
 from worker.tokens import estimated, longest_answer
@@ -49,7 +49,8 @@ class Planner:
     ) -> Plan:
         """`body`: what is to be sent, which may be shorter than the job's. `spent`: micro-dollars that the job has cost."""
         policy = self._routing.of(job.job_type)
-        if restraint.cheapest and not policy.pin:
+        reordered = restraint.cheapest and not policy.pin and policy.order != "cost"
+        if reordered:
             policy = policy.model_copy(update={"order": "cost"})
         baseline = self._named(policy.baseline) or self._routes.routes[0]
         if self._routes.bypass:
@@ -67,6 +68,9 @@ class Planner:
         ordered = self._ordered(kept, asked)
         if lacking:  # degraded answers are for when nobody else can give a whole one
             ordered.sort(key=lambda route: route.name in lacking)
+        if restraint.shunned:
+            ordered.sort(key=lambda route: route.entry.provider in restraint.shunned)
+        bound = asked.bound(ordered)
         return Plan(
             order="pinned" if policy.pin else policy.order,
             candidates=tuple(ordered),
@@ -78,7 +82,9 @@ class Planner:
             tokens=asked.tokens,
             listed=self._places,
             why=restraint.why,
-            output_tokens=asked.bound(ordered),
+            reordered=reordered,
+            bounded=asked.named_output is not None or bound is not None,
+            output_tokens=bound,
             baseline=baseline,
             prompt_caching=policy.prompt_caching,
             waits_for="" if ordered else self._left_out(policy),
@@ -135,7 +141,7 @@ class _Asked:
     @cached_property
     def output_tokens(self) -> int:
         """Of an answer, where the job names no limit."""
-        return min(self.policy.output_tokens, self.restraint.output_tokens or self.policy.output_tokens)
+        return self.restraint.output_tokens or self.policy.output_tokens
 
     @property
     def tokens(self) -> int:
@@ -147,7 +153,7 @@ class _Asked:
         if self.named_output is not None:
             return None
         capped = self.cap is not None or self.restraint.output_tokens is not None
-        held = capped or any(self.restraint.held(route.entry.provider) for route in candidates)
+        held = capped or any(self.restraint.ceiling(route.entry.provider) is not UNCAPPED for route in candidates)
         return self.output_tokens if held else None
 
     def lacks(self, route: Route) -> Set[Capability]:
@@ -185,9 +191,11 @@ class _Asked:
         return None
 
     def _too_expensive(self, route: Route) -> tuple[RejectedFor, str] | None:
-        price = route.price
+        price, ceiling = route.price, self.restraint.ceiling(route.entry.provider)
+        if ceiling.tokens is not None and self.tokens > ceiling.tokens:
+            return RejectedFor.OVER_COST, f"about {self.tokens} tokens, a cap of this month is {ceiling.tokens}"
         if price is None:
-            if self.cap is None and not self.restraint.priced(route.entry.provider):
+            if self.cap is None and ceiling.micros is None:
                 return None
             mend = "give it a `price` in routes.json, or `pip install genai-prices`"
             return RejectedFor.NO_PRICE, f"its price is not known, so no cap can be held — {mend}"
@@ -196,6 +204,9 @@ class _Asked:
         estimate = self.estimates[route.name] = estimate_micros(
             route, price, self.prompt_tokens, length, caching=caching
         )
+        if ceiling.micros is not None and estimate > ceiling.micros:
+            told = f"about ${dollars(estimate):.6f}, the whole cap of {ceiling.scope} is ${dollars(ceiling.micros):.6f}"
+            return RejectedFor.OVER_COST, f"{told} a month"
         if self.cap is not None and (why := too_expensive(estimate, self.spent, self.cap)):
             return RejectedFor.OVER_COST, why
         return None

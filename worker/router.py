@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -57,9 +58,13 @@ class Router:
         closed: dict[str, tuple[RejectedFor, str]] = {}
         too_small: Route | None = None
         held_back: HeldBack | None = None
+        dearest: float = math.inf  # calls that may cost as much are not asked for any more
         for position, route in enumerate(candidates):
             if hindrance := walk.hindrance(route, too_small):
                 walk.reject(route, *hindrance)
+                continue
+            if held_back is not None and walk.plan.estimates.get(route.name, 0) >= dearest:
+                walk.reject(route, RejectedFor.OVER_BUDGET, held_back.why)
                 continue
             another_waits = any(self._is_open(other, walk) for other in candidates[position + 1 :])
             visit = self._visits.of(route, walk, another_waits=another_waits)
@@ -69,10 +74,10 @@ class Router:
             if tried is None:
                 closed[route.name] = self._closed_off(visit, walk)
                 walk.reject(route, *closed[route.name])
-                if (found := _held_back(visit)) is not None:
-                    held_back = found
-                    if not visit.refused_by_provider:
-                        break  # no other route would do better
+                if visit.refusal is not None and visit.refusal.why in _HOLDS_BACK:
+                    held_back = HeldBack(str(visit.refusal), visit.refusal.seconds, busy=visit.refusal.why == "busy")
+                    if visit.refusal.asked and not visit.refusal.of.startswith("provider:"):
+                        dearest = visit.refusal.asked
                 continue
             failures[route.name] = tried
             if tried.action is Action.REJECT or (tried.action is Action.REFUSE and not walk.failover_on_refusal):
@@ -90,7 +95,7 @@ class Router:
         held_back: HeldBack | None,
     ) -> Unanswered:
         """Why no route answered, and when one may. What lacks money opens by no time of a route's."""
-        lets_none = {name: why for name, (code, why) in closed.items() if code not in _HOLDS_BACK}
+        lets_none = {name: why for name, (code, why) in closed.items() if code not in _MONEY}
         waits = {route.name: self._opens_in(route, walk) for route in candidates}
         passed = (waits[name] for name in lets_none if closed[name][0] is not RejectedFor.DISABLED)
         untried = (self._breakers[route.name] for route in candidates if route.name not in failures)
@@ -172,7 +177,7 @@ class Router:
         elif refusal is None:
             return True
         rest = refusal.seconds if refusal is not None and refusal.why == "limit" else 0.0
-        breaker.record(admission, None, rest=rest, why="limit")
+        breaker.record(admission, None, rest=rest, why="our own limit")
         return False
 
     def _again(self, state: tenacity.RetryCallState, visit: Visit, walk: Walk) -> bool:
@@ -273,18 +278,12 @@ _REFUSED = {
     "busy": RejectedFor.OVER_BUDGET,
     "away": RejectedFor.NO_LEDGER,
     "limit": RejectedFor.LIMITED,
+    "tokens": RejectedFor.LIMITED,
 }
 
 
-def _held_back(visit: Visit) -> HeldBack | None:
-    """Whether money, and not the route, is what a call lacked."""
-    refusal = visit.refusal
-    if refusal is None or _REFUSED[refusal.why] not in _HOLDS_BACK:
-        return None
-    return HeldBack(str(refusal), refusal.seconds)
-
-
-_HOLDS_BACK = (RejectedFor.OVER_BUDGET, RejectedFor.NO_LEDGER)
+_HOLDS_BACK = ("budget", "busy", "tokens", "away")  # the call, and not the route
+_MONEY = (RejectedFor.OVER_BUDGET, RejectedFor.NO_LEDGER)
 _BROKEN_OFF = Failure(BROKEN_OFF, Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
 
 

@@ -20,6 +20,7 @@ from producer.errors import ConfigurationError, Problem
 from producer.scripts import Call, Script, ask
 from worker.pause import BUDGET, EVERYTHING, Scope, canonical, note_of
 
+TOTAL = "total"  # in a provider's place: the budget of all of them together
 OWN_BOOKS, OWN_NAME = "ledger", "our own ledger"  # the id and name of the budget that worker/budget.py keeps
 
 SPEND = Script.load(Path(__file__).parent / "lua", "spend")
@@ -94,12 +95,13 @@ def observe_call(spend: Spend, guardrail: Guardrail) -> Call:
     """Reply for `observed`."""
     provider = canonical(spend.provider)
     budget = f"its budget ({spend.budget_name})" if spend.budget_name else "its budget"
-    why = f"{provider} has used {spend.percent:.4g}% of {budget} (the pause begins at {guardrail.at_percent:g}%)"
+    said = "the total" if provider == TOTAL else provider
+    why = f"{said} has used {spend.percent:.4g}% of {budget} (the pause begins at {guardrail.at_percent:g}%)"
     keys = [
         keyspace.SPEND,
         keyspace.spend_message(f"{provider} {spend.message_id}"),
         EVERYTHING.flag,
-        Scope(provider=provider).flag,
+        EVERYTHING.flag if provider == TOTAL else Scope(provider=provider).flag,
         keyspace.PAUSE_NOTES,
         keyspace.SUSPENDED,
         keyspace.QUEUES,

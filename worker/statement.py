@@ -34,8 +34,8 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One scope. `percent`: of the basis of its ladder, None without one. Money in US dollars."""
+class Balance:
+    """One scope. `percent`: of the basis of its ladder, or of its tokens; None without a cap. Money in US dollars."""
 
     scope: str
     spent_usd: float
@@ -62,21 +62,25 @@ def sums(client: redis.Redis, steps: Sequence[float], month: str) -> dict[str, S
     return {scope: Sums(**kinds) for scope, kinds in found.items()}
 
 
-def lines(found: Mapping[str, Sums], budgets: Budgets, standing: Standing, set_by: Mapping[str, str]) -> list[Line]:
-    """A line for each scope that has spent or is capped by name; the total first."""
+def balances(
+    found: Mapping[str, Sums], budgets: Budgets, standing: Standing, set_by: Mapping[str, str]
+) -> list[Balance]:
+    """One for each scope that has spent or is capped by name; the total first."""
     named = [f"{section[:-1]}:{name}" for section in ("providers", "tenants", "users", "features")
              for name in getattr(budgets, section) if name != "default"]  # fmt: skip
     scopes = dict.fromkeys([TOTAL, *found, *standing.caps, *named])
     return [
-        _line(scope, found.get(scope, Sums()), standing.caps.get(scope) or budgets.cap_of(scope), standing, set_by)
+        _balance(scope, found.get(scope, Sums()), standing.caps.get(scope) or budgets.cap_of(scope), standing, set_by)
         for scope in sorted(scopes, key=lambda scope: (scope != TOTAL, scope))
     ]
 
 
-def _line(scope: str, told: Sums, cap: Cap, standing: Standing, set_by: Mapping[str, str]) -> Line:
-    _, basis, _ = cap.terms
-    spent, rung = told.spent + told.ambiguous, standing.rungs.get(scope)
-    return Line(
+def _balance(scope: str, told: Sums, cap: Cap, standing: Standing, set_by: Mapping[str, str]) -> Balance:
+    _, basis, tokens = cap.terms
+    rung = standing.rungs.get(scope)
+    shares = [(told.spent + told.ambiguous, basis), (told.tokens, tokens)]
+    used = [100.0 if most == 0 else 100 * some / most for some, most in shares if most >= 0]
+    return Balance(
         scope,
         dollars(told.spent),
         dollars(told.ambiguous),
@@ -85,7 +89,7 @@ def _line(scope: str, told: Sums, cap: Cap, standing: Standing, set_by: Mapping[
         cap.hard_usd,
         cap.soft_usd,
         cap.tokens,
-        None if basis < 0 else 100.0 if basis == 0 else 100 * spent / basis,
+        max(used, default=None),
         rung is not None and rung.full,
         set_by.get(scope),
     )
@@ -100,7 +104,7 @@ def set_by(client: redis.Redis) -> dict[str, str]:
 def set_cap(client: redis.Redis, scope: str, cap: Cap | None, month: str, who: str) -> bool:
     """Over the file's cap; None takes it back. Whether anything changed."""
     told = "" if cap is None else json.dumps({**cap.model_dump(), "terms": cap.terms, "who": who})
-    keys = [keyspace.BUDGETS, keyspace.LADDER + month, keyspace.AUDIT]
+    keys = [keyspace.BUDGETS, keyspace.LADDER + month, keyspace.AUDIT, keyspace.SPENT + month]
     (changed,) = ask(client, [CAP.call(keys, [scope, told, who])])
     return bool(changed)
 

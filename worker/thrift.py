@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -16,6 +16,7 @@ from worker.routes import Route
 from worker.tokens import estimated, longest_answer
 
 SHORTEST_ANSWER_TOKENS = 64  # below it an answer is not worth its call
+_WHERE = " (features in policies/budgets.yaml)"
 CHEAPER, SHORTER, BRIEFER = "cheaper_model", "shorter_context", "shorter_answer"
 
 Replan = Callable[[ChatBody, Restraint], Plan]
@@ -38,12 +39,16 @@ class Frugal:
         return True
 
 
-def frugal(job: LLMJob, owner: Owner, allowances: Allowances, routes: Iterable[Route]) -> Frugal:
+def frugal(job: LLMJob, owner: Owner, allowances: Allowances, routes: Sequence[Route]) -> Frugal:
     """What is known before a plan is made."""
-    providers = list(dict.fromkeys(route.entry.provider for route in routes))
-    restraint = Restraint(held=partial(allowances.held, owner), priced=partial(allowances.held, owner, in_dollars=True))
+    restraint = Restraint(ceiling=partial(allowances.ceiling, owner))
+    why = allowances.safeguard(owner)
+    if shunned := allowances.shunned({route.entry.provider for route in routes}):
+        everyone = all(route.entry.provider in shunned for route in routes)
+        why = why or (f"{', '.join(sorted(shunned))} is at the end of its month's budget" if everyone else "")
+        restraint = replace(restraint, shunned=shunned)
     sent = Frugal(job.body, restraint)
-    if why := allowances.safeguard(owner, providers):
+    if why:
         limit = allowances.budgets.safeguard.output_tokens
         sent.restraint = replace(restraint, cheapest=True, output_tokens=limit, why=why)
         sent.shorten()
@@ -62,7 +67,7 @@ def _capped(sent: Frugal, cap: FeatureCap, feature: str) -> None:
         while (tokens := estimated(sent.body)) > cap.max_input_tokens and degrades and sent.shorten():
             pass
         if tokens > cap.max_input_tokens:
-            sent.over = f"about {tokens} tokens of input, {named} takes at most {cap.max_input_tokens} a job"
+            sent.over = f"about {tokens} tokens of input, {named} takes at most {cap.max_input_tokens} a job{_WHERE}"
     if (most := cap.max_output_tokens) is None:
         return
     asked = longest_answer(sent.body)
@@ -73,7 +78,7 @@ def _capped(sent: Frugal, cap: FeatureCap, feature: str) -> None:
         limits = {name: most for name in ("max_tokens", "max_completion_tokens") if sent.body.get(name) is not None}
         sent.body, sent.given_up[BRIEFER] = {**sent.body, **limits}, None  # type: ignore[typeddict-item]
     elif asked > most:
-        sent.over = sent.over or f"{asked} tokens of output asked for, {named} takes at most {most} a job"
+        sent.over = sent.over or f"{asked} tokens of output asked for, {named} takes at most {most} a job{_WHERE}"
 
 
 def affordable(sent: Frugal, planned: Plan, replan: Replan, *, degrades: bool) -> Plan:
@@ -81,17 +86,16 @@ def affordable(sent: Frugal, planned: Plan, replan: Replan, *, degrades: bool) -
     while degrades and _too_expensive(planned) and sent.shorten():
         planned = replan(sent.body, sent.restraint)
     restraint, found = sent.restraint, planned
-    length = longest_answer(sent.body) or restraint.output_tokens or 1024
-    while degrades and _too_expensive(found) and (length := length // 2) >= SHORTEST_ANSWER_TOKENS:
-        if longest_answer(sent.body) is not None:
-            break  # what a job asks for by name is not cut below it
+    named = longest_answer(sent.body) is not None  # what a job asks for by name is not cut below it
+    length = restraint.output_tokens or 1024
+    while degrades and not named and _too_expensive(found) and (length := length // 2) >= SHORTEST_ANSWER_TOKENS:
         found = replan(sent.body, replace(restraint, output_tokens=length))
         if found.candidates:
             sent.given_up[BRIEFER] = None
             planned = found
     if planned.why and planned.candidates:
         planned = _cheapest_first(planned)
-        if planned.candidates[0] != _listed_first(planned):
+        if planned.reordered and planned.candidates[0] != _listed_first(planned):
             sent.given_up[CHEAPER] = None
     return planned
 

@@ -180,9 +180,9 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
     who = (held.job_id, held.execution_id)
     results, worker = keyspace.results(held.job_id), keyspace.worker(worker_name)
     match outcome:
-        case Done(result, keep_seconds, saved):
+        case Done(result, keep_seconds, saved, thrifty):
             keys += [results, keyspace.finished(held.queue), worker, keyspace.news(held.queue)]
-            told = (int(saved), int(result.degraded is not None))
+            told = (int(saved), int(result.degraded is not None and not thrifty))
             settled = (encode_result(result), worker_name, keep_seconds, attempts, run_ms)
             return COMPLETE.call(keys, [*who, *settled, *told])
         case Dead(reason, detail, trail, keep_seconds):

@@ -20,6 +20,8 @@ PARK_MARGIN_SECONDS = 0.5  # after the opening: whoever probed last lets another
 PARK_UNTRIED_SECONDS = 10.0  # jobs for which no route is open do not ask again and again while others are served
 PARK_WITHHELD_SECONDS = (10.0, 300.0)  # first and longest, while a route that may be able to is paused
 
+PARK_BUSY_SECONDS, PATIENCE_SHARE = 30.0, 0.2  # at most, and of the time that the job has waited
+
 _FINAL = {Action.REJECT: DeadReason.REJECTED, Action.REFUSE: DeadReason.REFUSED}
 _MONEY = {RejectedFor.OVER_COST, RejectedFor.NO_PRICE}
 
@@ -44,7 +46,11 @@ def outcome_of(
     if last and (reason := _FINAL.get(last.action)):
         return dead(reason)
     if held_back is not None:
-        return Park(held_back.seconds * (1 + jitter()), held_back.why, walk.trail)
+        waited = (claim.claimed_ms - claim.accepted_ms) / 1000
+        patience = (
+            min(waited * PATIENCE_SHARE, PARK_BUSY_SECONDS) if held_back.busy else 0.0
+        )  # or many would ask in vain
+        return Park(max(held_back.seconds, patience) * (1 + jitter()), held_back.why, walk.trail)
     if failures and unanswered.withheld:
         trail, before = excused(walk.trail, walk.known)
         longest = min(PARK_WITHHELD_SECONDS[0] * 2 ** min(before, 10), PARK_WITHHELD_SECONDS[1])

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 LONGEST_RETRY_AFTER = 3600.0
 LONGEST_REST = 86_400.0
+UNIX_TIME = 1e9  # from here on a number is a time, and not a length
 
 _IN_WORDS = re.compile(
     r"(?:try again|retry) (?:in|after) (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+) ?(ms|s(?:ec(?:ond)?s?)?)?\b)?",
@@ -98,6 +99,8 @@ def until_reset(text: str | None, now: float) -> float | None:
     if not text:
         return None
     seconds = number(text)
+    if seconds is not None and seconds > UNIX_TIME:
+        seconds -= now
     if seconds is None and (found := _LENGTH.match(text)) and any(found.groups()):
         scales = zip(found.groups(), (86_400.0, 3600.0, 60.0, 1.0, 0.001), strict=True)
         seconds = sum((number(part) or 0.0) * scale for part, scale in scales)

@@ -167,11 +167,6 @@ class Visit:
     admission: Admission | None = None  # of an attempt whose request was corrected, for the next one
     changed: set[str] = field(default_factory=set)
 
-    @property
-    def refused_by_provider(self) -> bool:
-        """Whether the money that lacked is of the route's provider alone."""
-        return self.refusal is not None and self.refusal.of.startswith("provider:")
-
     def retry(self, failure: Failure) -> bool:
         """Whether the route is asked again after such a failure."""
         most = min(failure.retries, self.route.entry.retries)

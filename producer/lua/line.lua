@@ -3,14 +3,14 @@
 -- tenant do not wait behind ten thousand of another.
 --
 -- failover:lanes:{queue}: whose turn is next, '' being the list; there only while there are lanes
--- failover:lane:{queue}:{tenant}   failover:filler:{queue}: the tenant that fills the list
+-- failover:lane:{queue}|{tenant}   failover:filler:{queue}: the tenant that fills the list
 -- failover:first:{queue}: how many at the head of the list go before all lanes
 local SHORT = 20 -- so few jobs are a line that nobody minds
 
 local function queue_of(list) return string.sub(list, string.len('rq:queue:') + 1) end
 local function ring_of(list) return 'failover:lanes:' .. queue_of(list) end
 local function first_of(list) return 'failover:first:' .. queue_of(list) end
-local function lane_of(list, tenant) return 'failover:lane:' .. queue_of(list) .. ':' .. tenant end
+local function lane_of(list, tenant) return 'failover:lane:' .. queue_of(list) .. '|' .. tenant end
 
 -- At the end of the line. Returns true if the list was empty.
 local function enter(list, id, tenant)
@@ -37,6 +37,12 @@ end
 local function enter_first(list, id)
   if redis.call('EXISTS', ring_of(list)) == 1 then redis.call('INCR', first_of(list)) end
   return redis.call('LPUSH', list, id) == 1
+end
+
+-- At the head of its tenant's own jobs, for what waited for a while and whose turn it was.
+local function enter_again(list, id, tenant)
+  local lane = tenant and lane_of(list, tenant)
+  redis.call('LPUSH', lane and redis.call('EXISTS', lane) == 1 and lane or list, id)
 end
 
 -- The next one in the line, false if there is none.

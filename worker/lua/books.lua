@@ -14,9 +14,11 @@ local this_month = string.sub(iso(now_ms), 1, 7)
 
 local function whole(number) return string.format('%.0f', number) end
 
+-- As `Owner.scopes` (worker/caps.py). What a tenant's own key pays is no matter of our total and our providers.
 local function scopes_of(row)
-  local scopes = {'total', 'provider:' .. row.provider, 'tenant:' .. row.tenant}
-  if row.user ~= '' then scopes[#scopes + 1] = 'user:' .. row.tenant .. '/' .. row.user end
+  local scopes = {'tenant:' .. row.tenant}
+  if row.own ~= '1' then scopes = {'total', 'provider:' .. row.provider, scopes[1]} end
+  if row.user ~= '' then scopes[#scopes + 1] = 'user:' .. string.gsub(row.tenant, '/', '%%2F') .. '/' .. row.user end
   if row.feature ~= '' then scopes[#scopes + 1] = 'feature:' .. row.feature end
   return scopes
 end
@@ -68,36 +70,50 @@ end
 local function move(row, kind, sign)
   local key = sums_of(row.month)
   weigh(row, kind, function(name, amount)
-    if amount ~= 0 then redis.call('HINCRBY', key, name, whole(sign * amount)) end
+    if amount ~= 0 and redis.call('HINCRBY', key, name, whole(sign * amount)) == 0 then redis.call('HDEL', key, name) end
   end)
 end
 
--- How far a scope is on its ladder, written down when it changes. `cap`: {hard, basis of the percentages, tokens}, -1 for
--- none. `wanted`: micro-dollars that were refused for want of it; it is full until as much is left.
-local function climb(month, scope, cap, wanted)
-  local key = sums_of(month)
-  local told = redis.call('HMGET', key, 'spent:' .. scope, 'ambiguous:' .. scope, 'held:' .. scope,
+-- {spent, ambiguous, held, tokens, held tokens} of a scope.
+local function standing_of(month, scope)
+  local told = redis.call('HMGET', sums_of(month), 'spent:' .. scope, 'ambiguous:' .. scope, 'held:' .. scope,
     'tokens:' .. scope, 'held-tokens:' .. scope)
   for i = 1, 5 do told[i] = tonumber(told[i] or '') or 0 end
-  local spent = told[1] + told[2]
+  return unpack(told)
+end
+
+-- How far a scope is on its ladder, written down when it changes. `cap`: {hard, basis of the percentages, tokens}, -1 for
+-- none. `wanted`: {micro-dollars, tokens} that were refused for want of it; it is full until as much is left.
+local function climb(month, scope, cap, wanted)
+  local spent, ambiguous, _, tokens, _ = standing_of(month, scope)
+  spent = spent + ambiguous
   local raw = redis.call('HGET', LADDER .. month, scope)
-  local before = raw and cjson.decode(raw) or {step = 0, full = false, basis = cap[2], wanted = 0}
+  local before = raw and cjson.decode(raw) or {step = 0, full = false}
   local percent, step = 0, 0
-  if cap[2] > 0 then percent = 100 * spent / cap[2] end
-  if cap[2] == 0 then percent = 100 end
+  if cap[2] >= 0 then percent = cap[2] == 0 and 100 or 100 * spent / cap[2] end
   for _, each in ipairs(STEPS) do
     if percent >= each then step = each end
   end
   wanted = wanted or (before.full and before.wanted) or nil
-  local full = wanted ~= nil and ((cap[1] >= 0 and spent + wanted > cap[1]) or (cap[3] >= 0 and told[4] >= cap[3]))
-  if step == before.step and full == before.full and cap[2] == before.basis then return end
+  local full = wanted ~= nil and ((cap[1] >= 0 and spent + wanted[1] > cap[1])
+    or (cap[3] >= 0 and tokens + wanted[2] > cap[3]))
+  local same = raw and before.hard == cap[1] and before.basis == cap[2] and before.tokens == cap[3]
+  if step == before.step and full == before.full and (same or not raw) then return end
   if step == 0 and not full then
     redis.call('HDEL', LADDER .. month, scope)
     return
   end
   redis.call('HSET', LADDER .. month, scope, cjson.encode({step = step, full = full, basis = cap[2], hard = cap[1],
-    tokens = cap[3], spent = spent, wanted = wanted or 0, at = now_ms}))
+    tokens = cap[3], spent = spent, wanted = wanted or {0, 0}, at = now_ms}))
   redis.call('EXPIRE', LADDER .. month, KEEP_ROWS)
+end
+
+-- The caps by which a scope's ladder goes are those of the newest call: one that began under others says nothing of it.
+local function in_force(month, scope, cap, begins)
+  local key, terms = sums_of(month), table.concat(cap, '/')
+  local known = redis.call('HGET', key, 'terms:' .. scope)
+  if begins and known ~= terms then redis.call('HSET', key, 'terms:' .. scope, terms) end
+  return begins or known == terms
 end
 
 -- The window of a limit, without what is a minute old: {requests, tokens, first tick that counts}.
@@ -124,21 +140,23 @@ local function slide(key)
   return requests, tokens, first, tick, tonumber(told[4] or '0')
 end
 
--- Milliseconds until a limit {name, requests a minute, tokens a minute, calls at once} has a place; -1 for no such limit.
+-- Milliseconds until a limit {name, requests a minute, tokens a minute, calls at once}, each -1 for none, has a place; and
+-- whether a call of fewer tokens would have one sooner.
 local function wait_ms(limit, asked)
   local key = LIMIT .. limit[1]
   local requests, tokens, first, tick, open = slide(key)
   local function fits()
     return (limit[2] < 0 or requests < limit[2]) and (limit[3] < 0 or tokens <= 0 or tokens + asked <= limit[3])
   end
-  if limit[4] >= 0 and open >= limit[4] then return TICK_MS end
-  if fits() then return 0 end
+  if limit[4] >= 0 and open >= limit[4] then return TICK_MS, false end
+  if fits() then return 0, false end
+  local for_tokens = limit[2] < 0 or requests < limit[2]
   for old = first, tick do
     local goes = redis.call('HMGET', key, 'r' .. old, 't' .. old)
     requests, tokens = requests - tonumber(goes[1] or '0'), tokens - tonumber(goes[2] or '0')
-    if fits() then return math.max(1, (old + TICKS) * TICK_MS - now_ms) end
+    if fits() then return math.max(1, (old + TICKS) * TICK_MS - now_ms), for_tokens end
   end
-  return TICKS * TICK_MS
+  return TICKS * TICK_MS, for_tokens
 end
 
 local function occupy(limit, asked)
@@ -164,29 +182,34 @@ local function vacate(row, tokens)
   end
 end
 
-local function write(row, state, prompt, completion)
-  local key = LEDGER .. row.month
-  redis.call('XADD', key, '*', 'id', row.id, 'state', state, 'at', row.at, 'micros', whole(row.micros),
-    'prompt', prompt, 'completion', completion, 'job', row.job, 'tenant', row.tenant, 'user', row.user,
-    'feature', row.feature, 'provider', row.provider, 'route', row.route, 'model', row.model, 'price', row.price)
-  redis.call('EXPIRE', key, KEEP_ROWS)
-end
-
--- A row that stands open leaves its place: to the ledger, or to the ambiguous ones.
-local function close(row, state, micros, prompt, completion)
-  redis.call('HDEL', KEYS[1], row.id)
-  redis.call('ZREM', KEYS[2], row.id)
-  move(row, 'held', -1)
-  vacate(row, state == 'ambiguous' and row.tokens or prompt + completion)
+-- The row's last place: the month's ledger, or its ambiguous ones.
+local function file(row, state, micros, prompt, completion)
+  row.state, row.micros = state, micros
   if state == 'ambiguous' then
-    row.state, row.micros = state, micros
     redis.call('HSET', AMBIGUOUS .. row.month, row.id, cjson.encode(row))
     redis.call('EXPIRE', AMBIGUOUS .. row.month, KEEP_ROWS)
     move(row, 'ambiguous', 1)
   else
-    row.micros, row.tokens = micros, prompt + completion
-    write(row, state, prompt, completion)
+    row.tokens = prompt + completion
+    local key = LEDGER .. row.month
+    redis.call('XADD', key, '*', 'id', row.id, 'state', state, 'at', row.at, 'micros', whole(micros),
+      'prompt', prompt, 'completion', completion, 'job', row.job, 'tenant', row.tenant, 'user', row.user,
+      'feature', row.feature, 'provider', row.provider, 'route', row.route, 'model', row.model, 'price', row.price,
+      'own', row.own)
+    redis.call('EXPIRE', key, KEEP_ROWS)
     move(row, 'spent', 1)
   end
-  for scope, cap in pairs(row.caps) do climb(row.month, scope, cap, nil) end
+  for scope, cap in pairs(row.caps) do
+    if in_force(row.month, scope, cap, false) then climb(row.month, scope, cap, nil) end
+  end
+end
+
+-- A row whose call ran leaves its place. The sums are looked at first: lost ones are counted with the row where it stands.
+local function close(row, state, micros, prompt, completion)
+  sums_of(row.month)
+  redis.call('HDEL', KEYS[1], row.id)
+  redis.call('ZREM', KEYS[2], row.id)
+  move(row, 'held', -1)
+  vacate(row, state == 'ambiguous' and row.tokens or prompt + completion)
+  file(row, state, micros, prompt, completion)
 end

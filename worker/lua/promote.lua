@@ -19,7 +19,7 @@ for i = #due, 1, -1 do
     if parked then
       enter(KEYS[2], due[i], redis.call('HGET', job, 'tenant'))
     else
-      enter_first(KEYS[2], due[i])
+      enter_again(KEYS[2], due[i], redis.call('HGET', job, 'tenant'))
     end
     promoted = promoted + 1
   end

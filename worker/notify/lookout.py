@@ -19,7 +19,7 @@ from worker.notify.watch import Condition, Sight
 from worker.words import many
 
 UNDER_COLD = (Kind.ROUTE_OPEN, Kind.CREDENTIALS)  # parts of "no route is open", not told beside it
-STEADY = (*UNDER_COLD, Kind.COLD, Kind.LATE, Kind.WORKER_GONE, Kind.CRASH_LOOP)  # what flickers
+STEADY = (*UNDER_COLD, Kind.COLD, Kind.LATE, Kind.WORKER_GONE, Kind.CRASH_LOOP, Kind.CAPPED)  # what flickers
 AFTER_COLD_MS = 180_000  # for which a breaker that no job has tried since is what is left of it, and no news
 DRAINS_MS = 30 * 60_000  # for which an outage waits for its late jobs
 PROBED_MS = 180_000  # a half-open route is tried by then, or no job comes that would

@@ -15,6 +15,7 @@ from producer.client import DEFAULT_QUEUE
 from producer.keyspace import JobField
 from producer.scripts import ask
 from worker import allowance, fleet, health, line, spend
+from worker.allowance import Rung
 from worker.dead_letter import now_ms
 from worker.health import Health
 from worker.notify.kinds import Kind, key_of
@@ -35,6 +36,7 @@ LONG_REST_SECONDS = 60.0  # a shorter one is a rate limit's, and no matter for p
 LATE_EVERY_MS = 2000
 LATE_READ = 2000  # late jobs whose tenants are counted
 FIRST = 5  # job ids that a message names
+USERS_TOLD = 5  # one by one, of those that are on their ladder
 CRASHES = 3  # workers that vanished, and it is a loop
 
 
@@ -147,19 +149,30 @@ class Watch:
         return Condition(Kind.LATE, "", queue, (line,), marks, tenants, count, tuple(names[:FIRST]))
 
     def _spends(self) -> Iterator[Condition]:
-        for rung in allowance.standing(self._client).rungs.values():
-            if reached := [step for step in self._ladder if rung.step >= step]:
-                lines = [str(rung)]
-                if reached[-1] == self._ladder[-1]:
-                    lines.append("Its jobs cost less from now on: the cheapest route first, less context.")
-                yield Condition(Kind.SPEND, f"{rung.scope}: {max(reached):g}%", lines=tuple(lines))
-            if rung.full:
-                yield Condition(Kind.CAPPED, rung.scope, lines=(f"{rung}; its jobs wait",))
+        rungs = list(allowance.standing(self._client).rungs.values())
+        users = [rung for rung in rungs if rung.scope.startswith("user:")]
+        for rung in rungs if len(users) <= USERS_TOLD else (rung for rung in rungs if rung not in users):
+            yield from self._rung(rung)
+        if len(users) > USERS_TOLD:
+            lines = (
+                f"{len(users)} users are on their ladders: `failover budget show --by user`",
+                *map(str, users[:FIRST]),
+            )
+            yield Condition(Kind.SPEND, "users", lines=lines)
         for known in spend.known(self._client):
             reached = [step for step in self._ladder if known.percent >= step]
             if reached and known.budget != spend.OWN_NAME:
                 subject = f"{known}: {max(reached):g}%"
                 yield Condition(Kind.SPEND, subject, lines=(f"{known} has used {known.percent:.4g}% of its budget",))
+
+    def _rung(self, rung: Rung) -> Iterator[Condition]:
+        if reached := [step for step in self._ladder if rung.step >= step]:
+            lines = [str(rung)]
+            if reached[-1] == self._ladder[-1]:
+                lines.append("Its jobs cost less from now on: the cheapest route first, less context.")
+            yield Condition(Kind.SPEND, f"{rung.scope}: {max(reached):g}%", lines=tuple(lines))
+        if rung.full:
+            yield Condition(Kind.CAPPED, rung.scope, lines=(str(rung),))
 
     def _gone(self, now: int) -> Iterator[Condition]:
         """Workers whose record ran out without a goodbye. They are forgotten after the quiet time."""
