@@ -30,7 +30,7 @@ from worker.pause import canonical, utc
 from worker.prices import dollars
 from worker.spend import Guardrail
 from worker.statement import Balance
-from worker.words import money
+from worker.words import money, one_line
 
 _SCOPE = re.compile(r"total|(?:provider|tenant|feature):.+|user:[^/]+/.+")
 _MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])")
@@ -58,7 +58,7 @@ class Amount(click.ParamType[Any]):
         if value == "none" or isinstance(value, float):
             return value
         try:
-            return float(str(value).replace(",", "").removeprefix("$"))
+            return float(str(value).removeprefix("$"))
         except ValueError:
             self.fail(f"{value} is no amount: as in 60, or none", param, context)
 
@@ -122,7 +122,7 @@ def _render(lines: list[Balance], month: str, standing: Standing) -> None:
         by = f", set by {line.set_by}" if line.set_by else ""
         amounts = (line.spent_usd, line.ambiguous_usd, line.held_usd)
         table.add_row(
-            escape(line.scope), *(f"${usd:,.6f}" if usd else "-" for usd in amounts), f"{line.tokens:,}",
+            escape(one_line(line.scope, 200)), *(f"${usd:,.6f}" if usd else "-" for usd in amounts), f"{line.tokens:,}",
             escape(f"{cap}{soft}{tokens}{by}"), used + (", too little is left" if line.full else ""),
         )  # fmt: skip
     place.console().print(table)
@@ -210,10 +210,21 @@ def reduce(environment: Environment, lasts: str | None, reason: str, end: bool) 
             (was,) = ask(client, [("DEL", keyspace.REDUCE)])
             click.echo("jobs cost what they usually do" if was else "nothing was reduced")
             return
+        if (standing := _lasts_longer(client, seconds)) is not None:
+            place.note(f"it is so already, and for longer{standing}: `failover budget reduce --end` ends it first")
+            return
         note = json.dumps({"who": place.who(), "why": reason, "since": round(time.time())})
         ask(client, [("SET", keyspace.REDUCE, note, *(("EX", seconds) if seconds else ()))])
     until = f" for {lasts}" if lasts else ", until `failover budget reduce --end`"
     click.echo(f"every job costs less from now on{until}: the cheapest route first, less context, shorter answers")
+
+
+def _lasts_longer(client: redis.Redis, seconds: int | None) -> str | None:
+    """Why, as people read it, if the cost is reduced for longer than `seconds` (None: until it is ended) already."""
+    left_ms, raw = ask(client, [("PTTL", keyspace.REDUCE), ("GET", keyspace.REDUCE)])
+    if raw is None or seconds is None or 0 <= left_ms <= seconds * 1000:
+        return None
+    return f" ({allowance.standing(client).reduced})"
 
 
 @group.command()

@@ -48,6 +48,7 @@ Ours:
 | failover:ladder:{month}     | hash   | a scope: how far it is on its ladder (JSON)           | 45 days             |
 | failover:booked:{worker}    | string | number of a worker's last batch of rows, and its reply | 1 h                |
 | failover:limit:{route or provider} | hash | requests and tokens of the last minute, by ticks | 1 h                 |
+| failover:limit:{...}:open   | zset   | rows of the calls that run under it, score begun (ms) | 1 day               |
 | failover:budgets            | hash   | a scope: the caps that operators set over the file's (JSON) | until taken back |
 | failover:reduce             | string | somebody reduces the cost of every job (JSON: who, why, since) | as long as they said |
 | failover:cache:{tenant}:{feature}:{hash} | string | a kept answer (zlib of JSON); all three hashed | its feature's ttl_seconds |

@@ -185,6 +185,8 @@ def _number_lines(node: yaml.Node, at: tuple[str, ...], lines: Lines) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*at, str(key.value))
+            if here in lines:
+                raise ValueError(f"{'.'.join(here)} stands twice, in lines {lines[here]} and {key.start_mark.line + 1}")
             lines[here] = key.start_mark.line + 1
             _number_lines(value, here, lines)
     elif isinstance(node, yaml.SequenceNode):

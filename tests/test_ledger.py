@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+import pytest
 import redis
 
 from producer import keyspace
@@ -332,3 +333,28 @@ def test_without_redis_a_hard_cap_lets_nothing_through_and_the_rest_is_written_l
     asyncio.run(work())
     found = sums(client)
     assert (found["held:total"], found["spent:total"]) == (100, 60)
+
+
+@pytest.mark.parametrize("key", [keyspace.LADDER + MONTH, keyspace.BUDGETS])
+def test_what_somebody_wrote_over_is_read_as_nothing(url: str, client: redis.Redis, key: str) -> None:
+    client.hset(key, "tenant:acme", "garbage")
+
+    async def work(ledgers: list[Ledger]) -> None:
+        assert await ledgers[0].reserve(reservation(1, 900, 1000)) is None
+        ledgers[0].close(reservation(1, 900, 1000), "settled", 900, 1, 1)
+        assert await ledgers[0].reserve(reservation(2, 900, 1000)) == USED_UP
+
+    booked(url, work)
+
+
+def test_a_sum_that_is_no_number_is_not_zero_and_harms_no_other(url: str, client: redis.Redis) -> None:
+    async def work(ledgers: list[Ledger]) -> None:
+        assert await ledgers[0].reserve(reservation(1, 100, 1000)) is None
+        client.hset(keyspace.SPENT + MONTH, "spent:tenant:acme", "garbage")
+        other = reservation(3, 100)
+        other.caps, other.owner = {"tenant:globex": (1000, 1000, -1)}, Owner("j", "globex", "", "", "ai-tasks", "j:e")
+        asked = (ledgers[0].reserve(each) for each in (reservation(2, 100, 1000), other))
+        refused, granted = await asyncio.gather(*asked)
+        assert refused is not None and refused.why == "broken" and granted is None
+
+    booked(url, work)

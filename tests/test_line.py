@@ -158,3 +158,14 @@ def test_ten_jobs_beside_ten_thousand_are_soon_done(workshop: Workshop, producer
     assert workshop.providers.account("a")["asked"] - before < 150
     told = workshop.run("failover", "status").stdout
     assert "ai-tasks" in told
+
+
+def test_a_ring_that_somebody_wrote_over_stops_nothing(client: redis.Redis, producer: Producer) -> None:
+    acme, globex = fill(producer, "acme", 30), fill(producer, "globex", 3)
+    client.delete(keyspace.lanes(Q))
+    client.rpush(keyspace.lanes(Q), "", "", "nobody")
+    again = fill(producer, "globex", 1)
+    assert set(claimed(client, 100)) >= set(acme)
+    client.delete(keyspace.lanes(Q))
+    more = fill(producer, "globex", 1)
+    assert claimed(client, 100) == [*globex, *again, *more]

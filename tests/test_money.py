@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+import yaml
 
 from producer import LLMJob, Producer, keyspace
 from producer.exchange import Receipt
@@ -34,7 +36,7 @@ def budgets(workshop: Workshop, **fields: Any) -> None:
     """policies/budgets.yaml beside a jobs.yaml."""
     if "POLICIES_DIR" not in workshop.environment:
         workshop.policy()
-    (Path(workshop.environment["POLICIES_DIR"]) / "budgets.yaml").write_text(json.dumps({"version": 1, **fields}))
+    (Path(workshop.environment["POLICIES_DIR"]) / "budgets.yaml").write_text(yaml.safe_dump({"version": 1, **fields}))
 
 
 def failover(workshop: Workshop, *words: str) -> str:
@@ -52,6 +54,11 @@ def served_micros(workshop: Workshop, upstream: str) -> int:
     price = PRICES[upstream]
     usages = [entry["usage"] for entry in workshop.providers.log(upstream) if entry["usage"]]
     return sum(u["prompt_tokens"] * price["input"] + u["completion_tokens"] * price["output"] for u in usages)
+
+
+def name_of(workshop: Workshop, worker: subprocess.Popen[bytes]) -> str:
+    name: str = workshop.events(worker, "worker started")[0]["worker"]
+    return name
 
 
 def waits_for(producer: Producer, receipts: list[Receipt], why: str) -> JobResult | None:
@@ -148,8 +155,9 @@ def test_a_providers_month_pauses_at_the_percentage_by_our_own_books(
     assert {producer.wait(receipt.job_id, 60).status for receipt in receipts} == {JobStatus.DONE}
     until(lambda: done(producer).route == "b/b-1", "another provider serves")
     failover(workshop, "resume", "--provider", "a")
-    workshop.worker()
-    until(lambda: done(producer).route == "a/a-1", "it goes on")
+    worker = workshop.worker()
+    until(lambda: client.get(f"failover:routes:{name_of(workshop, worker)}"), "it has looked")
+    assert done(producer).route == "b/b-1"  # at the end of its budget a provider comes last
     assert not paused(client, [])  # a step is told once, also to a worker that starts
 
 

@@ -67,6 +67,7 @@ class Bookkeeper:
 
     def settle(self, reservation: Reservation, attempt: Attempt, failure: Failure | None) -> None:
         """The call has ended as the trail tells it."""
+        self._limits.free(reservation.route)
         prompt, completion = attempt.prompt_tokens, attempt.completion_tokens
         if prompt is not None and completion is not None:
             self._ledger.close(reservation, "settled", micros(attempt.cost_usd), prompt, completion)

@@ -3,7 +3,8 @@
 The truth is in Redis (worker/lua/books.lua): one row an attempt, reserved -> dispatched -> settled | ambiguous | released. What
 a worker has to write goes along with the committer's next round trip, in order, and counts once however often it is sent.
 
-While Redis is away a hard cap cannot be held, so a call that one concerns is not made. Others are, and written down later.
+While Redis is away a hard cap or a limit cannot be held, so a call that one concerns is not made. Others are, and written
+down later.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Limit:
 class Refusal:
     """Why no call may be made. `of`: the scope whose cap is used up, or the limit. `seconds`: until it may be asked again."""
 
-    why: Literal["budget", "busy", "limit", "tokens", "away"]
+    why: Literal["budget", "busy", "limit", "tokens", "away", "broken"]
     of: str = ""
     seconds: float = 0.0
     left: int = field(default=0, compare=False)  # micro-dollars
@@ -74,7 +75,8 @@ class Refusal:
             "busy": f"money: {self.of} has the rest of its budget reserved for calls that run, {call}",
             "limit": f"{self.of} is at its limit",
             "tokens": f"{self.of} to have tokens enough for it in this minute",
-            "away": "Redis: while it is away, no hard cap can be held",
+            "away": "Redis: while it is away, no hard cap and no limit can be held",
+            "broken": "the books, which hold what cannot be read: the worker's log names it",
         }[self.why]
 
 
@@ -102,6 +104,11 @@ class Reservation:
     @property
     def capped(self) -> bool:
         return any(hard >= 0 or tokens >= 0 for hard, _, tokens in self.caps.values())
+
+    @property
+    def strict(self) -> bool:
+        """Whether the call may go out only if the ledger says so."""
+        return self.capped or bool(self.limits)
 
     @property
     def row(self) -> dict[str, Any]:
@@ -141,7 +148,7 @@ class Ledger:
         """None: it is granted. It is then closed once; also by a caller that was cancelled, who cannot know."""
         words = ["reserve", reservation.row, [limit.terms for limit in reservation.limits]]
         if self._away and self.left:
-            if reservation.capped:
+            if reservation.strict:
                 return AWAY
             self._write(_Step(words, reservation))
             return None
@@ -154,7 +161,9 @@ class Ledger:
             case ["limited", limit, ms, for_tokens]:
                 return Refusal("tokens" if for_tokens else "limit", limit, ms / 1000)
             case ["away"]:
-                return AWAY if reservation.capped else None
+                return AWAY if reservation.strict else None
+            case ["broken", _]:
+                return Refusal("broken", seconds=USED_UP_SECONDS) if reservation.strict else None
         return None
 
     async def dispatch(self, reservation: Reservation) -> bool:
@@ -210,6 +219,8 @@ class Ledger:
         for step, answer in zip(self._sent, from_json(reply), strict=True):
             if answer[0] == "granted":
                 step.reservation.month = answer[1]
+            if answer[0] == "broken":
+                log.error("a row cannot be written", extra={"row": step.reservation.id, "error": answer[1]})
             if answer == ["gone"] and step.words[0] == "close" and step.words[3] != "released":
                 self._book(step)
             if step.answer is not None and not step.answer.done():
@@ -231,7 +242,7 @@ class Ledger:
         for step in (*self._sent, *self._waiting):
             if step.answer is not None and not step.answer.done():
                 step.answer.set_result(["away"])
-                if step.reservation.capped and step.words[0] == "reserve":
+                if step.reservation.strict and step.words[0] == "reserve":
                     self.close(step.reservation, "released")  # it may have been granted
 
     def _write(self, step: _Step) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from producer.environment import Environment, find_configuration
 from producer.job import LLMJob
@@ -25,7 +25,14 @@ FILE = "budgets.yaml"
 TOTAL = "total"
 SECTIONS = ("providers", "tenants", "users", "features")
 
-Dollars = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+
+def _amount(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("is no amount: US dollars as a number, as in 60")  # noqa: TRY004 - what pydantic listens to
+    return value
+
+
+Dollars = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), BeforeValidator(_amount)]
 Tokens = Annotated[int, Field(ge=1, le=10**12)]
 
 
@@ -64,15 +71,15 @@ class Cap(BaseModel):
 class ProviderCap(Cap):
     """`tokens_per_minute`: of all its routes together."""
 
-    tokens_per_minute: Annotated[int, Field(gt=0)] | None = None
+    tokens_per_minute: Tokens | None = None
 
 
 class FeatureCap(Cap):
     """`max_*`: of one job."""
 
     max_cost_usd: Dollars | None = None
-    max_input_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_input_tokens: Tokens | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=10**9)] | None = None
     when_over: Literal["degrade", "abort"] = "degrade"
 
 
@@ -116,7 +123,12 @@ class Budgets(BaseModel):
     @field_validator("providers")
     @classmethod
     def _by_one_name(cls, providers: dict[str, ProviderCap]) -> dict[str, ProviderCap]:
-        return {canonical(name): cap for name, cap in providers.items()}
+        by_name: dict[str, ProviderCap] = {}
+        for name, cap in providers.items():
+            if canonical(name) in by_name:
+                raise ValueError(f"{name} is {canonical(name)} by another name, and stands twice")
+            by_name[canonical(name)] = cap
+        return by_name
 
     def cap_of(self, scope: str) -> Cap:
         """The file's cap of a scope; one that is not named has its section's default."""
@@ -176,7 +188,7 @@ def load_budgets(environment: Environment) -> Budgets:
 def _with_defaults(data: Any) -> Any:
     """Each section's entries over its `default`; a section may be left out."""
     if not isinstance(data, dict):
-        return {"file": "empty"} if data is not None else {}
+        return {"version": data}  # an emptied file lifts no cap
     for section in SECTIONS:
         if data.get(section) is None:
             data = {name: value for name, value in data.items() if name != section}

@@ -7,6 +7,7 @@ next place stand in line: the first one asks for it, the others wait behind.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -66,6 +67,7 @@ class Limits:
         self._ledger = ledger
         self._told: dict[str, Told] = {}
         self._lines: dict[str, asyncio.Lock] = {}
+        self._freed: dict[str, asyncio.Event] = {}  # by route: a call of ours has ended
 
     def of(self, route: Route, budgets: Budgets) -> tuple[Limit, ...]:
         """What holds a call on the route: its own limits, or lower ones that its provider told, and its provider's."""
@@ -95,19 +97,27 @@ class Limits:
             if refusal is None or refusal.why not in ("limit", "tokens"):
                 return refusal
         clock = asyncio.get_running_loop().time
-        end = clock() + patience
+        end, freed = clock() + patience, self._freed.setdefault(reservation.route, asyncio.Event())
         try:
             async with asyncio.timeout_at(end), line:
                 while True:
+                    freed.clear()
                     refusal = await self._ledger.reserve(reservation)
                     if refusal is None or refusal.why not in ("limit", "tokens"):
                         return refusal
                     if clock() + refusal.seconds > end:
                         return replace(refusal, seconds=max(REFUSED_SECONDS, refusal.seconds - patience))
-                    await asyncio.sleep(min(refusal.seconds, LONGEST_SLEEP_SECONDS))
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(min(refusal.seconds, LONGEST_SLEEP_SECONDS)):
+                            await freed.wait()
         except TimeoutError:
             self._ledger.close(reservation, "released")  # it may just have been granted
             return Refusal("limit", reservation.limits[0].name, REFUSED_SECONDS)
+
+    def free(self, route: str) -> None:
+        """A call has ended: whoever is first in line asks again."""
+        if route in self._freed:
+            self._freed[route].set()
 
     def hear(self, route: Route, headers: Mapping[str, str], now: float) -> float:
         """What a reply says of the route; seconds for which it wants no further call."""

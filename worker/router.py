@@ -279,10 +279,11 @@ _REFUSED = {
     "away": RejectedFor.NO_LEDGER,
     "limit": RejectedFor.LIMITED,
     "tokens": RejectedFor.LIMITED,
+    "broken": RejectedFor.NO_LEDGER,
 }
 
 
-_HOLDS_BACK = ("budget", "busy", "tokens", "away")  # the call, and not the route
+_HOLDS_BACK = ("budget", "busy", "tokens", "away", "broken")  # the call, and not the route
 _MONEY = (RejectedFor.OVER_BUDGET, RejectedFor.NO_LEDGER)
 _BROKEN_OFF = Failure(BROKEN_OFF, Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
 

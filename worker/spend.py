@@ -6,6 +6,7 @@ and in any order: each counts once, an older one never lowers the value, and no 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from dataclasses import dataclass
@@ -131,7 +132,8 @@ def known(client: redis.Redis) -> list[ProviderSpend]:
     (found,) = ask(client, [("HGETALL", keyspace.SPEND)])
     spends = []
     for field, raw in sorted(found.items()):
-        told, provider = json.loads(raw), field.decode().partition(":")[0]
-        at, again_at, name = told["at"] / 1000, told.get("again_at"), told.get("name", "")
-        spends.append(ProviderSpend(provider, told["percent"], at, told["who"], again_at, name))
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # anybody may write into Redis
+            told, provider = json.loads(raw), field.decode().partition(":")[0]
+            at, again_at, name = told["at"] / 1000, told.get("again_at"), told.get("name", "")
+            spends.append(ProviderSpend(provider, told["percent"], at, told["who"], again_at, name))
     return spends

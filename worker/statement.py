@@ -57,7 +57,7 @@ def sums(client: redis.Redis, steps: Sequence[float], month: str) -> dict[str, S
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for name, amount in zip(flat[::2], flat[1::2], strict=True):
         kind, _, scope = name.decode().partition(":")
-        if scope and kind in Sums.__dataclass_fields__:
+        if scope and kind in Sums.__dataclass_fields__ and amount.lstrip(b"-").isdigit():
             found[scope][kind] = int(amount)
     return {scope: Sums(**kinds) for scope, kinds in found.items()}
 
@@ -98,7 +98,7 @@ def _balance(scope: str, told: Sums, cap: Cap, standing: Standing, set_by: Mappi
 def set_by(client: redis.Redis) -> dict[str, str]:
     """Who set a cap over the file's, by scope."""
     (found,) = ask(client, [("HGETALL", keyspace.BUDGETS)])
-    return {scope.decode(): str(json.loads(raw).get("who", "?")) for scope, raw in found.items()}
+    return {scope.decode(errors="replace"): str(_read(raw).get("who", "?")) for scope, raw in found.items()}
 
 
 def set_cap(client: redis.Redis, scope: str, cap: Cap | None, month: str, who: str) -> bool:
@@ -122,8 +122,17 @@ def rows(client: redis.Redis, month: str) -> Iterator[dict[str, Any]]:
             break
     for key in (keyspace.AMBIGUOUS + month, keyspace.RESERVATIONS):
         (found,) = ask(client, [("HVALS", key)])
-        told = (json.loads(raw) for raw in found)
-        yield from ({name: row[name] for name in _OPEN} for row in told if row["month"] == month)
+        told = (_read(raw) for raw in found)
+        yield from ({name: row.get(name) for name in _OPEN} for row in told if row.get("month") == month)
+
+
+def _read(raw: bytes) -> dict[str, Any]:
+    """Nothing for what is written over."""
+    try:
+        found = json.loads(raw)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 _NUMBERS = ("at", "micros", "prompt", "completion")

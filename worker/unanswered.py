@@ -107,4 +107,5 @@ def without_cold(outcome: Outcome, policy: JobPolicy) -> Outcome:
         case _:
             return outcome
     detail = f"{why}; ENABLE_COLD_QUEUE is off, so it does not wait"
-    return Dead(DeadReason.EXHAUSTED, detail, trail, policy.keep_dead_seconds)
+    reason = DeadReason.OVER_BUDGET if why.startswith("money: ") else DeadReason.EXHAUSTED
+    return Dead(reason, detail, trail, policy.keep_dead_seconds)

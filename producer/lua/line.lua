@@ -16,19 +16,19 @@ local function lane_of(list, tenant) return 'failover:lane:' .. queue_of(list) .
 local function enter(list, id, tenant)
   if not tenant or tenant == '' then return redis.call('RPUSH', list, id) == 1 end
   local lane, ring = lane_of(list, tenant), ring_of(list)
-  if redis.call('EXISTS', lane) == 0 then
+  local laned, in_lane = redis.call('EXISTS', ring) == 1, redis.call('EXISTS', lane) == 1
+  if not in_lane then
     local length, filler = redis.call('LLEN', list), 'failover:filler:' .. queue_of(list)
     if length == 0 then redis.call('SET', filler, tenant) end
-    local laned = redis.call('EXISTS', ring) == 1
     if (length < SHORT and not laned) or redis.call('GET', filler) == tenant then
       return redis.call('RPUSH', list, id) == 1
     end
-    if not laned then
-      redis.call('RPUSH', ring, '')
-      redis.call('SET', first_of(list), SHORT) -- each tenant's own jobs keep their order: some may be among these
-    end
-    if not redis.call('LPOS', ring, tenant) then redis.call('RPUSH', ring, tenant) end
   end
+  if not laned then
+    redis.call('RPUSH', ring, '')
+    redis.call('SET', first_of(list), SHORT) -- each tenant's own jobs keep their order: some may be among these
+  end
+  if not (laned and in_lane) and not redis.call('LPOS', ring, tenant) then redis.call('RPUSH', ring, tenant) end
   redis.call('RPUSH', lane, id)
   return false
 end
@@ -55,15 +55,16 @@ local function take(list)
     local id = redis.call('LPOP', list)
     if id then return id end
   end
-  while true do
+  for _ = 1, redis.call('LLEN', ring) + 1 do
     local tenant = redis.call('LPOP', ring)
-    if not tenant then return redis.call('LPOP', list) end
+    if not tenant then break end
     local lane = tenant == '' and list or lane_of(list, tenant)
     local id = redis.call('LPOP', lane)
     if tenant == '' or redis.call('EXISTS', lane) == 1 then redis.call('RPUSH', ring, tenant) end
     if redis.call('LLEN', ring) == 1 and redis.call('LINDEX', ring, 0) == '' then redis.call('DEL', ring, first) end
     if id then return id end
   end
+  return redis.call('LPOP', list)
 end
 
 -- Out of the line, wherever it stands in it. Slow: a whole list.

@@ -14,6 +14,12 @@ local this_month = string.sub(iso(now_ms), 1, 7)
 
 local function whole(number) return string.format('%.0f', number) end
 
+-- JSON that anybody may have written over; nil for what is none.
+local function read(raw)
+  local done, found = pcall(cjson.decode, raw)
+  return done and type(found) == 'table' and found or nil
+end
+
 -- As `Owner.scopes` (worker/caps.py). What a tenant's own key pays is no matter of our total and our providers.
 local function scopes_of(row)
   local scopes = {'tenant:' .. row.tenant}
@@ -52,10 +58,13 @@ local function sums_of(month)
       from = '(' .. entry[1]
     end
   until #page < 1000
-  for _, raw in ipairs(redis.call('HVALS', AMBIGUOUS .. month)) do weigh(cjson.decode(raw), 'ambiguous', add) end
+  for _, raw in ipairs(redis.call('HVALS', AMBIGUOUS .. month)) do
+    local row = read(raw)
+    if row then weigh(row, 'ambiguous', add) end
+  end
   for _, raw in ipairs(redis.call('HVALS', KEYS[1])) do
-    local row = cjson.decode(raw)
-    if row.month == month then weigh(row, 'held', add) end
+    local row = read(raw)
+    if row and row.month == month then weigh(row, 'held', add) end
   end
   redis.call('DEL', key)
   for name, amount in pairs(sums) do
@@ -78,7 +87,11 @@ end
 local function standing_of(month, scope)
   local told = redis.call('HMGET', sums_of(month), 'spent:' .. scope, 'ambiguous:' .. scope, 'held:' .. scope,
     'tokens:' .. scope, 'held-tokens:' .. scope)
-  for i = 1, 5 do told[i] = tonumber(told[i] or '') or 0 end
+  for i = 1, 5 do
+    local amount = tonumber(told[i] or '0')
+    if not amount then error('a sum of ' .. scope .. ' is no number') end -- and so it is not zero
+    told[i] = amount
+  end
   return unpack(told)
 end
 
@@ -88,7 +101,7 @@ local function climb(month, scope, cap, wanted)
   local spent, ambiguous, _, tokens, _ = standing_of(month, scope)
   spent = spent + ambiguous
   local raw = redis.call('HGET', LADDER .. month, scope)
-  local before = raw and cjson.decode(raw) or {step = 0, full = false}
+  local before = raw and read(raw) or {step = 0, full = false}
   local percent, step = 0, 0
   if cap[2] >= 0 then percent = cap[2] == 0 and 100 or 100 * spent / cap[2] end
   for _, each in ipairs(STEPS) do
@@ -120,11 +133,10 @@ end
 local function slide(key)
   local tick = math.floor(now_ms / TICK_MS)
   local first = tick - TICKS + 1
-  local told = redis.call('HMGET', key, 'requests', 'tokens', 'from', 'open')
+  local told = redis.call('HMGET', key, 'requests', 'tokens', 'from')
   local requests, tokens, from = tonumber(told[1] or '0'), tonumber(told[2] or '0'), tonumber(told[3] or first)
-  if from < first - TICKS then
+  if not (requests and tokens and from) or from < first - TICKS or from > first + TICKS then
     redis.call('DEL', key)
-    redis.call('HSET', key, 'open', told[4] or 0)
     requests, tokens = 0, 0
   else
     for old = from, first - 1 do
@@ -137,18 +149,28 @@ local function slide(key)
   end
   redis.call('HSET', key, 'requests', whole(requests), 'tokens', whole(tokens), 'from', first)
   redis.call('EXPIRE', key, 3600)
-  return requests, tokens, first, tick, tonumber(told[4] or '0')
+  return requests, tokens, first, tick
+end
+
+-- Calls that run under a limit, each by its row; those that have none any more are forgotten when it matters.
+local function open_of(key, most)
+  local open = key .. ':open'
+  if redis.call('ZCARD', open) < most then return redis.call('ZCARD', open) end
+  for _, id in ipairs(redis.call('ZRANGE', open, 0, -1)) do
+    if redis.call('HEXISTS', KEYS[1], id) == 0 then redis.call('ZREM', open, id) end
+  end
+  return redis.call('ZCARD', open)
 end
 
 -- Milliseconds until a limit {name, requests a minute, tokens a minute, calls at once}, each -1 for none, has a place; and
 -- whether a call of fewer tokens would have one sooner.
 local function wait_ms(limit, asked)
   local key = LIMIT .. limit[1]
-  local requests, tokens, first, tick, open = slide(key)
+  local requests, tokens, first, tick = slide(key)
   local function fits()
     return (limit[2] < 0 or requests < limit[2]) and (limit[3] < 0 or tokens <= 0 or tokens + asked <= limit[3])
   end
-  if limit[4] >= 0 and open >= limit[4] then return TICK_MS, false end
+  if limit[4] >= 0 and open_of(key, limit[4]) >= limit[4] then return TICK_MS, false end
   if fits() then return 0, false end
   local for_tokens = limit[2] < 0 or requests < limit[2]
   for old = first, tick do
@@ -159,13 +181,14 @@ local function wait_ms(limit, asked)
   return TICKS * TICK_MS, for_tokens
 end
 
-local function occupy(limit, asked)
+local function occupy(limit, asked, id)
   local key, tick = LIMIT .. limit[1], math.floor(now_ms / TICK_MS)
   redis.call('HINCRBY', key, 'requests', 1)
   redis.call('HINCRBY', key, 'r' .. tick, 1)
   redis.call('HINCRBY', key, 'tokens', asked)
   redis.call('HINCRBY', key, 't' .. tick, asked)
-  redis.call('HINCRBY', key, 'open', 1)
+  redis.call('ZADD', key .. ':open', now_ms, id)
+  redis.call('EXPIRE', key .. ':open', 86400)
   return tick
 end
 
@@ -173,7 +196,7 @@ end
 local function vacate(row, tokens)
   for _, limit in ipairs(row.limits) do
     local key, tick = LIMIT .. limit[1], 't' .. limit[2]
-    if redis.call('HINCRBY', key, 'open', -1) < 0 then redis.call('HSET', key, 'open', 0) end
+    redis.call('ZREM', key .. ':open', row.id)
     if redis.call('HEXISTS', key, tick) == 1 then
       redis.call('HINCRBY', key, tick, whole(tokens - row.tokens))
       redis.call('HINCRBY', key, 'tokens', whole(tokens - row.tokens))

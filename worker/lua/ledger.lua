@@ -8,7 +8,7 @@
 --       {'dispatch', id}   {'close', id, month, state, micros, prompt tokens, completion tokens}
 --       {'book', row, state, micros, prompt tokens, completion tokens}: of a call whose reservation stands nowhere
 -- Returns JSON: for each step {'granted', month} | {'refused' | 'busy', scope, what is left} | {'limited', limit, ms, whether for its tokens} | {'dispatched'} | {'closed'} |
---         {'gone'}. Busy: what is left is held by calls that run, and some of it comes back.
+--         {'gone'} | {'broken', why}. Busy: what is left is held by calls that run, and some of it comes back.
 -- Invariant: a batch counts once, whoever resends it. Spent + ambiguous + held stays within every hard cap at each grant.
 --            What is refused leaves no trace but on the ladder.
 local before = redis.call('GET', KEYS[3])
@@ -20,7 +20,7 @@ end
 -- Whether an operator has set another cap than the worker knows: it will within a second.
 local function outdated(scope, cap)
   local raw = redis.call('HGET', KEYS[4], scope)
-  local terms = raw and cjson.decode(raw).terms
+  local terms = raw and (read(raw) or {}).terms
   return terms and (terms[1] ~= cap[1] or terms[3] ~= cap[3])
 end
 
@@ -54,7 +54,7 @@ function steps.reserve(row, limits)
     if wait > 0 then return {'limited', limit[1], wait, for_tokens} end
   end
   sums_of(row.month)
-  for i, limit in ipairs(limits) do row.limits[i] = {limit[1], occupy(limit, row.tokens)} end
+  for i, limit in ipairs(limits) do row.limits[i] = {limit[1], occupy(limit, row.tokens, row.id)} end
   redis.call('HSET', KEYS[1], row.id, cjson.encode(row))
   redis.call('ZADD', KEYS[2], now_ms, row.id)
   move(row, 'held', 1)
@@ -97,7 +97,8 @@ end
 
 local replies = {}
 for i, step in ipairs(cjson.decode(ARGV[8])) do
-  replies[i] = steps[table.remove(step, 1)](unpack(step))
+  local done, answer = pcall(steps[table.remove(step, 1)], unpack(step))
+  replies[i] = done and answer or {'broken', type(answer) == 'table' and answer.err or tostring(answer)}
 end
 local reply = cjson.encode(replies)
 redis.call('SET', KEYS[3], ARGV[7] .. ' ' .. reply, 'EX', 3600)

@@ -9,8 +9,8 @@
 local released, ambiguous = 0, 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms - tonumber(ARGV[8]), 'LIMIT', 0, tonumber(ARGV[9]))) do
   local raw = redis.call('HGET', KEYS[1], id)
-  local row = raw and cjson.decode(raw)
-  if not row then
+  local row = raw and read(raw)
+  if not (row and row.queue and row.lease) then -- gone, or written over
     redis.call('ZREM', KEYS[2], id)
   elseif redis.call('ZSCORE', ARGV[7] .. row.queue, row.lease) then
     redis.call('ZADD', KEYS[2], now_ms, id)
@@ -22,4 +22,6 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms - tonumb
     ambiguous = ambiguous + 1
   end
 end
+local held = redis.call('HGET', SPENT .. this_month, 'held:total')
+if held and held ~= '0' and redis.call('HLEN', KEYS[1]) == 0 then redis.call('HDEL', SPENT .. this_month, 'since') end -- rows were lost
 return {released, ambiguous}
