@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -21,6 +22,8 @@ from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, FailoverError
 from producer.policy import load_policies
 from worker import fleet
+from worker.cache import load_caching
+from worker.caps import load_budgets
 from worker.configuration import Configuration
 from worker.messages import load_messages
 from worker.pause import paused
@@ -95,6 +98,7 @@ def _configuration(environment: Environment, *, deploy: bool) -> Iterator[Findin
             yield Finding("warn", "routes", f"{out.name} is left out: {out.why}")
     except ConfigurationError as error:
         yield from _wrong("routes", error)
+    yield from _money(environment)
     yield from _people(environment)
     yield from _web(environment, deploy=deploy)
 
@@ -117,6 +121,25 @@ def _routing(environment: Environment) -> Iterator[Finding]:
         yield Finding("warn", "routing", "ENABLE_COLD_QUEUE is off: no job waits for a route")
 
 
+def _money(environment: Environment) -> Iterator[Finding]:
+    """Caps, prices and kept answers."""
+    try:
+        budgets, caching = load_budgets(environment), load_caching(environment)
+    except ConfigurationError as error:
+        yield from _wrong("money", error)
+        return
+    yield Finding("ok", "money", f"caps: {', '.join(budgets.named) or 'none (policies/budgets.yaml)'}")
+    with contextlib.suppress(ConfigurationError):  # told above
+        for route in load_routes(environment).routes:
+            if route.price is None and budgets.wants_prices:
+                mend = "give it a `price` in routes.json, or `pip install genai-prices`"
+                yield Finding(
+                    "fail", "money", f"{route.name} has no price, so nobody calls it under a hard cap — {mend}", 2
+                )
+    if kept := [name for name in caching.features if caching.of(name) is not None]:
+        yield Finding("ok", "money", f"answers are kept for: {', '.join(kept)}")
+
+
 def _people(environment: Environment) -> Iterator[Finding]:
     """Who would be told, and how: what a worker refuses at its start is found here first."""
     from worker.notify.settings import load_settings
@@ -128,7 +151,8 @@ def _people(environment: Environment) -> Iterator[Finding]:
     try:
         settings = load_settings(environment, load_addresses(environment), tenants)
     except ConfigurationError as error:
-        yield from _wrong("people", error)
+        others = [problem for problem in error.problems if "budgets.yaml" not in problem.where]
+        yield from _wrong("people", ConfigurationError(others))
         return
     who = settings.on_call.now(round(time.time() * 1000))
     told = f"on call now: {who}" if who else "nobody is on call now — name somebody in policies/oncall.yaml"

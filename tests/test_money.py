@@ -130,6 +130,8 @@ def test_an_unknown_price_under_a_hard_cap_is_refused_with_the_mend(workshop: Wo
     result = done(producer)
     assert result.dead_reason is DeadReason.OVER_BUDGET
     assert "give it a `price` in routes.json, or `pip install genai-prices`" in result.dead_detail
+    doctor = workshop.run("failover", "doctor")
+    assert "a/a-1 has no price, so nobody calls it under a hard cap" in doctor.stdout + doctor.stderr
 
 
 def test_answers_are_bounded_while_a_cap_holds(workshop: Workshop, producer: Producer) -> None:
@@ -285,3 +287,75 @@ def test_a_killed_workers_calls_are_in_the_books_once(
     log = workshop.providers.log("a")
     booked = len(rows(client)) + client.hlen(keyspace.AMBIGUOUS + MONTH)
     assert len(log) <= booked <= len(log) + 20  # some were written down, and the worker died before it called
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "budgets.yaml"),
+        (
+            "tenants: {acme: {hard_usd: 5}}\nusers:\n  u1: {hard_usd: 2}\n",
+            "u1 is a user of which tenant? As in acme/u1",
+        ),
+        ("tenants:\n  acme: {hard_usd: 5}\n  acme: {hard_usd: 500}\n", "tenants.acme stands twice, in lines 2 and 3"),
+        ("total: {hard_usd: '5'}\n", "is no amount: US dollars as a number, as in 60"),
+        ("total: {hard_usd: 5, soft_usd: 9}\n", "soft_usd is above hard_usd"),
+        ("providers: {gemini: {hard_usd: 5}, google: {hard_usd: 9}}\n", "stands twice"),
+        ("ladder: [95, 60]\n", "its steps climb"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_words(workshop: Workshop, text: str, told: str) -> None:
+    two_routes(workshop)
+    budgets(workshop)
+    (Path(workshop.environment["POLICIES_DIR"]) / "budgets.yaml").write_text(text)
+    ended = workshop.run("failover-worker")
+    assert (ended.returncode, "Traceback" in ended.stderr) == (2, False)
+    assert told in ended.stderr, ended.stderr
+    assert told in workshop.run("failover", "doctor").stdout
+
+
+def test_an_emptied_file_lifts_no_cap_of_a_running_worker(workshop: Workshop, producer: Producer) -> None:
+    two_routes(workshop)
+    budgets(workshop, tenants={"acme": {"hard_usd": 0}})
+    worker = workshop.worker()
+    (Path(workshop.environment["POLICIES_DIR"]) / "budgets.yaml").write_text("")
+    until(lambda: workshop.events(worker, "configuration refused, the old one stays"), "it is refused")
+    assert done(producer, chat(tenant_id="acme")).dead_reason is DeadReason.OVER_BUDGET
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("set", "tenant", "--hard", "5"), 2, "one of total, provider:P"),
+        (("set", "total"), 2, "--hard USD, --soft USD or --tokens N"),
+        (("set", "total", "--hard", "1,5"), 2, "is no amount"),
+        (("set", "total", "--hard", "-5"), 2, "hard_usd"),
+        (("set", "total", "--tokens", "inf"), 2, "tokens"),
+        (("set", "total", "--tokens", "1.5"), 2, "tokens"),
+        (("show", "--month", "2026-13"), 2, "as in 2026-11"),
+        (("reduce", "--end", "--for", "2h"), 2, "not both"),
+        (("set", "tenant:nobody", "--hard", "5"), 0, "mistyped?"),
+        (("ledger", "--job", "none"), 0, ""),
+    ],
+)
+def test_what_is_typed_wrongly_is_told(workshop: Workshop, words: tuple[str, ...], code: int, told: str) -> None:
+    ended = workshop.run("failover", "budget", *words)
+    assert (ended.returncode, told in ended.stderr) == (code, True), ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_what_somebody_wrote_over_is_shown_as_far_as_it_can_be_read(
+    workshop: Workshop, producer: Producer, client: redis.Redis
+) -> None:
+    two_routes(workshop)
+    worker = workshop.worker()
+    done(producer)
+    client.hset(keyspace.LADDER + MONTH, "tenant:x", "garbage")
+    client.hset(keyspace.BUDGETS, "tenant:x", "5")
+    client.hset(keyspace.SPEND, "a", "garbage")
+    client.hset(keyspace.RESERVATIONS, "x", "garbage")
+    client.set(keyspace.REDUCE, "garbage")
+    for words in (("status",), ("budget", "show"), ("budget", "ledger"), ("budget", "set", "total", "--hard", "5")):
+        failover(workshop, *words)
+    assert "REDUCED cost is reduced by somebody" in failover(workshop, "status")
+    assert done(producer).status is JobStatus.DONE and worker.poll() is None

@@ -130,6 +130,18 @@ class Budgets(BaseModel):
             by_name[canonical(name)] = cap
         return by_name
 
+    @property
+    def named(self) -> dict[str, Cap]:
+        """Every scope that the file gives a cap, `default` of a section being `{section}:default`."""
+        sections = {section: getattr(self, section) for section in SECTIONS}
+        caps = {f"{section[:-1]}:{name}": cap for section, found in sections.items() for name, cap in found.items()}
+        return {scope: cap for scope, cap in {TOTAL: self.total, **caps}.items() if cap.sets}
+
+    @property
+    def wants_prices(self) -> bool:
+        """Whether a cap in dollars refuses calls."""
+        return any(cap.hard_usd is not None for cap in self.named.values())
+
     def cap_of(self, scope: str) -> Cap:
         """The file's cap of a scope; one that is not named has its section's default."""
         kind, _, name = scope.partition(":")

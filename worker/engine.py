@@ -80,6 +80,12 @@ class Engine:
         self.controls.adopt(routes.routes)
         self._latencies.adopt(configuration)
         self._allowances.adopt(configuration.budgets, configuration.guardrail)
+        unpriced = [route.name for route in routes.routes if route.price is None]
+        if unpriced and configuration.budgets.wants_prices:
+            mend = "give each a `price` in routes.json, or pip install genai-prices"
+            log.warning(
+                "routes without a price are not called under a hard cap", extra={"routes": unpriced, "mend": mend}
+            )
         self._cache.caching = configuration.caching
         self.ledger.steps = self._allowances.steps
         self._router.routes = routes.routes

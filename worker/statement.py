@@ -66,8 +66,7 @@ def balances(
     found: Mapping[str, Sums], budgets: Budgets, standing: Standing, set_by: Mapping[str, str]
 ) -> list[Balance]:
     """One for each scope that has spent or is capped by name; the total first."""
-    named = [f"{section[:-1]}:{name}" for section in ("providers", "tenants", "users", "features")
-             for name in getattr(budgets, section) if name != "default"]  # fmt: skip
+    named = [scope for scope in budgets.named if not scope.endswith(":default")]
     scopes = dict.fromkeys([TOTAL, *found, *standing.caps, *named])
     return [
         _balance(scope, found.get(scope, Sums()), standing.caps.get(scope) or budgets.cap_of(scope), standing, set_by)

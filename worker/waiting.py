@@ -15,7 +15,7 @@ from producer.errors import UnknownJob, UsageError
 from producer.keyspace import JobField
 from producer.results import status_of
 from producer.scripts import ask
-from worker import backlog, fleet
+from worker import allowance, backlog, fleet
 from worker.messages import eta
 from worker.pause import EVERYTHING, holding, utc
 
@@ -42,9 +42,11 @@ class Waiting:
 
 
 def minutes(client: redis.Redis, queues: Sequence[str]) -> float | None:
-    """Until the backlog is done; None while nobody can know: one of the queues is paused, or no route is open."""
+    """Until the backlog is done; None while nobody can know: a queue is paused, a cap used up, no route open."""
     if any(holding(client, queue) for queue in queues) or fleet.no_route_open(client):
         return None
+    if any(rung.full for rung in allowance.standing(client).rungs.values()):
+        return None  # some wait for money
     return backlog.estimate(client, EVERYTHING, queues[0]).minutes
 
 
