@@ -88,8 +88,8 @@ MUTATIONS = {
     ),
     "reservation": (
         "worker/lua/ledger.lua",
-        "sums[1] + sums[2] + sums[3] + row.micros > cap[1]",
-        "sums[1] + sums[2] + row.micros > cap[1]",
+        "spent + held + row.micros > cap[1]",
+        "spent + row.micros > cap[1]",
         "tests/test_ledger.py",
     ),
     "a batch of rows counts once": (
