@@ -19,6 +19,7 @@ from producer.trail import RejectedFor, Rejection
 from tests.conftest import Workshop, chat, until
 from tests.test_ledger import MONTH, rows, sums
 from tests.test_routing import PRICES, done, two_routes
+from tests.web import served
 from worker.pause import paused
 
 LONG = LLMJob(
@@ -359,3 +360,16 @@ def test_what_somebody_wrote_over_is_shown_as_far_as_it_can_be_read(
         failover(workshop, *words)
     assert "REDUCED cost is reduced by somebody" in failover(workshop, "status")
     assert done(producer).status is JobStatus.DONE and worker.poll() is None
+
+
+def test_metrics_tell_of_money(workshop: Workshop, producer: Producer) -> None:
+    two_routes(workshop)
+    budgets(workshop, tenants={"acme": {"soft_usd": 0.00001}})
+    workshop.worker()
+    done(producer, chat(tenant_id="acme", user_id="u"))
+    with served(workshop) as web:
+        text = until(lambda: (t := web.get("/metrics").text) and "failover_budget_step_percent{" in t and t, "the step")
+    assert 'failover_spent_usd{scope="tenant:acme",state="spent"}' in text
+    assert 'failover_budget_step_percent{scope="tenant:acme"} 95.0' in text
+    assert 'failover_budget_full{scope="tenant:acme"} 0.0' in text
+    assert "user:" not in text

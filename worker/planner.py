@@ -7,7 +7,7 @@ comes to a route; everything else is decided here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -54,9 +54,7 @@ class Planner:
             policy = policy.model_copy(update={"order": "cost"})
         baseline = self._named(policy.baseline) or self._routes.routes[0]
         if self._routes.bypass:
-            first, *others = self._routes.routes
-            passed = (Rejected(route, RejectedFor.BYPASS, "BYPASS_ROUTER is on") for route in others)
-            return Plan(BYPASS, (first,), tuple(passed), baseline=baseline, prompt_caching=policy.prompt_caching)
+            return self._bypassed(baseline, policy)
         asked = _Asked(job_id, body, policy, set(requires) | _asked_for(body), spent, self._p95_ms, restraint)
         kept, rejected = list[Route](), list[Rejected]()
         for route in self._routes.routes:
@@ -65,11 +63,7 @@ class Planner:
             else:
                 kept.append(route)
         lacking = {route.name: lacks for route in kept if (lacks := asked.lacking.get(route.name))}
-        ordered = self._ordered(kept, asked)
-        if lacking:  # degraded answers are for when nobody else can give a whole one
-            ordered.sort(key=lambda route: route.name in lacking)
-        if restraint.shunned:
-            ordered.sort(key=lambda route: route.entry.provider in restraint.shunned)
+        ordered = self._ordered(kept, asked, lacking)
         bound = asked.bound(ordered)
         return Plan(
             order="pinned" if policy.pin else policy.order,
@@ -90,6 +84,12 @@ class Planner:
             waits_for="" if ordered else self._left_out(policy),
         )
 
+    def _bypassed(self, baseline: Route, policy: RoutingPolicy) -> Plan:
+        """The first route alone, whatever is known of it."""
+        first, *others = self._routes.routes
+        passed = (Rejected(route, RejectedFor.BYPASS, "BYPASS_ROUTER is on") for route in others)
+        return Plan(BYPASS, (first,), tuple(passed), baseline=baseline, prompt_caching=policy.prompt_caching)
+
     def _left_out(self, policy: RoutingPolicy) -> str:
         """Why the routes that a job type is pinned to cannot be used now."""
         pinned = [f"{out.name}: {out.why}" for out in self._routes.left_out if out.name in policy.pin]
@@ -98,14 +98,20 @@ class Planner:
     def _named(self, name: str | None) -> Route | None:
         return next((route for route in self._routes.routes if route.name == name), None) if name else None
 
-    def _ordered(self, routes: list[Route], asked: _Asked) -> list[Route]:
-        """By the policy's order; a route that takes this job as a canary goes first of all."""
-        policy = asked.policy
+    def _ordered(self, routes: list[Route], asked: _Asked, lacking: Collection[str]) -> list[Route]:
+        """By the policy's order. A route that takes this job as a canary goes first of all; one that lacks something comes after
+        those that can give a whole answer, and one of a provider whose month is at its end last."""
+        policy, shunned = asked.policy, asked.restraint.shunned
         if policy.pin:
-            return sorted(routes, key=lambda route: policy.pin.index(route.name))
-        ordered = _BY[policy.order](routes, asked)
-        if any(route.entry.canary is not None for route in ordered):
-            ordered.sort(key=lambda route: route.entry.canary is None)
+            ordered = sorted(routes, key=lambda route: policy.pin.index(route.name))
+        else:
+            ordered = _BY[policy.order](routes, asked)
+            if any(route.entry.canary is not None for route in ordered):
+                ordered.sort(key=lambda route: route.entry.canary is None)
+        if lacking:
+            ordered.sort(key=lambda route: route.name in lacking)
+        if shunned:
+            ordered.sort(key=lambda route: route.entry.provider in shunned)
         return ordered
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from producer.job import DeadReason
 from producer.policy import JobPolicy
 from producer.trail import RejectedFor
-from worker.answer import Unanswered
+from worker.answer import HeldBack, Unanswered
 from worker.outcomes import Dead, Outcome, Park, Released, Retry, Trail
 from worker.plan import BYPASS, Plan
 from worker.planner import PASSES
@@ -46,11 +46,7 @@ def outcome_of(
     if last and (reason := _FINAL.get(last.action)):
         return dead(reason)
     if held_back is not None:
-        waited = (claim.claimed_ms - claim.accepted_ms) / 1000
-        patience = (
-            min(waited * PATIENCE_SHARE, PARK_BUSY_SECONDS) if held_back.busy else 0.0
-        )  # or many would ask in vain
-        return Park(max(held_back.seconds, patience) * (1 + jitter()), held_back.why, walk.trail)
+        return _held_back(claim, held_back, walk, jitter)
     if failures and unanswered.withheld:
         trail, before = excused(walk.trail, walk.known)
         longest = min(PARK_WITHHELD_SECONDS[0] * 2 ** min(before, 10), PARK_WITHHELD_SECONDS[1])
@@ -70,6 +66,13 @@ def outcome_of(
         why = "a route to open" + (f" ({said})" if failures else f" ({unanswered.closed})" if unanswered.closed else "")
         return Park(wait, why, walk.trail, in_turn=any_route_will_do)
     return _again(claim, policy, walk, said, jitter)
+
+
+def _held_back(claim: Claim, why: HeldBack, walk: Walk, jitter: Callable[[], float]) -> Park:
+    """While running calls hold what is left, old jobs ask less often: many would ask in vain."""
+    waited = (claim.claimed_ms - claim.accepted_ms) / 1000
+    patience = min(waited * PATIENCE_SHARE, PARK_BUSY_SECONDS) if why.busy else 0.0
+    return Park(max(why.seconds, patience) * (1 + jitter()), why.why, walk.trail)
 
 
 def _again(claim: Claim, policy: JobPolicy, walk: Walk, said: str, jitter: Callable[[], float]) -> Outcome:

@@ -20,8 +20,9 @@ from ops import status
 from ops.web.auth import Guard
 from producer.connection import check_safe
 from producer.intake import errors
-from worker import fleet
+from worker import allowance, fleet, statement
 from worker.pause import holding
+from worker.prices import dollars
 
 LOOK_SECONDS = 1.0
 BREAKER_STATES = ("closed", "half-open", "open")
@@ -128,7 +129,24 @@ class _Everything:
         for budget in found.budgets:
             spent.add_metric([budget.provider, budget.budget], budget.percent)
         yield spent
+        yield from self._money()
         yield from _routes(found.routes)
+
+    def _money(self) -> Iterable[GaugeMetricFamily]:
+        """Of this month, by our own books. Users are too many for a metric."""
+        usd = GaugeMetricFamily("failover_spent_usd", "Of this month, by scope.", labels=["scope", "state"])
+        for scope, sums in statement.sums(self._client, (), "").items():
+            if not scope.startswith("user:"):
+                for state in ("spent", "ambiguous", "held"):
+                    usd.add_metric([scope, state], dollars(getattr(sums, state)))
+        ladder = GaugeMetricFamily(
+            "failover_budget_step_percent", "The ladder's step that a scope is at.", labels=["scope"]
+        )
+        full = GaugeMetricFamily("failover_budget_full", "1 while jobs wait for a scope's hard cap.", labels=["scope"])
+        for scope, rung in allowance.standing(self._client).rungs.items():
+            ladder.add_metric([scope], rung.step)
+            full.add_metric([scope], rung.full)
+        return (usd, ladder, full)
 
 
 def _queues(queues: Iterable[status.QueueStatus]) -> Iterable[GaugeMetricFamily]:
