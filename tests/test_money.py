@@ -364,7 +364,7 @@ def test_what_somebody_wrote_over_is_shown_as_far_as_it_can_be_read(
 
 def test_metrics_tell_of_money(workshop: Workshop, producer: Producer) -> None:
     two_routes(workshop)
-    budgets(workshop, tenants={"acme": {"soft_usd": 0.00001}})
+    budgets(workshop, tenants={"acme": {"soft_usd": 0.000005}})
     workshop.worker()
     done(producer, chat(tenant_id="acme", user_id="u"))
     with served(workshop) as web:
