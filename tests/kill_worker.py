@@ -1,6 +1,7 @@
 """A worker that dies by SIGKILL at a named point: `python -m tests.kill_worker POINT`. Leases are short, to save time.
 
-The points are on both sides of each thing that a worker does to the world: claim, call a provider, settle, heartbeat.
+The points are on both sides of each thing that a worker does to the world: claim, reserve money, dispatch, call a provider,
+settle, heartbeat.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from worker.configuration import Configuration
 from worker.consumer import FailoverWorker
 from worker.providers import Providers
 
-POINTS = ("claim", "call", "settle", "heartbeat")
+POINTS = ("claim", "reserve", "dispatch", "call", "settle", "heartbeat")
 
 
 def die_at(point: str, when: str, wrapped: Callable[..., Awaitable[Any]], due: Callable[..., bool]) -> Any:
@@ -35,6 +36,14 @@ def die_at(point: str, when: str, wrapped: Callable[..., Awaitable[Any]], due: C
         return result
 
     return dying
+
+
+def settles(_committer: Committer, batch: list[Any]) -> bool:
+    return bool(batch)
+
+
+def writes(committer: Committer, step: str) -> bool:
+    return any(waiting.words[0] == step for waiting in committer._ledger._waiting)
 
 
 def main() -> None:
@@ -55,8 +64,9 @@ def main() -> None:
         upkeep.ask_async = die_at(point, when, upkeep.ask_async, sends)
     elif point == "call":
         Providers.complete = die_at(point, when, Providers.complete, anything)  # type: ignore[method-assign]
-    elif point == "settle":
-        Committer._send = die_at(point, when, Committer._send, anything)  # type: ignore[method-assign]
+    elif point in ("reserve", "dispatch", "settle"):
+        due = settles if point == "settle" else lambda committer, _: writes(committer, point)
+        Committer._send = die_at(point, when, Committer._send, due)  # type: ignore[method-assign]
     environment = load_environment()
     configuration = Configuration.load(environment)
     worker = FailoverWorker(environment["REDIS_URL"], configuration.routes.queues, configuration, concurrency=3)

@@ -21,6 +21,8 @@ from producer.trail import BROKEN_OFF
 from tests.conftest import Workshop, chat, until
 from tests.kill_worker import POINTS
 from tests.proxy import proxy
+from tests.test_ledger import sums
+from tests.test_money import budgets
 from tests.test_transitions import Q, where
 from worker import transitions, upkeep
 from worker.configuration import Configuration
@@ -42,12 +44,19 @@ def holds(client: redis.Redis, producer: Producer, job_ids: list[str]) -> None:
     assert list(client.scan_iter("rq:execution*")) == []
 
 
+def served_micros(workshop: Workshop) -> int:
+    """What `hot` would bill, at $1 and $2 a million tokens."""
+    usages = [entry["usage"] for entry in workshop.providers.log("hot") if entry["usage"]]
+    return sum(usage["prompt_tokens"] + 2 * usage["completion_tokens"] for usage in usages)
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_any_point_every_job_ends_once(
     workshop: Workshop, producer: Producer, client: redis.Redis, point: str, when: str
 ) -> None:
-    workshop.routes(hot=[{"upstream": "hot"}])
+    workshop.routes(hot=[{"upstream": "hot", "price": {"input": 1, "output": 2}}])
+    budgets(workshop, total={"hard_usd": 5})
     workshop.providers.behave("hot", latency=(0.5, 0.6) if point == "heartbeat" else (0.05, 0.1))
     job_ids = [receipt.job_id for receipt in producer.enqueue_many(chat(str(n)) for n in range(6))]
     environment = {**os.environ, "REDIS_URL": workshop.url, **workshop.environment, "PYTHONPATH": str(ROOT)}
@@ -60,14 +69,18 @@ def test_killed_at_any_point_every_job_ends_once(
     holds(client, producer, job_ids)
     calls = workshop.providers.account("hot")["asked"]
     assert calls <= len(job_ids) + min(before, 3)  # three slots: at most what was in flight is asked again
+    until(lambda: client.hlen(keyspace.RESERVATIONS) == 0, "the books are closed", 40)
+    found, served = sums(client), served_micros(workshop)
+    assert found["spent:total"] <= served <= found["spent:total"] + found.get("ambiguous:total", 0)
+    assert not [name for name in found if name.startswith("held")]
 
 
 @pytest.mark.parametrize("lose_reply", [False, True], ids=["request", "reply"])
 def test_any_command_or_reply_lost_changes_nothing(
     workshop: Workshop, url: str, client: redis.Redis, policies: Policies, lose_reply: bool
 ) -> None:
-    """Every script call of a batch's life, one by one: enqueue, claims, heartbeats, promotions, reaps, settles."""
-    workshop.routes(hot=[{"upstream": "hot"}])
+    """Every script call of a batch's life, one by one: enqueue, claims, rows, heartbeats, promotions, reaps, settles."""
+    workshop.routes(hot=[{"upstream": "hot", "price": {"input": 1, "output": 2}}])
     routes = read_routes(Path(workshop.environment["ROUTES_FILE"]), {})
     with proxy(Path(url.removeprefix("unix://"))) as between:
         for position in itertools.count():
@@ -84,6 +97,7 @@ def test_any_command_or_reply_lost_changes_nothing(
             between.lose = -1
             holds(client, Producer(client, policies), job_ids)
             assert workshop.providers.account("hot")["asked"] == 5, f"call {position} lost"
+            assert sums(client)["spent:total"] == served_micros(workshop), f"call {position} lost"
             if not between.lost:
                 break  # a batch's life has no more calls than that
         assert position > 5
