@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from worker.pause import canonical, utc
 from worker.prices import dollars
 from worker.spend import Guardrail
 from worker.statement import Balance
-from worker.words import money, one_line
+from worker.words import many, money, one_line
 
 _SCOPE = re.compile(r"total|(?:provider|tenant|feature):.+|user:[^/]+/.+")
 _MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])")
@@ -240,3 +241,31 @@ def ledger(environment: Environment, month: str, job: str | None, state: str | N
         for row in statement.rows(client, month):
             if all(row[name] == value for name, value in wanted.items()):
                 click.echo(json.dumps({**row, "usd": dollars(row["micros"])}))
+
+
+@group.command()
+@click.argument("rows", nargs=-1, metavar="[ROW...]")
+@click.option("--all", "everything", is_flag=True, help="Every ambiguous row of the month.")
+@click.option(
+    "--usd", type=click.FloatRange(min=0, max=1e6), required=True, help="What each cost; 0: it was not billed."
+)
+@month_option
+@click.pass_obj
+def settle(environment: Environment, rows: tuple[str, ...], everything: bool, usd: float, month: str) -> None:
+    """Say what ambiguous calls cost, as the provider's own books have it; their money is free or spent then.
+
+    ROW: an `id` of `failover budget ledger --state ambiguous`.
+    """
+    if everything == bool(rows):
+        raise UsageError("which? ROW... or --all; `failover budget ledger --state ambiguous` lists them")
+    steps = (*load_budgets(environment).ladder, Guardrail.of(environment).at_percent)
+    with place.reached(environment) as (_, client):
+        known = [row["id"] for row in statement.rows(client, month) if row["state"] == "ambiguous"]
+        wanted = known if everything else list(rows)
+        if unknown := sorted(set(wanted) - set(known)):
+            raise UsageError(f"{unknown[0]} is no ambiguous row of {month}")
+        settled = sum(
+            statement.settle(client, steps, wanted[start : start + 500], month, math.ceil(round(usd * 1e6, 3)))
+            for start in range(0, len(wanted), 500)
+        )
+    click.echo(f"{many(settled, 'row')} settled at {money(usd)} each")

@@ -373,3 +373,20 @@ def test_metrics_tell_of_money(workshop: Workshop, producer: Producer) -> None:
     assert 'failover_budget_step_percent{scope="tenant:acme"} 95.0' in text
     assert 'failover_budget_full{scope="tenant:acme"} 0.0' in text
     assert "user:" not in text
+
+
+def test_what_may_have_been_billed_is_settled_by_a_person(
+    workshop: Workshop, producer: Producer, client: redis.Redis
+) -> None:
+    workshop.routes(hot=[{"upstream": "a", "price": PRICES["a"], "timeoutSeconds": 0.3}], warm=[{"upstream": "b"}])
+    workshop.providers.behave("a", fault="hang")
+    workshop.worker()
+    assert {done(producer).route for _ in range(3)} == {"b/b-1"}
+    until(lambda: client.hlen(keyspace.AMBIGUOUS + MONTH) >= 3, "they are booked")
+    listed = [json.loads(line) for line in failover(workshop, "budget", "ledger", "--state", "ambiguous").splitlines()]
+    assert workshop.run("failover", "budget", "settle", "nope", "--usd", "0").returncode == 2
+    assert "1 row settled" in failover(workshop, "budget", "settle", listed[0]["id"], "--usd", "0.002")
+    left = len(listed) - 1
+    assert f"{left} rows settled" in failover(workshop, "budget", "settle", "--all", "--usd", "0")
+    found = sums(client)
+    assert (found["spent:provider:a"], found.get("ambiguous:total", 0)) == (2000, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from pydantic_core import from_json, to_json
 
 from producer import keyspace
 from producer.scripts import Script, ask
 from worker.allowance import Standing
-from worker.budget import books
+from worker.budget import LEDGER, books
 from worker.caps import TOTAL, Budgets, Cap
 from worker.prices import dollars
 
@@ -106,6 +108,15 @@ def set_cap(client: redis.Redis, scope: str, cap: Cap | None, month: str, who: s
     keys = [keyspace.BUDGETS, keyspace.LADDER + month, keyspace.AUDIT, keyspace.SPENT + month]
     (changed,) = ask(client, [CAP.call(keys, [scope, told, who])])
     return bool(changed)
+
+
+def settle(client: redis.Redis, steps: Sequence[float], ids: Sequence[str], month: str, micros: int) -> int:
+    """What ambiguous rows cost after all, each; how many were."""
+    keys, words = books(steps)
+    closes = [["close", row_id, month, "settled", micros, 0, 0] for row_id in ids]
+    batch = [*words, time.time_ns(), to_json(closes)]
+    (reply,) = ask(client, [LEDGER.call([*keys, keyspace.booked("failover budget settle"), keyspace.BUDGETS], batch)])
+    return sum(answer == ["closed"] for answer in from_json(reply))
 
 
 def rows(client: redis.Redis, month: str) -> Iterator[dict[str, Any]]:
