@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 
 from producer.job import LLMJob
-from worker import health
+from worker import allowance, health
 from worker import pause as flags
+from worker.allowance import Allowance
+from worker.caps import Owner
 from worker.configuration import Configuration
 from worker.health import Health
 from worker.plan import BYPASS
@@ -19,15 +20,18 @@ from worker.planner import Planner
 from worker.prices import dollars
 from worker.routes import Route
 from worker.routing import RoutingPolicy
+from worker.thrift import frugal
 from worker.tokens import estimated
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How routes stand in Redis, by name; empty without one. `closed`: why operators keep a route from everybody."""
+    """How routes stand in Redis, by name; empty without one. `closed`: why operators keep a route from everybody. `money`: how
+    far the months are."""
 
     health: dict[str, Health] = field(default_factory=dict)
     closed: dict[str, str] = field(default_factory=dict)
+    money: allowance.Standing = allowance.NOTHING
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,13 @@ class Explained:
     prompt_tokens: int
     candidates: tuple[Kept, ...]
     rejected: tuple[Refused, ...]
+    reduced: str | None = None  # why it is to cost less than usual, or may not be sent
 
     def __str__(self) -> str:
         limits = f", at most ${self.max_cost_usd:g}" if self.max_cost_usd is not None else ""
         limits += f", p95 at most {self.max_latency_seconds:g} s" if self.max_latency_seconds is not None else ""
         lines = [f"{self.job_type}: {self.order}{limits}; about {self.prompt_tokens} tokens of prompt"]
+        lines += [f"  to cost less: {self.reduced}"] if self.reduced else []
         for place, kept in enumerate(self.candidates, 1):
             facts = [f"about ${kept.estimate_usd:.6f}"] if kept.estimate_usd is not None else []
             by_p95 = self.max_latency_seconds is not None or self.order == "latency"
@@ -109,7 +115,8 @@ def standing(client: redis.Redis | None, configuration: Configuration) -> Standi
     found = flags.paused(client, [])
     closing = ((route, flag) for route in routes for flag in found if flag.closes(route.name, route.entry.provider))
     closed = {route.name: f"{'disabled' if flag.route else 'paused'}: {flag}" for route, flag in closing}
-    return Standing(health.of_routes(client, [route.name for route in routes]), closed)
+    of_routes = health.of_routes(client, [route.name for route in routes])
+    return Standing(of_routes, closed, allowance.standing(client))
 
 
 def rows(configuration: Configuration, standing: Standing) -> list[Row]:
@@ -165,12 +172,15 @@ def told(rows: list[Row]) -> Iterator[str]:
         yield f"     {row.model} at {row.host}{dialect}; {key}{can}{window}"
 
 
-def explained(configuration: Configuration, standing: Standing, job_id: str, job_type: str, body: Any) -> Explained:
-    """The plan as a worker would make it now. Raises InvalidJob for a body or a job type that is none."""
-    job = LLMJob.parse({"job_type": job_type, "body": body})
-    policy = configuration.policies.of(job_type)
+def explained(configuration: Configuration, standing: Standing, job_id: str, job: LLMJob) -> Explained:
+    """The plan as a worker would make it now. Raises InvalidJob for a job type that is none."""
+    job_type, policy = job.job_type, configuration.policies.of(job.job_type)
     p95_ms = {name: known.recent_p95_ms for name, known in standing.health.items() if known.recent_p95_ms is not None}
-    planned = Planner(configuration.routes, configuration.routing, p95_ms).plan(job_id, job, job.body, policy.requires)
+    routes, may_spend = configuration.routes, Allowance(configuration.budgets, standing.money)
+    owner = Owner.of(job, job_id, "", "")
+    sent = frugal(job, owner, may_spend, routes.routes)
+    planner = Planner(routes, configuration.routing, p95_ms)
+    planned = planner.plan(job_id, job, sent.body, policy.requires, restraint=sent.restraint)
     routing = configuration.routing.of(job_type)
     if planned.order == BYPASS:
         routing = RoutingPolicy()  # nothing of it holds
@@ -179,7 +189,8 @@ def explained(configuration: Configuration, standing: Standing, job_id: str, job
         order=planned.order,
         max_cost_usd=routing.max_cost_usd,
         max_latency_seconds=routing.max_latency_seconds,
-        prompt_tokens=estimated(job.body),
+        prompt_tokens=estimated(sent.body),
+        reduced=sent.over or planned.why or None,
         candidates=tuple(
             Kept(
                 route.name,
@@ -187,7 +198,7 @@ def explained(configuration: Configuration, standing: Standing, job_id: str, job
                 dollars(planned.estimates[route.name]) if route.name in planned.estimates else None,
                 planned.p95_ms.get(route.name),
                 tuple(sorted(planned.lacks.get(route.name, ()))),
-                _now(route, standing),
+                _now(route, standing) or may_spend.full(owner, route.entry.provider) or None,
             )
             for route in planned.candidates
         ),

@@ -19,6 +19,7 @@ from ops.job import as_json
 from producer.connection import redis_url
 from producer.environment import Environment
 from producer.errors import ConfigurationError, UsageError
+from producer.job import LLMJob
 from worker import fleet, health
 from worker import pause as flags
 from worker.configuration import Configuration
@@ -41,6 +42,9 @@ def group() -> None:
 @click.option("--job-type", default="default", show_default=True, help="A type of policies/jobs.yaml.")
 @click.option("--prompt", help="The job's message.")
 @click.option("--file", "source", type=click.File("rb"), help="A prompt as text, or a chat-completions body as JSON.")
+@click.option("--tenant", default="default", show_default=True, help="Whose job it is: caps go by it.")
+@click.option("--user", default="", help="Whose, among the tenant's users.")
+@click.option("--feature", default="", help="What it is for.")
 @click.option("--job-id", default="example", show_default=True, help="Weights and canaries draw by it.")
 @as_json
 @click.pass_obj
@@ -50,6 +54,9 @@ def show(
     job_type: str,
     prompt: str | None,
     source: IO[bytes] | None,
+    tenant: str,
+    user: str,
+    feature: str,
     job_id: str,
     as_json: bool,
 ) -> None:
@@ -66,7 +73,10 @@ def show(
         click.echo(json.dumps([asdict(row) for row in rows], indent=2) if as_json else "\n".join(views.told(rows)))
         return
     body = body_of(prompt if prompt is not None else source.read() if source else "Hello")
-    found = views.explained(configuration, standing, job_id, job_type, body)
+    whose = {"tenant_id": tenant, "user_id": user, "feature": feature}
+    found = views.explained(
+        configuration, standing, job_id, LLMJob.parse({"job_type": job_type, "body": body, **whose})
+    )
     click.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))
 
 

@@ -240,6 +240,8 @@ def test_reduce_cost_now_is_one_command_and_ends_with_another(workshop: Workshop
     assert "every job costs less" in failover(workshop, "budget", "reduce", "--reason", "the bill")
     until(lambda: done(producer).route == "a/a-1", "it is heard")
     assert "REDUCED cost is reduced by" in failover(workshop, "status")
+    explained = failover(workshop, "routes", "show", "--explain")
+    assert "to cost less: cost is reduced by" in explained and explained.index("a/a-1") < explained.index("b/b-1")
     failover(workshop, "budget", "reduce", "--end")
     until(lambda: done(producer).route == "b/b-1", "it is over")
 

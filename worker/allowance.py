@@ -135,29 +135,16 @@ def _rung(scope: bytes, raw: bytes) -> Rung | None:
         return None
 
 
-class Allowances:
-    """One worker's."""
+class Allowance:
+    """What may be spent at one moment, by the file and by what Redis said of it last."""
 
-    def __init__(self, client: redis.asyncio.Redis, guardrail: Guardrail, now: Standing = NOTHING) -> None:
-        self._client, self._guardrail, self._standing = client, guardrail, now
-        self._budgets = Budgets()
+    def __init__(self, budgets: Budgets, standing: Standing = NOTHING) -> None:
+        self._budgets, self._standing = budgets, standing
         self._caps: dict[str, Cap] = {}
-        self._rouses = 0  # looks at which jobs that wait for money are to ask again
-        self._paused = set[str]()  # what billing was told of
-
-    def adopt(self, budgets: Budgets, guardrail: Guardrail) -> None:
-        self._rouses = ROUSED if self._budgets != budgets else self._rouses
-        self._budgets, self._guardrail = budgets, guardrail
-        self._caps.clear()
 
     @property
     def budgets(self) -> Budgets:
         return self._budgets
-
-    @property
-    def steps(self) -> tuple[float, ...]:
-        """Where the ledger tells that a scope has come to."""
-        return tuple(sorted({*self._budgets.ladder, self._guardrail.at_percent}))
 
     def cap(self, scope: str) -> Cap:
         """The operators', else the file's."""
@@ -199,11 +186,36 @@ class Allowances:
             return frozenset()
         return frozenset(each for each in providers if self._last(f"provider:{canonical(each)}"))
 
+    def full(self, owner: Owner, provider: str) -> str:
+        """Which hard cap has too little left for some calls, in words; "" for none."""
+        rungs = (self._standing.rungs.get(scope) for scope in self._scopes(owner, provider))
+        return next((str(rung) for rung in rungs if rung is not None and rung.full), "")
+
     def _last(self, *scopes: str) -> str:
         """Which of them is at the ladder's last step, in words."""
         last = self._budgets.ladder[-1]
         rungs = (self._standing.rungs.get(scope) for scope in scopes)
         return next((str(rung) for rung in rungs if rung is not None and rung.step >= last), "")
+
+
+class Allowances(Allowance):
+    """One worker's, which it keeps up to date."""
+
+    def __init__(self, client: redis.asyncio.Redis, guardrail: Guardrail) -> None:
+        super().__init__(Budgets())
+        self._client, self._guardrail = client, guardrail
+        self._rouses = 0  # looks at which jobs that wait for money are to ask again
+        self._paused = set[str]()  # what billing was told of
+
+    def adopt(self, budgets: Budgets, guardrail: Guardrail) -> None:
+        self._rouses = ROUSED if self._budgets != budgets else self._rouses
+        self._budgets, self._guardrail = budgets, guardrail
+        self._caps.clear()
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """Where the ledger tells that a scope has come to."""
+        return tuple(sorted({*self._budgets.ladder, self._guardrail.at_percent}))
 
     async def run(self) -> None:
         """Look for ever. While Redis is away, what was last known holds."""

@@ -8,7 +8,7 @@ from functools import partial
 
 from producer.job import ChatBody, LLMJob
 from producer.trail import RejectedFor
-from worker.allowance import Allowances
+from worker.allowance import Allowance
 from worker.caps import FeatureCap, Owner, micros_of
 from worker.degrade import shorter_context, smaller_first
 from worker.plan import Plan, Restraint
@@ -39,7 +39,7 @@ class Frugal:
         return True
 
 
-def frugal(job: LLMJob, owner: Owner, allowances: Allowances, routes: Sequence[Route]) -> Frugal:
+def frugal(job: LLMJob, owner: Owner, allowances: Allowance, routes: Sequence[Route]) -> Frugal:
     """What is known before a plan is made."""
     restraint = Restraint(ceiling=partial(allowances.ceiling, owner))
     why = allowances.safeguard(owner)

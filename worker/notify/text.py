@@ -158,7 +158,9 @@ def _next(incident: Incident) -> str:
         case Kind.PAUSED | Kind.BUDGET:
             return f"Next: goes on by itself{at}." if at else "Next: it stays so until somebody resumes."
         case Kind.CAPPED:
-            return f"Next: `failover budget set {incident.subject} --hard USD` lets them go on at once."
+            return (
+                f"Next: `failover budget set {incident.subject} --hard USD` lets them go on; else the next month does."
+            )
         case Kind.DEAD_LETTERS:
             return "Next: nothing happens by itself. Mend the cause, then requeue; or answer them by hand."
         case Kind.LATE:
