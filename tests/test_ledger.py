@@ -338,6 +338,7 @@ def test_without_redis_a_hard_cap_lets_nothing_through_and_the_rest_is_written_l
 @pytest.mark.parametrize("key", [keyspace.LADDER + MONTH, keyspace.BUDGETS])
 def test_what_somebody_wrote_over_is_read_as_nothing(url: str, client: redis.Redis, key: str) -> None:
     client.hset(key, "tenant:acme", "garbage")
+    client.hset(keyspace.RESERVATIONS, mapping={"x": "garbage", "y": '{"month": "' + MONTH + '"}'})
 
     async def work(ledgers: list[Ledger]) -> None:
         assert await ledgers[0].reserve(reservation(1, 900, 1000)) is None

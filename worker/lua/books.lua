@@ -8,13 +8,13 @@
 -- released), or in the month's ambiguous ones. Sums: spent, ambiguous, held, tokens, held-tokens, each by scope.
 local SPENT, LEDGER, AMBIGUOUS, LADDER, LIMIT = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local STEPS = cjson.decode(ARGV[6])
-local KEEP_SUMS, KEEP_ROWS = 400 * 86400, 45 * 86400 -- after the last one
+local KEEP_SUMS, KEEP_ROWS = 400 * 86400, 45 * 86400 -- rows: after the last one
 local TICK_MS, TICKS = 250, 244 -- a minute, and a second: calls reach a provider later than they leave, by more or less
 local this_month = string.sub(iso(now_ms), 1, 7)
 
 local function whole(number) return string.format('%.0f', number) end
 
--- JSON that anybody may have written over; nil for what is none.
+-- JSON that anybody may have written over; nil for what is no object.
 local function read(raw)
   local done, found = pcall(cjson.decode, raw)
   return done and type(found) == 'table' and found or nil
@@ -27,6 +27,10 @@ local function scopes_of(row)
   if row.user ~= '' then scopes[#scopes + 1] = 'user:' .. string.gsub(row.tenant, '/', '%%2F') .. '/' .. row.user end
   if row.feature ~= '' then scopes[#scopes + 1] = 'feature:' .. row.feature end
   return scopes
+end
+
+local function is_row(row)
+  return row and row.tenant and row.provider and row.user and row.feature and tonumber(row.micros) and tonumber(row.tokens)
 end
 
 -- What a row adds to the sums while it stands somewhere.
@@ -60,11 +64,11 @@ local function sums_of(month)
   until #page < 1000
   for _, raw in ipairs(redis.call('HVALS', AMBIGUOUS .. month)) do
     local row = read(raw)
-    if row then weigh(row, 'ambiguous', add) end
+    if is_row(row) then weigh(row, 'ambiguous', add) end
   end
   for _, raw in ipairs(redis.call('HVALS', KEYS[1])) do
     local row = read(raw)
-    if row and row.month == month then weigh(row, 'held', add) end
+    if is_row(row) and row.month == month then weigh(row, 'held', add) end
   end
   redis.call('DEL', key)
   for name, amount in pairs(sums) do
