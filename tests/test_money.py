@@ -58,7 +58,7 @@ def served_micros(workshop: Workshop, upstream: str) -> int:
 
 
 def name_of(workshop: Workshop, worker: subprocess.Popen[bytes]) -> str:
-    name: str = workshop.events(worker, "worker started")[0]["worker"]
+    name: str = until(lambda: workshop.events(worker, "worker started"), "it tells its name")[0]["worker"]
     return name
 
 
