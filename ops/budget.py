@@ -6,7 +6,6 @@ import json
 import math
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +24,7 @@ from producer.environment import Environment
 from producer.errors import UsageError, first_problem
 from producer.scripts import ask
 from worker import allowance, spend, statement
-from worker.allowance import Standing, month_of
+from worker.allowance import Standing, month_of, once_full, steps_of
 from worker.caps import Cap, load_budgets
 from worker.pause import canonical, utc
 from worker.prices import dollars
@@ -93,8 +92,7 @@ def show(environment: Environment, month: str, by: str | None, as_json: bool) ->
     guardrail, budgets = Guardrail.of(environment), load_budgets(environment)
     with place.reached(environment) as (_, client):
         known, standing = spend.known(client), allowance.standing(client, month)
-        steps = (*budgets.ladder, guardrail.at_percent)
-        found = statement.sums(client, steps, month)
+        found = statement.sums(client, month)
         lines = statement.balances(found, budgets, standing, statement.set_by(client))
     lines = [line for line in lines if by in (None, line.scope.partition(":")[0])]
     if as_json:
@@ -149,7 +147,7 @@ def set_cap(environment: Environment, scope: str, hard: Any, soft: Any, tokens: 
         fields: dict[str, Any] = {name: getattr(before, name) for name in Cap.model_fields}
         cap = _checked({**fields, **{name: value for name, value in given.items() if value is not None}})
         statement.set_cap(client, scope, cap, month_of(datetime.now(UTC)), place.who())
-        _tell(client, scope, before, cap, (*budgets.ladder, Guardrail.of(environment).at_percent))
+        _tell(client, scope, before, cap)
 
 
 def _checked(fields: dict[str, Any]) -> Cap:
@@ -162,17 +160,15 @@ def _checked(fields: dict[str, Any]) -> Cap:
         raise UsageError(": ".join(first_problem(error)).strip(": ")) from None
 
 
-def _tell(client: redis.Redis, scope: str, before: Cap, cap: Cap, steps: Sequence[float]) -> None:
+def _tell(client: redis.Redis, scope: str, before: Cap, cap: Cap) -> None:
     """How the cap stands to what is spent, and whether anybody knows the scope."""
-    known = statement.sums(client, steps, month_of(datetime.now(UTC)))
+    known = statement.sums(client)
     spent = known.get(scope, statement.Sums())
     used = spent.spent + spent.ambiguous
     click.echo(f"{scope}: {_said(cap)} (it was {_said(before)}); {money(dollars(used))} is used this month")
     hard = cap.terms[0]
     if 0 <= hard <= used:
-        place.note(
-            f"nothing is left of it: {'others serve its jobs' if scope.startswith('provider:') else 'its jobs wait'}"
-        )
+        place.note(f"nothing is left of it: {once_full(scope)}")
     if scope not in known and scope != "total":
         place.note(f"no call of {scope} stands in this month's books: mistyped?")
 
@@ -258,7 +254,7 @@ def settle(environment: Environment, rows: tuple[str, ...], everything: bool, us
     """
     if everything == bool(rows):
         raise UsageError("which? ROW... or --all; `failover budget ledger --state ambiguous` lists them")
-    steps = (*load_budgets(environment).ladder, Guardrail.of(environment).at_percent)
+    steps = steps_of(load_budgets(environment), Guardrail.of(environment))
     with place.reached(environment) as (_, client):
         known = [row["id"] for row in statement.rows(client, month) if row["state"] == "ambiguous"]
         wanted = known if everything else list(rows)

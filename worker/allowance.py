@@ -1,7 +1,7 @@
 """What may be spent now, as one worker knows it: the file's caps, what operators set over them, how far each month is.
 
-Read anew every second, and only where there is something to hold: without a cap nobody asks. A hard cap is held by the ledger
-itself (worker/budget.py), to the micro-dollar; what stands here is for the ladder, the safeguard and the pause.
+Read anew every second. A hard cap is held by the ledger itself (worker/budget.py), to the micro-dollar; what stands here is for
+the ladder, the safeguard and the pause.
 """
 
 from __future__ import annotations
@@ -60,16 +60,23 @@ class Rung:
 
     def __str__(self) -> str:
         if self.full and self.hard < 0:
-            return f"{self.scope} has too little left of its {self.tokens:,} tokens of this month; {self.outcome}"
+            return (
+                f"{self.scope} has too little left of its {self.tokens:,} tokens of this month; {once_full(self.scope)}"
+            )
         if self.full:
             cap = money(dollars(self.hard))
-            return f"{self.scope} has too little left of its cap of {cap} for this month; {self.outcome}"
+            return f"{self.scope} has too little left of its cap of {cap} for this month; {once_full(self.scope)}"
         return f"{self.scope} has used at least {self.step:g}% of its {money(dollars(self.basis))} for this month"
 
-    @property
-    def outcome(self) -> str:
-        """What becomes of its jobs once it is full."""
-        return "others serve its jobs" if self.scope.startswith("provider:") else "its jobs wait"
+
+def once_full(scope: str) -> str:
+    """What becomes of a scope's jobs when nothing is left."""
+    return "others serve its jobs" if scope.startswith("provider:") else "its jobs wait"
+
+
+def steps_of(budgets: Budgets, guardrail: Guardrail) -> tuple[float, ...]:
+    """Where the ledger tells that a scope has come to, in percent."""
+    return tuple(sorted({*budgets.ladder, guardrail.at_percent}))
 
 
 @dataclass(frozen=True)
@@ -139,12 +146,8 @@ class Allowance:
     """What may be spent at one moment, by the file and by what Redis said of it last."""
 
     def __init__(self, budgets: Budgets, standing: Standing = NOTHING) -> None:
-        self._budgets, self._standing = budgets, standing
+        self.budgets, self._standing = budgets, standing
         self._caps: dict[str, Cap] = {}
-
-    @property
-    def budgets(self) -> Budgets:
-        return self._budgets
 
     def cap(self, scope: str) -> Cap:
         """The operators', else the file's."""
@@ -152,7 +155,7 @@ class Allowance:
         if found is None:
             if len(self._caps) > 10_000:
                 self._caps.clear()
-            found = self._caps[scope] = self._standing.caps.get(scope) or self._budgets.cap_of(scope)
+            found = self._caps[scope] = self._standing.caps.get(scope) or self.budgets.cap_of(scope)
         return found
 
     def _scopes(self, owner: Owner, provider: str | None) -> tuple[str, ...]:
@@ -176,7 +179,7 @@ class Allowance:
         """Why the job is to cost less; "" if it need not."""
         if not (self._standing.reduced or self._standing.rungs):
             return ""
-        if owner.feature in self._budgets.safeguard.critical_features:
+        if owner.feature in self.budgets.safeguard.critical_features:
             return ""
         return self._standing.reduced or self._last(TOTAL, *owner.scopes)
 
@@ -193,7 +196,7 @@ class Allowance:
 
     def _last(self, *scopes: str) -> str:
         """Which of them is at the ladder's last step, in words."""
-        last = self._budgets.ladder[-1]
+        last = self.budgets.ladder[-1]
         rungs = (self._standing.rungs.get(scope) for scope in scopes)
         return next((str(rung) for rung in rungs if rung is not None and rung.step >= last), "")
 
@@ -208,14 +211,13 @@ class Allowances(Allowance):
         self._paused = set[str]()  # what billing was told of
 
     def adopt(self, budgets: Budgets, guardrail: Guardrail) -> None:
-        self._rouses = ROUSED if self._budgets != budgets else self._rouses
-        self._budgets, self._guardrail = budgets, guardrail
+        self._rouses = ROUSED if self.budgets != budgets else self._rouses
+        self.budgets, self._guardrail = budgets, guardrail
         self._caps.clear()
 
     @property
     def steps(self) -> tuple[float, ...]:
-        """Where the ledger tells that a scope has come to."""
-        return tuple(sorted({*self._budgets.ladder, self._guardrail.at_percent}))
+        return steps_of(self.budgets, self._guardrail)
 
     async def run(self) -> None:
         """Look for ever. While Redis is away, what was last known holds."""

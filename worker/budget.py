@@ -66,6 +66,11 @@ class Refusal:
     left: int = field(default=0, compare=False)  # micro-dollars
     asked: int = field(default=0, compare=False)
 
+    @property
+    def for_a_place(self) -> bool:
+        """Whether it is worth standing in line."""
+        return self.why in ("limit", "tokens")
+
     def __str__(self) -> str:
         """As a job says what it waits for."""
         call = f"this call may cost {money(dollars(self.asked))}"

@@ -151,8 +151,7 @@ class Executor:
         planned = replan(sent.body, sent.restraint)
         while may_shorten and _too_long(planned) and sent.shorten():
             planned = replan(sent.body, sent.restraint)
-        degrades = self._allowances.budgets.feature(job.feature).when_over == "degrade"
-        planned = affordable(sent, planned, replan, degrades=degrades and sent.restraint.cap is not None)
+        planned = affordable(sent, planned, replan)
         if late and "smaller_model" in policy.degrade and planned.order == "listed":
             whole = [route for route in planned.candidates if route.name not in planned.lacks]
             ordered = (*smaller_first(whole), *planned.candidates[len(whole) :])

@@ -94,7 +94,7 @@ class Limits:
         line = self._lines.setdefault(reservation.route, asyncio.Lock())
         if not line.locked():  # nobody waits: many may ask at once
             refusal = await self._ledger.reserve(reservation)
-            if refusal is None or refusal.why not in ("limit", "tokens"):
+            if refusal is None or not refusal.for_a_place:
                 return refusal
         clock = asyncio.get_running_loop().time
         end, freed = clock() + patience, self._freed.setdefault(reservation.route, asyncio.Event())
@@ -103,7 +103,7 @@ class Limits:
                 while True:
                     freed.clear()
                     refusal = await self._ledger.reserve(reservation)
-                    if refusal is None or refusal.why not in ("limit", "tokens"):
+                    if refusal is None or not refusal.for_a_place:
                         return refusal
                     if clock() + refusal.seconds > end:
                         return replace(refusal, seconds=max(REFUSED_SECONDS, refusal.seconds - patience))

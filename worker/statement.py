@@ -52,9 +52,9 @@ class Balance:
     set_by: str | None = None
 
 
-def sums(client: redis.Redis, steps: Sequence[float], month: str) -> dict[str, Sums]:
-    """By scope. `month` as in 2026-11."""
-    keys, words = books(steps)
+def sums(client: redis.Redis, month: str = "") -> dict[str, Sums]:
+    """By scope. `month` as in 2026-11; "" is this one."""
+    keys, words = books(())
     (flat,) = ask(client, [SUMS.call(keys, [*words, month])])
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for name, amount in zip(flat[::2], flat[1::2], strict=True):

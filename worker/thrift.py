@@ -24,12 +24,14 @@ Replan = Callable[[ChatBody, Restraint], Plan]
 
 @dataclass
 class Frugal:
-    """A job as it may be sent. `given_up`: what it has given up, in order. `over`: why it may not be sent at all."""
+    """A job as it may be sent. `given_up`: what it has given up, in order. `over`: why it may not be sent at all.
+    `degrades`: it gives up more, rather than not to be sent for what it costs."""
 
     body: ChatBody
     restraint: Restraint
     given_up: dict[str, None] = field(default_factory=dict)
     over: str = ""
+    degrades: bool = False
 
     def shorten(self) -> bool:
         """Leave out the older half of the conversation, if there is one."""
@@ -62,7 +64,7 @@ def _capped(sent: Frugal, cap: FeatureCap, feature: str) -> None:
     named = f"feature {feature or 'default'}"
     degrades = cap.when_over == "degrade"
     if cap.max_cost_usd is not None:
-        sent.restraint = replace(sent.restraint, cap=micros_of(cap.max_cost_usd))
+        sent.restraint, sent.degrades = replace(sent.restraint, cap=micros_of(cap.max_cost_usd)), degrades
     if cap.max_input_tokens is not None:
         while (tokens := estimated(sent.body)) > cap.max_input_tokens and degrades and sent.shorten():
             pass
@@ -81,14 +83,14 @@ def _capped(sent: Frugal, cap: FeatureCap, feature: str) -> None:
         sent.over = sent.over or f"{asked} tokens of output asked for, {named} takes at most {most} a job{_WHERE}"
 
 
-def affordable(sent: Frugal, planned: Plan, replan: Replan, *, degrades: bool) -> Plan:
+def affordable(sent: Frugal, planned: Plan, replan: Replan) -> Plan:
     """The plan, with what the job gives up until some route is within its cap; as it was where none comes to be."""
-    while degrades and _too_expensive(planned) and sent.shorten():
+    while sent.degrades and _too_expensive(planned) and sent.shorten():
         planned = replan(sent.body, sent.restraint)
     restraint, found = sent.restraint, planned
-    named = longest_answer(sent.body) is not None  # what a job asks for by name is not cut below it
+    may_cut = sent.degrades and longest_answer(sent.body) is None  # what a job asks for by name is not cut below it
     length = restraint.output_tokens or 1024
-    while degrades and not named and _too_expensive(found) and (length := length // 2) >= SHORTEST_ANSWER_TOKENS:
+    while may_cut and _too_expensive(found) and (length := length // 2) >= SHORTEST_ANSWER_TOKENS:
         found = replan(sent.body, replace(restraint, output_tokens=length))
         if found.candidates:
             sent.given_up[BRIEFER] = None

@@ -135,7 +135,7 @@ class _Everything:
     def _money(self) -> Iterable[GaugeMetricFamily]:
         """Of this month, by our own books. Users are too many for a metric."""
         usd = GaugeMetricFamily("failover_spent_usd", "Of this month, by scope.", labels=["scope", "state"])
-        for scope, sums in statement.sums(self._client, (), "").items():
+        for scope, sums in statement.sums(self._client).items():
             if not scope.startswith("user:"):
                 for state in ("spent", "ambiguous", "held"):
                     usd.add_metric([scope, state], dollars(getattr(sums, state)))

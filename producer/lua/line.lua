@@ -12,6 +12,12 @@ local function ring_of(list) return 'failover:lanes:' .. queue_of(list) end
 local function first_of(list) return 'failover:first:' .. queue_of(list) end
 local function lane_of(list, tenant) return 'failover:lane:' .. queue_of(list) .. '|' .. tenant end
 
+-- Claims look into the tenant's lane when its turn comes.
+local function give_turn(ring, tenant)
+  if redis.call('EXISTS', ring) == 0 then redis.call('RPUSH', ring, '') end
+  if not redis.call('LPOS', ring, tenant) then redis.call('RPUSH', ring, tenant) end
+end
+
 -- At the end of the line. Returns true if the list was empty.
 local function enter(list, id, tenant)
   if not tenant or tenant == '' then return redis.call('RPUSH', list, id) == 1 end
@@ -24,11 +30,8 @@ local function enter(list, id, tenant)
       return redis.call('RPUSH', list, id) == 1
     end
   end
-  if not laned then
-    redis.call('RPUSH', ring, '')
-    redis.call('SET', first_of(list), SHORT) -- each tenant's own jobs keep their order: some may be among these
-  end
-  if not (laned and in_lane) and not redis.call('LPOS', ring, tenant) then redis.call('RPUSH', ring, tenant) end
+  if not laned then redis.call('SET', first_of(list), SHORT) end -- each tenant's jobs keep their order: some may be among these
+  if not (laned and in_lane) then give_turn(ring, tenant) end
   redis.call('RPUSH', lane, id)
   return false
 end
@@ -76,8 +79,6 @@ end
 local function stands(list, id, tenant)
   if redis.call('LPOS', list, id) then return true end
   if not tenant or not redis.call('LPOS', lane_of(list, tenant), id) then return false end
-  local ring = ring_of(list)
-  if redis.call('EXISTS', ring) == 0 then redis.call('RPUSH', ring, '') end
-  if not redis.call('LPOS', ring, tenant) then redis.call('RPUSH', ring, tenant) end
+  give_turn(ring_of(list), tenant)
   return true
 end

@@ -151,7 +151,8 @@ class Watch:
     def _spends(self) -> Iterator[Condition]:
         rungs = list(allowance.standing(self._client).rungs.values())
         users = [rung for rung in rungs if rung.scope.startswith("user:")]
-        for rung in rungs if len(users) <= USERS_TOLD else (rung for rung in rungs if rung not in users):
+        others = [rung for rung in rungs if not rung.scope.startswith("user:")]
+        for rung in rungs if len(users) <= USERS_TOLD else others:
             yield from self._rung(rung)
         if len(users) > USERS_TOLD:
             lines = (
