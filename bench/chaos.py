@@ -29,13 +29,14 @@ import redis
 from redis.exceptions import RedisError
 
 from bench.throughput import BIN, job, simulator_process
-from ops import embedded, simulator
+from ops.local import embedded
+from ops.simulators import provider
 from producer import Producer, keyspace
 from producer.connection import connect
 from producer.exchange import Receipt
 from producer.policy import load_policies
 from producer.scripts import ask
-from worker.transitions import LEASE_SECONDS
+from worker.queue.transitions import LEASE_SECONDS
 
 LATENCY = (0.5, 2.0)
 SLOTS = 20
@@ -57,7 +58,7 @@ class Chaos:
     """The place of one run, and what was done in it."""
 
     folder: Path
-    providers: simulator.Control
+    providers: provider.Control
     chance: random.Random
     url: str = ""
     server: subprocess.Popen[bytes] | None = None

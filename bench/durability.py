@@ -19,15 +19,16 @@ from uuid import uuid4
 import redis
 
 from bench.throughput import BIN, bench_place, job, process, wait_until
-from ops.simulator import Control
+from ops.simulators.provider import Control
 from producer import JobResult, Producer, keyspace
 from producer.connection import connect
 from producer.job import DeadReason, JobStatus
 from producer.policy import load_policies
 from producer.scripts import ask
-from worker import dead_letter, transitions
-from worker.dead_letter import Filters
-from worker.outcomes import Dead, Done
+from worker.queue import dead_letters as letters
+from worker.queue import transitions
+from worker.queue.dead_letters import Filters
+from worker.queue.outcomes import Dead, Done
 
 Q = "ai-tasks"
 
@@ -92,10 +93,10 @@ def dead_letters(url: str, environment: dict[str, str], count: int) -> dict[str,
             buried = Dead(DeadReason.EXHAUSTED, "all providers were down", [], 7776000)
             ask(client, [transitions.settle(held, buried, worker_name="w", attempts=3, run_ms=9) for held in batch])
         began = time.monotonic()
-        found = dead_letter.stats(client, Q)
+        found = letters.stats(client, Q)
         stats_took = time.monotonic() - began
         began = time.monotonic()
-        page = dead_letter.listed(client, Q, Filters(tenant="default", reason="exhausted"), 50)
+        page = letters.listed(client, Q, Filters(tenant="default", reason="exhausted"), 50)
         list_took = time.monotonic() - began
         if (found.total, len(page)) != (count, 50):
             raise SystemExit(f"bench: {found.total} dead letters, a page of {len(page)}")

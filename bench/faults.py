@@ -22,19 +22,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.throughput import wait_until
-from ops import embedded, place, simulator
+from ops.local import embedded, session
+from ops.simulators import provider
 from producer import LLMJob, Producer
 from producer.connection import connect, connect_async
 from producer.job import ChatBody, JobResult, JobStatus
 from producer.policy import Policies, load_policies
-from worker.breaker import Rules
-from worker.breakers import Breakers
+from worker.breakers.local import Rules
+from worker.breakers.registry import Breakers
 from worker.configuration import Configuration
 from worker.providers import Providers
-from worker.route_map import RouteEntry
-from worker.router import Router
-from worker.routes import Route, read_routes
-from worker.walk import Walk
+from worker.routes.route import Route, read_routes
+from worker.routes.schema import RouteEntry
+from worker.routing.execution_context import Walk
+from worker.routing.router import Router
 
 FIRST_TOKEN_SECONDS = 1.0
 BOUND_SECONDS = FIRST_TOKEN_SECONDS + 2.0  # the promise for a silent start
@@ -91,7 +92,7 @@ class Verdict:
     wrong: list[str] = field(default_factory=list)
 
 
-def run(row: Row, url: str, control: simulator.Control, folder: Path, policies: Policies) -> Verdict:
+def run(row: Row, url: str, control: provider.Control, folder: Path, policies: Policies) -> Verdict:
     """One row on a fresh server's data, by a worker of this process."""
     control.forget()
     control.behave("hot", text=TEXT, **row.hot)
@@ -105,7 +106,7 @@ def run(row: Row, url: str, control: simulator.Control, folder: Path, policies: 
         client.flushdb()
         producer = Producer(client, policies)
         body = row.body or {"messages": [{"role": "user", "content": "How many seas are there?"}]}
-        with place.own_worker(url, Configuration(policies, read_routes(folder / "routes.json", {})), slots=1):
+        with session.own_worker(url, Configuration(policies, read_routes(folder / "routes.json", {})), slots=1):
             job_ids = [receipt.job_id for receipt in producer.enqueue_many(LLMJob(body=body) for _ in range(row.jobs))]
             began = time.monotonic()
             wait_until(lambda: all(producer.ended(job_ids)), "the row's jobs", 60)
@@ -114,11 +115,11 @@ def run(row: Row, url: str, control: simulator.Control, folder: Path, policies: 
     return _judged(row, results, control, seconds)
 
 
-def _entry(control: simulator.Control, tier: str) -> dict[str, Any]:
+def _entry(control: provider.Control, tier: str) -> dict[str, Any]:
     return {"name": tier, "provider": tier, "model": "m", "baseUrl": control.base_url(tier), "apiKeyEnv": ""}
 
 
-def _judged(row: Row, results: list[JobResult], control: simulator.Control, seconds: float) -> Verdict:
+def _judged(row: Row, results: list[JobResult], control: provider.Control, seconds: float) -> Verdict:
     hot, warm = control.account("hot"), control.account("warm")
     first = results[0]
     ended = ", ".join(sorted({f"done by {r.route}" if r.route else f"dead: {r.dead_reason}" for r in results}))
@@ -148,7 +149,7 @@ def _judged(row: Row, results: list[JobResult], control: simulator.Control, seco
 def choosing_ms(rounds: int = 300) -> float:
     """The median time of an execution whose hot route is open, less that of one that knows only warm."""
 
-    async def measure(url: str, control: simulator.Control) -> float:
+    async def measure(url: str, control: provider.Control) -> float:
         client, providers = connect_async(url, max_connections=2), Providers(10)
         warm, hot = (
             Route(n, n, RouteEntry(provider=n, model="m", base_url="x"), control.base_url(n)) for n in ("warm", "hot")
@@ -175,9 +176,9 @@ def choosing_ms(rounds: int = 300) -> float:
 
 
 @contextmanager
-def grounds() -> Iterator[tuple[str, simulator.Control, Path]]:
+def grounds() -> Iterator[tuple[str, provider.Control, Path]]:
     """A server, a simulator and a folder for all rows."""
-    with TemporaryDirectory() as name, embedded.running(Path(name) / "valkey") as url, simulator.running() as control:
+    with TemporaryDirectory() as name, embedded.running(Path(name) / "valkey") as url, provider.running() as control:
         yield url, control, Path(name)
 
 

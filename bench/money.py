@@ -26,8 +26,9 @@ from typing import Any
 import redis
 
 from bench.throughput import BIN, wait_until
-from ops import embedded, simulator
-from ops.simulator import Control
+from ops.local import embedded
+from ops.simulators import provider
+from ops.simulators.provider import Control
 from producer import LLMJob, Producer, keyspace
 from producer.connection import connect
 from producer.job import JobResult, JobStatus
@@ -100,7 +101,7 @@ def place() -> Iterator[Place]:
         tempfile.TemporaryDirectory() as folder,
         embedded.running(Path(folder) / "valkey") as url,
         connect(url) as client,
-        simulator.running() as providers,
+        provider.running() as providers,
     ):
         here = Place(url, client, providers, Path(folder))
         here.policies()

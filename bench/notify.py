@@ -23,20 +23,21 @@ from pathlib import Path
 import redis
 
 from bench.throughput import bench_place, wait_until
-from ops import place, slack_simulator
-from ops.simulator import Control
-from ops.slack_simulator import Slack
+from ops.local import session
+from ops.simulators import slack_api
+from ops.simulators.provider import Control
+from ops.simulators.slack_api import Slack
 from producer import LLMJob, Producer, keyspace
 from producer.connection import connect
 from producer.job import DeadReason
 from producer.policy import load_policies
-from worker import dead_letter
-from worker.breaker import Rules
+from worker.breakers.local import Rules
 from worker.configuration import Configuration
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import Kind
 from worker.notify.settings import load_settings
-from worker.routes import read_routes
+from worker.queue import dead_letters as letters
+from worker.routes.route import read_routes
 
 FASTER = 60
 Q = "ai-tasks"
@@ -70,7 +71,7 @@ def working(url: str, folder: Path, slack: Slack, workers: int, oncall: Mapping[
     routes = read_routes(folder / "routes.json", {})
     with contextlib.ExitStack() as stack:
         for _ in range(workers):
-            worker = place.own_worker(
+            worker = session.own_worker(
                 url, Configuration(job_policies, routes), slots=SLOTS, rules=rules, settings=settings
             )
             stack.enter_context(worker)
@@ -92,7 +93,7 @@ def open_count(client: redis.Redis) -> int:
 def dead_letters(url: str, client: redis.Redis, folder: Path, control: Control, jobs: int) -> dict[str, object]:
     control.behave("hot", status=400)
     with (
-        slack_simulator.running() as slack,
+        slack_api.running() as slack,
         working(url, folder, slack, 2, {"quiet_minutes": QUIET_MINUTES}) as producer,
     ):
         began = time.monotonic()
@@ -101,7 +102,7 @@ def dead_letters(url: str, client: redis.Redis, folder: Path, control: Control, 
         took = time.monotonic() - began
         found = _told_and_over(client, Kind.DEAD_LETTERS)
         messages = list(slack.messages)
-    listed = dead_letter.listed(client, Q, dead_letter.Filters(reason=DeadReason.REJECTED), jobs)
+    listed = letters.listed(client, Q, dead_letters.Filters(reason=DeadReason.REJECTED), jobs)
     exact = {f"tenant{n}": len(range(n, jobs, TENANTS)) for n in range(TENANTS)}
     return {
         "dead letters": found.dead,
@@ -125,7 +126,7 @@ def slack_away(url: str, client: redis.Redis, folder: Path, control: Control, jo
     """The same jobs with Slack there, and with Slack taking connections and never answering."""
     control.behave("hot", latency=(0.05, 0.1))
     medians: dict[str, float] = {}
-    with slack_simulator.running() as slack, working(url, folder, slack, 1, FAST) as producer:
+    with slack_api.running() as slack, working(url, folder, slack, 1, FAST) as producer:
         for mode in ("up", "hangs", "up", "hangs"):
             slack.mode = mode  # type: ignore[assignment]  # one of its modes
             _something_to_tell(client, slack)
@@ -163,7 +164,7 @@ def _something_to_tell(client: redis.Redis, slack: Slack) -> None:
 def outage(url: str, client: redis.Redis, folder: Path, control: Control, jobs: int) -> dict[str, object]:
     for upstream in ("hot", "warm"):
         control.behave(upstream, status=503)
-    with slack_simulator.running() as slack, working(url, folder, slack, 3, FAST) as producer:
+    with slack_api.running() as slack, working(url, folder, slack, 3, FAST) as producer:
         producer.enqueue_many(jobs_of(jobs, "outage"))
         began = time.monotonic()
         wait_until(lambda: time.monotonic() > began + 1800 / FASTER, "the outage")

@@ -18,16 +18,16 @@ import time
 import redis
 
 from bench.throughput import bench_place, wait_until
-from ops import place
-from ops.simulator import Control
+from ops.local import session
+from ops.simulators.provider import Control
 from producer import LLMJob, Producer, keyspace
 from producer.connection import connect
 from producer.policy import load_policies
 from producer.scripts import ask
-from worker.breaker import Rules
+from worker.breakers.local import Rules
 from worker.configuration import Configuration
-from worker.gate import RAMP_SECONDS
-from worker.routes import read_routes
+from worker.control.admission import RAMP_SECONDS
+from worker.routes.route import read_routes
 
 FASTER = 300
 SLOTS = 100
@@ -60,7 +60,7 @@ def measure(jobs: int, minutes: float, events: Events) -> dict[str, float]:
         job_ids = [receipt.job_id for receipt in producer.enqueue_many(wanted)]
 
         rules = Rules(cooldown_seconds=cooldown, longest_cooldown_seconds=Rules.longest_cooldown_seconds / FASTER)
-        with place.own_worker(
+        with session.own_worker(
             url, Configuration(policies, read_routes(folder / "routes.json", {})), slots=SLOTS, rules=rules
         ):
             began = time.monotonic()

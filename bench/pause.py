@@ -22,7 +22,7 @@ import httpx
 import redis
 
 from bench.throughput import bench_place, free_port, process, wait_until
-from ops.simulator import Control
+from ops.simulators.provider import Control
 from producer import LLMJob, Producer, keyspace
 from producer.connection import connect
 from producer.policy import load_policies

@@ -17,13 +17,13 @@ from typing import Any
 from pydantic_core import to_json
 
 from producer.job import LLMJob
-from worker.plan import Plan
-from worker.planner import Planner
-from worker.prices import Price
-from worker.route_map import Cold, RouteEntry
-from worker.routes import Route, Routes
-from worker.routing import Routing, RoutingPolicy
-from worker.walk import Call, Visit, Walk, rejection
+from worker.routes.policy import Routing, RoutingPolicy
+from worker.routes.prices import Price
+from worker.routes.route import Route, Routes
+from worker.routes.schema import Cold, RouteEntry
+from worker.routing.execution_context import Call, Visit, Walk, rejection
+from worker.routing.plan import Plan
+from worker.routing.planner import Planner
 
 LIMIT_MS = 0.1
 USAGE = {"prompt_tokens": 1150, "completion_tokens": 300, "total_tokens": 1450}

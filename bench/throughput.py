@@ -28,8 +28,8 @@ from typing import IO, cast
 from rq import Queue
 
 from bench.stock_job import complete
-from ops import embedded
-from ops.simulator import Control
+from ops.local import embedded
+from ops.simulators.provider import Control
 from producer import LLMJob, Producer
 from producer.connection import connect
 from producer.policy import load_policies

@@ -11,11 +11,12 @@ from typing import IO
 import click
 from redis.exceptions import RedisError
 
-from ops import batch, budget, cache, dlq, drill, incidents, job, messages, notify, pause, place, review, routes
-from ops.body import body_of
-from ops.doctor import doctor
-from ops.job import as_json
-from ops.serve import serve
+from ops.chat_body import body_of
+from ops.commands import batch, budget, cache, dlq, drill, incidents, job, messages, notify, pause, review, routes
+from ops.commands.doctor import doctor
+from ops.commands.serve import serve
+from ops.local import session
+from ops.options import as_json
 from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment, load_environment
 from producer.errors import FailoverError, UsageError
@@ -39,7 +40,7 @@ def failover(context: click.Context) -> None:
 @as_json
 def demo(as_json: bool) -> None:
     """Run a batch through an outage of the hot provider. Needs no key, no Redis, no network."""
-    from ops.demo import run
+    from ops.commands.demo import run
 
     sys.exit(run(as_json=as_json))
 
@@ -72,31 +73,31 @@ def batch_run(
     if output is None and not detach:
         raise UsageError("where to? Add -o OUT.jsonl, or --detach to enqueue only")
     batch.check_writable(source, output, errors)
-    with (place.opened if detach else place.executing)(environment) as here:
+    with (session.opened if detach else session.executing)(environment) as here:
         submitted = batch.submit(here.producer, source, job_type=job_type, tenant=tenant, feature=feature)
         for bad in submitted.bad:
-            place.note(str(bad))
+            session.note(str(bad))
         known = f", {submitted.known} of them from an earlier run" if submitted.known else ""
-        place.note(f"{len(submitted.job_ids)} jobs{known}, {len(submitted.bad)} malformed lines")
+        session.note(f"{len(submitted.job_ids)} jobs{known}, {len(submitted.bad)} malformed lines")
         if detach or output is None:
-            place.warn_without_worker(here)
+            session.warn_without_worker(here)
             sys.exit(1 if submitted.bad else 0)
         _wait_aloud(here, submitted)
         written = batch.write(here.producer, submitted, output, errors)
     for route, count in sorted(written.by_route.items()):
-        place.note(f"{count:7} by {route}")
+        session.note(f"{count:7} by {route}")
     for why, dead in written.deaths.items():
-        place.note(f"{len(dead):7} dead, {why}: {' '.join(dead[:3])}{' ...' if len(dead) > 3 else ''}")
+        session.note(f"{len(dead):7} dead, {why}: {' '.join(dead[:3])}{' ...' if len(dead) > 3 else ''}")
     if written.dead:
-        place.note("mend the cause, `failover dlq requeue` them, and run the same command again for the whole file")
-    place.note(f"{written.done} done, {written.dead} dead, {written.bad} malformed -> {output}")
+        session.note("mend the cause, `failover dlq requeue` them, and run the same command again for the whole file")
+    session.note(f"{written.done} done, {written.dead} dead, {written.bad} malformed -> {output}")
     sys.exit(0 if written.done == len(submitted.entries) else 1)
 
 
-def _wait_aloud(here: place.Place, submitted: batch.Submitted) -> None:
+def _wait_aloud(here: session.Place, submitted: batch.Submitted) -> None:
     """A progress bar on a terminal, a plain line now and then elsewhere."""
     total = len(submitted.job_ids)
-    due = place.paced(STANDING_SECONDS)
+    due = session.paced(STANDING_SECONDS)
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -115,7 +116,7 @@ def _wait_aloud(here: place.Place, submitted: batch.Submitted) -> None:
 
     def tell(ended: int) -> None:
         if due():
-            place.note(f"{ended} of {total} ended; {batch.standing(here.producer, submitted)}")
+            session.note(f"{ended} of {total} ended; {batch.standing(here.producer, submitted)}")
 
     batch.wait(here.producer, submitted, tell)
 
@@ -161,10 +162,10 @@ def submit(
         "idempotency_key": idempotency_key,
     }
     asked = LLMJob.parse({**fields, "body": body})
-    with (place.opened if wait is None else place.executing)(environment) as here:
+    with (session.opened if wait is None else session.executing)(environment) as here:
         job_id = here.producer.enqueue(asked)
         if wait is None:
-            place.warn_without_worker(here)
+            session.warn_without_worker(here)
             click.echo(json.dumps({"job_id": job_id}) if as_json else job_id)
             return
         result = here.producer.wait(job_id, wait)
@@ -172,9 +173,9 @@ def submit(
         click.echo(result.model_dump_json(indent=2))
     elif result.status is JobStatus.DONE:
         click.echo(result.text)
-        place.note(f"job {job_id}: {result.route} ({result.tier}), {result.attempts} attempts, {result.run_ms} ms")
+        session.note(f"job {job_id}: {result.route} ({result.tier}), {result.attempts} attempts, {result.run_ms} ms")
     else:
-        place.note(f"job {job_id} is {result.status}: {result.dead_detail or result.waiting_for or 'not ended yet'}")
+        session.note(f"job {job_id} is {result.status}: {result.dead_detail or result.waiting_for or 'not ended yet'}")
     sys.exit(0 if result.status is JobStatus.DONE else 1)
 
 
@@ -183,14 +184,14 @@ def submit(
 @click.pass_obj
 def status(environment: Environment, as_json: bool) -> None:
     """What is paused, queued, running, waiting, dead."""
-    from ops import status as status_view
+    from ops.reports import status as status_view
 
-    with place.reached(environment) as (_, client):
+    with session.reached(environment) as (_, client):
         found = status_view.gather(client, DEFAULT_QUEUE)
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=2))
         return
-    status_view.render(found, place.console())
+    status_view.render(found, session.console())
 
 
 GROUPS = (budget, cache, dlq, drill, incidents, job, messages, notify, review, routes)
@@ -204,20 +205,20 @@ def main() -> None:
     try:
         failover.main(standalone_mode=False)
     except FailoverError as error:
-        place.note(f"failover: {error}")
+        session.note(f"failover: {error}")
         sys.exit(error.exit_code)
     except RedisError as error:
-        place.note(f"failover: Redis failed in the middle of the command: {error} — run it again when Redis is back")
+        session.note(f"failover: Redis failed in the middle of the command: {error} — run it again when Redis is back")
         sys.exit(3)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except UnicodeError:
-        place.note("failover: an argument is not UTF-8 text")
+        session.note("failover: an argument is not UTF-8 text")
         sys.exit(2)
     except OSError as error:
-        place.note(f"failover: {error.filename or 'a file'}: {error.strerror or error}")
+        session.note(f"failover: {error.filename or 'a file'}: {error.strerror or error}")
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
-        place.note("interrupted; what was accepted stays accepted, and the same command goes on where it stopped")
+        session.note("interrupted; what was accepted stays accepted, and the same command goes on where it stopped")
         sys.exit(130)

@@ -28,8 +28,8 @@ Ours:
 | failover:paused-provider:{p} | string | the same for the routes of one provider              | until resume        |
 | failover:disabled:{route}   | string | "1" = no worker calls the route: its kill switch     | until enabled       |
 | failover:pause              | hash   | a flag's key: its note (JSON: who, why, since, until) | until resume        |
-| failover:stopped:{queue}    | hash   | how long it has stood paused, as in producer/lua/stopped.lua | for good     |
-| failover:lanes:{queue}      | list   | whose turn it is beside the list, as in producer/lua/line.lua | while there are lanes |
+| failover:stopped:{queue}    | hash   | how long it was paused (lua/shared/running_clock.lua) | for good            |
+| failover:lanes:{queue}      | list   | the tenants in turn, as in lua/shared/fair_queue.lua  | while there are any |
 | failover:lane:{queue}|{tenant} | list | a tenant's queued jobs, while others' fill the list  | until they are claimed |
 | failover:filler:{queue}     | string | the tenant whose jobs fill the list                   | for good            |
 | failover:first:{queue}      | string | how many at the list's head go before all lanes       | while there are lanes |
@@ -44,7 +44,7 @@ Ours:
 | failover:reservations:ages  | zset   | the same, score last seen to run (ms)                 | the same            |
 | failover:ledger:{month}     | stream | a row of each attempt that was settled or released    | 45 days             |
 | failover:ambiguous:{month}  | hash   | rows of attempts that may have been billed (JSON)     | 45 days             |
-| failover:spent:{month}      | hash   | sums of those rows, as in worker/lua/books.lua        | 400 days            |
+| failover:spent:{month}      | hash   | sums of those rows, as in worker/money/lua/ledger_rows.lua        | 400 days            |
 | failover:ladder:{month}     | hash   | a scope: how far it is on its ladder (JSON)           | 45 days             |
 | failover:booked:{worker}    | string | number of a worker's last batch of rows, and its reply | 1 h                |
 | failover:limit:{route or provider} | hash | requests and tokens of the last minute, by ticks | 1 h                 |
@@ -55,7 +55,7 @@ Ours:
 | failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
 | failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until someone acts  |
 | failover:routes:{worker}    | string | a worker's slots, and the routes of its map (JSON)    | 30 s                |
-| failover:breaker:{route}    | hash   | a route's breaker and rest, as in worker/lua/breaker.lua | 7 days unused    |
+| failover:breaker:{route}    | hash   | a route's breaker and rest, as in worker/breakers/lua/breaker.lua | 7 days unused    |
 | failover:calls:{route}      | list   | its latest 200 calls, newest first: +ms@s or -ms@s    | 7 days unused       |
 | failover:recorded:{worker}  | string | number of a worker's last report on its attempts      | 1 h                 |
 | failover:dead:{queue}       | zset   | dead letters, score time of burial (ms)               | until requeued, ... |
@@ -135,7 +135,7 @@ def queue(name: str) -> str:
 
 
 def lanes(queue_name: str) -> str:
-    """Spelled by producer/lua/line.lua too, as the other keys of the line."""
+    """Spelled by lua/shared/fair_queue.lua too, as the other keys of the line."""
     return "failover:lanes:" + queue_name
 
 
@@ -201,7 +201,7 @@ def disabled(route: str) -> str:
 
 
 def stopped(queue_name: str) -> str:
-    """Spelled by worker/lua/standing.lua too."""
+    """Spelled by lua/shared/pause_flags.lua too."""
     return "failover:stopped:" + queue_name
 
 
@@ -214,7 +214,7 @@ def accepted(queue_name: str) -> str:
 
 
 def promised(queue_name: str) -> str:
-    """Spelled by producer/lua/leaves.lua too. What is scored before now is late."""
+    """Spelled by lua/shared/leaves.lua too. What is scored before now is late."""
     return accepted(queue_name) + ":promised"
 
 
@@ -223,12 +223,12 @@ def dead(queue_name: str) -> str:
 
 
 def dead_by(queue_name: str, kind: str, value: str) -> str:
-    """The index of dead letters by `reason`, `tenant` or `route`, as producer/lua/dead.lua spells it."""
+    """The index of dead letters by `reason`, `tenant` or `route`, as lua/shared/dead_letters.lua spells it."""
     return f"{dead(queue_name)}:{kind}:{value}"
 
 
 def news(queue_name: str) -> str:
-    """Spelled by producer/lua/dead.lua too."""
+    """Spelled by lua/shared/dead_letters.lua too."""
     return "failover:news:" + queue_name
 
 
@@ -237,7 +237,7 @@ def first_news(queue_name: str) -> str:
 
 
 def outbox(subscriber: str) -> str:
-    """Spelled by producer/lua/event.lua too."""
+    """Spelled by lua/shared/event.lua too."""
     return "failover:outbox:" + subscriber
 
 

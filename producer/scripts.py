@@ -20,7 +20,7 @@ import redis.asyncio
 from redis.exceptions import NoScriptError
 
 Word = str | bytes | int | float
-PRELUDES = Path(__file__).parent / "lua"
+PRELUDES = Path(__file__).parent / "lua" / "shared"
 
 
 @dataclass(frozen=True)

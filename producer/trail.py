@@ -38,7 +38,7 @@ class Attempt(BaseModel):
     execution: int  # counted from 1
     route: str
     tier: Literal["hot", "warm"]
-    outcome: str  # "ok" or a failure's code, as in worker/failures.py
+    outcome: str  # "ok" or a failure's code, as in worker/errors/classify.py
     status: int | None = None  # HTTP
     ms: int = 0
     ambiguous: bool = False  # the provider may have done, and billed, the work

@@ -15,8 +15,8 @@ from pydantic_core import from_json
 
 from producer import keyspace
 from producer.connection import connect_async
-from worker.breaker import Admission, Rules
-from worker.breakers import ADMIT, Breakers
+from worker.breakers.local import Admission, Rules
+from worker.breakers.registry import ADMIT, Breakers
 
 ROUTE = "r"
 RULES = Rules(failures=5, successes=2, cooldown_seconds=0.01, longest_cooldown_seconds=0.04)

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import redis
 
-from ops import embedded, simulator, slack_simulator
-from ops.slack_simulator import Slack
+from ops.local import embedded
+from ops.simulators import provider, slack_api
+from ops.simulators.slack_api import Slack
 from producer import LLMJob, Producer
 from producer.connection import connect
 from producer.policy import Policies, load_policies, read_policies
@@ -57,13 +58,13 @@ def client(url: str) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture(scope="session")
-def provider_server() -> Iterator[simulator.Control]:
-    with simulator.running() as control:
+def provider_server() -> Iterator[provider.Control]:
+    with provider.running() as control:
         yield control
 
 
 @pytest.fixture
-def providers(provider_server: simulator.Control) -> simulator.Control:
+def providers(provider_server: provider.Control) -> provider.Control:
     """The simulator, with everything forgotten."""
     provider_server.forget()
     return provider_server
@@ -89,7 +90,7 @@ class Workshop:
 
     folder: Path
     url: str
-    providers: simulator.Control
+    providers: provider.Control
     environment: dict[str, str] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -165,7 +166,7 @@ class Workshop:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path, url: str, providers: simulator.Control) -> Iterator[Workshop]:
+def workshop(tmp_path: Path, url: str, providers: provider.Control) -> Iterator[Workshop]:
     place = Workshop(tmp_path, url, providers)
     yield place
     for process in place.processes:
@@ -177,5 +178,5 @@ def workshop(tmp_path: Path, url: str, providers: simulator.Control) -> Iterator
 
 @pytest.fixture
 def slack() -> Iterator[Slack]:
-    with slack_simulator.running() as slack:
+    with slack_api.running() as slack:
         yield slack

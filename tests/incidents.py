@@ -11,20 +11,20 @@ from uuid import uuid4
 
 import redis
 
-from ops.place import own_worker
+from ops.local.session import own_worker
 from producer import Producer, keyspace
 from producer.job import DeadReason
 from producer.policy import load_policies
 from producer.scripts import ask
 from tests.conftest import Workshop, chat, until
-from worker import transitions
-from worker.breaker import Rules
+from worker.breakers.local import Rules
 from worker.configuration import Configuration
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import Kind
 from worker.notify.settings import load_settings
-from worker.outcomes import Dead
-from worker.routes import load_routes
+from worker.queue import transitions
+from worker.queue.outcomes import Dead
+from worker.routes.route import load_routes
 
 Q = "ai-tasks"
 SOON = {

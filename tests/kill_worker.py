@@ -14,11 +14,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from producer.environment import load_environment
-from worker import consumer, transitions, upkeep
-from worker.committer import Committer
+from producer.scripts import Call
+from worker import worker as worker_module
 from worker.configuration import Configuration
-from worker.consumer import FailoverWorker
+from worker.money.ledger import LEDGER
 from worker.providers import Providers
+from worker.queue import maintenance, transitions
+from worker.queue.batcher import Batcher
+from worker.worker import FailoverWorker
 
 POINTS = ("claim", "reserve", "dispatch", "call", "settle", "heartbeat")
 
@@ -38,18 +41,26 @@ def die_at(point: str, when: str, wrapped: Callable[..., Awaitable[Any]], due: C
     return dying
 
 
-def settles(_committer: Committer, batch: list[Any]) -> bool:
-    return bool(batch)
+SETTLES = (transitions.COMPLETE, transitions.BURY, transitions.RESCHEDULE, transitions.RELEASE)
 
 
-def writes(committer: Committer, step: str) -> bool:
-    return any(waiting.words[0] == step for waiting in committer._ledger._waiting)
+def sends_settle(batcher: Batcher) -> bool:
+    """Whether the next round trip settles an outcome."""
+    return any(getattr(request.built(), "script", None) in SETTLES for request in batcher._waiting)
+
+
+def writes(batcher: Batcher, step: str) -> bool:
+    """Whether the next round trip writes such a step into the ledger."""
+    calls = (request.built() for request in batcher._waiting)
+    return any(
+        isinstance(call, Call) and call.script is LEDGER and f'"{step}"'.encode() in call.words[-1] for call in calls
+    )
 
 
 def main() -> None:
     point, _, when = sys.argv[1].partition("-")
     transitions.LEASE_SECONDS = 1.5
-    upkeep.HEARTBEAT_SECONDS = 0.3
+    maintenance.HEARTBEAT_SECONDS = 0.3
     script = {"claim": transitions.CLAIM, "heartbeat": transitions.EXTEND}.get(point)
 
     def sends(_client: object, commands: Any) -> bool:
@@ -59,14 +70,14 @@ def main() -> None:
         return True
 
     if point == "claim":
-        consumer.ask_async = die_at(point, when, consumer.ask_async, sends)
+        worker_module.ask_async = die_at(point, when, worker_module.ask_async, sends)
     elif point == "heartbeat":
-        upkeep.ask_async = die_at(point, when, upkeep.ask_async, sends)
+        maintenance.ask_async = die_at(point, when, maintenance.ask_async, sends)
     elif point == "call":
         Providers.complete = die_at(point, when, Providers.complete, anything)  # type: ignore[method-assign]
     elif point in ("reserve", "dispatch", "settle"):
-        due = settles if point == "settle" else lambda committer, _: writes(committer, point)
-        Committer._send = die_at(point, when, Committer._send, due)  # type: ignore[method-assign]
+        due = sends_settle if point == "settle" else lambda batcher: writes(batcher, point)
+        Batcher._send = die_at(point, when, Batcher._send, due)  # type: ignore[method-assign]
     environment = load_environment()
     configuration = Configuration.load(environment)
     worker = FailoverWorker(environment["REDIS_URL"], configuration.routes.queues, configuration, concurrency=3)

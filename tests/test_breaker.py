@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.breaker import Admission, RouteBreaker, Rules
+from worker.breakers.local import Admission, RouteBreaker, Rules
 
 
 class Clock:

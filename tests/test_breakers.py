@@ -21,10 +21,10 @@ from producer import Producer, keyspace
 from producer.connection import connect_async
 from tests.breaker_process import ROUTE, RULES
 from tests.conftest import Workshop, chat, until
-from worker import breakers as breakers_module
-from worker.breaker import Rules
-from worker.breakers import Breakers
-from worker.health import of_routes
+from worker.breakers import registry as breakers_module
+from worker.breakers.health import of_routes
+from worker.breakers.local import Rules
+from worker.breakers.registry import Breakers
 
 
 @dataclass

@@ -21,9 +21,10 @@ from producer import Producer, keyspace
 from producer.job import JobStatus
 from tests.conftest import Workshop, chat, until
 from tests.web import file_server, served
-from worker import pause, spend
-from worker.pause import EVERYTHING, Scope, paused
-from worker.spend import Guardrail, Observed, Spend
+from worker.control import pause
+from worker.control.pause import EVERYTHING, Scope, paused
+from worker.money import billing_alerts
+from worker.money.billing_alerts import Guardrail, Observed, Spend
 
 GUARD = Guardrail()
 SECRET = "whsec_" + base64.b64encode(b"a secret of the tests, long enough").decode()
@@ -31,11 +32,11 @@ AUDIENCE, EMAIL = "https://failover.example/budget/webhook", "billing@project.ia
 
 
 def seen(client: redis.Redis, percent: float, at_ms: int | None = None, **fields: Any) -> Observed:
-    return spend.observe(client, Spend("gemini", percent, at_ms=at_ms, **fields), GUARD)
+    return billing_alerts.observe(client, Spend("gemini", percent, at_ms=at_ms, **fields), GUARD)
 
 
 def percent(client: redis.Redis) -> float:
-    (known,) = spend.known(client)
+    (known,) = billing_alerts.known(client)
     return known.percent
 
 
@@ -54,7 +55,7 @@ def test_at_the_threshold_everything_pauses_and_the_provider_too(client: redis.R
 
 
 def test_a_provider_alone_when_told_so(client: redis.Redis) -> None:
-    spend.observe(client, Spend("openai", 99), Guardrail(90, "provider"))
+    billing_alerts.observe(client, Spend("openai", 99), Guardrail(90, "provider"))
     assert flags(client) == ["provider openai"]
 
 
@@ -90,11 +91,11 @@ def test_an_operator_may_let_it_go_on_until_a_higher_share(client: redis.Redis) 
 
 def test_a_share_let_go_on_holds_for_its_provider_and_its_interval(client: redis.Redis) -> None:
     november = "2026-11-01T07:00:00Z"
-    spend.observe(client, Spend("openai", 85), GUARD)
+    billing_alerts.observe(client, Spend("openai", 85), GUARD)
     seen(client, 85, 1000, interval=november)
     pause.resume(client, who="sam")
     pause.resume(client, Scope(provider="gemini"), who="sam", again_at=95)
-    assert spend.observe(client, Spend("openai", 85), GUARD).paused
+    assert billing_alerts.observe(client, Spend("openai", 85), GUARD).paused
     pause.resume(client, who="sam")
     for at_ms, share in ((2000, 79), (3000, 81), (4000, 94)):
         assert not seen(client, share, at_ms, interval=november).paused
@@ -105,9 +106,12 @@ def test_several_budgets_of_a_provider_do_not_hide_each_other(client: redis.Redi
     seen(client, 10, 2000, interval="2026-11-01T07:00:00Z", budget_id="monthly", budget_name="Gemini")
     quarterly = seen(client, 99, 1000, interval="2026-10-01T07:00:00Z", budget_id="quarterly", budget_name="All")
     assert quarterly == Observed("noted", paused=True)
-    assert {str(each): each.percent for each in spend.known(client)} == {"google (Gemini)": 10, "google (All)": 99}
+    assert {str(each): each.percent for each in billing_alerts.known(client)} == {
+        "google (Gemini)": 10,
+        "google (All)": 99,
+    }
     pause.resume(client, Scope(provider="google"), who="sam", again_at=150)
-    assert {each.again_at for each in spend.known(client)} == {150}
+    assert {each.again_at for each in billing_alerts.known(client)} == {150}
 
 
 def test_an_operators_pause_keeps_its_note_and_one_that_would_run_out_holds_on(client: redis.Redis) -> None:
@@ -155,7 +159,7 @@ def test_what_is_no_share_is_refused(web: httpx.Client, client: redis.Redis, bod
     refused = web.post("/budget/webhook", content=body)
     assert refused.status_code in (400, 422)
     assert refused.json()["error"]["message"]
-    assert (spend.known(client), flags(client)) == ([], [])
+    assert (billing_alerts.known(client), flags(client)) == ([], [])
 
 
 def test_resume_takes_a_share_to_pause_again_at(web: httpx.Client, client: redis.Redis) -> None:
@@ -277,7 +281,7 @@ def test_a_push_that_google_did_not_make_is_refused(google: httpx.Client, client
     ]
     for token in wrong:
         assert posted(google, token) == 401
-    assert spend.known(client) == []
+    assert billing_alerts.known(client) == []
 
 
 def test_nothing_starts_after_the_204_running_jobs_end_and_resume_drains(

@@ -15,7 +15,7 @@ import redis
 
 from producer import keyspace
 from tests.conftest import Workshop
-from worker import spend
+from worker.money import billing_alerts
 from worker.providers.costs import Month
 
 Answer = tuple[int, Any]
@@ -149,7 +149,7 @@ def test_anthropic_s_amounts_are_cents(workshop: Workshop, books: Books, client:
     _, query, headers = books.asked[0]
     assert (headers["x-api-key"], headers["anthropic-version"]) == ("sk-ant-admin01-x", "2023-06-01")
     assert query["starting_at"].endswith("-01T00:00:00Z")
-    assert [each.percent for each in spend.known(client)] == [25.0]
+    assert [each.percent for each in billing_alerts.known(client)] == [25.0]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_what_cannot_be_read_is_told_and_pauses_nothing(
     assert said in found[0]["problem"]
     assert "sk-admin-secret" not in json.dumps(found) + stderr
     assert found[1]["percent"] == 10.0  # the other provider is read all the same
-    assert [each.provider for each in spend.known(client)] == ["anthropic"]
+    assert [each.provider for each in billing_alerts.known(client)] == ["anthropic"]
 
 
 def test_a_month_begins_at_midnight_utc() -> None:

@@ -16,7 +16,7 @@ from producer.job import JobStatus
 from tests.conftest import Workshop, chat, until
 from tests.test_money import budgets, failover
 from tests.test_routing import PRICES, done
-from worker.cache import CachePolicy, Caching, kept, key_of, load_caching
+from worker.money.answer_cache import CachePolicy, Caching, kept, key_of, load_caching
 
 
 def cached(workshop: Workshop, **faq: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from ops import embedded
+from ops.local import embedded
 from producer import Producer, keyspace
 from tests.conftest import Workshop, until
 

@@ -10,7 +10,7 @@ import pytest
 from producer import ConfigurationError, InvalidJob
 from producer.environment import load_environment
 from producer.policy import load_policies, read_policies
-from worker.routes import load_routes, read_routes
+from worker.routes.route import load_routes, read_routes
 
 SEED = """
 {

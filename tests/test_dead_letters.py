@@ -18,10 +18,10 @@ from producer.scripts import ask
 from producer.trail import Attempt
 from tests.conftest import Workshop, chat, until
 from tests.test_transitions import Q, claim, done, expire_leases, send, settle, where
-from worker import dead_letter, transitions
-from worker.dead_letter import Filters
-from worker.outcomes import Dead, Released, Retry
-from worker.transitions import Settled
+from worker.queue import dead_letters, transitions
+from worker.queue.dead_letters import Filters
+from worker.queue.outcomes import Dead, Released, Retry
+from worker.queue.transitions import Settled
 
 
 def bury(
@@ -42,14 +42,14 @@ def bury(
 
 
 def requeue(client: redis.Redis, job_ids: list[str], **options: bool) -> tuple[int, int, int]:
-    done = dead_letter.requeue(client, Q, iter([job_ids]), who="me", **options)
+    done = dead_letters.requeue(client, Q, iter([job_ids]), who="me", **options)
     return done.requeued, done.refused, done.gone
 
 
 def all_ids(client: redis.Redis, filters: Filters, **options: bool) -> list[str]:
-    until_ms = dead_letter.now_ms(client)
+    until_ms = dead_letters.now_ms(client)
     return [
-        job_id for page in dead_letter.pages(client, Q, filters, until_ms=until_ms, **options) for job_id, _ in page
+        job_id for page in dead_letters.pages(client, Q, filters, until_ms=until_ms, **options) for job_id, _ in page
     ]
 
 
@@ -65,14 +65,14 @@ def test_letters_are_found_by_reason_tenant_route_and_age(producer: Producer, cl
     assert all_ids(client, Filters(reason="rejected")) == other
     assert all_ids(client, Filters(route="s", tenant="other")) == other
     assert all_ids(client, Filters(route="s", tenant="acme")) == []
-    assert all_ids(client, Filters(since_ms=dead_letter.now_ms(client) + 1)) == []
-    found = dead_letter.stats(client, Q)
+    assert all_ids(client, Filters(since_ms=dead_letters.now_ms(client) + 1)) == []
+    found = dead_letters.stats(client, Q)
     assert (found.total, found.by_reason, found.by_tenant) == (
         5,
         {"exhausted": 3, "rejected": 2},
         {"acme": 3, "other": 2},
     )
-    assert [letter.job_id for letter in dead_letter.listed(client, Q, Filters(), 2)] == other[::-1]
+    assert [letter.job_id for letter in dead_letters.listed(client, Q, Filters(), 2)] == other[::-1]
 
 
 def test_pages_are_whole_when_many_died_in_the_same_millisecond(producer: Producer, client: redis.Redis) -> None:
@@ -93,7 +93,7 @@ def test_a_requeued_letter_has_a_new_life(producer: Producer, client: redis.Redi
     assert int(client.hget(keyspace.job(job_id), "expires_ms") or 0) >= expires
     result = producer.fetch(job_id)
     assert (result.status, result.attempts, result.trail, result.dead_reason) == (JobStatus.QUEUED, 0, [], None)
-    assert dead_letter.stats(client, Q).by_tenant == {}
+    assert dead_letters.stats(client, Q).by_tenant == {}
     (held,) = claim(client, token="again")
     settle(client, held, done(job_id))
     assert producer.fetch(job_id).text == "answer"
@@ -146,10 +146,10 @@ def test_two_operators_requeue_each_letter_once(producer: Producer, client: redi
 
     def operate() -> None:
         def batches() -> Iterator[list[str]]:
-            for page in dead_letter.pages(client, Q, Filters(), until_ms=2**53):
+            for page in dead_letters.pages(client, Q, Filters(), until_ms=2**53):
                 yield [job_id for job_id, _ in page]
 
-        counts.append(dead_letter.requeue(client, Q, batches(), who="me").requeued)
+        counts.append(dead_letters.requeue(client, Q, batches(), who="me").requeued)
 
     operators = [threading.Thread(target=operate) for _ in range(2)]
     for operator in operators:
@@ -163,16 +163,16 @@ def test_two_operators_requeue_each_letter_once(producer: Producer, client: redi
 
 def test_a_humans_answer_is_the_result(producer: Producer, client: redis.Redis) -> None:
     (job_id,) = bury(producer)
-    dead_letter.resolve(client, job_id, "Dear client, ...", who="va", keep_seconds=100)
+    dead_letters.resolve(client, job_id, "Dear client, ...", who="va", keep_seconds=100)
     result = producer.fetch(job_id)
     assert (result.status, result.text, result.resolved_by) == (JobStatus.DONE, "Dear client, ...", "human")
     assert where(client, job_id) == ["finished"]
-    assert dead_letter.stats(client, Q).total == 0
+    assert dead_letters.stats(client, Q).total == 0
     with pytest.raises(UsageError, match="has a result"):
-        dead_letter.resolve(client, job_id, "another", who="va", keep_seconds=100)
+        dead_letters.resolve(client, job_id, "another", who="va", keep_seconds=100)
     assert producer.fetch(job_id).text == "Dear client, ..."
     with pytest.raises(UnknownJob):
-        dead_letter.resolve(client, "nope", "x", who="va", keep_seconds=100)
+        dead_letters.resolve(client, "nope", "x", who="va", keep_seconds=100)
 
 
 def test_cancel_takes_a_job_out_of_wherever_it_is(producer: Producer, client: redis.Redis) -> None:
@@ -202,7 +202,7 @@ def test_discarding_many_is_one_call_and_one_line_of_the_audit(producer: Produce
     for _ in range(2):  # its resend says the same
         (reply,) = ask(client, [call])
         assert [[name.decode() for name in names] for names in reply] == [buried, [alive, "unknown"]]
-    assert dead_letter.stats(client, Q).total == 0
+    assert dead_letters.stats(client, Q).total == 0
     assert {result.status for result in producer.fetch_many(buried) if result} == {JobStatus.CANCELLED}
     assert where(client, alive) == ["queue"]
     ((_, entry),) = client.xrange(keyspace.AUDIT)

@@ -11,9 +11,9 @@ import redis
 from producer import Producer, keyspace
 from producer.job import ChatBody, JobStatus
 from tests.conftest import Workshop, chat, until
-from worker.degrade import shorter_context, smaller_first
-from worker.route_map import RouteEntry
-from worker.routes import Route
+from worker.routes.route import Route
+from worker.routes.schema import RouteEntry
+from worker.routing.degrade import shorter_context, smaller_first
 
 
 def message(role: str, content: str = "", **fields: Any) -> Any:

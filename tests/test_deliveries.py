@@ -18,14 +18,14 @@ from aiosmtpd.controller import Controller
 from standardwebhooks import Webhook
 
 from bench.throughput import free_port
-from ops import local_server
+from ops.simulators import http_server
 from producer import Producer, keyspace
 from tests.conftest import Workshop, chat, until
 from tests.incidents import bury, die, on_call, over
-from worker import dead_letter
-from worker.notify import egress
-from worker.notify.deliveries import Deliveries, Subscriber
+from worker.notify import ssrf_guard
+from worker.notify.job_webhooks import Deliveries, Subscriber
 from worker.notify.kinds import Kind
+from worker.queue import dead_letters
 
 SECRET = "whsec_" + "c2VjcmV0IGZvciB0aGUgdGVzdHM="
 
@@ -57,7 +57,7 @@ def receiver() -> Iterator[Receiver]:
     receiver = Receiver()
     app = web.Application()
     app.router.add_post("/{rest:.*}", receiver.take)
-    with local_server.running(app) as receiver.url:
+    with http_server.running(app) as receiver.url:
         yield receiver
 
 
@@ -92,7 +92,7 @@ def test_a_tenant_hears_of_its_own_jobs_and_the_webhook_of_all(
     until(lambda: any(event["type"] == "incident.opened" for event in receiver.events()), "and the incident")
     (told,) = {event["data"]["dead_reason"] for event in receiver.events() if event["type"] == "job.dead"}
     assert told == "rejected"
-    dead_letter.resolve(client, dead, "by hand", who="kira", keep_seconds=1000)
+    dead_letters.resolve(client, dead, "by hand", who="kira", keep_seconds=1000)
     until(lambda: sum(e["data"].get("resolved_by") == "human" for e in receiver.events()) == 2, "and a human's answer")
     until(lambda: client.xlen(keyspace.outbox("acme")) == 0, "nothing is left")
 
@@ -129,12 +129,12 @@ def test_without_subscribers_nothing_is_kept(producer: Producer, client: redis.R
      "fd00::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "::"],
 )  # fmt: skip
 def test_addresses_of_the_house_are_not_public(address: str) -> None:
-    assert not egress.public(address)
+    assert not ssrf_guard.public(address)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
 def test_others_are(address: str) -> None:
-    assert egress.public(address)
+    assert ssrf_guard.public(address)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_name_that_changes_its_mind_gains_nothing(
         port = int(receiver.url.rpartition(":")[2])
         return [{"hostname": "x", "host": host, "port": port, "family": socket.AF_INET, "proto": 0, "flags": 0}]
 
-    monkeypatch.setattr(egress.DefaultResolver, "resolve", resolve)
+    monkeypatch.setattr(ssrf_guard.DefaultResolver, "resolve", resolve)
     next(answers)
     said = asyncio.run(_post(client, Subscriber("acme", "http://rebound.example/x", SECRET)))
     assert receiver.requests == []

@@ -18,7 +18,7 @@ import redis
 import yaml
 
 from bench.throughput import free_port
-from ops import embedded
+from ops.local import embedded
 from producer import Producer
 from producer.job import JobStatus
 from tests.conftest import BIN, Workshop, chat, until

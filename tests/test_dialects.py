@@ -14,15 +14,15 @@ from anthropic.types import Message
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from pydantic import TypeAdapter
 
-from ops.simulator import Control
-from worker.failures import Broken, Reply, classify
-from worker.keys import Key
-from worker.parameters import LISTS, NATIVE, essential, fitted, of_host
+from ops.simulators.provider import Control
+from worker.errors.classify import Broken, Reply, classify
 from worker.providers import Ask, Providers
 from worker.providers.anthropic import request_of
 from worker.providers.anthropic_answer import completion_of
-from worker.route_map import RouteEntry
-from worker.routes import Route
+from worker.routes.api_keys import Key
+from worker.routes.parameters import LISTS, NATIVE, essential, fitted, of_host
+from worker.routes.route import Route
+from worker.routes.schema import RouteEntry
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "dialects.md").read_text()
 REQUEST = TypeAdapter(MessageCreateParamsNonStreaming)

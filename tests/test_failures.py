@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from worker.failures import Broke, Broken, Failure, Reply, classify
-from worker.taxonomy import CODES, STATUS, WORDINGS, Action, Breaker
+from worker.errors.catalog import CODES, STATUS, WORDINGS, Action, Breaker
+from worker.errors.classify import Broke, Broken, Failure, Reply, classify
 
 NOW = 1_763_700_000.0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.faults import ROWS, Row, run
-from ops.simulator import Control
+from ops.simulators.provider import Control
 from producer.policy import Policies
 
 

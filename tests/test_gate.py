@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.test_breaker import Clock, admitted, fail
-from worker.breaker import RouteBreaker, Rules
-from worker.gate import RAMP_SECONDS, Gate
+from worker.breakers.local import RouteBreaker, Rules
+from worker.control.admission import RAMP_SECONDS, Gate
 
 
 def gate(routes: int = 2, slots: int = 100) -> tuple[Clock, list[RouteBreaker], Gate]:

@@ -12,20 +12,21 @@ from pathlib import Path
 import pytest
 import redis
 
-from ops import embedded, simulator
+from ops.local import embedded
+from ops.simulators import provider
 from producer import JobResult, Producer, keyspace
 from producer.connection import connect
 from producer.errors import ConfigurationError, InvalidJob
 from producer.job import JobStatus, LLMJob
 from producer.policy import load_policies
 from tests.conftest import Workshop, chat, until
-from worker.failures import redacted
+from worker.errors.classify import redacted
 
 Q = "ai-tasks"
 
 
 @pytest.fixture
-def apart(tmp_path: Path, providers: simulator.Control) -> Iterator[Workshop]:
+def apart(tmp_path: Path, providers: provider.Control) -> Iterator[Workshop]:
     """A workshop with a server of its own, to be hurt."""
     with embedded.running(tmp_path / "valkey") as url:
         workshop = Workshop(tmp_path, url, providers)

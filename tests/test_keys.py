@@ -11,8 +11,8 @@ import pytest
 from producer.environment import Environment
 from producer.errors import ConfigurationError
 from worker.configuration import Configuration
-from worker.keys import Key, Keys, of_file, of_variable, parsed
-from worker.routes import Routes, read_routes
+from worker.routes.api_keys import Key, Keys, of_file, of_variable, parsed
+from worker.routes.route import Routes, read_routes
 
 
 class Clock:

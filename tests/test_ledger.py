@@ -16,10 +16,10 @@ import redis
 from producer import keyspace
 from producer.connection import connect_async
 from producer.scripts import ask, run_async
-from worker.allowance import month_of
-from worker.budget import AWAY, BUSY_SECONDS, USED_UP_SECONDS, Ledger, Refusal, Reservation, sweep
-from worker.caps import Owner
-from worker.committer import Committer
+from worker.money.budget_state import month_of
+from worker.money.caps import Owner
+from worker.money.ledger import AWAY, BUSY_SECONDS, USED_UP_SECONDS, Ledger, Refusal, Reservation, sweep
+from worker.queue.batcher import Batcher
 
 STEPS = (60.0, 80.0, 85.0, 95.0)
 USED_UP, BUSY = Refusal("budget", "tenant:acme", USED_UP_SECONDS), Refusal("busy", "tenant:acme", BUSY_SECONDS)
@@ -54,19 +54,17 @@ def ladder(client: redis.Redis) -> dict[str, Any]:
 
 
 def booked(url: str, work: Callable[[list[Ledger]], Awaitable[None]], workers: int = 1) -> None:
-    """`work` with the ledgers of so many workers, each with a committer of its own."""
+    """`work` with the ledgers of so many workers, each with a batcher of its own."""
 
     async def run() -> None:
         clients = [connect_async(url, max_connections=2) for _ in range(workers)]
-        ledgers = [Ledger(uuid4().hex) for _ in range(workers)]
-        for each in ledgers:
-            each.steps = STEPS
-        committers = [Committer(c, random.random, each) for c, each in zip(clients, ledgers, strict=True)]
-        tasks = [asyncio.create_task(committer.run()) for committer in committers]
+        batchers = [Batcher(each, random.random) for each in clients]
+        ledgers = [Ledger(uuid4().hex, each, lambda: STEPS) for each in batchers]
+        tasks = [asyncio.create_task(batcher.run()) for batcher in batchers]
         try:
             await work(ledgers)
-            for committer in committers:
-                await committer.flush()
+            for batcher in batchers:
+                await batcher.flush()
         finally:
             for task in tasks:
                 task.cancel()
@@ -223,22 +221,19 @@ def test_one_row_that_redis_refuses_takes_no_other_along(url: str, client: redis
 
 
 def test_a_batch_that_is_sent_twice_counts_once(url: str, client: redis.Redis) -> None:
-    ledger = Ledger("worker")
-    ledger.steps = STEPS
-
     async def work() -> None:
         redis_client = connect_async(url, max_connections=1)
+        batcher = Batcher(redis_client, random.random)
+        ledger = Ledger("worker", batcher, lambda: STEPS)
         one = reservation(1, 100, 1000)
         asked = asyncio.create_task(ledger.reserve(one))
         await asyncio.sleep(0)
         ledger.close(one, "settled", 60, 4, 4)
-        call = ledger.take()
-        assert call is not None and ledger.take() is call
-        first = await run_async(redis_client, [call])
-        second = await run_async(redis_client, [call])
-        assert first == second
-        ledger.heard(second[0])
+        (request,) = batcher._waiting
+        first = await run_async(redis_client, [request.built()])  # its reply is lost
+        await batcher.flush()
         assert await asked is None
+        assert await run_async(redis_client, [request.built()]) == first
         await redis_client.aclose()
 
     asyncio.run(work())
@@ -308,26 +303,24 @@ def test_a_cap_on_tokens_holds_like_one_on_money(url: str, client: redis.Redis) 
 def test_without_redis_a_hard_cap_lets_nothing_through_and_the_rest_is_written_later(
     url: str, client: redis.Redis
 ) -> None:
-    ledger = Ledger("worker")
-    ledger.steps = STEPS
-
     async def work() -> None:
         redis_client = connect_async(url, max_connections=1)
+        batcher = Batcher(redis_client, random.random)
+        ledger = Ledger("worker", batcher, lambda: STEPS)
         held = asyncio.create_task(ledger.reserve(reservation(1, 100, 1000)))
         free = asyncio.create_task(ledger.reserve(reservation(2, 100)))
         await asyncio.sleep(0)
-        call = ledger.take()
-        assert call is not None
-        await run_async(redis_client, [call])  # it came through, its reply did not
-        ledger.lost()
+        (request,) = batcher._waiting
+        await run_async(redis_client, [request.built()])  # it came through, its reply did not
+        assert request.on_away is not None
+        request.on_away()
         assert await held == AWAY and await free is None
         assert await ledger.reserve(reservation(3, 100, 1000)) == AWAY
         later = reservation(4, 100)
         assert await ledger.reserve(later) is None
         ledger.close(later, "settled", 60, 1, 1)
-        while (call := ledger.take()) is not None:
-            ledger.heard((await run_async(redis_client, [call]))[0])
-        assert ledger.left is False
+        await batcher.flush()
+        assert batcher._waiting == []
         await redis_client.aclose()
 
     asyncio.run(work())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import cast
 
 import pytest
 import redis
@@ -15,10 +16,10 @@ from tests.conftest import Workshop, chat, until
 from tests.test_ledger import booked, reservation
 from tests.test_money import budgets
 from tests.test_routing import done
-from worker.budget import Ledger, Limit, Refusal
-from worker.caps import Budgets
-from worker.limits import Limits, Told, told
-from worker.routes import load_routes
+from worker.money.caps import Budgets
+from worker.money.ledger import Ledger, Limit, Refusal
+from worker.money.rate_limits import Limits, Told, told
+from worker.routes.route import load_routes
 
 NOW = 1_795_000_000.0
 
@@ -138,7 +139,7 @@ def test_a_providers_tokens_a_minute_are_of_all_its_routes(workshop: Workshop) -
     workshop.routes(hot=[{"upstream": "a", "rpm": 7}])
     budgets(workshop, providers={"a": {"tokens_per_minute": 500}})
     (route,) = load_routes(workshop.environment).routes
-    limits = Limits(Ledger("worker"))
+    limits = Limits(cast(Ledger, None))  # it asks for no place here
     caps = Budgets.model_validate({"providers": {"a": {"tokens_per_minute": 500}}})
     assert limits.of(route, caps) == (Limit("route a/a-1", requests=7), Limit("provider a", tokens=500))
     limits.hear(route, {"x-ratelimit-limit-requests": "4", "x-ratelimit-limit-tokens": "9000"}, NOW)

@@ -15,10 +15,10 @@ from producer.scripts import ask
 from tests.conftest import Workshop, chat, until
 from tests.test_transitions import Q, settle
 from tests.test_transitions import claim as claim_by
-from worker import transitions
-from worker.line import length_call
-from worker.outcomes import Park, Released
-from worker.transitions import Claim
+from worker.queue import transitions
+from worker.queue.claim import Claim
+from worker.queue.fair_queue import length_call
+from worker.queue.outcomes import Park, Released
 
 
 def fill(producer: Producer, tenant: str, count: int, **fields: object) -> list[str]:

@@ -11,8 +11,9 @@ import redis
 from producer import Producer
 from producer.errors import ConfigurationError
 from tests.conftest import Workshop, chat, until
-from worker import pause
-from worker.messages import LONGEST_FACT, PLACEHOLDERS, UNKNOWN_ETA, ClientMessage, eta, load_messages
+from worker.control import pause
+from worker.notify.client_messages import LONGEST_FACT, PLACEHOLDERS, ClientMessage, load_messages
+from worker.reports.client_status import UNKNOWN_ETA, eta
 
 NAMES = [
     *("all_clear", "brief_delay", "budget_pause", "dead_letter"),

@@ -20,7 +20,7 @@ from tests.conftest import Workshop, chat, until
 from tests.test_ledger import MONTH, rows, sums
 from tests.test_routing import PRICES, done, two_routes
 from tests.web import served
-from worker.pause import paused
+from worker.control.pause import paused
 
 LONG = LLMJob(
     body={

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import redis
 
-from ops import slack_simulator
-from ops.slack_simulator import Slack
+from ops.simulators import slack_api
+from ops.simulators.slack_api import Slack
 from producer import Producer, keyspace
 from producer.policy import load_policies
 from tests.conftest import Workshop, chat, until
 from tests.incidents import Q, bury, die, incidents, on_call, over, quick_workers
-from worker import pause
-from worker.dead_letter import now_ms
+from worker.control import pause
 from worker.notify import sender
 from worker.notify.kinds import LORE, Kind
+from worker.queue.dead_letters import now_ms
 
 
 def test_an_outage_is_one_message_that_opens_and_one_that_says_it_is_over(
@@ -242,7 +242,7 @@ def test_one_channel_that_hangs_holds_up_no_other(
 ) -> None:
     workshop.routes(hot=[{"upstream": "a"}])
     on_call(workshop)
-    with slack_simulator.running() as other:
+    with slack_api.running() as other:
         other.mode = "hangs"
         webhook = {"NOTIFY_WEBHOOK_URL": f"{other.url}/services/x", "NOTIFY_WEBHOOK_SECRET": "whsec_c2VjcmV0"}
         workshop.worker(**slack.environment, **webhook)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from ops.slack_simulator import Slack
+from ops.simulators.slack_api import Slack
 from producer import Producer, keyspace
 from tests.conftest import Workshop, until
 from tests.incidents import die, incidents, on_call, over
 from tests.test_docs import shown
-from worker import pause
+from worker.control import pause
 from worker.notify.kinds import Kind
 
 Q = "ai-tasks"

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from ops.slack_simulator import _wrong
-from worker.notify import text
-from worker.notify.channel import Refused, Unknown
+from ops.simulators.slack_api import _wrong
+from worker.notify import incident_text
+from worker.notify.channels.base import Refused, Unknown
+from worker.notify.channels.slack import payload, refusal
 from worker.notify.incidents import Incident
 from worker.notify.kinds import LORE, Kind
 from worker.notify.oncall import OnCall
-from worker.notify.slack import payload, refusal
 
 NOW = 1_795_000_000_000
 ON_CALL = OnCall.model_validate({"on_call": [{"name": "Kira"}], "tells_clients": {"acme": "Dana"}})
@@ -33,13 +33,13 @@ def test_every_message_fits_into_slack_however_much_there_is_to_say(kind: Kind, 
         kind, subject=long, queue=long[:100], resolved_ms=resolved_ms, lines=(long,) * 60, tenants=many, example=long,
         jobs=tuple(f"{n:032d}" for n in range(50)), dead=500, reasons=many, saved=3, late=5, left=4, degraded_of=many,
     )  # fmt: skip
-    story = [text.Entry(NOW, long)] * 100
+    story = [incident_text.Entry(NOW, long)] * 100
     paste = tuple((f"To {tenant}", long) for tenant in list(many)[:5])
     for message in (
-        text.of_incident(worst, ON_CALL, NOW),
-        text.of_closing(worst, ON_CALL, NOW),
-        text.of_reminder(worst, ON_CALL, NOW),
-        text.of_story(worst, story).with_paste(paste),
+        incident_text.of_incident(worst, ON_CALL, NOW),
+        incident_text.of_closing(worst, ON_CALL, NOW),
+        incident_text.of_reminder(worst, ON_CALL, NOW),
+        incident_text.of_story(worst, story).with_paste(paste),
     ):
         form = payload(message)
         assert _wrong(form) == ""
@@ -49,7 +49,7 @@ def test_every_message_fits_into_slack_however_much_there_is_to_say(kind: Kind, 
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_message_says_what_it_means_who_acts_and_what_to_run(kind: Kind) -> None:
-    told = text.of_incident(incident(kind, tenants={"acme": 3}), ON_CALL, NOW)
+    told = incident_text.of_incident(incident(kind, tenants={"acme": 3}), ON_CALL, NOW)
     assert LORE[kind].means in told.lines
     assert "On call: Kira" in told.lines
     assert set(LORE[kind].commands) <= set(told.commands) or kind is Kind.PAUSED
@@ -61,25 +61,28 @@ def test_every_message_says_what_it_means_who_acts_and_what_to_run(kind: Kind) -
 
 def test_nobody_is_sent_to_bed_while_letters_wait() -> None:
     dead = incident(Kind.DEAD_LETTERS, dead=7, left=7, resolved_ms=NOW)
-    assert text.of_closing(dead, ON_CALL, NOW).headline.startswith("🟡 No new ones, but 7 of 7 still wait")
-    assert text.of_closing(replace(dead, left=0), ON_CALL, NOW).headline.startswith("🟢 All are handled")
+    assert incident_text.of_closing(dead, ON_CALL, NOW).headline.startswith("🟡 No new ones, but 7 of 7 still wait")
+    assert incident_text.of_closing(replace(dead, left=0), ON_CALL, NOW).headline.startswith("🟢 All are handled")
 
 
 def test_at_the_end_each_client_is_told_what_fits() -> None:
     over = incident(tenants={"acme": 3}, late=3, degraded=2, degraded_of={"globex": 2}, resolved_ms=NOW)
-    assert text.wanted(over) == [("all_clear", "acme"), ("service_degradation", "globex")]
-    assert text.wanted(replace(over, late=0, degraded_of={})) == []
+    assert incident_text.wanted(over) == [("all_clear", "acme"), ("service_degradation", "globex")]
+    assert incident_text.wanted(replace(over, late=0, degraded_of={})) == []
 
 
 def test_what_seems_to_be_over_is_not_red() -> None:
-    assert text.of_incident(incident(marks={}), ON_CALL, NOW).headline.startswith("🟡")
-    assert text.of_incident(incident(), ON_CALL, NOW).headline.startswith("🔴")
+    assert incident_text.of_incident(incident(marks={}), ON_CALL, NOW).headline.startswith("🟡")
+    assert incident_text.of_incident(incident(), ON_CALL, NOW).headline.startswith("🔴")
 
 
 def test_a_pause_names_the_command_that_ends_it() -> None:
-    told = text.of_incident(incident(Kind.PAUSED, subject="provider openai"), ON_CALL, NOW)
+    told = incident_text.of_incident(incident(Kind.PAUSED, subject="provider openai"), ON_CALL, NOW)
     assert "failover resume --provider openai" in told.commands
-    assert "failover resume" in text.of_incident(incident(Kind.PAUSED, subject="everything"), ON_CALL, NOW).commands
+    assert (
+        "failover resume"
+        in incident_text.of_incident(incident(Kind.PAUSED, subject="everything"), ON_CALL, NOW).commands
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from ops.why import story
+from ops.reports.why import story
 from producer import LLMJob, Producer, keyspace
 from producer.job import JobStatus
 from producer.scripts import ask
@@ -20,10 +20,13 @@ from producer.trail import Attempt
 from tests.conftest import Workshop, chat, until
 from tests.proxy import Proxy
 from tests.test_transitions import Q, claim, send, settle
-from worker import backlog, pause, spend, transitions
-from worker.outcomes import Park
-from worker.pause import EVERYTHING, Scope, paused
-from worker.spend import Guardrail, Spend
+from worker.control import pause
+from worker.control.pause import EVERYTHING, Scope, paused
+from worker.money import billing_alerts
+from worker.money.billing_alerts import Guardrail, Spend
+from worker.queue import transitions
+from worker.queue.outcomes import Park
+from worker.reports import backlog
 
 WHO = {"who": "sam@laptop", "why": "testing"}
 TRAIL = '[{"execution":1,"route":"a/a-1","tier":"hot","outcome":"server_error","at_ms":1}]'
@@ -232,7 +235,7 @@ def test_jobs_accepted_after_a_pause_whose_end_nobody_saw_lose_nothing(producer:
 def test_no_note_that_somebody_wrote_stops_a_budget(client: redis.Redis, note: str) -> None:
     client.set(keyspace.PAUSE, "1", ex=60)
     client.hset(keyspace.PAUSE_NOTES, keyspace.PAUSE, note)
-    spend.observe(client, Spend("gemini", 90, message_id="m1"), Guardrail())
+    billing_alerts.observe(client, Spend("gemini", 90, message_id="m1"), Guardrail())
     assert client.ttl(keyspace.PAUSE) == -1
     assert [flag.who for flag in paused(client, [])] == ["budget", "budget"]
 

@@ -12,12 +12,12 @@ from producer.errors import ConfigurationError
 from producer.job import LLMJob
 from producer.trail import RejectedFor
 from tests.conftest import chat
-from worker.plan import Plan
-from worker.planner import Planner
-from worker.prices import Price, billed_micros, cost_micros
-from worker.route_map import Cold, RouteEntry
-from worker.routes import Route, Routes
-from worker.routing import Routing, RoutingPolicy, load_routing
+from worker.routes.policy import Routing, RoutingPolicy, load_routing
+from worker.routes.prices import Price, billed_micros, cost_micros
+from worker.routes.route import Route, Routes
+from worker.routes.schema import Cold, RouteEntry
+from worker.routing.plan import Plan
+from worker.routing.planner import Planner
 
 
 def route(name: str, tier: Any = "hot", **fields: Any) -> Route:

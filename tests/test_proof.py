@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from ops import place
+from ops.local import session
 from producer import LLMJob, Producer, keyspace
 from producer.job import JobStatus
 from producer.policy import Policies
@@ -24,9 +24,9 @@ from tests.proxy import proxy
 from tests.test_ledger import sums
 from tests.test_money import budgets
 from tests.test_transitions import Q, where
-from worker import transitions, upkeep
 from worker.configuration import Configuration
-from worker.routes import read_routes
+from worker.queue import maintenance, transitions
+from worker.routes.route import read_routes
 
 ROOT = Path(__file__).parent.parent
 
@@ -90,7 +90,7 @@ def test_any_command_or_reply_lost_changes_nothing(
             between.lose, between.lose_reply, between.lost = position, lose_reply, 0
             producer = Producer.from_url(between.url, policies)
             job_ids = [receipt.job_id for receipt in producer.enqueue_many(chat(str(n)) for n in range(5))]
-            with place.own_worker(between.url, Configuration(policies, routes), slots=3):
+            with session.own_worker(between.url, Configuration(policies, routes), slots=3):
                 direct = Producer(client, policies)
                 until(lambda ids=job_ids, ask=direct: all(ask.ended(ids)), f"all end, call {position} lost", 40)
             producer.close()
@@ -109,7 +109,7 @@ def test_no_outcome_is_lost_or_applied_twice(
     workshop: Workshop, url: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch, script: Script, lose_reply: bool
 ) -> None:
     """A day with a retry, a dead letter, a drain and heartbeats, in which one call of each script is lost."""
-    monkeypatch.setattr(upkeep, "HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr(maintenance, "HEARTBEAT_SECONDS", 0.1)
     workshop.routes(hot=[{"upstream": "hot", "capabilities": []}])
     policies = workshop.policy(backoff_seconds={"first": 0.1, "max": 0.1})
     routes = read_routes(Path(workshop.environment["ROUTES_FILE"]), {})
@@ -121,7 +121,7 @@ def test_no_outcome_is_lost_or_applied_twice(
     )
     with proxy(Path(url.removeprefix("unix://"))) as between:
         between.script, between.lose, between.lose_reply = script.sha.encode(), 0, lose_reply
-        with place.own_worker(between.url, Configuration(policies, routes), slots=1):
+        with session.own_worker(between.url, Configuration(policies, routes), slots=1):
             until(lambda: all(direct.ended([retried, buried])), "a retry and a dead letter", 40)
             workshop.providers.behave("hot", latency=(1, 1))
             released = direct.enqueue(chat("released"))
@@ -130,7 +130,7 @@ def test_no_outcome_is_lost_or_applied_twice(
         assert between.lost == 1
         result = direct.fetch(released)
         assert (result.status, result.attempted[0].outcome) == (JobStatus.QUEUED, BROKEN_OFF)
-        with place.own_worker(between.url, Configuration(policies, routes), slots=1):
+        with session.own_worker(between.url, Configuration(policies, routes), slots=1):
             until(lambda: direct.ended([released])[0], "the released job", 40)
     statuses = [result.status for result in direct.fetch_many([retried, buried, released]) if result]
     assert statuses == [JobStatus.DONE, JobStatus.DEAD, JobStatus.DONE]

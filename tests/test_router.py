@@ -12,22 +12,22 @@ from uuid import uuid4
 import pytest
 import redis
 
-from ops.simulator import Control
+from ops.simulators.provider import Control
 from producer.connection import connect_async
 from producer.trail import Attempt
 from tests.conftest import chat, until
-from worker.answer import Answer, Unanswered
-from worker.breaker import RULES, Rules
-from worker.breakers import Breakers
-from worker.health import of_routes
-from worker.keys import Key, parsed
-from worker.planner import Planner
+from worker.breakers.health import of_routes
+from worker.breakers.local import RULES, Rules
+from worker.breakers.registry import Breakers
 from worker.providers import Providers
-from worker.providers.stream import Assembly
-from worker.route_map import Cold, RouteEntry
-from worker.router import Router, Walk
-from worker.routes import Route, Routes
-from worker.routing import Routing
+from worker.providers.sse import Assembly
+from worker.routes.api_keys import Key, parsed
+from worker.routes.policy import Routing
+from worker.routes.route import Route, Routes
+from worker.routes.schema import Cold, RouteEntry
+from worker.routing.answer import Answer, Unanswered
+from worker.routing.planner import Planner
+from worker.routing.router import Router, Walk
 
 WalkOver = Callable[..., tuple[Answer | Unanswered, list[Attempt]]]
 

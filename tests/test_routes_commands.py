@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from ops.compare import compare
-from ops.litellm import imported
+from ops.importers.litellm import imported
+from ops.reports.route_diff import compare
 from producer import Producer
 from producer.errors import ConfigurationError
 from tests.conftest import Workshop, chat, until
-from worker.route_map import RouteMap, read_map
-from worker.routes import read_routes
+from worker.routes.route import read_routes
+from worker.routes.schema import RouteMap, read_map
 
 OPENAI = "https://api.openai.com/v1"
 KIT = """

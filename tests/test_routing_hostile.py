@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from ops.simulator import Control
+from ops.simulators.provider import Control
 from producer import Producer, keyspace
 from producer.errors import ConfigurationError
 from producer.job import JobStatus, LLMJob
@@ -18,12 +18,12 @@ from producer.policy import load_yaml, read_policies
 from producer.trail import Planned
 from tests.conftest import Workshop, chat, until
 from tests.test_routing import asked, done, routing, two_routes
-from worker.prices import billed_micros
-from worker.providers.stream import Assembly
-from worker.route_map import RouteEntry, read_map
-from worker.routes import Route, read_routes
-from worker.tokens import estimated, longest_answer
-from worker.trail import spent_micros
+from worker.providers.sse import Assembly
+from worker.queue.trail import spent_micros
+from worker.routes.prices import billed_micros
+from worker.routes.route import Route, read_routes
+from worker.routes.schema import RouteEntry, read_map
+from worker.routes.tokens import estimated, longest_answer
 
 LETTERS = "abcdefghij"
 BOMB = "a: &a [x]\n" + "\n".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise(LETTERS))
@@ -229,7 +229,7 @@ def test_an_echo_is_cut_out_however_it_is_written_and_a_word_is_not(
 ) -> None:
     from aiohttp import web
 
-    from ops import local_server
+    from ops.simulators import http_server
 
     async def answer(request: web.Request) -> web.Response:
         message = f'{{"choices": [{{"message": {{"content": "{echoed}"}}, "finish_reason": "stop"}}]}}'
@@ -237,7 +237,7 @@ def test_an_echo_is_cut_out_however_it_is_written_and_a_word_is_not(
 
     app = web.Application()
     app.router.add_post("/chat/completions", answer)
-    with local_server.running(app) as url:
+    with http_server.running(app) as url:
         workshop.routes(hot=[{"upstream": "a", "baseUrl": url, "apiKeyEnv": "A_KEY"}])
         workshop.worker(A_KEY=f"{key},sk-another-one-of-them")
         assert done(producer).text == stored

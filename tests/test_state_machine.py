@@ -20,9 +20,10 @@ from producer.job import DeadReason
 from producer.policy import load_policies
 from tests.conftest import chat
 from tests.test_transitions import Q, claim, done, expire_leases, send, settle, where
-from worker import dead_letter, transitions
-from worker.outcomes import Dead, Outcome, Park, Released, Retry
-from worker.transitions import Claim, Settled
+from worker.queue import dead_letters, transitions
+from worker.queue.claim import Claim
+from worker.queue.outcomes import Dead, Outcome, Park, Released, Retry
+from worker.queue.transitions import Settled
 
 
 @dataclass
@@ -135,11 +136,11 @@ class Transitions(RuleBasedStateMachine):
                     self.producer.cancel(job_id, who="me")
                     model.place, model.holder = "cancelled", None
             case "discard":
-                dead_letter.discard(self.client, Q, [job_id], who="me")
+                dead_letters.discard(self.client, Q, [job_id], who="me")
                 if model.place == "failed":
                     model.place = "cancelled"
             case "requeue":
-                report = dead_letter.requeue(self.client, Q, iter([[job_id]]), who="me")
+                report = dead_letters.requeue(self.client, Q, iter([[job_id]]), who="me")
                 allowed = model.place == "failed" and model.generation < 3
                 assert report.requeued == allowed
                 if allowed:
@@ -148,7 +149,7 @@ class Transitions(RuleBasedStateMachine):
             case "resolve":
                 if model.place in ("finished", "cancelled"):
                     return
-                dead_letter.resolve(self.client, job_id, "by hand", who="me", keep_seconds=1000)
+                dead_letters.resolve(self.client, job_id, "by hand", who="me", keep_seconds=1000)
                 model.place, model.holder = "finished", None
                 model.results += 1
 

@@ -18,9 +18,10 @@ from producer.job import JobStatus as Status
 from producer.scripts import Call, run
 from producer.trail import Attempt
 from tests.conftest import chat, until
-from worker import transitions
-from worker.outcomes import Dead, Done, Outcome, Park, Released, Retry
-from worker.transitions import Claim, Settled
+from worker.queue import transitions
+from worker.queue.claim import Claim
+from worker.queue.outcomes import Dead, Done, Outcome, Park, Released, Retry
+from worker.queue.transitions import Settled
 
 Q = "ai-tasks"
 

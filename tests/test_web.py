@@ -16,13 +16,13 @@ import pytest
 import redis
 
 from bench.throughput import free_port
-from ops import embedded
+from ops.local import embedded
 from ops.web.serve import EVERYWHERE
 from producer import keyspace
 from tests.conftest import Workshop, until
 from tests.proxy import Proxy
 from tests.web import TOKEN, served, tenants
-from worker import pause
+from worker.control import pause
 
 BODY = {"body": {"messages": [{"role": "user", "content": "hello"}]}}
 

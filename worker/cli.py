@@ -13,9 +13,9 @@ from producer.connection import check_reachable, connect, redis_url, require_saf
 from producer.environment import load_environment
 from producer.errors import FailoverError, ServiceUnavailable
 from worker.configuration import Configuration, stamp
-from worker.consumer import FailoverWorker, log
 from worker.logs import configure
 from worker.notify.settings import load_settings
+from worker.worker import FailoverWorker, log
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -15,13 +15,13 @@ from pathlib import Path
 from producer.environment import Environment, find_configuration, load_environment
 from producer.errors import ConfigurationError, Problem
 from producer.policy import Policies, load_policies
-from worker.cache import Caching, load_caching
-from worker.caps import Budgets, load_budgets
-from worker.keys import Key, of_variable
-from worker.pause import canonical
-from worker.routes import Routes, key_files, load_routes
-from worker.routing import Routing, load_routing
-from worker.spend import Guardrail
+from worker.money.answer_cache import Caching, load_caching
+from worker.money.billing_alerts import Guardrail
+from worker.money.caps import Budgets, load_budgets
+from worker.routes.api_keys import Key, of_variable
+from worker.routes.names import canonical
+from worker.routes.policy import Routing, load_routing
+from worker.routes.route import Routes, key_files, load_routes
 
 log = logging.getLogger("failover.worker")
 

@@ -19,7 +19,7 @@ from ops.web.settings import Settings
 from producer.client import AsyncProducer
 from producer.intake import install_errors, jobs
 from producer.openapi import COMPONENTS
-from worker.pause import holding
+from worker.control.pause import holding
 
 TITLE = "failover-worker"
 DESCRIPTION = "Hand in LLM jobs and ask for their answers; pause and resume by the budget; see how everything stands."

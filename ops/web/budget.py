@@ -21,8 +21,8 @@ from producer.errors import InvalidBody, first_problem
 from producer.intake import body, errors, read_json
 from producer.openapi import request_body
 from producer.scripts import ask_async
-from worker.pause import EVERYTHING, resume_call
-from worker.spend import Guardrail, Spend, observe_call, observed
+from worker.control.pause import EVERYTHING, resume_call
+from worker.money.billing_alerts import Guardrail, Spend, observe_call, observed
 
 log = logging.getLogger("failover.web")
 

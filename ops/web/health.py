@@ -16,13 +16,15 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel
 from redis.exceptions import RedisError
 
-from ops import status
+from ops.reports import status
 from ops.web.auth import Guard
 from producer.connection import check_safe
 from producer.intake import errors
-from worker import allowance, fleet, statement
-from worker.pause import holding
-from worker.prices import dollars
+from worker.control import worker_registry
+from worker.control.pause import holding
+from worker.money import budget_state
+from worker.reports import statement
+from worker.routes.prices import dollars
 
 LOOK_SECONDS = 1.0
 BREAKER_STATES = ("closed", "half-open", "open")
@@ -79,7 +81,7 @@ def readiness(client: redis.Redis, queue: str, *, unsafe_redis: bool) -> Readine
         memory = client.info("memory")
         if (limit := int(memory.get("maxmemory", 0))) and int(memory.get("used_memory", 0)) >= limit:
             reasons.append("redis: it is full and takes no job")
-        if not fleet.alive(client, queue):
+        if not worker_registry.alive(client, queue):
             notes.append("no worker is running")
         if holding(client, queue):
             notes.append("paused")
@@ -143,7 +145,7 @@ class _Everything:
             "failover_budget_step_percent", "The ladder's step that a scope is at.", labels=["scope"]
         )
         full = GaugeMetricFamily("failover_budget_full", "1 while jobs wait for a scope's hard cap.", labels=["scope"])
-        for scope, rung in allowance.standing(self._client).rungs.items():
+        for scope, rung in budget_state.standing(self._client).rungs.items():
             ladder.add_metric([scope], rung.step)
             full.add_metric([scope], rung.full)
         return (usd, ladder, full)

@@ -11,7 +11,7 @@ from standardwebhooks.webhooks import Webhook
 
 from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, Problem
-from worker.spend import Guardrail
+from worker.money.billing_alerts import Guardrail
 
 T = TypeVar("T")
 

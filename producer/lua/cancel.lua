@@ -1,4 +1,4 @@
--- prelude: clock leaves ends event dead line withdraw
+-- prelude: clock leaves ends event dead_letters fair_queue withdraw
 -- flags: allow-oom
 -- Cancel a job that has not ended.
 --

@@ -1,4 +1,4 @@
--- prelude: clock stopped line
+-- prelude: clock running_clock fair_queue
 -- Accept one job, at most once for its idempotency key.
 --
 -- KEYS  1 failover:idempotency:{hash}   2 rq:job:{id}   3 rq:queue:{queue}   4 rq:queues   5 failover:accepted:{queue}

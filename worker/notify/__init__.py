@@ -1,6 +1,6 @@
-"""People: incidents, and the channels that tell of them.
+"""Who is told what: incidents, and the channels that carry them.
 
-What happened to a job is counted in the script that changes the job (producer/lua/dead.lua); what stands (routes, pauses, late
-jobs, workers) is looked at by one worker, the notifier. It folds both into incidents, and tells each channel of each
-incident what it has not been told: so an outage of Slack loses nothing, and needs no queue that could overflow.
+What happened to a job is counted by the script that changes the job (lua/shared/dead_letters.lua). The current state (routes,
+pauses, late jobs, workers) is read by one worker, the notifier. It turns both into incidents, and sends each channel what that channel
+has not been sent. So a Slack outage loses nothing, and needs no queue that could overflow.
 """

@@ -15,11 +15,11 @@ import redis
 
 from producer import keyspace
 from producer.scripts import Script, ask
+from worker.notify.conditions import Condition
 from worker.notify.kinds import COUNTED, LORE, Kind, key_of
-from worker.notify.watch import Condition
 
 _LUA = Path(__file__).parent / "lua"
-OPEN, FOLD, TELL, CLOSE = (Script.load(_LUA, name) for name in ("open", "fold", "tell", "close"))
+OPEN, FOLD, CHANGE, CLOSE = (Script.load(_LUA, name) for name in ("open", "fold", "change", "close"))
 UNTOLD_FOR_MS = 86_400_000
 KEPT_MS = 400 * 86_400_000
 
@@ -35,7 +35,7 @@ class Entry:
 @dataclass(frozen=True)
 class Incident:
     """One incident. Counts are exact: `dead` by reason and tenant, `saved` (answered by another route than the first),
-    `degraded`. `fields`: what each channel was told, as worker/notify/sender.py writes it."""
+    `degraded`. `fields`: what each channel was told, as sender.py writes it."""
 
     id: str
     kind: Kind
@@ -133,7 +133,7 @@ class Incidents:
         """Set a field if it still is as it was read; whether it was."""
         before = incident.fields.get(name, "")
         told = (incident.id, name, before, value, json.dumps(more or {}), json.dumps(list(story)))
-        (changed,) = ask(self._client, [TELL.call([keyspace.incident(incident.id)], told)])
+        (changed,) = ask(self._client, [CHANGE.call([keyspace.incident(incident.id)], told)])
         return bool(changed)
 
     def close(self, incident: Incident, over_ms: int, last: str) -> bool:

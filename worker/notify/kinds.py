@@ -35,7 +35,7 @@ class Lore:
 
 
 def key_of(kind: Kind, subject: str, queue: str) -> str:
-    """What there is one open incident of. Spelled by worker/notify/lua/incident.lua too."""
+    """What there is one open incident of. Spelled by lua/incident.lua too."""
     return f"{kind}|{subject}|{queue}"
 
 

@@ -1,7 +1,7 @@
 """The notifier: one worker among all looks how things stand and tells people. It is a thread, so no job waits for it.
 
 The lease is held from the worker's loop, so that a channel that hangs does not lose it; a killed worker's is free after
-`LEASE_SECONDS`. What is written to an incident is written once whoever holds it (worker/notify/incidents.py).
+`LEASE_SECONDS`. What is written to an incident is written once whoever holds it (incidents.py).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from producer import keyspace
 from producer.connection import check_safe, connect
 from producer.scripts import Script, ask, ask_async
-from worker import waiting
-from worker.dead_letter import now_ms
-from worker.notify.deliveries import Deliveries
+from worker.control.pause import utc
+from worker.notify.conditions import Watch
 from worker.notify.incidents import UNTOLD_FOR_MS, Incident, Incidents
-from worker.notify.lookout import Lookout
+from worker.notify.job_webhooks import Deliveries
+from worker.notify.reconcile import Lookout
 from worker.notify.sender import Sender
 from worker.notify.settings import Settings
-from worker.notify.watch import Watch
-from worker.pause import utc
+from worker.queue.dead_letters import now_ms
+from worker.reports import client_status
 
 log = logging.getLogger("failover.worker")
 
@@ -195,8 +195,8 @@ class Notifier:
             queues = self._watch.queues
             sizes = ask(self._client, [("ZCARD", keyspace.accepted(queue)) for queue in queues])
             if sum(sizes) <= FILLED_AT_MOST:
-                found = waiting.of_tenant(self._client, tenant)
-                facts |= found.facts(waiting.minutes(self._client, found.queues or queues))
+                found = client_status.of_tenant(self._client, tenant)
+                facts |= found.facts(client_status.minutes(self._client, found.queues or queues))
         return message.filled(facts) if message.needs <= facts.keys() else ""
 
 

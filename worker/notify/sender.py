@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from worker.notify import text
-from worker.notify.channel import Channel, Outcome, Post, Posted, Refused, Unfindable, Unknown
+from worker.notify import incident_text
+from worker.notify.channels.base import Channel, Outcome, Post, Posted, Refused, Unfindable, Unknown
+from worker.notify.delivery_state import AMBIGUOUS, REFUSED, SENDING, SENT, UNKNOWN, Told
 from worker.notify.incidents import Incident, Incidents, number
 from worker.notify.kinds import LORE
 from worker.notify.oncall import OnCall
-from worker.notify.told import AMBIGUOUS, REFUSED, SENDING, SENT, UNKNOWN, Told
 
 log = logging.getLogger("failover.worker")
 
@@ -137,13 +137,13 @@ class Sender:
             return not self.channel.edits
         return part.startswith("story") or not self._thread(incident)
 
-    def _message(self, incident: Incident, part: str, told: Told, now_ms: int) -> text.Message:
+    def _message(self, incident: Incident, part: str, told: Told, now_ms: int) -> incident_text.Message:
         kind = part.partition("-")[0]
         if kind == "story":
             begin, end = self._number(incident, "entries"), number(told.detail)
-            return text.of_story(incident, self.incidents.story(incident.id, begin)[: max(0, end - begin)])
-        forms = {"closing": text.of_closing, "digest": text.of_reminder}
-        return forms.get(kind, text.of_incident)(incident, self.on_call, now_ms)
+            return incident_text.of_story(incident, self.incidents.story(incident.id, begin)[: max(0, end - begin)])
+        forms = {"closing": incident_text.of_closing, "digest": incident_text.of_reminder}
+        return forms.get(kind, incident_text.of_incident)(incident, self.on_call, now_ms)
 
     def _say(self, incident: Incident, part: str, now_ms: int) -> bool:
         """Whether the channel was asked for anything."""
@@ -250,7 +250,7 @@ class Sender:
     def _unpasted(self, incident: Incident) -> list[str]:
         """`message tenant` of the client messages that the channel has not been given."""
         given = incident.fields.get(f"{self.channel.name}:pasted", "").split("\n")
-        return [each for each in map(" ".join, text.wanted(incident)) if each not in given]
+        return [each for each in map(" ".join, incident_text.wanted(incident)) if each not in given]
 
     def _pasted(self, incident: Incident, unpasted: Sequence[str]) -> tuple[tuple[str, str], ...]:
         """(whom it is for, text) of those that can be filled."""
@@ -259,7 +259,7 @@ class Sender:
         return tuple((f"To {tenant}, to paste", filled) for tenant, filled in found if filled)
 
     def _shown(self, incident: Incident, now_ms: int) -> str:
-        message = text.of_incident(incident, self.on_call, now_ms)
+        message = incident_text.of_incident(incident, self.on_call, now_ms)
         return hashlib.sha256(message.plain().encode()).hexdigest()[:16]
 
     def _heard(self, outcome: Outcome, now_ms: int) -> None:

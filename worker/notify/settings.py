@@ -9,32 +9,18 @@ from dataclasses import dataclass
 from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, Problem
 from producer.policy import Tenants
-from worker.caps import Budgets, load_budgets
-from worker.messages import ClientMessage, load_messages
-from worker.notify.channel import Channel, Found, Outcome, Post, Posted, Unfindable
-from worker.notify.deliveries import EVERYBODY, Subscriber
+from worker.money.caps import Budgets, load_budgets
+from worker.notify.channels.base import Channel
+from worker.notify.channels.log import Log
+from worker.notify.channels.webhook import IncidentWebhook, checked_secret
+from worker.notify.client_messages import ClientMessage, load_messages
+from worker.notify.job_webhooks import EVERYBODY, Subscriber
 from worker.notify.oncall import OnCall, load_on_call
-from worker.notify.webhook import IncidentWebhook, checked_secret
-from worker.routes import is_http_url
+from worker.routes.route import is_http_url
 
 EXAMPLE_DOMAIN = "@yourco.com"  # of the routing map that comes along
 
 log = logging.getLogger("failover.worker")
-
-
-class Log:
-    """The worker's log, so that an incident is told even where no channel is set up."""
-
-    name, edits, digest_factor = "log", False, 1.0
-
-    def send(self, post: Post) -> Outcome:
-        incident = post.incident
-        facts = {"incident": incident.id, "kind": str(incident.kind), "headline": post.message.headline}
-        log.warning(f"incident {post.part.partition('-')[0]}", extra={**facts, "lines": list(post.message.lines)})
-        return Posted()
-
-    def find(self, post: Post, since_ms: int) -> Found:
-        return Unfindable("a log that was cut off")
 
 
 @dataclass(frozen=True)
@@ -99,7 +85,7 @@ def _slack(environment: Environment) -> Channel | None:
         raise ConfigurationError([Problem("SLACK_BOT_TOKEN", "", "is not set beside SLACK_CHANNEL", mend)])
     if not (token or url):
         return None
-    from worker.notify.slack import SlackBot, SlackWebhook  # 60 ms that most processes can do without
+    from worker.notify.channels.slack import SlackBot, SlackWebhook  # 60 ms that most processes can do without
 
     return SlackBot(token, channel, api_url) if token else SlackWebhook(url)
 
@@ -116,7 +102,7 @@ def _email(environment: Environment, cold_notify: Sequence[str]) -> Channel | No
     if not to:
         mend = "who shall read it; or put addresses into cold.notify of routes.json"
         raise ConfigurationError([Problem("NOTIFY_EMAIL", "", "is not set beside SMTP_URL", mend)])
-    from worker.notify.email import Email
+    from worker.notify.channels.email import Email
 
     return Email(smtp_url, to, environment.get("NOTIFY_FROM", ""))
 

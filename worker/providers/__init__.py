@@ -13,7 +13,7 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 
-from worker.failures import Broke, Broken, Reply
+from worker.errors.classify import Broke, Broken, Reply
 from worker.providers import anthropic, openai_compatible
 from worker.providers.http import Ask
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 
-from worker.degrade import json_words
-from worker.failures import Broken, Reply
-from worker.parameters import NATIVE_OUTPUT_TOKENS
+from worker.errors.classify import Broken, Reply
 from worker.providers.anthropic_answer import Assembly, arguments, completion_of
 from worker.providers.http import Ask, Spoken, call, unsayable
-from worker.tokens import estimated
+from worker.providers.json_instruction import json_instruction
+from worker.routes.parameters import NATIVE_OUTPUT_TOKENS
+from worker.routes.tokens import estimated
 
 VERSION = "2023-06-01"
 CACHED_FROM_TOKENS = 1024  # the shortest prefix that any model keeps; a mark on a shorter one is passed over
@@ -59,7 +59,7 @@ def request_of(
     form = body.get("response_format") or {}
     schema = _schema(form)
     if schema is None and form.get("type") in ("json_object", "json_schema"):
-        messages = [{"role": "system", "content": json_words(form)}, *messages]
+        messages = [{"role": "system", "content": json_instruction(form)}, *messages]
         told.append("response_format as an instruction")
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or longest or NATIVE_OUTPUT_TOKENS
     sent: dict[str, Any] = {"model": model, "max_tokens": limit, "messages": list(_turns(messages)), "stream": stream}

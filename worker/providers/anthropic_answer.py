@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from worker.providers.stream import event_of, mended
+from worker.providers.sse import event_of, mended
 
 _FINISH = {
     "end_turn": "stop",

@@ -15,9 +15,9 @@ import aiohttp
 import httpx
 from pydantic_core import from_json, to_json
 
-from worker.failures import Broke, Broken, Reply
-from worker.providers.stream import DONE, Events
-from worker.routes import Route
+from worker.errors.classify import Broke, Broken, Reply
+from worker.providers.sse import DONE, Events
+from worker.routes.route import Route
 
 CUT = b"[key]"
 SHORTEST_SECRET = 12  # characters; `test`, `EMPTY`, `ollama` are keys too, and words of many answers
@@ -45,7 +45,7 @@ class Ask:
 
 
 class Assembly(Protocol):
-    """A streamed answer in the making (worker/providers/stream.py)."""
+    """A streamed answer in the making (worker/providers/sse.py)."""
 
     skipped: int
     error: dict[str, Any] | None

@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 
-from worker.failures import Broken, Reply
+from worker.errors.classify import Broken, Reply
 from worker.providers.http import Ask, Spoken, call
-from worker.providers.stream import Assembly
+from worker.providers.sse import Assembly
 
 
 async def complete(client: httpx.AsyncClient, ask: Ask) -> Reply | Broken:

@@ -1,0 +1,179 @@
+"""`failover batch run`: hand in a batch file, wait for its jobs, write their results in input order."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from producer import Producer
+from producer.batch import BadLine, Line, error_line, output_line, read
+from producer.errors import ServiceUnavailable, UsageError
+from producer.job import JobResult, JobStatus
+from worker.control import worker_registry
+from worker.control.pause import holding
+
+CHUNK = 200
+LOOK_EVERY_SECONDS = 0.25
+WITHOUT_REDIS_SECONDS = 60.0
+
+
+@dataclass
+class Submitted:
+    """The lines of a file, in order: a job each, or what is wrong with the line."""
+
+    entries: list[tuple[str, str] | BadLine] = field(default_factory=list)  # (custom_id, job id)
+    known: int = 0  # of them jobs of an earlier run
+
+    @property
+    def job_ids(self) -> list[str]:
+        return [entry[1] for entry in self.entries if not isinstance(entry, BadLine)]
+
+    @property
+    def bad(self) -> list[BadLine]:
+        return [entry for entry in self.entries if isinstance(entry, BadLine)]
+
+
+@dataclass
+class Written:
+    """How a batch ended."""
+
+    done: int = 0
+    dead: int = 0
+    bad: int = 0
+    by_route: dict[str, int] = field(default_factory=dict)
+    deaths: dict[str, list[str]] = field(default_factory=dict)  # why -> job ids
+
+
+def check_writable(source: Path, *paths: Path | None) -> None:
+    """Before anything is paid for: can the results be written, each to a file of its own?"""
+    taken = {source.resolve()}
+    for path in paths:
+        if path is None:
+            continue
+        where = path.resolve()
+        if where in taken:
+            raise UsageError(f"{path}: is already the input or the other output")
+        taken.add(where)
+        if not where.parent.is_dir():
+            raise UsageError(f"{path}: the folder {path.parent} does not exist")
+        if where.is_dir() or not os.access(where if where.exists() else where.parent, os.W_OK):
+            raise UsageError(f"{path}: cannot be written")
+
+
+def submit(producer: Producer, source: Path, *, job_type: str, tenant: str, feature: str = "") -> Submitted:
+    """Enqueue every line that is a job. Run again, it finds the jobs of the first run."""
+    producer.policies.of(job_type)
+    submitted = Submitted()
+    with _open(source) as lines:
+        parsed = read(lines, job_type=job_type, tenant_id=tenant, feature=feature)
+        while chunk := list(islice(parsed, CHUNK)):
+            receipts = iter(producer.enqueue_many(line.job for line in chunk if isinstance(line, Line)))
+            for line in chunk:
+                if isinstance(line, BadLine):
+                    submitted.entries.append(line)
+                    continue
+                receipt = next(receipts)
+                submitted.entries.append((line.custom_id, receipt.job_id))
+                submitted.known += receipt.outcome == "duplicate"
+    return submitted
+
+
+def wait(producer: Producer, submitted: Submitted, progress: Callable[[int], None]) -> None:
+    """Until every job has ended; tells `progress` how many have. A Redis that restarts meanwhile is waited for."""
+    waiting = submitted.job_ids
+    total = len(waiting)
+    give_up: float | None = None
+    while waiting:
+        began = time.monotonic()
+        try:
+            ended = producer.ended(waiting)
+            give_up = None
+        except ServiceUnavailable:
+            give_up = give_up or began + WITHOUT_REDIS_SECONDS
+            if began > give_up:
+                raise
+            time.sleep(1)
+            continue
+        waiting = [job_id for job_id, has_ended in zip(waiting, ended, strict=True) if not has_ended]
+        progress(total - len(waiting))
+        if waiting:
+            time.sleep(max(LOOK_EVERY_SECONDS, 4 * (time.monotonic() - began)))  # ask less of a slow Redis
+
+
+def standing(producer: Producer, submitted: Submitted) -> str:
+    """Why it is not over yet: how the first of the waiting jobs stand, and what they wait for."""
+    if flags := holding(producer.client, producer.queue):
+        return f"paused: {flags[0]}"
+    ids = submitted.job_ids
+    waiting = [job_id for job_id, ended in zip(ids, producer.ended(ids), strict=True) if not ended]
+    results = [result for result in producer.fetch_many(waiting[:CHUNK]) if result]
+    counts = Counter(str(result.status) for result in results)
+    reasons = Counter(result.waiting_for for result in results if result.waiting_for)
+    told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    if not reasons and (closed := worker_registry.no_route_open(producer.client)):
+        return f"{told}; no route is open: {closed}"
+    more = "" if len(waiting) <= CHUNK else f" (of the first {CHUNK} waiting)"
+    return told + more + (f"; waiting for {reasons.most_common(1)[0][0]}" if reasons else "")
+
+
+def write(producer: Producer, submitted: Submitted, output: Path, errors: Path | None) -> Written:
+    """The results in input order; failed lines too, or into `errors` where it is given. Files appear whole or not."""
+    written = Written()
+    with ExitStack() as stack:
+        sink = stack.enter_context(_replacing(output))
+        error_sink = stack.enter_context(_replacing(errors)) if errors else sink
+        for line, result in _results(producer, submitted):
+            failed = line["error"] is not None
+            (error_sink if failed else sink).write(json.dumps(line, ensure_ascii=False) + "\n")
+            written.done += not failed
+            if result is not None and result.status is JobStatus.DEAD:
+                written.dead += 1
+                written.deaths.setdefault(f"{result.dead_reason}: {result.dead_detail}", []).append(result.job_id)
+            if result is not None and result.route:
+                written.by_route[result.route] = written.by_route.get(result.route, 0) + 1
+    written.bad = len(submitted.bad)
+    return written
+
+
+def _results(producer: Producer, submitted: Submitted) -> Iterator[tuple[dict[str, Any], JobResult | None]]:
+    entries = iter(submitted.entries)
+    while chunk := list(islice(entries, CHUNK)):
+        results = iter(producer.fetch_many([entry[1] for entry in chunk if not isinstance(entry, BadLine)]))
+        for entry in chunk:
+            if isinstance(entry, BadLine):
+                yield error_line(entry), None
+            else:
+                result = next(results)
+                yield output_line(*entry, result), result
+
+
+def _open(source: Path) -> IO[bytes]:
+    try:
+        return source.open("rb")
+    except OSError as error:
+        raise UsageError(f"{source}: {error.strerror}") from None
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[str]]:
+    """A text file that takes its place only when all of it is written; a pipe or a device is written to directly."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8") as file:
+            yield file
+        return
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

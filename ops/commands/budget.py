@@ -1,0 +1,269 @@
+"""`failover budget ...`: what is spent by our own books and by billing's, the caps, and what makes jobs cheaper now."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import redis
+from pydantic import ValidationError
+from rich.markup import escape
+from rich.table import Table
+
+from ops.importers.provider_costs import poll
+from ops.local import session
+from ops.options import as_json
+from producer import keyspace
+from producer.environment import Environment
+from producer.errors import UsageError, first_problem
+from producer.scripts import ask
+from worker.control.pause import utc
+from worker.humanize import many, money, one_line
+from worker.money import billing_alerts, budget_state
+from worker.money.billing_alerts import Guardrail
+from worker.money.budget_state import Standing, month_of, once_full, steps_of
+from worker.money.caps import Cap, load_budgets
+from worker.reports import statement
+from worker.reports.statement import Balance
+from worker.routes.names import canonical
+from worker.routes.prices import dollars
+
+_SCOPE = re.compile(r"total|(?:provider|tenant|feature):.+|user:[^/]+/.+")
+_MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])")
+KINDS = ("total", "provider", "tenant", "user", "feature")
+
+
+class Scope(click.ParamType[str]):
+    """total, provider:P, tenant:T, user:TENANT/USER or feature:F."""
+
+    name = "scope"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
+        if not _SCOPE.fullmatch(str(value)):
+            self.fail(f"{value}: one of total, provider:P, tenant:T, user:TENANT/USER, feature:F", param, context)
+        kind, _, name = str(value).partition(":")
+        return f"provider:{canonical(name)}" if kind == "provider" else str(value)
+
+
+class Amount(click.ParamType[Any]):
+    """A number that is not negative, or `none` for no cap."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        if value == "none" or isinstance(value, float):
+            return value
+        try:
+            return float(str(value).removeprefix("$"))
+        except ValueError:
+            self.fail(f"{value} is no amount: as in 60, or none", param, context)
+
+
+def _month(context: click.Context, param: click.Parameter, value: str | None) -> str:
+    if value is None:
+        return month_of(datetime.now(UTC))
+    if not _MONTH.fullmatch(value):
+        raise UsageError(f"--month {value}: as in 2026-11")
+    return value
+
+
+month_option = click.option("--month", callback=_month, metavar="YYYY-MM", help="Of which month (UTC); this one.")
+
+
+@click.group("budget")
+def group() -> None:
+    """What is spent, the caps, and what makes jobs cheaper."""
+
+
+group.add_command(poll)
+
+
+@group.command()
+@month_option
+@click.option("--by", type=click.Choice(KINDS), help="Only scopes of this kind.")
+@as_json
+@click.pass_obj
+def show(environment: Environment, month: str, by: str | None, as_json: bool) -> None:
+    """What each scope has spent and how much is left, by our own books; and the newest word of billing."""
+    guardrail, budgets = Guardrail.of(environment), load_budgets(environment)
+    with session.reached(environment) as (_, client):
+        known, standing = billing_alerts.known(client), budget_state.standing(client, month)
+        found = statement.sums(client, month)
+        lines = statement.balances(found, budgets, standing, statement.set_by(client))
+    lines = [line for line in lines if by in (None, line.scope.partition(":")[0])]
+    if as_json:
+        told = {"month": month, "pause_at_percent": guardrail.at_percent, "reduced": standing.reduced or None}
+        both = {"scopes": [asdict(line) for line in lines], "providers": [asdict(each) for each in known]}
+        click.echo(json.dumps({**told, **both}, indent=2))
+        return
+    _render(lines, month, standing)
+    for each in (each for each in known if each.budget != billing_alerts.OWN_NAME):
+        again = f"; goes on until {each.again_at:g}%" if each.again_at else ""
+        click.echo(f"{each}: {each.percent:.4g}% used, as {each.who} said at {utc(each.at)}{again}")
+    if all(each.budget == billing_alerts.OWN_NAME for each in known):
+        click.echo("billing has said nothing yet: POST /budget/webhook, or `failover budget poll`")
+    click.echo(f"the pause begins at {guardrail.at_percent:g}% (BUDGET_PAUSE_AT_PERCENT)")
+
+
+def _render(lines: list[Balance], month: str, standing: Standing) -> None:
+    if standing.reduced:
+        click.echo(f"REDUCED: {standing.reduced}; `failover budget reduce --end` ends it")
+    table = Table(month, "spent", "may be billed", "running", "tokens", "cap", "used", box=None)
+    for line in lines:
+        soft = f" (soft {money(line.soft_usd)})" if line.soft_usd is not None else ""
+        cap = money(line.hard_usd) if line.hard_usd is not None else "-"
+        tokens = f", {line.tokens_cap:,} tokens" if line.tokens_cap is not None else ""
+        used = "-" if line.percent is None else f"{line.percent:.1f}%"
+        by = f", set by {line.set_by}" if line.set_by else ""
+        amounts = (line.spent_usd, line.ambiguous_usd, line.held_usd)
+        table.add_row(
+            escape(one_line(line.scope, 200)), *(f"${usd:,.6f}" if usd else "-" for usd in amounts), f"{line.tokens:,}",
+            escape(f"{cap}{soft}{tokens}{by}"), used + (", too little is left" if line.full else ""),
+        )  # fmt: skip
+    session.console().print(table)
+
+
+@group.command("set")
+@click.argument("scope", type=Scope())
+@click.option("--hard", type=Amount(), metavar="USD", help="No call that may cost more than is left; `none` is no cap.")
+@click.option("--soft", type=Amount(), metavar="USD", help="What the ladder's percentages are of.")
+@click.option("--tokens", type=Amount(), metavar="N", help="A hard cap on tokens.")
+@click.pass_obj
+def set_cap(environment: Environment, scope: str, hard: Any, soft: Any, tokens: Any) -> None:
+    """Set a month's cap of SCOPE over the file's, for every worker, within a second. What is not given stays as it is.
+
+    SCOPE: total, provider:P, tenant:T, user:TENANT/USER or feature:F.
+    """
+    given = {"hard_usd": hard, "soft_usd": soft, "tokens": tokens}
+    if all(value is None for value in given.values()):
+        raise UsageError("what? --hard USD, --soft USD or --tokens N; `failover budget unset` takes a cap back")
+    budgets = load_budgets(environment)
+    with session.reached(environment) as (_, client):
+        before = budget_state.standing(client).caps.get(scope) or budgets.cap_of(scope)
+        fields: dict[str, Any] = {name: getattr(before, name) for name in Cap.model_fields}
+        cap = _checked({**fields, **{name: value for name, value in given.items() if value is not None}})
+        statement.set_cap(client, scope, cap, month_of(datetime.now(UTC)), session.who())
+        _tell(client, scope, before, cap)
+
+
+def _checked(fields: dict[str, Any]) -> Cap:
+    told = {name: None if value == "none" else value for name, value in fields.items()}
+    if isinstance(told["tokens"], float) and told["tokens"].is_integer():
+        told["tokens"] = int(told["tokens"])
+    try:
+        return Cap.model_validate(told)
+    except ValidationError as error:
+        raise UsageError(": ".join(first_problem(error)).strip(": ")) from None
+
+
+def _tell(client: redis.Redis, scope: str, before: Cap, cap: Cap) -> None:
+    """How the cap stands to what is spent, and whether anybody knows the scope."""
+    known = statement.sums(client)
+    spent = known.get(scope, statement.Sums())
+    used = spent.spent + spent.ambiguous
+    click.echo(f"{scope}: {_said(cap)} (it was {_said(before)}); {money(dollars(used))} is used this month")
+    hard = cap.terms[0]
+    if 0 <= hard <= used:
+        session.note(f"nothing is left of it: {once_full(scope)}")
+    if scope not in known and scope != "total":
+        session.note(f"no call of {scope} stands in this month's books: mistyped?")
+
+
+def _said(cap: Cap) -> str:
+    amounts = {"hard": cap.hard_usd, "soft": cap.soft_usd}
+    told = [f"{name} {money(usd)}" for name, usd in amounts.items() if usd is not None]
+    told += [f"{cap.tokens:,} tokens"] if cap.tokens is not None else []
+    return ", ".join(told) or "no cap"
+
+
+@group.command()
+@click.argument("scope", type=Scope())
+@click.pass_obj
+def unset(environment: Environment, scope: str) -> None:
+    """Take back what `set` said of SCOPE: policies/budgets.yaml holds again."""
+    with session.reached(environment) as (_, client):
+        changed = statement.set_cap(client, scope, None, month_of(datetime.now(UTC)), session.who())
+    cap = _said(load_budgets(environment).cap_of(scope))
+    click.echo(f"{scope}: {'the file holds again' if changed else 'nothing was set over the file'}: {cap}")
+
+
+@group.command()
+@click.option("--for", "lasts", metavar="AGE", help="Only for 90m, 12h, 7d.")
+@click.option("--reason", default="", help="Why; shown to everybody who looks.")
+@click.option("--end", is_flag=True, help="Jobs cost what they usually do again.")
+@click.pass_obj
+def reduce(environment: Environment, lasts: str | None, reason: str, end: bool) -> None:
+    """Reduce the cost of every job from now on: the cheapest route first, less context, shorter answers (`safeguard` in
+    policies/budgets.yaml). Nothing stops."""
+    seconds = session.age_seconds("--for", lasts) if lasts else None
+    with session.reached(environment) as (_, client):
+        if end and lasts:
+            raise UsageError("--end or --for, not both")
+        if end:
+            (was,) = ask(client, [("DEL", keyspace.REDUCE)])
+            click.echo("jobs cost what they usually do" if was else "nothing was reduced")
+            return
+        if (standing := _lasts_longer(client, seconds)) is not None:
+            session.note(f"it is so already, and for longer{standing}: `failover budget reduce --end` ends it first")
+            return
+        note = json.dumps({"who": session.who(), "why": reason, "since": round(time.time())})
+        ask(client, [("SET", keyspace.REDUCE, note, *(("EX", seconds) if seconds else ()))])
+    until = f" for {lasts}" if lasts else ", until `failover budget reduce --end`"
+    click.echo(f"every job costs less from now on{until}: the cheapest route first, less context, shorter answers")
+
+
+def _lasts_longer(client: redis.Redis, seconds: int | None) -> str | None:
+    """Why, as people read it, if the cost is reduced for longer than `seconds` (None: until it is ended) already."""
+    left_ms, raw = ask(client, [("PTTL", keyspace.REDUCE), ("GET", keyspace.REDUCE)])
+    if raw is None or seconds is None or 0 <= left_ms <= seconds * 1000:
+        return None
+    return f" ({budget_state.standing(client).reduced})"
+
+
+@group.command()
+@month_option
+@click.option("--job", metavar="ID", help="Only the rows of this job.")
+@click.option("--state", type=click.Choice(["settled", "ambiguous", "released", "reserved", "dispatched"]))
+@click.option("--tenant", help="Only the rows of this tenant.")
+@click.pass_obj
+def ledger(environment: Environment, month: str, job: str | None, state: str | None, tenant: str | None) -> None:
+    """Every row of the month, one line of JSON each: what each attempt cost, by which price."""
+    wanted = {name: value for name, value in (("job", job), ("state", state), ("tenant", tenant)) if value is not None}
+    with session.reached(environment) as (_, client):
+        for row in statement.rows(client, month):
+            if all(row[name] == value for name, value in wanted.items()):
+                click.echo(json.dumps({**row, "usd": dollars(row["micros"])}))
+
+
+@group.command()
+@click.argument("rows", nargs=-1, metavar="[ROW...]")
+@click.option("--all", "everything", is_flag=True, help="Every ambiguous row of the month.")
+@click.option(
+    "--usd", type=click.FloatRange(min=0, max=1e6), required=True, help="What each cost; 0: it was not billed."
+)
+@month_option
+@click.pass_obj
+def settle(environment: Environment, rows: tuple[str, ...], everything: bool, usd: float, month: str) -> None:
+    """Say what ambiguous calls cost, as the provider's own books have it; their money is free or spent then.
+
+    ROW: an `id` of `failover budget ledger --state ambiguous`.
+    """
+    if everything == bool(rows):
+        raise UsageError("which? ROW... or --all; `failover budget ledger --state ambiguous` lists them")
+    steps = steps_of(load_budgets(environment), Guardrail.of(environment))
+    with session.reached(environment) as (_, client):
+        known = [row["id"] for row in statement.rows(client, month) if row["state"] == "ambiguous"]
+        wanted = known if everything else list(rows)
+        if unknown := sorted(set(wanted) - set(known)):
+            raise UsageError(f"{unknown[0]} is no ambiguous row of {month}")
+        settled = sum(
+            statement.settle(client, steps, wanted[start : start + 500], month, math.ceil(round(usd * 1e6, 3)))
+            for start in range(0, len(wanted), 500)
+        )
+    click.echo(f"{many(settled, 'row')} settled at {money(usd)} each")

@@ -1,0 +1,52 @@
+"""`failover cache ...`: the answers that are kept."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from ops.local import session
+from ops.options import as_json
+from producer.environment import Environment
+from producer.errors import UsageError
+from worker.humanize import many
+from worker.money import answer_cache
+
+
+@click.group("cache")
+def group() -> None:
+    """Answers that are given again (policies/cache.yaml)."""
+
+
+@group.command()
+@as_json
+@click.pass_obj
+def show(environment: Environment, as_json: bool) -> None:
+    """Which features are cached, and how many answers are kept."""
+    caching = answer_cache.load_caching(environment)
+    features = {name: policy.ttl_seconds for name, policy in caching.features.items() if policy.ttl_seconds}
+    with session.reached(environment) as (_, client):
+        count = len({key for page in answer_cache.kept(client, None, None) for key in page})
+    if as_json:
+        click.echo(json.dumps({"kept": count, "ttl_seconds": features}))
+        return
+    for name, seconds in features.items():
+        click.echo(f"{name}: kept for {seconds} s")
+    if not features:
+        click.echo("no feature is cached: give one a ttl_seconds in policies/cache.yaml")
+    click.echo(f"{many(count, 'answer')} kept")
+
+
+@group.command()
+@click.option("--tenant", help="Only this tenant's.")
+@click.option("--feature", help="Only this feature's.")
+@click.option("--all", "everything", is_flag=True, help="Everybody's.")
+@click.pass_obj
+def purge(environment: Environment, tenant: str | None, feature: str | None, everything: bool) -> None:
+    """Forget kept answers at once."""
+    if everything == bool(tenant is not None or feature is not None):
+        raise UsageError("whose? --tenant T, --feature F or both; or --all")
+    with session.reached(environment) as (_, client):
+        gone = answer_cache.purge(client, tenant, feature)
+    click.echo(f"{many(gone, 'answer')} forgotten")

@@ -1,0 +1,78 @@
+"""`failover notify test`: whether people would be told."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from ops.local import session
+from producer.environment import Environment
+from worker.notify.channels.base import Post, Posted, Refused
+from worker.notify.incident_text import NOBODY, Message
+from worker.notify.incidents import Incident
+from worker.notify.kinds import Kind
+from worker.notify.oncall import load_on_call
+from worker.routes.route import load_addresses
+
+LONGEST_WAIT_SECONDS = 30.0
+NONE = (
+    "no channel is set up: set SLACK_BOT_TOKEN and SLACK_CHANNEL, or SLACK_WEBHOOK_URL, or SMTP_URL and NOTIFY_EMAIL, or "
+    "NOTIFY_WEBHOOK_URL and NOTIFY_WEBHOOK_SECRET"
+)
+
+
+@click.group("notify")
+def group() -> None:
+    """The channels by which people are told."""
+
+
+@group.command()
+@click.pass_obj
+def test(environment: Environment) -> None:
+    """Send a message through every channel that is set up. Exit code 1 if one of them does not take it."""
+    from worker.notify.settings import load_channels  # brings in an HTTP client
+
+    now = int(time.time() * 1000)
+    on_call, channels = load_on_call(environment), load_channels(environment, load_addresses(environment))
+    session.note(
+        f"on call now: {on_call.now(now) or NOBODY}; clients hear from {on_call.writes_to('', now) or 'nobody'}"
+    )
+    if not channels:
+        session.note(NONE)
+        sys.exit(1)
+    message = Message(
+        f"🟢 A test by {session.who()}",
+        ("This is how an incident would reach you. Nothing has happened.",),
+        ("failover status", "failover incidents"),
+        "failover notify test",
+    )
+    failed = False
+    for channel in channels:
+        incident = Incident(f"test-{now}", Kind.PAUSED, "", "", now, None, now)
+        post = Post(incident, "test", message)
+        outcome = channel.send(post)
+        if isinstance(outcome, Refused) and outcome.seconds is not None and outcome.seconds <= LONGEST_WAIT_SECONDS:
+            time.sleep(outcome.seconds)  # a rate limit
+            outcome = channel.send(post)
+        told = "it is there" if isinstance(outcome, Posted) else outcome.why
+        failed |= not isinstance(outcome, Posted)
+        mend = f" — {_mend(channel.name, told)}" if isinstance(outcome, Refused) else ""
+        click.echo(f"{channel.name}: {told}{mend}")
+    sys.exit(1 if failed else 0)
+
+
+def _mend(channel: str, why: str) -> str:
+    mends = {
+        "invalid_auth": "SLACK_BOT_TOKEN is wrong: copy it anew, it begins with xoxb-",
+        "not_in_channel": "invite the bot: write /invite @its-name in the channel",
+        "channel_not_found": "SLACK_CHANNEL is wrong, or the bot is not in it: use the channel's id, as in C0123456789",
+        "missing_scope": "the app lacks chat:write: add the scope and install it again",
+        "token_revoked": "SLACK_BOT_TOKEN is no longer valid: install the app again and copy the new one",
+        "is_archived": "the channel is archived: choose another one",
+        "no_service": "the webhook was removed in Slack: make a new one for SLACK_WEBHOOK_URL",
+        "ratelimited": "Slack takes a message a second: try again in a minute",
+    }
+    variables = {"slack": "SLACK_*", "email": "SMTP_URL and NOTIFY_EMAIL", "webhook": "NOTIFY_WEBHOOK_URL"}
+    return mends.get(why, f"look at {variables.get(channel, channel)}")

@@ -1,0 +1,119 @@
+"""`failover pause` and `failover resume`: the flags at a terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+
+import click
+
+from ops.local import session
+from ops.options import as_json
+from producer import keyspace
+from producer.client import DEFAULT_QUEUE
+from producer.environment import Environment
+from producer.errors import UsageError
+from worker.control import pause as flags
+from worker.control import worker_registry
+from worker.control.pause import Scope
+from worker.money import billing_alerts
+from worker.money.billing_alerts import Guardrail
+from worker.routes.names import canonical
+
+queue_option = click.option("--queue", help="Only this queue.")
+provider_option = click.option("--provider", help="Only the routes of this provider; others go on serving.")
+
+
+def _scope(queue: str | None, provider: str | None) -> Scope:
+    if queue is not None and provider is not None:
+        raise UsageError("give --queue or --provider, not both: they are flags of their own")
+    if "" in (queue, provider):
+        raise UsageError("--queue and --provider want a name")
+    return Scope(queue, provider)
+
+
+@click.command()
+@click.option("--reason", default="", help="Why; shown to everybody who looks.")
+@queue_option
+@provider_option
+@click.option("--for", "lasts", metavar="AGE", help="Resume by itself after 90m, 12h, 7d.")
+@click.pass_obj
+def pause(environment: Environment, reason: str, queue: str | None, provider: str | None, lasts: str | None) -> None:
+    """Start no more jobs. Running ones end; nothing is lost, no attempt and no expiry is burned."""
+    scope = _scope(queue, provider)
+    seconds = session.age_seconds("--for", lasts) if lasts else None
+    with session.reached(environment) as (_, client):
+        if queue and not client.sismember(keyspace.QUEUES, keyspace.queue(queue)):
+            session.note(f"no job was ever in a queue {queue}: mistyped?")
+        if provider and (known := worker_registry.providers(client)) and canonical(provider) not in known:
+            session.note(f"no worker has a route of provider {canonical(provider)}; they have {', '.join(known)}")
+        paused = flags.pause(client, scope, who=session.who(), why=reason, seconds=seconds)
+    until = f" until {flags.utc(paused.until)}" if paused.until else ""
+    click.echo(f"paused {scope}{until}; `failover resume{_option(scope)}` starts it again")
+    if (paused.who, paused.why) != (session.who(), reason) or (seconds and not paused.until):
+        session.note(f"it was paused already, and keeps what is longer and says more: {paused}")
+
+
+@click.command()
+@queue_option
+@provider_option
+@click.option("--dry-run", is_flag=True, help="Only tell how many jobs would start, their cost, and how long it takes.")
+@click.option(
+    "--pause-again-at",
+    "again_at",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="PERCENT",
+    help="The budgets that billing has told of (or --provider's) pause again only at this share, until their month is over.",
+)
+@as_json
+@click.pass_obj
+def resume(
+    environment: Environment,
+    queue: str | None,
+    provider: str | None,
+    dry_run: bool,
+    again_at: float | None,
+    as_json: bool,
+) -> None:
+    """Clear the pause flag; the backlog drains by itself, at first slowly. Other flags that are set stay, and are told."""
+    scope = _scope(queue, provider)
+    if again_at is not None:
+        _require_share(environment, queue, again_at)
+    with session.reached(environment) as (_, client):
+        if dry_run:
+            from worker.reports import backlog
+
+            found = backlog.estimate(client, scope, DEFAULT_QUEUE)
+            click.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))
+            return
+        cleared = flags.resume(client, scope, who=session.who(), again_at=again_at)
+        left = flags.paused(client, worker_registry.queues(client, DEFAULT_QUEUE))
+        let_go = [
+            each.provider for each in billing_alerts.known(client) if again_at is not None and each.again_at == again_at
+        ]
+    if as_json:
+        told = {"resumed": [str(each) for each in cleared], "still_paused": [asdict(flag) for flag in left]}
+        click.echo(json.dumps(told, indent=2))
+        return
+    nothing = "no flag of ours stops everything" if scope == flags.EVERYTHING else f"{scope} was not paused"
+    click.echo(f"resumed {', '.join(map(str, cleared))}" if cleared else nothing)
+    if again_at is not None:
+        again = f"budgets pause again at {again_at:g}%: {', '.join(let_go)}"
+        click.echo(again if let_go else "billing has told of no such budget yet, so none was let go on")
+    for flag in left:
+        session.note(f"still paused: {flag}")
+
+
+def _require_share(environment: Environment, queue: str | None, again_at: float) -> None:
+    at = Guardrail.of(environment).at_percent
+    if queue is not None:
+        raise UsageError("--pause-again-at: a queue has no budget; leave --queue out")
+    if not at < again_at < math.inf:
+        raise UsageError(f"--pause-again-at {again_at:g}: budgets pause at {at:g}%; give a share above it, as in 95")
+
+
+def _option(scope: Scope) -> str:
+    if scope.provider is not None:
+        return f" --provider {scope.provider}"
+    return f" --queue {scope.queue}" if scope.queue is not None else ""

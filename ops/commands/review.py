@@ -1,0 +1,121 @@
+"""`failover review ...`: what a person may answer by hand, for people who are not technical."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Column, Table
+
+from ops.local import session
+from ops.options import as_json
+from ops.reports import late_jobs
+from producer import keyspace
+from producer.environment import Environment
+from producer.errors import FailoverError, UsageError
+from producer.job import DeadReason, ForeignJob, NewerSchema, decode_job
+from producer.scripts import ask
+from worker.control import worker_registry
+from worker.queue import dead_letters
+from worker.queue.dead_letters import Filters
+
+FOR_A_PERSON = {
+    DeadReason.REFUSED: "no model may answer it",
+    DeadReason.EXHAUSTED: "no model could answer it",
+    DeadReason.REJECTED: "no model can take it as it is",
+    DeadReason.EXPIRED: "it waited for too long",
+    DeadReason.CRASHED: "it crashed its workers",
+}
+READ_AT_MOST = 10_000  # late jobs that are looked through
+
+
+@dataclass(frozen=True)
+class Reviewable:
+    """A job that waits for a person. `since_ms`: its promise passed, or it died."""
+
+    job_id: str
+    tenant: str
+    job_type: str
+    why: str
+    since_ms: int
+
+
+@click.group("review")
+def group() -> None:
+    """Jobs that a person may answer by hand."""
+
+
+@group.command("list")
+@click.option("--tenant", help="Only this client's.")
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000))
+@as_json
+@click.pass_obj
+def list_jobs(environment: Environment, tenant: str | None, limit: int, as_json: bool) -> None:
+    """Late jobs and dead letters whose policy has `human_review`, the longest waiting first."""
+    with session.opened(environment) as here:
+        now = dead_letters.now_ms(here.producer.client)
+        found = list(_reviewable(here, tenant, limit, now))
+    found = sorted(found, key=lambda job: job.since_ms)[:limit]
+    if as_json:
+        click.echo(json.dumps([asdict(job) for job in found], indent=2))
+        return
+    table = Table(
+        Column("job", no_wrap=True, overflow="ignore", min_width=32), "client", "work", "waits for", "why", box=None
+    )
+    for job in found:
+        waits = f"{max(0, now - job.since_ms) / 60_000:.0f} min"
+        table.add_row(*(escape(cell) for cell in (job.job_id, job.tenant, job.job_type, waits, job.why)))
+    session.console().print(table if found else "nothing waits for a person")
+    if found:
+        first = found[0].job_id
+        session.note(
+            f"`failover review show {first}` prints what was asked, `failover dlq resolve {first}` takes your answer"
+        )
+
+
+@group.command()
+@click.argument("job_id")
+@click.pass_obj
+def show(environment: Environment, job_id: str) -> None:
+    """What was asked, to answer it."""
+    with session.opened(environment) as here:
+        (data,) = ask(here.producer.client, [("HGET", keyspace.job(job_id), "data")])
+        result = here.producer.fetch(job_id)
+    if result.status.ended and result.status != "dead":
+        raise UsageError(f"job {job_id} is {result.status}: it needs no answer")
+    try:
+        job = decode_job(data or b"")
+    except (FailoverError, ForeignJob, NewerSchema) as error:
+        raise FailoverError(f"job {job_id} cannot be read: {error}") from None
+    click.echo(f"{job.job_type} for {job.tenant_id}" + (f", asked by {job.user_id}" if job.user_id else ""))
+    for message in job.body["messages"]:
+        click.echo(f"\n--- {message['role']}\n{_text(message)}")
+    session.note(f"\nanswer it: failover dlq resolve {job_id}   (paste the answer, then Ctrl-D; or --answer FILE)")
+
+
+def _reviewable(here: session.Place, tenant: str | None, limit: int, now: int) -> Iterator[Reviewable]:
+    client, policies = here.producer.client, here.producer.policies
+    for queue in worker_registry.queues(client, here.producer.queue):
+        _, jobs = late_jobs.listed(client, queue, policies, READ_AT_MOST)
+        for job in jobs:
+            if job.human_review and tenant in (None, job.tenant):
+                told = f"late, {job.status}"
+                yield Reviewable(job.job_id, job.tenant, job.job_type, told, now - int(job.late_seconds * 1000))
+        for reason, why in FOR_A_PERSON.items():
+            for letter in dead_letters.listed(client, queue, Filters(reason=reason, tenant=tenant), limit):
+                if policies.of_known(letter.job_type).human_review:
+                    yield Reviewable(letter.job_id, letter.tenant, letter.job_type, why, letter.died_ms)
+
+
+def _text(message: Any) -> str:
+    """A message as a person reads it; what is no text is named."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [str(part.get("text", f"[{part.get('type', '?')}]")) if isinstance(part, dict) else "[?]" for part in parts]
+    return "\n".join(texts) or json.dumps({key: value for key, value in message.items() if key != "role"})

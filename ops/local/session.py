@@ -1,0 +1,191 @@
+"""Where a command works: the Redis of REDIS_URL, or an embedded Valkey under .failover/ with a worker of its own.
+
+On a laptop without REDIS_URL, a command that waits for results also executes them, so one provider key in the
+environment is all that a first real run needs. The worker is a thread of the command: it cannot outlive it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import contextlib
+import getpass
+import logging
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import redis
+
+from ops.local import embedded
+from producer import Producer
+from producer.client import REPLY_TIMEOUT_SECONDS
+from producer.connection import check_reachable, connect, redis_url
+from producer.environment import Environment
+from producer.errors import ServiceUnavailable, UsageError
+from producer.policy import load_policies
+from worker.breakers.local import Rules
+from worker.configuration import Configuration, Stamp, stamp
+from worker.control import worker_registry
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from worker.notify.settings import Settings
+    from worker.worker import FailoverWorker
+
+FOLDER = Path(".failover")
+OWN_WORKER_SLOTS = 100
+PIPE_WIDTH = 400
+
+
+@dataclass(frozen=True)
+class Place:
+    url: str
+    producer: Producer
+    embedded: bool
+
+
+@contextlib.contextmanager
+def reached(environment: Environment) -> Iterator[tuple[str, redis.Redis]]:
+    """A Redis that answers, by its URL and a client. What needs nothing else works also while the files are broken."""
+    with contextlib.ExitStack() as stack:
+        url = redis_url(environment)
+        if not url:
+            note("REDIS_URL is not set: using an embedded Valkey under .failover/ (for a laptop only)")
+            url = stack.enter_context(embedded.running(FOLDER / "valkey"))
+        client = stack.enter_context(connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS))
+        check_reachable(client, url)
+        yield url, client
+
+
+@contextlib.contextmanager
+def opened(environment: Environment) -> Iterator[Place]:
+    """A Redis that answers, and a producer on it."""
+    policies = load_policies(environment)
+    with reached(environment) as (url, client):
+        yield Place(url, Producer(client, policies), embedded=not environment.get("REDIS_URL"))
+
+
+@contextlib.contextmanager
+def executing(environment: Environment) -> Iterator[Place]:
+    """`opened`, with somebody to execute jobs: our own worker on the embedded server, else a word if nobody listens."""
+    if environment.get("REDIS_URL"):
+        with opened(environment) as place:
+            warn_without_worker(place)
+            yield place
+        return
+    reloads = stamp()
+    configuration = Configuration.load(environment)  # what is wrong is told before a server is started for it
+    routes = configuration.routes
+    for out in routes.left_out:
+        note(f"route {out.name} is left out: {out.why}")
+    from worker.notify.settings import load_settings  # brings in the HTTP client, which most commands do without
+
+    with opened(environment) as place:
+        settings = load_settings(environment, routes.cold.notify, place.producer.policies.tenants)
+        with own_worker(place.url, configuration, settings=settings, reloads=reloads):
+            yield place
+
+
+@contextlib.contextmanager
+def own_worker(
+    url: str,
+    configuration: Configuration,
+    *,
+    slots: int = OWN_WORKER_SLOTS,
+    rules: Rules | None = None,
+    settings: Settings | None = None,
+    reloads: Stamp | None = None,
+) -> Iterator[FailoverWorker]:
+    """A FailoverWorker in a thread, for as long as the block lasts; what still runs at its end goes back to the queue."""
+    from worker.worker import FailoverWorker  # as above
+
+    worker = FailoverWorker(
+        url,
+        configuration.routes.queues,
+        configuration,
+        concurrency=slots,
+        rules=rules,
+        settings=settings,
+        reloads=reloads,
+    )
+    logging.getLogger("failover").addHandler(logging.NullHandler())
+    broken: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            asyncio.run(worker.run())
+        except BaseException as error:  # noqa: BLE001 - told below, by the thread that can tell it
+            broken.append(error)
+            _thread.interrupt_main()
+
+    thread = threading.Thread(target=work, name="failover-worker")
+    thread.start()
+    try:
+        yield worker
+    except KeyboardInterrupt:
+        if broken:
+            raise ServiceUnavailable(f"the worker of this command stopped: {broken[0]}") from broken[0]
+        raise
+    finally:
+        worker.drain(hurry=True)
+        thread.join()
+
+
+def warn_without_worker(place: Place) -> None:
+    if place.embedded:
+        note("the job waits until a command executes it: `failover submit --wait` or `failover batch run`")
+    elif not worker_registry.alive(place.producer.client, place.producer.queue):
+        note(f"no worker listens on {place.producer.queue}: jobs wait until you start `failover-worker`")
+
+
+def age_seconds(option: str, age: str) -> int:
+    """Seconds of 90s, 90m, 12h, 7d."""
+    found = re.fullmatch(r"(\d{1,6})([smhd])", age)
+    if not found or not int(found[1]):
+        raise UsageError(f"{option} {age}: a number and s, m, h or d, as in 90m")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+
+def console() -> Console:
+    """For tables: as wide as the terminal, and as wide as it takes where there is none, so that nothing is cut in a pipe."""
+    from rich.console import Console
+
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PIPE_WIDTH)
+
+
+def note(text: str) -> None:
+    """A word to the person, beside the output."""
+    click.echo(text, err=True)
+
+
+def paced(seconds: float) -> Callable[[], bool]:
+    """A question that is answered with yes at most every `seconds`, the first time after `seconds`."""
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        if time.monotonic() - last < seconds:
+            return False
+        last = time.monotonic()
+        return True
+
+    return due
+
+
+def who() -> str:
+    """The person, as the audit names them; a container's user may have no name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,134 @@
+"""`failover routes check`: whether each route can be used; with `live`, whether its tools and its JSON do what jobs expect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from worker.errors.catalog import Action
+from worker.errors.classify import Broken, Reply, classify, redacted
+from worker.providers import Ask, Providers
+from worker.providers.connectivity import reach
+from worker.routes.parameters import essential, fitted
+from worker.routes.route import Route, Routes
+from worker.routing.execution_context import Visit
+
+SECONDS = 30.0
+
+_CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+_ASKED = {"role": "user", "content": "Which city is the capital of Portugal? Answer as you are told to."}
+_TOOL = {"type": "function", "function": {"name": "name_city", "description": "Names a city", "parameters": _CITY}}
+
+BODIES: dict[str, dict[str, Any]] = {
+    "tools": {
+        "messages": [_ASKED],
+        "tools": [_TOOL],
+        "tool_choice": {"type": "function", "function": {"name": "name_city"}},
+        "max_tokens": 200,
+    },
+    "json_schema": {
+        "messages": [_ASKED],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "city", "strict": True, "schema": _CITY}},
+        "max_tokens": 200,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One thing that was tried of a route."""
+
+    route: str
+    level: Literal["ok", "warn", "fail"]
+    about: str
+    told: str
+
+    def __str__(self) -> str:
+        return f"{self.level:5} {self.route} {self.about}: {self.told}"
+
+
+def check(routes: Routes, *, live: bool, only: Sequence[str]) -> list[Checked]:
+    """Every route, or those named `only`."""
+    chosen = [route for route in routes.routes if not only or route.name in only]
+    found = [
+        Checked(out.name, "fail" if out.name in only else "warn", "left out", out.why)
+        for out in routes.left_out
+        if not only or out.name in only
+    ]
+    for route, (how, detail) in zip(chosen, reach(chosen), strict=True):
+        found.append(Checked(route.name, "ok" if how == "ok" else "fail", "models", f"{how} ({detail})"))
+    if live:
+        wanted = [route for route in chosen if only or route.tier == "warm"]
+        found += asyncio.run(_live(wanted))
+    return found
+
+
+async def _live(routes: Sequence[Route]) -> list[Checked]:
+    providers = Providers(2 * len(routes) or 1)
+    try:
+        tried = [_try(providers, route, about) for route in routes for about in BODIES]
+        return list(await asyncio.gather(*tried))
+    finally:
+        await providers.close()
+
+
+async def _try(providers: Providers, route: Route, about: str) -> Checked:
+    lacks = route.entry.capabilities is not None and about not in route.entry.capabilities
+    if lacks:
+        return Checked(route.name, "ok", about, "it is said to lack it, so no such job goes there")
+    if foreign := essential(BODIES[about], route.parameters):
+        return Checked(route.name, "ok", about, f"does not know {', '.join(foreign)}, so no such job goes there")
+    body, dropped = fitted(BODIES[about], route.parameters)
+    key, began = route.keys[0].secret if route.keys else "", time.monotonic()
+    visit, told = Visit(route, body, False), list(dropped)
+    while True:
+        ask = Ask(
+            route, key, visit.body, f"check-{time.time_ns()}", SECONDS, secrets=[each.secret for each in route.keys]
+        )
+        answer = await providers.complete(ask)
+        failure = classify(answer, time.time())
+        if (
+            failure is None
+            or failure.action is not Action.DROP
+            or not (d := visit.without(failure.parameter, failure.instead))
+        ):
+            break
+        told.append(d)  # as the router would
+    ms = round((time.monotonic() - began) * 1000)
+    differs = f"; not sent as it was: {', '.join([*told, *ask.dropped])}" if told or ask.dropped else ""
+    if problem := _problem(about, answer):
+        hint = f" — is its baseUrl right? {route.base_url}" if failure is not None and failure.status == 404 else ""
+        return Checked(route.name, "fail", about, redacted(problem, key)[:300] + hint)
+    return Checked(route.name, "ok", about, f"as asked for, in {ms} ms{differs}")
+
+
+def _problem(about: str, answer: Reply | Broken) -> str | None:
+    """What is wrong with the answer; None if it is what was asked for."""
+    failure = classify(answer, time.time())
+    if failure is not None or isinstance(answer, Broken):
+        return f"{failure.code}: {failure.detail}" if failure else "no answer"
+    message = answer.body["choices"][0]["message"]
+    try:
+        if about == "tools":
+            function = message["tool_calls"][0]["function"]
+            text = function["arguments"]
+            if function["name"] != "name_city":
+                return f"called {function['name']}, a tool that it was not given"
+        else:
+            text = message["content"]
+    except (KeyError, TypeError, IndexError):
+        return "answered without the tool call that it was told to make — leave `tools` out of its `capabilities`"
+    try:
+        city = json.loads(text)["city"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return f"did not answer in JSON by the schema — leave `{about}` out of its `capabilities`"
+    return None if isinstance(city, str) else "answered with JSON that the schema forbids"

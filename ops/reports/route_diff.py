@@ -1,0 +1,150 @@
+"""`failover routes diff`: what changes from one routing map to another, in words that a reviewer reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from worker.routes.parameters import of_host
+from worker.routes.schema import RouteEntry, RouteMap, Tier, key_variable, named
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference. `where`: a route's name, or a part of the map. `told`: one line for people."""
+
+    kind: Literal["added", "removed", "moved", "changed", "order"]
+    where: str
+    field: str | None
+    before: Any
+    after: Any
+    told: str
+
+
+@dataclass(frozen=True)
+class _Named:
+    tier: Tier
+    entry: RouteEntry
+
+
+def compare(before: RouteMap, after: RouteMap) -> list[Change]:
+    """What jobs meet first comes first: who answers them, the order, then each route's fields."""
+    old, new = _by_name(before), _by_name(after)
+    return [
+        *_first(old, new),
+        *_membership(old, new),
+        *_order(old, new),
+        *(change for name in new if name in old for change in _fields(name, old[name].entry, new[name].entry)),
+        *_sections(before, after),
+    ]
+
+
+def _by_name(route_map: RouteMap) -> dict[str, _Named]:
+    return {name: _Named(tier, entry) for name, tier, entry in named(route_map)}
+
+
+def _first(old: dict[str, _Named], new: dict[str, _Named]) -> Iterator[Change]:
+    """The route that jobs start at: the change that everybody feels."""
+    was, now = _starts(old), _starts(new)
+    if was != now:
+        told = f"jobs start at {now or 'no route'}; before, at {was or 'no route'}"
+        yield Change("order", "the map", "first route", was, now, told)
+
+
+def _starts(routes: dict[str, _Named]) -> str | None:
+    """The first route that takes every job: one that is enabled and no canary."""
+    entries = ((name, route.entry) for name, route in routes.items())
+    return next((name for name, entry in entries if entry.enabled and entry.canary is None), None)
+
+
+def _membership(old: dict[str, _Named], new: dict[str, _Named]) -> Iterator[Change]:
+    for name in (name for name in new if name not in old):
+        route = new[name]
+        what = f"+ {name} ({route.tier}): {_described(route.entry)}"
+        yield Change("added", name, None, None, route.tier, what)
+    for name in (name for name in old if name not in new):
+        yield Change("removed", name, None, old[name].tier, None, f"- {name} ({old[name].tier}) is gone")
+    for name in (name for name in new if name in old):
+        if old[name].tier != new[name].tier:
+            told = f"{name} moves from {old[name].tier} to {new[name].tier}"
+            yield Change("moved", name, "tier", old[name].tier, new[name].tier, told)
+
+
+def _described(entry: RouteEntry) -> str:
+    dialect = f", {entry.api} dialect" if entry.api != "openai" else ""
+    share = f", for {entry.canary:g}% of the jobs" if entry.canary is not None else ""
+    key = _key(entry)
+    off = ", disabled" if not entry.enabled else ""
+    return f"{entry.provider} {entry.model} at {_address(entry.base_url)}{dialect}, {key}{share}{off}"
+
+
+def _key(entry: RouteEntry) -> str:
+    source = entry.api_key_file or ("" if entry.api_key_env == "" else key_variable(entry))
+    return f"key of {source}" if source else "no key"
+
+
+def _order(old: dict[str, _Named], new: dict[str, _Named]) -> Iterator[Change]:
+    for tier in ("hot", "warm"):
+        stay = {name for name in old.keys() & new.keys() if old[name].tier == new[name].tier == tier}
+        was, now = ([name for name in routes if name in stay] for routes in (old, new))
+        if was != now:
+            told = f"{tier}: tried as {', '.join(now)}; before, as {', '.join(was)}"
+            yield Change("order", tier, "order", was, now, told)
+
+
+def _fields(name: str, old: RouteEntry, new: RouteEntry) -> Iterator[Change]:
+    if _key(old) != _key(new):
+        yield Change("changed", name, "key", _key(old), _key(new), f"~ {name}: {_key(old)} -> {_key(new)}")
+    passed = {"name", "api_key_env", "api_key_file"}
+    was, now = (entry.model_dump(by_alias=True, mode="json", exclude=passed) for entry in (old, new))
+    for field in now:
+        if was[field] != now[field]:
+            told = f"~ {name}: {field} {_said(was[field])} -> {_said(now[field])}{_means(field, was, now)}"
+            yield Change("changed", name, field, was[field], now[field], told)
+
+
+def _means(field: str, was: dict[str, Any], now: dict[str, Any]) -> str:
+    """What a field's change does to jobs, where its name does not say it."""
+    match field:
+        case "enabled":
+            return " (it takes jobs again)" if now[field] else " (it takes no more jobs)"
+        case "streamTimeoutSeconds" if was[field] is None or now[field] is None:
+            return " (answers are streamed now)" if now[field] is not None else " (answers are not streamed any more)"
+        case "canary":
+            share = f" ({now[field]:g}% of the jobs go there first, the others never)" if now[field] is not None else ""
+            return share or " (every job may go there)"
+        case "baseUrl" if of_host(was[field]) is not of_host(now[field]):
+            return " (another host: the parameters that it takes may differ)"
+        case "capabilities" if now[field] is not None:
+            lost = sorted(set(was[field] or ("tools", "json_mode", "json_schema", "vision")) - set(now[field]))
+            return f" (jobs that need {', '.join(lost)} pass it over)" if lost else ""
+    return ""
+
+
+def _sections(before: RouteMap, after: RouteMap) -> Iterator[Change]:
+    for section in ("cold", "breaker"):
+        was, now = (getattr(each, section).model_dump(by_alias=True, mode="json") for each in (before, after))
+        for field in now:
+            if was[field] != now[field]:
+                told = f"~ {section}.{field} {_said(was[field])} -> {_said(now[field])}"
+                yield Change("changed", section, field, was[field], now[field], told)
+
+
+def _address(url: str) -> str:
+    """Without a password or a query, which may be a secret."""
+    head, slashes, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{head}{slashes}{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, str):
+        return _address(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_said(each)}" for name, each in value.items() if each is not None)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "unset" if value is None else str(value)

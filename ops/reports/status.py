@@ -1,0 +1,254 @@
+"""`failover status`: what is paused, queued, running, waiting and dead; routes and workers. Reading changes nothing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from producer import keyspace
+from producer.keyspace import JobField
+from producer.scripts import Command, ask
+from worker.breakers import health
+from worker.breakers.health import Health
+from worker.control import worker_registry
+from worker.control.pause import Paused, paused, utc
+from worker.money import billing_alerts, budget_state
+from worker.money.billing_alerts import ProviderSpend
+from worker.notify.incidents import Incidents
+from worker.notify.kinds import LORE, Kind
+from worker.queue import fair_queue
+
+SCOPES_TOLD = 10
+
+
+@dataclass(frozen=True)
+class QueueStatus:
+    """One queue; ages in seconds."""
+
+    queue: str
+    queued: int
+    oldest_seconds: float | None
+    in_flight: int
+    waiting: int  # scheduled: to be retried, or parked until a route opens
+    next_due_seconds: float | None
+    late: int  # past the promised time to answer
+    dead: int
+    done: int
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    worker: str
+    state: str
+    queues: str
+    done: int
+    dead: int
+    seen_seconds: float | None  # since its last heartbeat
+
+
+@dataclass(frozen=True)
+class RouteStatus:
+    """A route of a worker's map. `left_out`: why it cannot be used; then it has no `health`."""
+
+    route: str
+    tier: str
+    left_out: str | None
+    health: Health | None
+    closed: str = ""  # by operators: paused, with its provider, or disabled
+
+
+@dataclass(frozen=True)
+class Status:
+    paused: list[Paused]
+    queues: list[QueueStatus]
+    workers: list[WorkerStatus]
+    budgets: list[ProviderSpend] = field(default_factory=list)
+    caps: list[str] = field(default_factory=list)  # scopes on their ladder, in words
+    reduced: str | None = None  # every job is to cost less, and why
+    incidents: list[str] = field(default_factory=list)  # the open ones, in words
+    routes: list[RouteStatus] = field(default_factory=list)
+    mute: list[str] = field(default_factory=list)  # channels that take no message, in words
+    odd: list[str] = field(default_factory=list)  # what workers say of their configuration that is not as usual
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def gather(client: redis.Redis, default_queue: str) -> Status:
+    """Everything in a handful of round trips."""
+    queues = worker_registry.queues(client, default_queue)
+    flags = paused(client, queues)
+    standing = budget_state.standing(client)
+    return Status(
+        paused=flags,
+        caps=[str(rung) for rung in standing.rungs.values()],
+        reduced=standing.reduced or None,
+        queues=[_queue(client, name) for name in queues],
+        workers=_workers(client, worker_registry.names(client)),
+        budgets=[each for each in billing_alerts.known(client) if each.budget != billing_alerts.OWN_NAME],
+        incidents=[
+            f"incident {each.id}, since {utc(each.opened_ms / 1000)}: {each.title}"
+            for each in Incidents(client).unsettled()
+            if each.resolved_ms is None and not LORE[each.kind].notice and each.kind is not Kind.CAPPED
+        ],
+        routes=_routes(client, flags),
+        odd=list(dict.fromkeys(told for view in worker_registry.views(client) for told in view.get("told", ()))),
+        mute=[
+            f"{channel} takes no message since {utc(since / 1000)}: {why}"
+            for channel, (why, since) in Incidents(client).troubles().items()
+        ],
+    )
+
+
+def _queue(client: redis.Redis, name: str) -> QueueStatus:
+    commands: list[Command] = [
+        fair_queue.length_call(name),
+        ("ZCARD", keyspace.leases(name)),
+        ("ZCARD", keyspace.scheduled(name)),
+        ("ZRANGE", keyspace.scheduled(name), 0, 0, "WITHSCORES"),
+        ("ZCOUNT", keyspace.promised(name), "-inf", int(time.time() * 1000)),
+        ("ZCARD", keyspace.failed(name)),
+        ("ZCARD", keyspace.finished(name)),
+    ]
+    (queued, head), in_flight, waiting, due, late, dead, done = ask(client, commands)
+    accepted = client.hget(keyspace.job(head.decode()), JobField.ACCEPTED) if head else None
+    now = time.time()
+    return QueueStatus(
+        queue=name,
+        queued=queued,
+        oldest_seconds=max(0.0, now - float(accepted) / 1000) if accepted else None,
+        in_flight=in_flight,
+        waiting=waiting,
+        next_due_seconds=max(0.0, float(due[0][1]) - now) if due else None,
+        late=late,
+        dead=dead,
+        done=done,
+    )
+
+
+def _workers(client: redis.Redis, names: list[str]) -> list[WorkerStatus]:
+    fields = ("state", "queues", "successful_job_count", "failed_job_count", "last_heartbeat")
+    replies = ask(client, [("HMGET", keyspace.worker(name), *fields) for name in names])
+    found = []
+    for name, reply in zip(names, replies, strict=True):
+        state, queues, done, dead, beat = reply
+        if queues is not None:  # a record that outlived its worker has no hash any more
+            found.append(
+                WorkerStatus(
+                    name, (state or b"?").decode(), queues.decode(), int(done or 0), int(dead or 0), _since(beat)
+                )
+            )
+    return found
+
+
+def _since(heartbeat: bytes | None) -> float | None:
+    """Seconds since one of RQ's timestamps."""
+    if heartbeat is None:
+        return None
+    then = datetime.strptime(heartbeat.decode(), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    return max(0.0, (datetime.now(UTC) - then).total_seconds())
+
+
+def _routes(client: redis.Redis, flags: list[Paused]) -> list[RouteStatus]:
+    """The maps of all workers together, and how each route stands for all of them."""
+    seen: dict[str, dict[str, Any]] = {}
+    for view in worker_registry.views(client):
+        for route in view["routes"]:
+            seen.setdefault(route["route"], route)
+    standing = health.of_routes(client, [name for name, route in seen.items() if "left_out" not in route])
+    return [
+        RouteStatus(
+            name,
+            route["tier"],
+            route.get("left_out"),
+            standing.get(name),
+            next((_closed(flag) for flag in flags if flag.closes(name, route.get("provider", ""))), ""),
+        )
+        for name, route in sorted(seen.items(), key=lambda item: item[1]["tier"])  # hot before warm, else as in the map
+    ]
+
+
+def _closed(flag: Paused) -> str:
+    return "disabled" if flag.route is not None else "its provider is paused"
+
+
+def render(status: Status, console: Console) -> None:
+    """The status as a person reads it at 3 AM: the pause first."""
+    _render_troubles(status, console)
+    _render_work(status, console)
+
+
+def _render_troubles(status: Status, console: Console) -> None:
+    for flag in status.paused:
+        word = "PAUSED" if flag.route is None else "DISABLED"
+        console.print(f"[bold red]{word}[/]: {escape(str(flag))}")
+    if all(flag.route is not None for flag in status.paused):
+        console.print("not paused")
+    if status.reduced:
+        console.print(f"[bold]REDUCED[/] {escape(status.reduced)}; `failover budget reduce --end` ends it")
+    for cap in status.caps[:SCOPES_TOLD]:
+        console.print(f"[bold]BUDGET[/] {escape(cap)}")
+    if len(status.caps) > SCOPES_TOLD:
+        console.print(f"[bold]BUDGET[/] and {len(status.caps) - SCOPES_TOLD} more: `failover budget show`")
+    for told in status.odd:
+        console.print(f"[bold red]CONFIGURATION[/] {escape(told)}")
+    for incident in status.incidents:
+        console.print(f"[bold]OPEN[/] {escape(incident)}")
+    for channel in status.mute:
+        console.print(f"[bold]MUTE[/] {escape(channel)}; `failover notify test` says what to do")
+    for budget in status.budgets:
+        told = utc(budget.at)
+        console.print(
+            f"budget of {escape(str(budget))}: {budget.percent:.4g}% used, as {escape(budget.who)} said at {told}"
+        )
+
+
+def _render_work(status: Status, console: Console) -> None:
+    queues = Table("queue", "queued", "oldest", "in flight", "waiting", "next due", "late", "dead", "done", box=None)
+    for queue in status.queues:
+        numbers = (queue.in_flight, queue.waiting)
+        queues.add_row(
+            queue.queue, str(queue.queued), _age(queue.oldest_seconds), *map(str, numbers),
+            _age(queue.next_due_seconds), str(queue.late), str(queue.dead), str(queue.done),
+        )  # fmt: skip
+    console.print(queues)
+    workers = Table("worker", "state", "seen", "queues", "done", "dead", box=None)
+    for worker in status.workers:
+        counts = (str(worker.done), str(worker.dead))
+        workers.add_row(worker.worker, worker.state, _age(worker.seen_seconds), worker.queues, *counts)
+    nobody = "no worker is running: start `failover-worker` (without REDIS_URL, commands that wait execute jobs)"
+    console.print(workers if status.workers else nobody)
+    if status.routes:
+        console.print(_routes_table(status.routes))
+
+
+def _routes_table(routes: list[RouteStatus]) -> Table:
+    table = Table(Column("route", no_wrap=True), "tier", "breaker", "last 20", "errors", "p50", "p95", box=None)
+    for route in routes:
+        if route.health is None:
+            table.add_row(escape(route.route), route.tier, "left out", escape(route.left_out or "-"))
+            continue
+        stands = route.health
+        told = f"rests: {stands.rests_for}" if stands.rests_for and stands.breaker == "closed" else stands.breaker
+        told = route.closed or told
+        wait = f", reopens in {stands.reopens_in_seconds:.0f} s" if stands.reopens_in_seconds else ""
+        marks = "".join("+" if good else "-" for good in stands.last)
+        errors = "-" if stands.error_rate is None else f"{stands.error_rate:.0%}"
+        latencies = ("-" if ms is None else f"{ms} ms" for ms in (stands.p50_ms, stands.p95_ms))
+        table.add_row(escape(route.route), route.tier, told + wait, marks or "no calls yet", errors, *latencies)
+    return table
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,1 @@
+"""The circuit breakers of all routes, and how routes stand."""

@@ -1,0 +1,48 @@
+"""How fast routes are lately, for policies that choose by it: their shared latest calls, read anew every other second."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from producer import keyspace
+from producer.scripts import Command, ask_async
+from worker.breakers.health import recent_p95_ms
+
+LOOK_SECONDS = 2.0
+
+
+class Latencies(dict[str, int]):
+    """p95 in milliseconds by route; a route with too few calls in the last minutes is not in it."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        super().__init__()
+        self._client, self._routes = client, list[str]()
+
+    def adopt(self, routes: Sequence[str]) -> None:
+        """Read the latencies of these routes from now on; of none where no policy asks for them."""
+        self._routes = list(routes)
+        for name in self.keys() - set(self._routes):
+            del self[name]
+
+    async def run(self) -> None:
+        """Look for ever. While Redis is away, what was last known holds."""
+        while True:
+            if self._routes:
+                with contextlib.suppress(RedisError):
+                    await self.look(self._routes)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self, routes: Sequence[str]) -> None:
+        commands: list[Command] = [("LRANGE", keyspace.calls(route), 0, -1) for route in routes]
+        began = self._routes
+        (seconds, _), *calls = await ask_async(self._client, [("TIME",), *commands])
+        found = {route: recent_p95_ms(made, int(seconds)) for route, made in zip(routes, calls, strict=True)}
+        if began is not self._routes:
+            return  # other routes were adopted meanwhile, or nobody asks any more
+        self.clear()
+        self.update({route: p95 for route, p95 in found.items() if p95 is not None})

@@ -1,0 +1,174 @@
+"""One process's circuit breaker of a route, and the only file that knows pybreaker.
+
+It protects the routes while Redis is away; otherwise all workers share one (registry.py), by the same rules.
+
+pybreaker guards a call while holding a lock, which would serialise a whole worker; so the HTTP call stays outside and
+only its bookkeeping goes through: `admit` before an attempt, `record` after it. Three things are ours, because
+pybreaker does not keep them: half-open admits one probe at a time; a result from before the opening settles nothing;
+a neutral outcome is neither a failure nor a success. The cooldown is ours too, on a clock that is an argument.
+
+Beside the breaker a route may rest: its provider said when to come back (429 with Retry-After). That is no failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pybreaker
+
+PROBE_SECONDS = 1.0  # how soon to look again while a probe is under way
+
+
+@dataclass(frozen=True)
+class Rules:
+    """`failures` in a row open a route for a cooldown, which doubles with each failed probe; `successes` of probes close it."""
+
+    failures: int = 5
+    successes: int = 2
+    cooldown_seconds: float = 30.0
+    longest_cooldown_seconds: float = 120.0
+
+
+RULES = Rules()
+
+
+class _RouteFailed(Exception):
+    pass
+
+
+def _fail() -> None:
+    raise _RouteFailed
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Leave to make one attempt on a route, given while the breaker was in its `epoch`. A shared probe has a `token`."""
+
+    epoch: int
+    probe: bool
+    token: str = ""
+
+
+class RouteBreaker:
+    """closed -> open after consecutive failures -> half-open after the cooldown -> closed after probes that succeed."""
+
+    def __init__(self, rules: Rules, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._rules, self._cooldown = clock, rules, rules.cooldown_seconds
+        self._breaker = pybreaker.CircuitBreaker(
+            fail_max=rules.failures,
+            success_threshold=rules.successes,
+            throw_new_error_on_trip=False,
+            listeners=[_States(self._turn)],
+        )
+        self._epoch = -1  # counted down: never an epoch of the shared breaker's
+        self._probing = False
+        self._opened_at = self._rests_until = -math.inf
+        self._rests_for = ""
+
+    @property
+    def state(self) -> str:
+        """closed | open | half-open; an open one whose cooldown is over is half-open."""
+        state = self._breaker.current_state
+        return "half-open" if state == pybreaker.STATE_OPEN and self._cools_for() <= 0 else state
+
+    def reopens_in(self) -> float:
+        """Seconds until an attempt may be made, as far as is known; 0 when one may be made now."""
+        if self._probing:
+            return PROBE_SECONDS
+        return max(0.0, self._cools_for(), self._rests_until - self._clock())
+
+    def closed_off(self) -> str:
+        """Why no attempt is admitted now."""
+        if self._rests_until > self._clock():
+            return f"{self._rests_for} for {self._rests_until - self._clock():.0f} s"
+        return "breaker half-open, its probe under way" if self._probing else f"breaker {self.state}"
+
+    def rest(self, seconds: float, why: str) -> None:
+        """Admit nothing for `seconds`: the provider asked for it, or the account has to be mended first."""
+        if self._clock() + seconds > self._rests_until:
+            self._rests_until, self._rests_for = self._clock() + seconds, why
+
+    @property
+    def resting(self) -> bool:
+        return self._rests_until > self._clock()
+
+    @property
+    def probing(self) -> bool:
+        """Whether a probe is under way."""
+        return self._probing
+
+    def open_for_all(self) -> bool:
+        """Whether any number of attempts would be admitted now."""
+        return self._breaker.current_state == pybreaker.STATE_CLOSED and self._rests_until <= self._clock()
+
+    def may_probe(self) -> bool:
+        """Whether exactly one attempt would be admitted now."""
+        return not self.open_for_all() and not self._probing and self.reopens_in() <= 0
+
+    def admit(self) -> Admission | None:
+        """Leave for one attempt, or None: the route rests, is open, or half-open with its probe under way."""
+        if self._rests_until > self._clock():
+            return None
+        if self._breaker.current_state == pybreaker.STATE_CLOSED:
+            return Admission(self._epoch, probe=False)
+        if self._probing or self._cools_for() > 0:
+            return None
+        if self._breaker.current_state == pybreaker.STATE_OPEN:
+            self._breaker.half_open()
+        self._probing = True
+        return Admission(self._epoch, probe=True)
+
+    def record(self, admission: Admission, succeeded: bool | None) -> None:
+        """What the admitted attempt showed; None is neutral: a probe that shows nothing is made again after a cooldown.
+
+        Every admission is recorded exactly once.
+        """
+        if admission.epoch != self._epoch:
+            return
+        if admission.probe:
+            self._probing = False
+        if succeeded is None:
+            if admission.probe:
+                self.rest(self._cooldown, "half-open")
+            return
+        with contextlib.suppress(_RouteFailed, pybreaker.CircuitBreakerError):
+            self._breaker.call(int if succeeded else _fail)
+
+    def _cools_for(self) -> float:
+        if self._breaker.current_state != pybreaker.STATE_OPEN:
+            return 0.0
+        return self._opened_at + self._cooldown - self._clock()
+
+    def open_for(self, seconds: float) -> None:
+        """Open it now, half-open after `seconds`."""
+        self._breaker.open()
+        self._opened_at = self._clock() + seconds - self._cooldown
+
+    def _turn(self, old: str | None, new: str) -> None:
+        self._epoch -= 1
+        self._probing = False
+        if new == pybreaker.STATE_CLOSED:
+            self._cooldown = self._rules.cooldown_seconds
+        if new == pybreaker.STATE_OPEN:
+            self._opened_at = self._clock()
+            if old == pybreaker.STATE_HALF_OPEN:
+                self._cooldown = min(self._cooldown * 2, self._rules.longest_cooldown_seconds)
+
+
+class _States(pybreaker.CircuitBreakerListener):
+    """Tells of every change of state."""
+
+    def __init__(self, turn: Callable[[str | None, str], None]) -> None:
+        self._turn = turn
+
+    def state_change(
+        self,
+        cb: pybreaker.CircuitBreaker,
+        old_state: pybreaker.CircuitBreakerState | None,
+        new_state: pybreaker.CircuitBreakerState,
+    ) -> None:
+        self._turn(old_state.name if old_state else None, new_state.name)

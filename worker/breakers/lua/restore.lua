@@ -1,0 +1,19 @@
+-- prelude: clock breaker wake_parked
+-- flags: allow-oom
+-- Close a route's breaker and end its rest, whatever they wait for: an operator says that the route is well again.
+--
+-- KEYS  1 failover:breaker:{route}   2 failover:audit   3 rq:queues
+-- ARGV  1 route   2 channel   3 who
+-- Returns {how it stood: closed | open, what it rested for or ''}
+-- Invariant: what was admitted before settles nothing; jobs that waited for a route to open look again now.
+local breaker = read(KEYS[1])
+local before = {breaker.state, breaker.rests_until_ms > now_ms and breaker.rests_for or ''}
+breaker.state, breaker.epoch, breaker.failures, breaker.streak = 'closed', breaker.epoch + 1, 0, ''
+breaker.successes, breaker.probe, breaker.opens_ms, breaker.cooldown_ms = 0, '', 0, 0
+breaker.rests_until_ms, breaker.rests_for = 0, ''
+write(KEYS[1], ARGV[1], breaker, ARGV[2])
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'action', 'restore', 'who', ARGV[3], 'route', ARGV[1])
+for _, key in ipairs(redis.call('SMEMBERS', KEYS[3])) do
+  wake(string.sub(key, string.len('rq:queue:') + 1), function(why) return string.find(why, 'a route', 1, true) == 1 end)
+end
+return before

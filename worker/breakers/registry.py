@@ -1,0 +1,205 @@
+"""The breakers of all routes, shared by all workers through Redis.
+
+The truth is one hash a route (lua/breaker.lua). A worker keeps a view of it, so that choosing a route asks nobody:
+every change is published, and every second the views are read anew. What attempts showed is reported in batches, a
+failure at once; only a probe asks Redis for leave. While Redis is away, each worker protects the routes with a breaker
+of its own (local.py), which starts from the last view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import redis.asyncio
+from pydantic_core import from_json, to_json
+from redis.exceptions import RedisError
+
+from producer import keyspace
+from producer.scripts import Call, Script, ask_async
+from worker.breakers.health import RESTORE
+from worker.breakers.local import RULES, Admission, RouteBreaker, Rules
+from worker.breakers.shared import SharedBreaker
+
+log = logging.getLogger("failover.worker")
+
+_LUA = Path(__file__).parent / "lua"
+ADMIT, RECORD = (Script.load(_LUA, name) for name in ("admit", "record"))
+
+POLL_SECONDS = 1.0
+REPORT_SECONDS = 0.25  # how long successes wait for company; a failure does not wait, and takes those before it along
+PROBE_LEASE_SECONDS = 5.0  # held on by every poll; a killed worker's probe is free again after it
+CALLS_KEPT = 200  # a route's latest, for its latency and error rate
+KEYS_MEND = ("unauthorized", "forbidden")  # what a route rests for that other keys may mend
+UNUSED_SECONDS = 2.0  # leave to probe is given back after it
+GRACE_SECONDS = 60.0  # after a success, in which one job's own retries do not open a route
+REPORTED_AT_ONCE = 1000
+
+
+class Breakers(dict[str, SharedBreaker]):
+    """Every route's breaker by the route's name, for one worker. `changed` is called when one opens or closes."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        worker_name: str,
+        routes: Sequence[str],
+        rules: Rules = RULES,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__((route, SharedBreaker(route, self, RouteBreaker(rules))) for route in routes)
+        self.rules, self.changed = rules, changed
+        self.alone = False  # Redis is away: each breaker decides by itself
+        self._client, self._worker = client, worker_name
+        self._report: Call | None = None  # sent, and not answered yet
+        self._number = 0
+        self._renewed: set[str] = set()  # to be told to Redis
+        self._kick = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def adopt(self, routes: Sequence[str], rules: Rules) -> None:
+        """Know these routes too. A route that went stays known, for the attempts that still run on it."""
+        self.rules = rules
+        for route in routes:
+            if route not in self:
+                self[route] = SharedBreaker(route, self, RouteBreaker(rules))
+
+    def renew(self, routes: Sequence[str]) -> None:
+        """These routes have other keys now: one that rests because its keys were refused is well again."""
+        for route in routes:
+            if self[route].view.rests_for in KEYS_MEND and self[route].view.rests_until > time.monotonic():
+                self._renewed.add(route)
+        if self._renewed:
+            self._kick.set()
+
+    async def run(self) -> None:
+        """Report and poll for ever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._kick.wait()
+                await asyncio.sleep(0)  # failures of the same moment go together
+            self._kick.clear()
+            await self.sync()
+            if self.alone:
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def sync(self) -> None:
+        """One report, and every view anew. Redis trouble leaves each breaker to itself until the next one."""
+        for breaker in self.values():
+            if breaker.reserved_at < time.monotonic() - UNUSED_SECONDS:
+                breaker.forgo()  # another worker may have a job for it
+        if self._report is None:
+            self._number += 1
+            self._report = self._call()
+        try:
+            (reply,) = await ask_async(self._client, [self._report])
+        except RedisError as error:
+            self._go_alone(error)
+            return
+        self._report = None
+        if self.alone:
+            log.info("breakers are shared again")
+            self.alone = False
+        for raw in reply:
+            told = from_json(raw)
+            self[told["route"]].hear(told, newest=True)
+        if any(breaker.unreported for breaker in self.values()):
+            self.report_soon(at_once=False)
+        if self._renewed:
+            await self._restore()
+
+    async def _restore(self) -> None:
+        """Tell Redis of the routes whose keys were renewed."""
+        renewed, self._renewed = list(self._renewed), set()
+        keys = [[keyspace.breaker(route), keyspace.AUDIT, keyspace.QUEUES] for route in renewed]
+        calls = [RESTORE.call(k, [r, keyspace.BREAKERS, self._worker]) for k, r in zip(keys, renewed, strict=True)]
+        try:
+            await ask_async(self._client, calls)
+        except RedisError as error:
+            log.warning("routes with new keys rest until their time", extra={"routes": renewed, "error": str(error)})
+
+    def heard(self, message: bytes) -> None:
+        """A published change. What is none is passed over: anybody may write to a channel, and every second tells all."""
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            told = from_json(message)
+            if not self.alone and (breaker := self.get(told["route"])) is not None:
+                breaker.hear(told, newest=False)
+
+    def report_soon(self, *, at_once: bool) -> None:
+        if at_once:
+            self._kick.set()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(REPORT_SECONDS, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._kick.set()
+
+    async def reserve(self, breakers: Sequence[SharedBreaker] | None = None) -> None:
+        """Ask for leave to probe wherever it may be given now; whether it was stands in `may_probe`."""
+        asked = [breaker for breaker in (breakers or self.values()) if breaker.due() and not breaker.asking]
+        if not asked:
+            return
+        tokens = [uuid4().hex for _ in asked]
+        lease_ms = int(PROBE_LEASE_SECONDS * 1000)
+        calls = [
+            ADMIT.call([keyspace.breaker(b.route)], [b.route, token, lease_ms, keyspace.BREAKERS])
+            for b, token in zip(asked, tokens, strict=True)
+        ]
+        for breaker in asked:
+            breaker.asking = True
+        try:
+            replies = await ask_async(self._client, calls)
+        except RedisError as error:
+            self._go_alone(error)
+            return
+        finally:
+            for breaker in asked:
+                breaker.asking = False
+        for breaker, token, (granted, raw) in zip(asked, tokens, replies, strict=True):
+            breaker.hear(from_json(raw), newest=True)
+            if granted:
+                breaker.reserved = Admission(breaker.view.epoch, probe=True, token=token)
+                breaker.reserved_at = time.monotonic()
+
+    def forgo(self) -> None:
+        """Give back every leave to probe that nobody used."""
+        for breaker in self.values():
+            breaker.forgo()
+
+    def _call(self) -> Call:
+        keys = [keyspace.recorded(self._worker)]
+        entries = []
+        for breaker in self.values():
+            keys += [keyspace.breaker(breaker.route), keyspace.calls(breaker.route)]
+            count = min(REPORTED_AT_ONCE, len(breaker.unreported))
+            held = breaker.reserved.token if breaker.reserved else next(iter(breaker.probes), "")
+            entries.append([breaker.route, held, [breaker.unreported.popleft() for _ in range(count)]])
+        rules = self.rules
+        seconds = (rules.cooldown_seconds, rules.longest_cooldown_seconds, PROBE_LEASE_SECONDS)
+        cooldown, longest, lease = (math.ceil(1000 * value) for value in seconds)
+        told = (self._number, keyspace.BREAKERS, rules.failures, rules.successes, cooldown, longest, lease)
+        return RECORD.call(keys, [*told, CALLS_KEPT, int(GRACE_SECONDS * 1000), to_json(entries)])
+
+    def _go_alone(self, error: RedisError) -> None:
+        if self.alone:
+            return
+        log.warning("redis is away, each worker's breakers decide alone", extra={"error": str(error)})
+        now = time.monotonic()
+        for breaker in self.values():
+            view = breaker.view
+            breaker.local = RouteBreaker(self.rules)
+            if view.state == "open":
+                breaker.local.open_for(max(0.0, view.opens_at - now))
+            if view.rests_until > now:
+                breaker.local.rest(view.rests_until - now, view.rests_for)
+            breaker.reserved = None
+            breaker.probes.clear()
+        self.alone = True

@@ -1,0 +1,1 @@
+"""What operators may stop, and how many jobs a worker may start."""

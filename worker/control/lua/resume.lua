@@ -1,0 +1,49 @@
+-- prelude: clock running_clock pause_flags wake_parked
+-- flags: allow-oom
+-- Clear a flag; with the general one, if the budget set it or the budget's resume is asked for, also those that the budget
+-- set beside it.
+--
+-- KEYS  1 the flag   2 failover:pause   3 pause_ai_tasks   4 rq:suspended   5 rq:queues   6 failover:audit
+--       7 failover:spend
+-- ARGV  1 who   2 control channel   3 wake channel   4 '1' to clear all flags of the budget
+--       5 percentage below which budgets do not pause again, or ''   6 of this provider, '' for all that are known
+-- Returns the flags that were set.
+local flags, cleared = {KEYS[1]}, {}
+local budgets = ARGV[4] == '1' or note_of(redis.call('HGET', KEYS[2], KEYS[1])).who == 'budget'
+if KEYS[1] == KEYS[3] and budgets then
+  local notes = redis.call('HGETALL', KEYS[2])
+  for i = 1, #notes, 2 do
+    if notes[i] ~= KEYS[1] and note_of(notes[i + 1]).who == 'budget' then flags[#flags + 1] = notes[i] end
+  end
+end
+for _, flag in ipairs(flags) do
+  if set(redis.call('GET', flag)) then cleared[#cleared + 1] = flag end
+  redis.call('DEL', flag)
+  redis.call('HDEL', KEYS[2], flag)
+end
+if ARGV[5] ~= '' then
+  local spends = redis.call('HGETALL', KEYS[7])
+  for i = 1, #spends, 2 do
+    if ARGV[6] == '' or ARGV[6] == string.match(spends[i], '^[^:]*') then
+      local spend = cjson.decode(spends[i + 1])
+      spend.again_at = tonumber(ARGV[5])
+      redis.call('HSET', KEYS[7], spends[i], cjson.encode(spend))
+    end
+  end
+end
+for _, flag in ipairs(cleared) do
+  local provider = string.match(flag, '^failover:paused%-provider:(.+)$')
+  for _, key in ipairs(provider and redis.call('SMEMBERS', KEYS[5]) or {}) do
+    wake(string.sub(key, string.len('rq:queue:') + 1), function(why)
+      return string.find(why, 'provider ' .. provider .. ' is paused', 1, true)
+    end)
+  end
+end
+stand_all(KEYS[3], KEYS[4], KEYS[5])
+if #cleared > 0 or ARGV[5] ~= '' then
+  redis.call('XADD', KEYS[6], 'MAXLEN', '~', 100000, '*', 'action', 'resume', 'who', ARGV[1],
+    'flags', table.concat(cleared, ' '), 'again_at', ARGV[5])
+end
+redis.call('PUBLISH', ARGV[2], KEYS[1])
+redis.call('PUBLISH', ARGV[3], 'resume')
+return cleared

@@ -1,0 +1,282 @@
+"""The ledger as one worker writes it: money and a place in the route's limits are reserved before a call, and settled after it.
+
+The truth is in Redis (lua/ledger_rows.lua): one row an attempt, reserved -> dispatched -> settled | ambiguous | released. What
+a worker has to write goes along with the committer's next round trip, in order, and counts once however often it is sent.
+
+While Redis is away a hard cap or a limit cannot be held, so a call that one concerns is not made. Others are, and written
+down later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic_core import from_json, to_json
+
+from producer import keyspace
+from producer.scripts import Call, Script
+from worker.humanize import money
+from worker.money.caps import Owner
+from worker.queue.batcher import Batcher, Request
+from worker.routes.prices import dollars
+
+log = logging.getLogger("failover.worker")
+
+_LUA = Path(__file__).parent / "lua"
+LEDGER, SWEEP, SUMS, CAP = (Script.load(_LUA, name) for name in ("ledger", "sweep", "sums", "cap"))
+
+STEPS_AT_ONCE = 500
+USED_UP_SECONDS = 60.0  # until a job asks again for money of a cap that is used up,
+LEFT = "left of its budget of this month"  # stands in what such a job waits for
+BUSY_SECONDS = 1.0  # and of one whose rest is reserved by calls that run
+SWEEP_AFTER_SECONDS = 12.0  # a row is looked at again this often, for as long as its call runs
+SWEEP_AT_MOST = 500
+
+State = Literal["settled", "ambiguous", "released"]
+Terms = tuple[int, int, int]  # of a cap, as `Cap.terms`
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Of a route or a provider: what it takes in any minute, and at once; None for no limit."""
+
+    name: str
+    requests: int | None = None
+    tokens: int | None = None
+    concurrency: int | None = None
+
+    @property
+    def terms(self) -> tuple[str, int, int, int]:
+        """As lua/ledger_rows.lua takes it: -1 for none."""
+        numbers = (-1 if number is None else number for number in (self.requests, self.tokens, self.concurrency))
+        return (self.name, *numbers)  # type: ignore[return-value]  # three of them
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why no call may be made. `of`: the scope whose cap is used up, or the limit. `seconds`: until it may be asked again."""
+
+    why: Literal["budget", "busy", "limit", "tokens", "away", "broken"]
+    of: str = ""
+    seconds: float = 0.0
+    left: int = field(default=0, compare=False)  # micro-dollars
+    asked: int = field(default=0, compare=False)
+
+    @property
+    def for_a_place(self) -> bool:
+        """Whether it is worth standing in line."""
+        return self.why in ("limit", "tokens")
+
+    def __str__(self) -> str:
+        """As a job says what it waits for."""
+        call = f"this call may cost {money(dollars(self.asked))}"
+        mend = f"`failover budget set {self.of} --hard USD` lets it go on"
+        return {
+            "budget": f"money: {self.of} has {money(dollars(self.left))} {LEFT}, {call}; {mend}",
+            "busy": f"money: {self.of} has the rest of its budget reserved for calls that run, {call}",
+            "limit": f"{self.of} is at its limit",
+            "tokens": f"{self.of} to have tokens enough for it in this minute",
+            "away": "Redis: while it is away, no hard cap and no limit can be held",
+            "broken": "the books, which hold what cannot be read: the worker's log names it",
+        }[self.why]
+
+
+AWAY = Refusal("away", seconds=5.0)  # Redis is
+
+
+@dataclass
+class Reservation:
+    """One attempt's row. `micros` and `tokens`: what it may cost at most, by the estimate. `caps`: those that concern it, by
+    scope; `capped`: a hard one is among them. `own`: it is paid by its tenant's own key."""
+
+    id: str
+    owner: Owner
+    provider: str
+    route: str
+    model: str
+    price: str
+    micros: int
+    tokens: int
+    caps: Mapping[str, Terms] = field(default_factory=dict)
+    limits: Sequence[Limit] = ()
+    own: bool = False
+    month: str = ""  # once it is granted
+
+    @property
+    def capped(self) -> bool:
+        return any(hard >= 0 or tokens >= 0 for hard, _, tokens in self.caps.values())
+
+    @property
+    def strict(self) -> bool:
+        """Whether the call may go out only if the ledger says so."""
+        return self.capped or bool(self.limits)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """As lua/ledger_rows.lua takes it."""
+        owner = self.owner
+        return {
+            "id": self.id, "job": owner.job, "queue": owner.queue, "lease": owner.lease, "tenant": owner.tenant,
+            "user": owner.user, "feature": owner.feature, "provider": self.provider, "route": self.route,
+            "model": self.model, "price": self.price, "micros": self.micros, "tokens": self.tokens, "caps": self.caps,
+            "state": "reserved" if self.capped else "dispatched", "own": "1" if self.own else "",
+        }  # fmt: skip
+
+
+@dataclass
+class _Step:
+    """One thing to write. `answer` is waited for; a step without it is written and nobody waits."""
+
+    words: list[Any]
+    reservation: Reservation
+    answer: asyncio.Future[Any] | None = None
+
+
+class Ledger:
+    """The ledger of one worker. Its rows go first in the batcher's round trips. `steps`: the alert thresholds, in percent."""
+
+    def __init__(self, worker_name: str, batcher: Batcher, steps: Callable[[], Sequence[float]] = lambda: ()) -> None:
+        self._worker, self._batcher, self._steps = worker_name, batcher, steps
+        self._waiting: list[_Step] = []
+        self._sent: list[_Step] = []  # in the call that is not answered yet
+        self._in_flight = False
+        self._number = 0
+        self._one_by_one = 0  # steps among which there is one that Redis refuses
+        self._away = False
+
+    async def reserve(self, reservation: Reservation) -> Refusal | None:
+        """None: it is granted. It is then closed once; also by a caller that was cancelled, who cannot know."""
+        words = ["reserve", reservation.row, [limit.terms for limit in reservation.limits]]
+        if self._away and self._in_flight:
+            if reservation.strict:
+                return AWAY
+            self._write(_Step(words, reservation))
+            return None
+        reply: list[Any] = await self._asked(words, reservation)
+        match reply:
+            case ["refused", scope, left]:
+                return Refusal("budget", scope, USED_UP_SECONDS, left, reservation.micros)
+            case ["busy", scope, left]:
+                return Refusal("busy", scope, BUSY_SECONDS, left, reservation.micros)
+            case ["limited", limit, ms, for_tokens]:
+                return Refusal("tokens" if for_tokens else "limit", limit, ms / 1000)
+            case ["away"]:
+                return AWAY if reservation.strict else None
+            case ["broken", _]:
+                return Refusal("broken", seconds=USED_UP_SECONDS) if reservation.strict else None
+        return None
+
+    async def dispatch(self, reservation: Reservation) -> bool:
+        """The call is about to go out. False: it must not, the reservation is gone or nobody can say."""
+        if not reservation.capped:
+            return True  # its row has said so from the beginning
+        reply: list[Any] = await self._asked(["dispatch", reservation.id], reservation)
+        return reply == ["dispatched"]
+
+    def close(
+        self, reservation: Reservation, state: State, micros: int = 0, prompt: int = 0, completion: int = 0
+    ) -> None:
+        """The call has ended. `micros` and tokens: what it cost, or may have."""
+        words = ["close", reservation.id, reservation.month, state, micros, prompt, completion]
+        self._write(_Step(words, reservation))
+
+    def _book(self, closed: _Step) -> None:
+        """The whole row of a call whose reservation stands nowhere: it went out while Redis was away, or Redis has lost it."""
+        _, row_id, _, *ended = closed.words
+        log.warning("a call had no row, it is written now", extra={"row": row_id})
+        self._write(_Step(["book", closed.reservation.row, *ended], closed.reservation))
+
+    def _write(self, step: _Step) -> None:
+        self._waiting.append(step)
+        self._submit()
+
+    def _submit(self) -> None:
+        """One call at a time: the next one takes along what was written until it is sent."""
+        if self._waiting and not self._in_flight:
+            self._in_flight = True
+            self._batcher.submit(Request(self._next_call, self._answered, self._lost, until_answered=True), first=True)
+
+    def _next_call(self) -> Call:
+        at_once = STEPS_AT_ONCE if not self._one_by_one else 1
+        self._sent, self._waiting = self._waiting[:at_once], self._waiting[at_once:]
+        self._one_by_one = max(0, self._one_by_one - 1)
+        self._number += 1
+        keys = [*_ROWS, keyspace.booked(self._worker), keyspace.BUDGETS]
+        words = [_words_of(step) for step in self._sent]
+        return LEDGER.call(keys, [*_arguments(self._steps()), self._number, to_json(words)])
+
+    def _answered(self, reply: Any) -> None:
+        sent, self._sent, self._in_flight = self._sent, [], False
+        if isinstance(reply, bytes):
+            if self._away:
+                log.info("the ledger is written again")
+            self._away = False
+            for step, answer in zip(sent, from_json(reply), strict=True):
+                self._answer(step, answer)
+        else:
+            self._refused(sent, reply)
+        self._submit()
+
+    def _answer(self, step: _Step, answer: list[Any]) -> None:
+        if answer[0] == "granted":
+            step.reservation.month = answer[1]
+        if answer[0] == "broken":
+            log.error("a row cannot be written", extra={"row": step.reservation.id, "error": answer[1]})
+        if answer == ["gone"] and step.words[0] == "close" and step.words[3] != "released":
+            self._book(step)
+        if step.answer is not None and not step.answer.done():
+            step.answer.set_result(answer)
+
+    def _refused(self, sent: list[_Step], error: Any) -> None:
+        """A batch that Redis will never take is taken apart: what is wrong with one row is no matter of the others."""
+        log.error("the ledger cannot be written", extra={"error": str(error), "rows": len(sent)})
+        self._answer_away(sent)
+        if len(sent) > 1:
+            self._one_by_one, self._waiting[:0] = len(sent), sent
+
+    def _lost(self) -> None:
+        """Redis did not answer: whoever waits is told so, and what was to be written stays to be written."""
+        self._answer_away([*self._sent, *self._waiting])
+
+    def _answer_away(self, steps: Sequence[_Step]) -> None:
+        self._away = True
+        for step in steps:
+            if step.answer is not None and not step.answer.done():
+                step.answer.set_result(["away"])
+                if step.reservation.strict and step.words[0] == "reserve":
+                    self.close(step.reservation, "released")  # it may have been granted
+
+    async def _asked(self, words: list[Any], reservation: Reservation) -> list[Any]:
+        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._write(_Step(words, reservation, answer))
+        return await answer
+
+
+def _words_of(step: _Step) -> list[Any]:
+    if step.words[0] == "close":
+        step.words[2] = step.reservation.month  # known by now
+    return step.words
+
+
+_ROWS = (keyspace.RESERVATIONS, keyspace.RESERVATION_AGES)
+
+
+def books(steps: Sequence[float]) -> tuple[Sequence[str], list[Any]]:
+    """The KEYS and the first of the ARGV of lua/books.lua."""
+    return _ROWS, _arguments(steps)
+
+
+def _arguments(steps: Sequence[float]) -> list[Any]:
+    prefixes = (keyspace.SPENT, keyspace.LEDGER, keyspace.AMBIGUOUS, keyspace.LADDER, keyspace.LIMIT)
+    return [*prefixes, to_json(sorted(steps))]
+
+
+def sweep(steps: Sequence[float]) -> Call:
+    """Reply: [rows released, rows that are ambiguous now]."""
+    words = (keyspace.LEASES, int(SWEEP_AFTER_SECONDS * 1000), SWEEP_AT_MOST)
+    return SWEEP.call(_ROWS, [*_arguments(steps), *words])

@@ -1,0 +1,242 @@
+-- The books of what calls cost: one row an attempt, and the sums of each month (UTC) by scope. All amounts are whole
+-- micro-dollars.
+--
+-- KEYS  1 failover:reservations   2 failover:reservations:ages
+-- ARGV  1 failover:spent:   2 failover:ledger:   3 failover:ambiguous:   4 failover:ladder:   5 failover:limit:
+--       6 JSON: the steps of the ladder, in percent
+-- A row stands in one place: while its call runs in KEYS 1 (reserved | dispatched), after it in the month's ledger (settled |
+-- released), or in the month's ambiguous ones. Sums: spent, ambiguous, held, tokens, held-tokens, each by scope.
+local SPENT, LEDGER, AMBIGUOUS, LADDER, LIMIT = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local STEPS = cjson.decode(ARGV[6])
+local KEEP_SUMS, KEEP_ROWS = 400 * 86400, 45 * 86400 -- rows: after the last one
+local TICK_MS, TICKS = 250, 244 -- a minute, and a second: calls reach a provider later than they leave, by more or less
+local this_month = string.sub(iso(now_ms), 1, 7)
+
+local function whole(number) return string.format('%.0f', number) end
+
+-- JSON that anybody may have written over; nil for what is no object.
+local function read(raw)
+  local done, found = pcall(cjson.decode, raw)
+  return done and type(found) == 'table' and found or nil
+end
+
+-- As `Owner.scopes` (worker/money/caps.py). What a tenant's own key pays is no matter of our total and our providers.
+local function scopes_of(row)
+  local scopes = {'tenant:' .. row.tenant}
+  if row.own ~= '1' then scopes = {'total', 'provider:' .. row.provider, scopes[1]} end
+  if row.user ~= '' then scopes[#scopes + 1] = 'user:' .. string.gsub(row.tenant, '/', '%%2F') .. '/' .. row.user end
+  if row.feature ~= '' then scopes[#scopes + 1] = 'feature:' .. row.feature end
+  return scopes
+end
+
+local function is_row(row)
+  return row and row.tenant and row.provider and row.user and row.feature and tonumber(row.micros) and tonumber(row.tokens)
+end
+
+-- What a row adds to the sums while it stands somewhere.
+local function weigh(row, kind, add)
+  for _, scope in ipairs(scopes_of(row)) do
+    add(kind .. ':' .. scope, row.micros)
+    add((kind == 'held' and 'held-tokens:' or 'tokens:') .. scope, row.tokens)
+  end
+end
+
+-- The month's sums; counted anew from the rows where they are lost, and never taken as zero.
+local counted = {}
+local function sums_of(month)
+  local key = SPENT .. month
+  if counted[month] or redis.call('HEXISTS', key, 'since') == 1 then
+    counted[month] = true
+    return key
+  end
+  local sums = {}
+  local function add(name, amount) sums[name] = (sums[name] or 0) + (tonumber(amount) or 0) end
+  local from, page = '-', nil
+  repeat
+    page = redis.call('XRANGE', LEDGER .. month, from, '+', 'COUNT', 1000)
+    for _, entry in ipairs(page) do
+      local row = {}
+      for i = 1, #entry[2], 2 do row[entry[2][i]] = entry[2][i + 1] end
+      row.tokens = (tonumber(row.prompt) or 0) + (tonumber(row.completion) or 0)
+      weigh(row, 'spent', add)
+      from = '(' .. entry[1]
+    end
+  until #page < 1000
+  for _, raw in ipairs(redis.call('HVALS', AMBIGUOUS .. month)) do
+    local row = read(raw)
+    if is_row(row) then weigh(row, 'ambiguous', add) end
+  end
+  for _, raw in ipairs(redis.call('HVALS', KEYS[1])) do
+    local row = read(raw)
+    if is_row(row) and row.month == month then weigh(row, 'held', add) end
+  end
+  redis.call('DEL', key)
+  for name, amount in pairs(sums) do
+    if amount ~= 0 then redis.call('HSET', key, name, whole(amount)) end
+  end
+  redis.call('HSET', key, 'since', now_ms)
+  redis.call('EXPIRE', key, KEEP_SUMS)
+  counted[month] = true
+  return key
+end
+
+local function move(row, kind, sign)
+  local key = sums_of(row.month)
+  weigh(row, kind, function(name, amount)
+    if amount ~= 0 and redis.call('HINCRBY', key, name, whole(sign * amount)) == 0 then redis.call('HDEL', key, name) end
+  end)
+end
+
+-- {spent, ambiguous, held, tokens, held tokens} of a scope.
+local function standing_of(month, scope)
+  local told = redis.call('HMGET', sums_of(month), 'spent:' .. scope, 'ambiguous:' .. scope, 'held:' .. scope,
+    'tokens:' .. scope, 'held-tokens:' .. scope)
+  for i = 1, 5 do
+    local amount = tonumber(told[i] or '0')
+    if not amount then error('a sum of ' .. scope .. ' is no number') end -- and so it is not zero
+    told[i] = amount
+  end
+  return unpack(told)
+end
+
+-- How far a scope is on its ladder, written down when it changes. `cap`: {hard, basis of the percentages, tokens}, -1 for
+-- none. `wanted`: {micro-dollars, tokens} that were refused for want of it; it is full until as much is left.
+local function climb(month, scope, cap, wanted)
+  local spent, ambiguous, _, tokens, _ = standing_of(month, scope)
+  spent = spent + ambiguous
+  local raw = redis.call('HGET', LADDER .. month, scope)
+  local before = raw and read(raw) or {step = 0, full = false}
+  local percent, step = 0, 0
+  if cap[2] >= 0 then percent = cap[2] == 0 and 100 or 100 * spent / cap[2] end
+  for _, each in ipairs(STEPS) do
+    if percent >= each then step = each end
+  end
+  wanted = wanted or (before.full and before.wanted) or nil
+  local full = wanted ~= nil and ((cap[1] >= 0 and spent + wanted[1] > cap[1])
+    or (cap[3] >= 0 and tokens + wanted[2] > cap[3]))
+  local same = raw and before.hard == cap[1] and before.basis == cap[2] and before.tokens == cap[3]
+  if step == before.step and full == before.full and (same or not raw) then return end
+  if step == 0 and not full then
+    redis.call('HDEL', LADDER .. month, scope)
+    return
+  end
+  redis.call('HSET', LADDER .. month, scope, cjson.encode({step = step, full = full, basis = cap[2], hard = cap[1],
+    tokens = cap[3], spent = spent, wanted = wanted or {0, 0}, at = now_ms}))
+  redis.call('EXPIRE', LADDER .. month, KEEP_ROWS)
+end
+
+-- The caps by which a scope's ladder goes are those of the newest call: one that began under others says nothing of it.
+local function in_force(month, scope, cap, begins)
+  local key, terms = sums_of(month), table.concat(cap, '/')
+  local known = redis.call('HGET', key, 'terms:' .. scope)
+  if begins and known ~= terms then redis.call('HSET', key, 'terms:' .. scope, terms) end
+  return begins or known == terms
+end
+
+-- The window of a limit, without what is a minute old: {requests, tokens, first tick that counts}.
+local function slide(key)
+  local tick = math.floor(now_ms / TICK_MS)
+  local first = tick - TICKS + 1
+  local told = redis.call('HMGET', key, 'requests', 'tokens', 'from')
+  local requests, tokens, from = tonumber(told[1] or '0'), tonumber(told[2] or '0'), tonumber(told[3] or first)
+  if not (requests and tokens and from) or from < first - TICKS or from > first + TICKS then
+    redis.call('DEL', key)
+    requests, tokens = 0, 0
+  else
+    for old = from, first - 1 do
+      local gone = redis.call('HMGET', key, 'r' .. old, 't' .. old)
+      if gone[1] then
+        requests, tokens = requests - tonumber(gone[1]), tokens - (tonumber(gone[2] or '0') or 0)
+        redis.call('HDEL', key, 'r' .. old, 't' .. old)
+      end
+    end
+  end
+  redis.call('HSET', key, 'requests', whole(requests), 'tokens', whole(tokens), 'from', first)
+  redis.call('EXPIRE', key, 3600)
+  return requests, tokens, first, tick
+end
+
+-- Calls that run under a limit, each by its row; those that have none any more are forgotten when it matters.
+local function open_of(key, most)
+  local open = key .. ':open'
+  if redis.call('ZCARD', open) < most then return redis.call('ZCARD', open) end
+  for _, id in ipairs(redis.call('ZRANGE', open, 0, -1)) do
+    if redis.call('HEXISTS', KEYS[1], id) == 0 then redis.call('ZREM', open, id) end
+  end
+  return redis.call('ZCARD', open)
+end
+
+-- Milliseconds until a limit {name, requests a minute, tokens a minute, calls at once}, each -1 for none, has a place; and
+-- whether a call of fewer tokens would have one sooner.
+local function wait_ms(limit, asked)
+  local key = LIMIT .. limit[1]
+  local requests, tokens, first, tick = slide(key)
+  local function fits()
+    return (limit[2] < 0 or requests < limit[2]) and (limit[3] < 0 or tokens <= 0 or tokens + asked <= limit[3])
+  end
+  if limit[4] >= 0 and open_of(key, limit[4]) >= limit[4] then return TICK_MS, false end
+  if fits() then return 0, false end
+  local for_tokens = limit[2] < 0 or requests < limit[2]
+  for old = first, tick do
+    local goes = redis.call('HMGET', key, 'r' .. old, 't' .. old)
+    requests, tokens = requests - tonumber(goes[1] or '0'), tokens - tonumber(goes[2] or '0')
+    if fits() then return math.max(1, (old + TICKS) * TICK_MS - now_ms), for_tokens end
+  end
+  return TICKS * TICK_MS, for_tokens
+end
+
+local function occupy(limit, asked, id)
+  local key, tick = LIMIT .. limit[1], math.floor(now_ms / TICK_MS)
+  redis.call('HINCRBY', key, 'requests', 1)
+  redis.call('HINCRBY', key, 'r' .. tick, 1)
+  redis.call('HINCRBY', key, 'tokens', asked)
+  redis.call('HINCRBY', key, 't' .. tick, asked)
+  redis.call('ZADD', key .. ':open', now_ms, id)
+  redis.call('EXPIRE', key .. ':open', 86400)
+  return tick
+end
+
+-- The call has ended: its place is free, and its tokens are counted as they were.
+local function vacate(row, tokens)
+  for _, limit in ipairs(row.limits) do
+    local key, tick = LIMIT .. limit[1], 't' .. limit[2]
+    redis.call('ZREM', key .. ':open', row.id)
+    if redis.call('HEXISTS', key, tick) == 1 then
+      redis.call('HINCRBY', key, tick, whole(tokens - row.tokens))
+      redis.call('HINCRBY', key, 'tokens', whole(tokens - row.tokens))
+    end
+    redis.call('EXPIRE', key, 3600)
+  end
+end
+
+-- The row's last place: the month's ledger, or its ambiguous ones.
+local function file(row, state, micros, prompt, completion)
+  row.state, row.micros = state, micros
+  if state == 'ambiguous' then
+    redis.call('HSET', AMBIGUOUS .. row.month, row.id, cjson.encode(row))
+    redis.call('EXPIRE', AMBIGUOUS .. row.month, KEEP_ROWS)
+    move(row, 'ambiguous', 1)
+  else
+    row.tokens = prompt + completion
+    local key = LEDGER .. row.month
+    redis.call('XADD', key, '*', 'id', row.id, 'state', state, 'at', row.at, 'micros', whole(micros),
+      'prompt', prompt, 'completion', completion, 'job', row.job, 'tenant', row.tenant, 'user', row.user,
+      'feature', row.feature, 'provider', row.provider, 'route', row.route, 'model', row.model, 'price', row.price,
+      'own', row.own)
+    redis.call('EXPIRE', key, KEEP_ROWS)
+    move(row, 'spent', 1)
+  end
+  for scope, cap in pairs(row.caps) do
+    if in_force(row.month, scope, cap, false) then climb(row.month, scope, cap, nil) end
+  end
+end
+
+-- A row whose call ran leaves its place. The sums are looked at first: lost ones are counted with the row where it stands.
+local function close(row, state, micros, prompt, completion)
+  sums_of(row.month)
+  redis.call('HDEL', KEYS[1], row.id)
+  redis.call('ZREM', KEYS[2], row.id)
+  move(row, 'held', -1)
+  vacate(row, state == 'ambiguous' and row.tokens or prompt + completion)
+  file(row, state, micros, prompt, completion)
+end

@@ -1,0 +1,27 @@
+-- prelude: clock ledger_rows
+-- flags: allow-oom
+-- Rows whose execution is gone: a reservation comes back, a call that had gone out may have been billed.
+--
+-- KEYS  1-2 as in books
+-- ARGV  1-6 as in books   7 failover:leases:   8 age from which a row is looked at (ms)   9 at most
+-- Returns {rows released, rows that are ambiguous now}
+-- Invariant: a row leaves its place once; one whose execution holds its lease stays.
+local released, ambiguous = 0, 0
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms - tonumber(ARGV[8]), 'LIMIT', 0, tonumber(ARGV[9]))) do
+  local raw = redis.call('HGET', KEYS[1], id)
+  local row = raw and read(raw)
+  if not (row and row.queue and row.lease) then -- gone, or written over
+    redis.call('ZREM', KEYS[2], id)
+  elseif redis.call('ZSCORE', ARGV[7] .. row.queue, row.lease) then
+    redis.call('ZADD', KEYS[2], now_ms, id)
+  elseif row.state == 'reserved' then
+    close(row, 'released', 0, 0, 0)
+    released = released + 1
+  else
+    close(row, 'ambiguous', row.micros, 0, 0)
+    ambiguous = ambiguous + 1
+  end
+end
+local held = redis.call('HGET', SPENT .. this_month, 'held:total')
+if held and held ~= '0' and redis.call('HLEN', KEYS[1]) == 0 then redis.call('HDEL', SPENT .. this_month, 'since') end -- rows were lost
+return {released, ambiguous}

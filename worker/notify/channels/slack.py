@@ -1,0 +1,192 @@
+"""Slack: by a bot's token (edits, threads, and a look at whether a post arrived), or by an incoming webhook (none of these).
+
+Every text goes into blocks that Slack never interprets (plain_text, rich_text_preformatted); the line for notifications is
+escaped. Rules: https://docs.slack.dev/reference/block-kit, /reference/methods/chat.postMessage, /apis/web-api/rate-limits
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import re
+import urllib.error
+from collections.abc import Mapping
+from typing import Any
+
+from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.web.client import WebClient
+from slack_sdk.webhook.client import WebhookClient
+
+from worker.humanize import cut
+from worker.notify.channels.base import Found, Outcome, Post, Posted, Refused, Unfindable, Unknown, trouble
+from worker.notify.incident_text import Message
+
+TIMEOUT_SECONDS = 10
+HEADER, SECTION, BLOCKS, TOTAL = 150, 2900, 45, 12_000  # Slack's limits are 150, 3,000, 50 and about 13,200
+EVENT = "failover_incident"
+MISCONFIGURED_SECONDS = 300.0  # until a wrong token or channel is tried again: somebody may mend it
+_CHANNEL_ID = re.compile(r"[CGD][A-Z0-9]{6,}")
+_WRONG = frozenset(
+    (
+        *("invalid_auth", "not_authed", "token_revoked", "token_expired", "account_inactive", "missing_scope"),
+        *("no_permission", "channel_not_found", "not_in_channel", "is_archived", "channel_is_archived", "no_service"),
+    )
+)
+_HOPELESS = frozenset(
+    (
+        *(
+            "no_text",
+            "invalid_blocks",
+            "invalid_blocks_format",
+            "msg_too_long",
+            "invalid_payload",
+            "invalid_attachments",
+        ),
+        *("message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found"),  # somebody deleted it
+    )
+)
+
+logging.getLogger("slack_sdk").setLevel(logging.CRITICAL)  # the outcome says it all, without a URL that is a secret
+
+
+class SlackBot:
+    """chat.postMessage and chat.update with a bot's token (chat:write; with channels:history it can look)."""
+
+    name, edits, digest_factor = "slack", True, 1.0
+
+    def __init__(self, token: str, channel: str, api_url: str = "") -> None:
+        url = f"{api_url.rstrip('/')}/" if api_url else WebClient.BASE_URL
+        self._client = WebClient(token, base_url=url, timeout=TIMEOUT_SECONDS, retry_handlers=[])
+        self._channel = channel
+        self._channel_id = channel if _CHANNEL_ID.fullmatch(channel) else ""
+
+    def send(self, post: Post) -> Outcome:
+        form = {"channel": self._channel_id or self._channel, **payload(post.message)}
+        if post.edit:
+            # an edit that was lost is made again: it says how things stand, not that something happened
+            return self._said("chat.update", {**form, "ts": post.edit})
+        form |= {"unfurl_links": False, "unfurl_media": False, "link_names": False, "parse": "none"}
+        form["metadata"] = {"event_type": EVENT, "event_payload": {"name": post.name}}
+        if post.thread:
+            form |= {"thread_ts": post.thread, "reply_broadcast": post.broadcast}
+        return self._said("chat.postMessage", form)
+
+    def find(self, post: Post, since_ms: int) -> Found:
+        """By the name in the metadata of what was posted since."""
+        if not self._channel_id:
+            return Unfindable("the channel's id is not known")
+        options = {"channel": self._channel_id, "oldest": f"{since_ms / 1000 - 600:.6f}", "limit": 999}
+        options |= {"include_all_metadata": True, **({"ts": post.thread} if post.thread else {})}
+        method = "conversations.replies" if post.thread else "conversations.history"
+        try:
+            reply = self._client.api_call(method, params=options)
+        except SlackApiError as error:
+            said = str(error.response.get("error", ""))
+            if said in _WRONG | _HOPELESS:
+                return Unfindable(said)
+            return Unknown(said)
+        except (SlackClientError, OSError, http.client.HTTPException) as error:
+            return Unknown(type(error).__name__)
+        for message in reply.get("messages") or []:
+            if (message.get("metadata") or {}).get("event_payload", {}).get("name") == post.name:
+                return Posted(str(message["ts"]))
+        return Unknown("too much was said since") if reply.get("has_more") else Refused("it never arrived")
+
+    def _said(self, method: str, form: Mapping[str, Any]) -> Outcome:
+        try:
+            reply = self._client.api_call(method, json=dict(form))
+        except SlackApiError as error:
+            response = error.response
+            return refusal(int(response.status_code), dict(response.headers), str(response.get("error", "")))
+        except (SlackClientError, OSError, http.client.HTTPException) as error:
+            return broken(error)
+        self._channel_id = str(reply.get("channel") or self._channel_id)
+        return Posted(str(reply.get("ts") or ""))
+
+
+class SlackWebhook:
+    """An incoming webhook: its URL is the secret, and what was sent can neither be edited nor looked for."""
+
+    name, edits, digest_factor = "slack", False, 1.0
+
+    def __init__(self, url: str) -> None:
+        self._client = WebhookClient(url, timeout=TIMEOUT_SECONDS, retry_handlers=[])
+
+    def send(self, post: Post) -> Outcome:
+        form = payload(post.message)
+        try:
+            reply = self._client.send(text=form["text"], blocks=form["blocks"], unfurl_links=False, unfurl_media=False)
+        except (SlackClientError, OSError, http.client.HTTPException) as error:
+            return broken(error)
+        if reply.status_code == 200:
+            return Posted()
+        return refusal(reply.status_code, dict(reply.headers), reply.body[:100])
+
+    def find(self, post: Post, since_ms: int) -> Found:
+        return Unfindable("an incoming webhook cannot be asked")
+
+
+def payload(message: Message) -> dict[str, Any]:
+    """`text` and `blocks` within Slack's limits."""
+    blocks: list[dict[str, Any]] = [{"type": "header", "text": _plain(message.headline, HEADER)}]
+    left = TOTAL
+    for texts in _sections(message.lines):
+        left -= len(texts)
+        if left > 0:
+            blocks.append({"type": "section", "text": _plain(texts, SECTION)})
+    if message.commands:
+        blocks.append(_preformatted("\n".join(message.commands)[:SECTION]))
+    for whom, text in message.paste:
+        left -= len(text)
+        if left > 0:
+            blocks.append({"type": "section", "text": _plain(whom, SECTION)})
+            blocks.append(_preformatted(text[:SECTION]))
+    if message.footer:
+        blocks.append({"type": "context", "elements": [_plain(message.footer, SECTION)]})
+    return {"text": escaped(message.headline), "blocks": blocks[:BLOCKS]}
+
+
+def escaped(text: str) -> str:
+    """For the one field that Slack interprets (https://docs.slack.dev/messaging/formatting-message-text)."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _sections(lines: tuple[str, ...]) -> list[str]:
+    """Lines gathered into as few sections as fit."""
+    sections = [""]
+    for line in lines:
+        if len(sections[-1]) + len(line) + 1 > SECTION:
+            sections.append("")
+        sections[-1] += ("\n" if sections[-1] else "") + line
+    return [section for section in sections if section]
+
+
+def _plain(text: str, most: int) -> dict[str, Any]:
+    return {"type": "plain_text", "text": cut(text, most), "emoji": False}
+
+
+def _preformatted(text: str) -> dict[str, Any]:
+    inner = {"type": "rich_text_preformatted", "elements": [{"type": "text", "text": text}]}
+    return {"type": "rich_text", "elements": [inner]}
+
+
+def refusal(status: int, headers: Mapping[str, str], said: str) -> Outcome:
+    """What an answer other than success means. After 500, 502 and 504 nobody knows whether it was taken."""
+    if status in (500, 502, 504):
+        return Unknown(f"it answered {status}")
+    why = said if said and said.isprintable() else f"it answered {status}"
+    if status == 429:
+        why = "ratelimited"
+    named = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
+    seconds = float(named) if re.fullmatch(r"\d{1,5}", named) else None
+    wrong = why in _WRONG or status in (401, 403, 404, 410)
+    hopeless = why in _HOPELESS or (status == 400 and not wrong)
+    return Refused(why, MISCONFIGURED_SECONDS if wrong else seconds, hopeless=hopeless)
+
+
+def broken(error: Exception) -> Outcome:
+    """urllib says URLError of what failed before an answer was awaited: nothing was taken. What broke later may have been."""
+    if isinstance(error, urllib.error.URLError):
+        reason = error.reason if isinstance(error.reason, Exception) else error
+        return Refused(f"it cannot be reached: {trouble(reason)}")
+    return Unknown(f"the connection broke: {trouble(error)}")

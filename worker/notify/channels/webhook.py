@@ -1,0 +1,88 @@
+"""Events to a URL, signed as Standard Webhooks (https://www.standardwebhooks.com): incidents, and ends of jobs.
+
+An event keeps its `webhook-id` however often it is sent, so a receiver that has seen the id has seen the event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+from pydantic_core import to_json
+from standardwebhooks import Webhook
+
+from producer.errors import ConfigurationError, Problem
+from worker.notify.channels.base import Found, Outcome, Post, Posted, Refused
+
+TIMEOUT_SECONDS = 10.0
+BODY_REFUSED = frozenset({400, 405, 406, 411, 413, 414, 415, 422})  # this event, for ever
+EVENTS = {"opening": "incident.opened", "closing": "incident.resolved", "test": "failover.test"}
+
+
+def signed(event_id: str, event: str, data: Mapping[str, Any], secret: str) -> tuple[bytes, dict[str, str]]:
+    """(body, headers) of one event."""
+    now = datetime.now(UTC)
+    body = to_json({"type": event, "timestamp": now.isoformat(), "data": data})
+    headers = {
+        "content-type": "application/json",
+        "webhook-id": event_id,
+        "webhook-timestamp": str(int(now.timestamp())),
+    }
+    headers["webhook-signature"] = Webhook(secret).sign(event_id, now, body.decode())
+    return body, headers
+
+
+def checked_secret(variable: str, secret: str) -> str:
+    """A secret that signs. Raises ConfigurationError."""
+    try:
+        if not secret:
+            raise ValueError  # noqa: TRY301 - the same sentence
+        Webhook(secret).sign("probe", datetime.now(UTC), "{}")
+    except (ValueError, RuntimeError):
+        mend = "base64, as `openssl rand -base64 32` makes it; `whsec_` may stand before it"
+        raise ConfigurationError([Problem(variable, "", "is no signing secret", mend)]) from None
+    return secret
+
+
+class IncidentWebhook:
+    """incident.opened, incident.updated, incident.resolved to NOTIFY_WEBHOOK_URL."""
+
+    name, edits, digest_factor = "webhook", False, 1.0
+
+    def __init__(self, url: str, secret: str) -> None:
+        self._url, self._secret = url, secret
+
+    def send(self, post: Post) -> Outcome:
+        incident = post.incident
+        data = {
+            "incident_id": incident.id,
+            "kind": incident.kind,
+            "subject": incident.subject,
+            "queue": incident.queue,
+            "opened_ms": incident.opened_ms,
+            "resolved_ms": incident.resolved_ms,
+            "dead": incident.dead,
+            "saved": incident.saved,
+            "late": incident.late,
+            "degraded": incident.degraded,
+            "tenants": incident.tenants,
+            "jobs": incident.jobs,
+            "headline": post.message.headline,
+            "lines": post.message.lines,
+            "commands": post.message.commands,
+        }
+        event = EVENTS.get(post.part, "incident.updated")
+        body, headers = signed(f"incident-{post.name}", event, data, self._secret)
+        try:
+            with httpx.stream("POST", self._url, content=body, headers=headers, timeout=TIMEOUT_SECONDS) as reply:
+                status = reply.status_code  # whatever else it says is not waited for
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            return Refused(f"it does not answer: {type(error).__name__}")  # its id makes a second one harmless
+        if 200 <= status < 300:
+            return Posted()
+        return Refused(f"it answered {status}", hopeless=status in BODY_REFUSED)
+
+    def find(self, post: Post, since_ms: int) -> Found:
+        return Refused("its id makes a second one harmless")

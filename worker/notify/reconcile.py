@@ -1,0 +1,165 @@
+"""From what stands to incidents: what lasts is opened, what changes goes into its story, what is over is resolved."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+import redis
+
+from producer import keyspace
+from producer.scripts import ask
+from worker.humanize import many
+from worker.notify.conditions import Condition, Sight
+from worker.notify.incidents import Incident, Incidents
+from worker.notify.kinds import COUNTED, OUTAGES, Kind
+from worker.notify.oncall import OnCall
+
+UNDER_COLD = (Kind.ROUTE_OPEN, Kind.CREDENTIALS)  # parts of "no route is open", not told beside it
+STEADY = (*UNDER_COLD, Kind.COLD, Kind.LATE, Kind.WORKER_GONE, Kind.CRASH_LOOP, Kind.CAPPED)  # what flickers
+AFTER_COLD_MS = 180_000  # for which a breaker that no job has tried since is what is left of it, and no news
+DRAINS_MS = 30 * 60_000  # for which an outage waits for its late jobs
+PROBED_MS = 180_000  # a half-open route is tried by then, or no job comes that would
+STORY_AT_ONCE = 20  # lines
+TENANTS_KEPT = 500
+UNSEEN_MS = 3_600_000  # after which a route or a key that nobody tries any more is no incident
+
+
+class Lookout:
+    """One notifier's. What it remembers (since when something stands, or is over) may be lost: then it waits anew."""
+
+    def __init__(self, client: redis.Redis, on_call: OnCall) -> None:
+        self._client, self._on_call = client, on_call
+        self._incidents = Incidents(client)
+        self._since: dict[str, int] = {}  # conditions that no incident tells of yet, by key
+        self._over: dict[str, int] = {}  # open incidents whose condition is gone, by id
+        self._cold_ms = -AFTER_COLD_MS  # when no route was open last
+
+    def judge(self, sight: Sight) -> None:
+        opened = {each.key: each for each in self._incidents.unsettled() if each.resolved_ms is None}
+        conditions = {each.key: each for each in self._joined(sight, opened.values())}
+        outages = [each for each in opened.values() if each.kind in OUTAGES and (each.late or each.key in conditions)]
+        first = min(outages, key=lambda each: OUTAGES.index(each.kind), default=None)
+        about_to_open = any(each.kind in OUTAGES for key, each in conditions.items() if key not in opened)
+        self._incidents.fold(sight.queues, first.id if first else None, keep_saved=about_to_open)
+        for key, condition in conditions.items():
+            if key in opened:
+                self._over.pop(opened[key].id, None)
+                self._update(opened[key], condition)
+            else:
+                self._open(condition, sight.now_ms)
+        self._since = {key: since for key, since in self._since.items() if key in conditions and key not in opened}
+        for key, incident in opened.items():
+            if key not in conditions:
+                self._perhaps_over(incident, sight)
+        open_ids = {incident.id for incident in opened.values()}
+        self._over = {incident_id: since for incident_id, since in self._over.items() if incident_id in open_ids}
+
+    def forget(self) -> None:
+        """What was seen before somebody else looked on is worth nothing."""
+        self._since.clear()
+        self._over.clear()
+
+    def _open(self, condition: Condition, now_ms: int) -> None:
+        since = self._since.setdefault(condition.key, now_ms)
+        if now_ms - since < self._on_call.hold_seconds * 1000:
+            return
+        incident_id = self._incidents.open(condition, since, "; ".join(condition.marks or condition.lines)[:500])
+        for incident in self._incidents.named([incident_id]):
+            self._update(replace(incident, marks=condition.marks), condition)
+
+    def _update(self, incident: Incident, condition: Condition) -> None:
+        """How it stands now; what is new in it, and what is so no more, becomes a line of its story."""
+        now = {tenant: max(count, incident.tenants.get(tenant, 0)) for tenant, count in condition.tenants.items()}
+        tenants = dict(islice({**incident.tenants, **now}.items(), TENANTS_KEPT))
+        state = json.dumps(
+            {
+                "lines": condition.lines,
+                "marks": condition.marks,
+                "until_ms": condition.until_ms and -(-condition.until_ms // 5000) * 5000,
+                "tenants": tenants,  # who was concerned stays so
+                "jobs": condition.jobs or incident.jobs,
+            }
+        )
+        if state == incident.fields.get("state"):
+            return
+        begun = [mark for mark in condition.marks if mark not in incident.marks]
+        ended = [end for mark, end in incident.marks.items() if mark not in condition.marks and end]
+        late = {"late": max(incident.late, condition.late)}
+        self._incidents.change(incident, "state", state, more=late, story=[*ended, *begun][:STORY_AT_ONCE])
+
+    def _perhaps_over(self, incident: Incident, sight: Sight) -> None:
+        over_ms = self._over.setdefault(incident.id, sight.now_ms)
+        if incident.subject in sight.half_open and sight.now_ms - over_ms < PROBED_MS:
+            return  # a probe is on its way
+        if incident.marks:
+            to_do = f"; {many(sight.late, 'late job')} to be done." if sight.late else "."
+            line = f"It seems to be over{to_do}"
+            self._update(incident, Condition(incident.kind, incident.subject, incident.queue, (line,)))
+        if self._lasts(incident, sight, over_ms):
+            return
+        steady = self._on_call.steady_seconds * 1000 if incident.kind in STEADY else 0
+        if sight.now_ms - over_ms < steady:
+            return
+        if incident.kind is Kind.DEAD_LETTERS:
+            self._incidents.change(incident, "left", str(self._unhandled(incident)))
+        end_ms = incident.last_ms if incident.kind in COUNTED else over_ms
+        if self._incidents.close(incident, end_ms, "over"):
+            self._over.pop(incident.id, None)
+
+    def _lasts(self, incident: Incident, sight: Sight, over_ms: int) -> bool:
+        """Whether it goes on though nothing of it is to be seen now."""
+        passed = sight.now_ms - over_ms
+        if incident.kind in COUNTED:
+            quiet = sight.now_ms - incident.last_ms >= self._on_call.quiet_minutes * 60_000
+            return not quiet and not (incident.kind is Kind.DEAD_LETTERS and self._unhandled(incident) == 0)
+        if incident.kind is Kind.CREDENTIALS and sight.succeeded_ms.get(incident.subject, 0) < over_ms - 2000:
+            return passed < UNSEEN_MS
+        if incident.kind is Kind.ROUTE_OPEN and incident.subject in sight.half_open:
+            return passed < UNSEEN_MS
+        if incident.kind in OUTAGES and incident.late:
+            return bool(sight.late) and passed < DRAINS_MS
+        return incident.kind is Kind.WORKER_GONE and any(c.kind is Kind.CRASH_LOOP for c in sight.conditions)
+
+    def _unhandled(self, incident: Incident) -> int:
+        """Its letters that are dead letters still."""
+        (left,) = ask(self._client, [("ZCOUNT", keyspace.dead(incident.queue), incident.opened_ms, "+inf")])
+        return int(left)
+
+    def _joined(self, sight: Sight, opened: Collection[Incident]) -> Iterator[Condition]:
+        """One trouble, one incident: late jobs belong to the outage that makes them late, open routes to the outage of all."""
+        open_keys = {incident.key for incident in opened}
+        kinds = {incident.kind for incident in opened} | {condition.kind for condition in sight.conditions}
+        if Kind.COLD in kinds:
+            self._cold_ms = sight.now_ms
+        outage = next((kind for kind in OUTAGES if kind in kinds), None)
+        late = [each for each in sight.conditions if each.kind is Kind.LATE and each.key not in open_keys]
+        left_of_cold = sight.now_ms - self._cold_ms < AFTER_COLD_MS
+        for condition in sight.conditions:
+            is_new = condition.key not in open_keys
+            if is_new and condition.kind is Kind.LATE and outage is not None:
+                continue
+            if is_new and condition.kind in UNDER_COLD and left_of_cold:
+                continue
+            if is_new and condition.kind is Kind.SPEND and Kind.BUDGET in kinds:
+                continue  # the pause says it
+            if condition.kind is outage:
+                condition, late = _with_late(condition, late), []
+            yield condition
+
+
+def _with_late(condition: Condition, late: Sequence[Condition]) -> Condition:
+    tenants: Counter[str] = Counter()
+    for each in late:
+        tenants.update(each.tenants)
+    return replace(
+        condition,
+        lines=(*condition.lines, *(line for each in late for line in each.lines)),
+        marks={**condition.marks, **{begun: end for each in late for begun, end in each.marks.items()}},
+        tenants=tenants,
+        late=sum(each.late for each in late),
+        jobs=tuple(job_id for each in late for job_id in each.jobs)[:10],
+    )

@@ -1,0 +1,1 @@
+"""The queue: every transition of a job, as one atomic script each."""

@@ -1,0 +1,161 @@
+"""Group commit: commands that are sent close together share one round trip to Redis.
+
+Outcomes, rows of the ledger and look-ups of the cache all go this way. Every script is idempotent under resend, so what must not
+be lost (`until_answered`) waits here while Redis is away, and is sent again until Redis answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import (
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from producer.scripts import Call, Command, run_async
+
+log = logging.getLogger("failover.worker")
+
+GATHER_SECONDS = 0.01
+BATCH = 200  # commands of one round trip
+LONGEST_RESEND_SECONDS = 2.0
+
+_TRANSIENT = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+)
+_NO_REPLY = object()
+_TRANSIENT_PREFIXES = ("BUSY", "MISCONF", "NOREPLICAS")
+
+
+@dataclass
+class Request:
+    """One command for Redis.
+
+    `build`: makes the command when it is first sent. `on_reply`: is called with the reply, an exception among them. `on_away`: is
+    called each time that Redis did not answer. `until_answered`: send it again then; otherwise its reply is None.
+    """
+
+    build: Callable[[], Command]
+    on_reply: Callable[[Any], None]
+    on_away: Callable[[], None] | None = None
+    until_answered: bool = False
+    command: Command | None = None  # once it was built
+
+    def built(self) -> Command:
+        self.command = self.command or self.build()
+        return self.command
+
+
+class Batcher:
+    """The batcher of one worker; it sends while `run` runs. `jitter` gives numbers in 0..1."""
+
+    def __init__(self, client: redis.asyncio.Redis, jitter: Callable[[], float]) -> None:
+        self._client, self._jitter = client, jitter
+        self._waiting: list[Request] = []
+        self._work = asyncio.Event()
+
+    def submit(self, request: Request, *, first: bool = False) -> None:
+        """Send it with the next round trip. `first`: before whatever else waits."""
+        self._waiting.insert(0 if first else len(self._waiting), request)
+        self._work.set()
+
+    def ask(self, command: Command) -> asyncio.Future[Any]:
+        """Send a command once; the future gets its reply, or None where Redis gave none."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def replied(reply: Any) -> None:
+            if not answer.done():
+                answer.set_result(None if isinstance(reply, Exception) else reply)
+
+        self.submit(Request(lambda: command, replied))
+        return answer
+
+    def commit(self, call: Call) -> asyncio.Future[Any]:
+        """Send a script until Redis has answered, however long Redis is away.
+
+        The future raises ResponseError when Redis can never take it (a key of a wrong type).
+        """
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def replied(reply: Any) -> None:
+            if answer.done():
+                return
+            if isinstance(reply, Exception):
+                answer.set_exception(reply)
+            elif isinstance(reply, bytes):
+                answer.set_result(reply)
+            else:
+                answer.set_exception(ResponseError(str(reply)))
+
+        self.submit(Request(lambda: call, replied, until_answered=True))
+        return answer
+
+    async def run(self) -> None:
+        pause = GATHER_SECONDS
+        while True:
+            await self._work.wait()
+            await asyncio.sleep(pause)
+            answered = await self._send()
+            longer = min(pause * 2, LONGEST_RESEND_SECONDS) * (0.5 + self._jitter() / 2)
+            pause = GATHER_SECONDS if answered else longer
+            if not self._waiting:
+                self._work.clear()
+
+    async def flush(self) -> None:
+        """Send all that waits; stops when Redis does not answer."""
+        while self._waiting and await self._send():
+            pass
+
+    async def _send(self) -> bool:
+        """One round trip; whether Redis took all of it."""
+        batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+        if not batch:
+            return True
+        try:
+            replies = await run_async(self._client, [request.built() for request in batch])
+        except RedisError as error:
+            waiting = sum(request.until_answered for request in batch)
+            log.warning("redis is away, results wait", extra={"results": waiting, "error": str(error)})
+            replies = [_NO_REPLY] * len(batch)
+        except BaseException:  # cancelled: `flush` sends them again
+            self._waiting[:0] = batch
+            raise
+        again: list[Request] = []
+        for request, reply in zip(batch, replies, strict=True):
+            if reply is not _NO_REPLY and not _is_transient(reply):
+                request.on_reply(reply)
+                continue
+            if request.on_away:
+                request.on_away()
+            if request.until_answered:
+                again.append(request)
+            else:
+                request.on_reply(None)
+        self._waiting[:0] = again
+        return not again
+
+
+def _is_transient(reply: object) -> bool:
+    """Whether a failed script may succeed when it is sent again."""
+    return isinstance(reply, _TRANSIENT) or (
+        isinstance(reply, Exception) and str(reply).startswith(_TRANSIENT_PREFIXES)
+    )

@@ -1,0 +1,295 @@
+"""Dead letters as operators work with them: list, count, requeue, resolve with a human's answer, discard.
+
+The letters are RQ's FailedJobRegistry; the indexes beside it (by time, reason, tenant, route) make one page of a
+hundred thousand as quick as one page of ten. Every change is one atomic script an entry, so two operators at it, or one
+who was killed and starts again, requeue each letter once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from producer import keyspace
+from producer.errors import UnknownJob, UsageError
+from producer.job import JobResult, JobStatus
+from producer.keyspace import JobField
+from producer.results import result_commands, result_of
+from producer.scripts import Call, Command, ask
+from worker.queue import transitions
+
+PAGE = 500
+RESENDS = 3
+GENERATIONS_ALLOWED = 3
+FORCED_GENERATIONS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which dead letters; None takes all. `since_ms`: buried at or after this Unix time."""
+
+    reason: str | None = None
+    tenant: str | None = None
+    route: str | None = None
+    since_ms: int | None = None
+
+    def indexes(self, queue: str) -> list[str]:
+        kinds = (("reason", self.reason), ("tenant", self.tenant), ("route", self.route))
+        return [keyspace.dead_by(queue, kind, value) for kind, value in kinds if value is not None]
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    job_id: str
+    reason: str
+    detail: str
+    tenant: str
+    job_type: str
+    route: str | None
+    died_ms: int
+    generation: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """Counts; the groups are sorted, the largest first."""
+
+    total: int
+    oldest_ms: int | None
+    by_reason: dict[str, int] = field(default_factory=dict)
+    by_tenant: dict[str, int] = field(default_factory=dict)
+    by_route: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Requeued:
+    """What a requeue did. `refused`: requeued too often already; `gone`: no dead letter any more."""
+
+    requeued: int = 0
+    refused: int = 0
+    gone: int = 0
+
+
+def pages(
+    client: redis.Redis, queue: str, filters: Filters, *, until_ms: int, newest_first: bool = False
+) -> Iterator[list[tuple[str, int]]]:
+    """(job id, died ms) of the letters that match, page by page. Safe while letters come and go."""
+    wanted = filters.indexes(queue)
+    sizes = ask(client, [("ZCARD", key) for key in wanted]) if wanted else []
+    by_size = [key for _, key in sorted(zip(sizes, wanted, strict=True))]
+    index, others = (by_size[0], by_size[1:]) if by_size else (keyspace.dead(queue), [])
+    low, high = filters.since_ms or 0, until_ms
+    seen: set[str] = set()  # at the score where the last page ended
+    while True:
+        limit = ("LIMIT", 0, PAGE + len(seen))
+        command: Command = ("ZRANGEBYSCORE", index, low, high, "WITHSCORES", *limit)
+        if newest_first:
+            command = ("ZREVRANGEBYSCORE", index, high, low, "WITHSCORES", *limit)
+        (reply,) = ask(client, [command])
+        fresh = [(name.decode(), int(score)) for name, score in reply if name.decode() not in seen]
+        if not fresh:
+            return
+        edge = fresh[-1][1]
+        same_edge = {name for name, score in fresh if score == edge}
+        seen = same_edge | seen if edge == (high if newest_first else low) else same_edge
+        low, high = (low, edge) if newest_first else (edge, high)
+        if matching := _matching(client, queue, fresh, others):
+            yield matching
+
+
+def _matching(
+    client: redis.Redis, queue: str, found: list[tuple[str, int]], others: list[str]
+) -> list[tuple[str, int]]:
+    """Those that every other index has too, and that are still dead letters to RQ."""
+    names = [name for name, _ in found]
+    replies = ask(client, [("ZMSCORE", key, *names) for key in (keyspace.failed(queue), *others)])
+    return [entry for entry, *scores in zip(found, *replies, strict=True) if None not in scores]
+
+
+def listed(client: redis.Redis, queue: str, filters: Filters, limit: int) -> list[DeadLetter]:
+    """The newest `limit` letters that match."""
+    letters: list[DeadLetter] = []
+    for page in pages(client, queue, filters, until_ms=now_ms(client), newest_first=True):
+        letters += _letters(client, page[: limit - len(letters)])
+        if len(letters) >= limit:
+            break
+    return letters
+
+
+def _letters(client: redis.Redis, found: Sequence[tuple[str, int]]) -> list[DeadLetter]:
+    fields = (
+        JobField.DEAD_REASON,
+        JobField.DEAD_DETAIL,
+        JobField.TENANT,
+        JobField.TYPE,
+        JobField.DEAD_ROUTE,
+        JobField.GENERATION,
+    )
+    replies = ask(client, [("HMGET", keyspace.job(job_id), *fields) for job_id, _ in found])
+    letters = []
+    for (job_id, died_ms), reply in zip(found, replies, strict=True):
+        reason, detail, tenant, job_type, route, generation = (value and value.decode() for value in reply)
+        letters.append(
+            DeadLetter(
+                job_id,
+                reason or "?",
+                detail or "",
+                tenant or "?",
+                job_type or "?",
+                route,
+                died_ms,
+                int(generation or 0),
+            )
+        )
+    return letters
+
+
+def stats(client: redis.Redis, queue: str) -> Stats:
+    """How many, since when, and by what."""
+    dead = keyspace.dead(queue)
+    commands: list[Command] = [
+        ("ZCARD", keyspace.failed(queue)),
+        ("ZRANGE", dead, 0, 0, "WITHSCORES"),
+        ("SMEMBERS", keyspace.dead_indexes(queue)),
+    ]
+    total, oldest, indexes = ask(client, commands)
+    names = sorted(name.decode() for name in indexes)
+    groups: dict[str, dict[str, int]] = {"reason": {}, "tenant": {}, "route": {}}
+    for name, count in zip(names, ask(client, [("ZCARD", name) for name in names]), strict=True):
+        kind, _, value = name.removeprefix(f"{dead}:").partition(":")
+        if count:
+            groups[kind][value] = count
+    sorted_groups = {
+        f"by_{kind}": dict(sorted(counts.items(), key=lambda entry: -entry[1])) for kind, counts in groups.items()
+    }
+    return Stats(total, int(oldest[0][1]) if oldest else None, **sorted_groups)
+
+
+def requeue(
+    client: redis.Redis,
+    queue: str,
+    batches: Iterator[list[str]],
+    *,
+    who: str,
+    force: bool = False,
+    rate: float | None = None,
+    told: Callable[[Requeued], None] = lambda _: None,
+    done: Requeued | None = None,
+) -> Requeued:
+    """Requeue the letters of `batches`, at most `rate` a second, and count in `done`. Killed, a new call goes on."""
+    done = done or Requeued()
+    allowed = FORCED_GENERATIONS if force else GENERATIONS_ALLOWED
+    began = time.monotonic()
+    for batch in batches:
+        for start in range(0, len(batch), _step(rate)):
+            chunk = batch[start : start + _step(rate)]
+            call = transitions.requeue(queue, chunk, token=uuid4().hex, who=who, generations=allowed)
+            reply = _told(client, call)
+            requeued, refused, gone = (len(ids) for ids in reply)
+            done.requeued, done.refused, done.gone = done.requeued + requeued, done.refused + refused, done.gone + gone
+            told(done)
+            if rate:
+                time.sleep(max(0.0, done.requeued / rate - (time.monotonic() - began)))
+    return done
+
+
+def _step(rate: float | None) -> int:
+    return PAGE if not rate else max(1, min(PAGE, int(rate / 4)))
+
+
+def resolve(client: redis.Redis, job_id: str, answer: str, *, who: str, keep_seconds: int) -> None:
+    """A human's answer (text, or a chat completion as JSON) becomes the result of a job that has none yet.
+
+    Most are dead letters; one that still waits or runs is taken from whoever has it. Raises UnknownJob, UsageError.
+    """
+    queue = queue_of(client, job_id)
+    before = fetched(client, job_id)
+    result = JobResult(
+        job_id=job_id,
+        status=JobStatus.DONE,
+        completion=_completion(job_id, answer),
+        attempts=before.attempts,
+        run_ms=before.run_ms,
+        trail=before.trail,
+        resolved_by="human",
+    )
+    call = transitions.resolve(queue, result, token=uuid4().hex, who=who, keep_seconds=keep_seconds)
+    reply = _told(client, call)
+    if reply == b"ended":
+        raise UsageError(f"job {job_id} has a result or was cancelled; `failover job show {job_id}` says how it ended")
+
+
+def fetched(client: redis.Redis, job_id: str) -> JobResult:
+    """How a job stands. Raises UnknownJob."""
+    result = result_of(job_id, *ask(client, result_commands(job_id)))
+    if result is None:
+        raise UnknownJob(job_id)
+    return result
+
+
+def _completion(job_id: str, answer: str) -> dict[str, Any]:
+    try:
+        given = json.loads(answer)
+    except ValueError:
+        given = None
+    if isinstance(given, dict) and isinstance(given.get("choices"), list):
+        return given
+    choice = {"index": 0, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}
+    return {
+        "id": f"human-{job_id}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": "human",
+        "choices": [choice],
+    }
+
+
+def discard(client: redis.Redis, queue: str, job_ids: Sequence[str], *, who: str) -> int:
+    """Give dead letters up for good; how many there were. The other ids are left alone."""
+    discarded = 0
+    for start in range(0, len(job_ids), PAGE):
+        call = transitions.discard(queue, job_ids[start : start + PAGE], token=uuid4().hex, who=who)
+        discarded += len(_told(client, call)[0])
+    return discarded
+
+
+def _told(client: redis.Redis, call: Call) -> Any:
+    """The reply of a script, sent again after a lost one: its token makes that harmless."""
+    for _ in range(RESENDS):
+        try:
+            return ask(client, [call])[0]
+        except (RedisConnectionError, RedisTimeoutError):
+            time.sleep(0.2)
+    return ask(client, [call])[0]
+
+
+def by_queue(client: redis.Redis, job_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Those of `job_ids` that are dead letters, under the queue of each."""
+    found: dict[str, list[str]] = {}
+    origins = ask(client, [("HGET", keyspace.job(job_id), "origin") for job_id in job_ids])
+    queues = [(job_id, origin.decode()) for job_id, origin in zip(job_ids, origins, strict=True) if origin]
+    scores = ask(client, [("ZSCORE", keyspace.failed(queue), job_id) for job_id, queue in queues])
+    for (job_id, queue), score in zip(queues, scores, strict=True):
+        if score is not None:
+            found.setdefault(queue, []).append(job_id)
+    return found
+
+
+def queue_of(client: redis.Redis, job_id: str) -> str:
+    origin = client.hget(keyspace.job(job_id), "origin")
+    if origin is None:
+        raise UnknownJob(job_id)
+    return origin.decode() if isinstance(origin, bytes) else origin
+
+
+def now_ms(client: redis.Redis) -> int:
+    seconds, micros = client.time()
+    return int(seconds) * 1000 + int(micros) // 1000

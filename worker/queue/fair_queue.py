@@ -1,0 +1,55 @@
+"""The line in which a queue's jobs wait, as it is read: RQ's list, and the lanes of other tenants (lua/shared/fair_queue.lua)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import redis
+import redis.asyncio
+
+from producer import keyspace
+from producer.scripts import Call, Script, ask, ask_async
+
+LENGTH = Script.load(Path(__file__).parent / "lua", "queue_length")
+PAGE = 5000
+
+
+def length_call(queue: str) -> Call:
+    """Reply: [how many jobs wait, the id of the next one or None]."""
+    return LENGTH.call([keyspace.queue(queue)], [])
+
+
+def lanes_of(ring: list[bytes], queue: str) -> list[str]:
+    """The keys of a queue's lanes, by its ring."""
+    return [keyspace.lane(queue, tenant.decode()) for tenant in ring if tenant]
+
+
+async def ids(client: redis.asyncio.Redis, queue: str) -> set[bytes]:
+    """Of all jobs in it, read a page at a time while it moves."""
+    (ring,) = await ask_async(client, [("LRANGE", keyspace.lanes(queue), 0, -1)])
+    found: set[bytes] = set()
+    for key in (keyspace.queue(queue), *lanes_of(ring, queue)):
+        start, page = 0, [b""]
+        while page:
+            (page,) = await ask_async(client, [("LRANGE", key, start, start + PAGE - 1)])
+            found.update(page)
+            start += PAGE
+    return found
+
+
+def place(client: redis.Redis, queue: str, job_id: str, tenant: str) -> str:
+    """Where a queued job stands, in words; "" if nowhere."""
+    in_list, in_lane, ring = ask(
+        client,
+        [
+            ("LPOS", keyspace.queue(queue), job_id),
+            ("LPOS", keyspace.lane(queue, tenant), job_id),
+            ("LLEN", keyspace.lanes(queue)),
+        ],
+    )
+    if isinstance(in_list, int):
+        turns = f", {ring - 1} other tenants in turn with them" if ring > 1 else ""
+        return f"{in_list} jobs ahead of it{turns}"
+    if isinstance(in_lane, int):
+        return f"{in_lane} jobs of {tenant} ahead of it, {ring - 1} other tenants in turn with them"
+    return ""

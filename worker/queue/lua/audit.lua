@@ -1,0 +1,33 @@
+-- prelude: clock leaves fair_queue
+-- The last net: accepted jobs that seem to be in no list, lease or schedule are looked at again, and queued.
+--
+-- KEYS  1 failover:accepted:{queue}   2 rq:queue:{queue}   3 failover:leases:{queue}   4 rq:scheduled:{queue}
+--       5 failover:audit
+-- ARGV  1 rq:job:   2 wake channel   3.. job ids that a reader found nowhere
+-- Returns {ids queued again, ids whose job is gone or has ended}
+-- Invariant: a job that is somewhere is left alone; so the reader may have been wrong.
+local queued, ended = {}, {}
+for i = 3, #ARGV do
+  local id = ARGV[i]
+  local job = ARGV[1] .. id
+  local state = redis.call('HMGET', job, 'status', 'lease', 'tenant')
+  local live = state[1] == 'queued' or state[1] == 'started' or state[1] == 'scheduled'
+  if not redis.call('ZSCORE', KEYS[1], id) then
+    -- ended while the reader read
+  elseif not live then
+    leaves(KEYS[1], id)
+    ended[#ended + 1] = id
+  elseif not (state[2] and redis.call('ZSCORE', KEYS[3], id .. ':' .. state[2]))
+    and not redis.call('ZSCORE', KEYS[4], id) and not stands(KEYS[2], id, state[3]) then
+    redis.call('HDEL', job, 'lease', 'waiting', 'waiting_for', 'waiting_until_ms')
+    redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms))
+    enter_first(KEYS[2], id)
+    queued[#queued + 1] = id
+  end
+end
+if #queued > 0 then
+  redis.call('XADD', KEYS[5], 'MAXLEN', '~', 100000, '*', 'action', 'audit', 'who', 'failover-worker',
+    'jobs', table.concat(queued, ' '))
+  redis.call('PUBLISH', ARGV[2], KEYS[2])
+end
+return {queued, ended}

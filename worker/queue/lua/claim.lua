@@ -1,0 +1,82 @@
+-- prelude: clock running_clock pause_flags fair_queue
+-- Claim up to n queued jobs for one worker, highest queue first.
+--
+-- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 failover:quarantine   5 rq:worker:{name}
+--       then for each queue: rq:queue:{q}   pause_ai_tasks:{q}   failover:leases:{q}   rq:wip:{q}   failover:accepted:{q}
+--       failover:stopped:{q}   then for each provider of the worker's routes: failover:paused-provider:{p}
+--       then for each route: failover:disabled:{r}
+-- ARGV  1 token   2 n   3 lease (ms)   4 worker name   5 rq:job:   6 rq:execution:   7 rq:executions:   8 bytes of job data after which to stop
+--       9 how many queues   10 how many providers   11.. queue names
+-- Returns {now (ms), {1 or 0 for everything, for each queue, for each provider, for each route}, claim, ...}, a claim being {job id, execution id,
+--         queue, data, accepted_ms, expires_ms (put off by what its queue stood paused), executions, crashes, attempts,
+--         run_ms, trail}
+-- Invariant: nothing starts while paused, be it all, the queue, or every provider. A job leaves the list only into a lease; an entry that is no queued job
+--            (cancelled, ended, deleted) leaves it for good; one that cannot be read goes to quarantine.
+--            A resend of the token returns what the first one claimed, as far as it is still leased.
+local queues = tonumber(ARGV[9])
+local flags, all, closed = flags_of(7, 6, queues, 6 + 6 * queues, tonumber(ARGV[10]))
+
+local reply, bytes = {now_ms, flags}, 0
+local function answer(id, execution, queue, clock_key)
+  local job = redis.call('HMGET', ARGV[5] .. id, 'data', 'accepted_ms', 'expires_ms', 'executions', 'crashes',
+    'attempts', 'run_ms', 'trail', 'stopped_ms')
+  local expires = tonumber(job[3] or '')
+  if expires then job[3] = expires + stopped_ms(clock_key) - (tonumber(job[9] or '') or 0) end
+  job[9] = nil
+  reply[#reply + 1] = {id, execution, queue, unpack(job, 1, 8)}
+  bytes = bytes + #(job[1] or '')
+end
+
+local before = redis.call('GET', KEYS[3])
+if before then
+  for _, claim in ipairs(cjson.decode(before)) do
+    if redis.call('HGET', ARGV[5] .. claim[1], 'lease') == claim[2] then
+      answer(claim[1], claim[2], claim[3], claim[4])
+    end
+  end
+  return reply
+end
+if all or closed then return reply end
+
+local now = iso(now_ms)
+local seconds = string.format('%.3f', now_ms / 1000)
+local left = tonumber(ARGV[2])
+local claims = {}
+for q = 1, queues do
+  local queue, base = ARGV[10 + q], 5 + (q - 1) * 6
+  local list, leases, wip, accepted = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4], KEYS[base + 5]
+  local clock_key = KEYS[base + 6]
+  while flags[1 + q] == 0 and left > 0 and bytes < tonumber(ARGV[8]) do
+    local id = take(list)
+    if not id then break end
+    local job = ARGV[5] .. id
+    local status = redis.pcall('HGET', job, 'status')
+    if type(status) == 'table' then
+      redis.call('HSET', KEYS[4], id, queue .. ': ' .. status.err)
+    elseif not string.match(id, '^[%w_%-]+$') or (not status and redis.call('EXISTS', job) == 1) then
+      redis.call('HSET', KEYS[4], id, queue .. ': not a job of RQ')
+    elseif status == 'queued' then
+      local execution = ARGV[1] .. '-' .. (#claims + 1)
+      redis.call('PERSIST', job)
+      redis.call('ZADD', accepted, 'NX', now_ms + 86400000 - stopped_ms(clock_key), id) -- what RQ's own tools queued counts too
+      redis.call('HSET', job, 'status', 'started', 'started_at', now, 'last_heartbeat', now,
+        'worker_name', ARGV[4], 'lease', execution)
+      redis.call('ZADD', leases, now_ms + tonumber(ARGV[3]), id .. ':' .. execution)
+      redis.call('ZADD', wip, math.floor(now_ms / 1000) + 86400, id .. ':' .. execution)
+      local record = ARGV[6] .. id .. ':' .. execution
+      redis.call('HSET', record, 'id', execution, 'created_at', seconds, 'last_heartbeat', seconds,
+        'worker_name', ARGV[4])
+      redis.call('EXPIRE', record, 86400)
+      redis.call('ZADD', ARGV[7] .. id, math.floor(now_ms / 1000) + 86400, execution)
+      redis.call('EXPIRE', ARGV[7] .. id, 86400)
+      claims[#claims + 1] = {id, execution, queue, clock_key}
+      answer(id, execution, queue, clock_key)
+      left = left - 1
+    end
+  end
+end
+if #claims > 0 then
+  redis.call('SET', KEYS[3], cjson.encode(claims), 'EX', 60)
+  if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('HSET', KEYS[5], 'state', 'busy') end
+end
+return reply

@@ -1,0 +1,31 @@
+-- prelude: clock running_clock leaves ends event dead_letters
+-- flags: allow-oom
+-- Jobs that wait past their expiry, by their queue's running clock, are buried: their answer would be worth nothing. One that runs is left to its
+-- deadline, which its expiry bounds.
+--
+-- KEYS  1 failover:accepted:{queue}   2 rq:scheduled:{queue}   3 rq:failed:{queue}   4 failover:dead:{queue}
+--       5 failover:stopped:{queue}
+-- ARGV  1 at most   2 keep a dead letter (s)   3 rq:job:   4 rq:results:
+-- Returns the ids buried.
+-- Invariant: only a queued or scheduled job is buried here. Its entry in the queue's list stays (taking it out of a
+--            long list is slow); claim passes over it, as it is no queued job any more.
+local buried, running_ms = {}, now_ms - stopped_ms(KEYS[5])
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', running_ms, 'LIMIT', 0, tonumber(ARGV[1]))) do
+  local job = ARGV[3] .. id
+  local status = redis.pcall('HGET', job, 'status')
+  if status == 'queued' or status == 'scheduled' then
+    local detail = 'its answer would come too late'
+    redis.call('ZREM', KEYS[2], id)
+    redis.call('HDEL', job, 'waiting', 'waiting_for', 'waiting_until_ms')
+    unfile(KEYS[4], id, job)
+    redis.call('HSET', job, 'status', 'failed', 'ended_at', iso(now_ms),
+      'dead_reason', 'expired', 'dead_detail', detail, 'exc_info', detail)
+    redis.call('ZADD', KEYS[3], math.floor(now_ms / 1000) + tonumber(ARGV[2]), id)
+    file(KEYS[4], id, job, now_ms)
+    ends(id, job, KEYS[1], ARGV[4] .. id, ARGV[2])
+    buried[#buried + 1] = id
+  elseif status ~= 'started' then
+    leaves(KEYS[1], id)
+  end
+end
+return buried

@@ -1,0 +1,28 @@
+-- prelude: clock fair_queue
+-- Scheduled jobs that are due return to the queue: retried ones to its head, in the order in which they fell due, as they
+-- were accepted before what is queued behind; parked ones to its tail, so that jobs for which no route is open never keep
+-- others from the routes that are; those parked in turn to its head, as no other could go before them.
+--
+-- KEYS  1 rq:scheduled:{queue}   2 rq:queue:{queue}
+-- ARGV  1 at most   2 rq:job:   3 wake channel
+-- Returns the number of jobs promoted.
+-- Invariant: only a job that is still scheduled is queued, and it is queued once.
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms / 1000, 'LIMIT', 0, tonumber(ARGV[1]))
+local promoted = 0
+for i = #due, 1, -1 do
+  local job = ARGV[2] .. due[i]
+  redis.call('ZREM', KEYS[1], due[i])
+  if redis.pcall('HGET', job, 'status') == 'scheduled' then
+    local parked = redis.call('HGET', job, 'waiting') == 'park'
+    redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms))
+    redis.call('HDEL', job, 'waiting', 'waiting_for', 'waiting_until_ms')
+    if parked then
+      enter(KEYS[2], due[i], redis.call('HGET', job, 'tenant'))
+    else
+      enter_again(KEYS[2], due[i], redis.call('HGET', job, 'tenant'))
+    end
+    promoted = promoted + 1
+  end
+end
+if promoted > 0 then redis.call('PUBLISH', ARGV[3], KEYS[2]) end
+return promoted

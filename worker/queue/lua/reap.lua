@@ -1,0 +1,47 @@
+-- prelude: clock leaves ends event dead_letters fair_queue
+-- flags: allow-oom
+-- Leases that ended without a heartbeat: the worker is gone. Its jobs return to the head of the queue; one that has
+-- crashed too often is buried.
+--
+-- KEYS  1 failover:leases:{queue}   2 rq:wip:{queue}   3 rq:queue:{queue}   4 rq:failed:{queue}
+--       5 failover:accepted:{queue}   6 failover:dead:{queue}
+-- ARGV  1 at most   2 crashes that bury   3 keep a dead letter (s)   4 rq:job:   5 rq:execution:   6 rq:executions:
+--       7 wake channel   8 rq:results:   9 not after (ms of Redis TIME)
+-- Returns {job ids requeued, job ids buried}
+-- Invariant: an expired lease is taken away exactly once, and with it the holder's right to settle.
+local requeued, buried = {}, {}
+if now_ms > tonumber(ARGV[9]) then return {requeued, buried} end -- sent before Redis stood still; so were heartbeats
+local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, tonumber(ARGV[1]))
+for i = #expired, 1, -1 do
+  local member = expired[i]
+  local id, execution = string.match(member, '^(.*):([^:]*)$')
+  redis.call('ZREM', KEYS[1], member)
+  redis.call('ZREM', KEYS[2], member)
+  redis.call('DEL', ARGV[5] .. member)
+  redis.call('ZREM', ARGV[6] .. id, execution)
+  local job = ARGV[4] .. id
+  local held = redis.pcall('HGET', job, 'lease') == execution
+  if held then redis.call('HDEL', job, 'lease') end
+  if held and redis.call('HGET', job, 'status') ~= 'started' then -- cancelled by one of RQ's tools
+    leaves(KEYS[5], id)
+  elseif held then
+    local crashes = (tonumber(redis.call('HGET', job, 'crashes')) or 0) + 1
+    redis.call('HSET', job, 'crashes', crashes)
+    if crashes >= tonumber(ARGV[2]) then
+      local detail = ARGV[2] .. ' workers vanished while executing it'
+      unfile(KEYS[6], id, job)
+      redis.call('HSET', job, 'status', 'failed', 'ended_at', iso(now_ms), 'worker_name', '',
+        'dead_reason', 'crashed', 'dead_detail', detail, 'exc_info', detail)
+      redis.call('ZADD', KEYS[4], math.floor(now_ms / 1000) + tonumber(ARGV[3]), id)
+      file(KEYS[6], id, job, now_ms)
+      ends(id, job, KEYS[5], ARGV[8] .. id, ARGV[3])
+      buried[#buried + 1] = id
+    else
+      redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms), 'worker_name', '')
+      enter_first(KEYS[3], id)
+      requeued[#requeued + 1] = id
+    end
+  end
+end
+if #requeued > 0 then redis.call('PUBLISH', ARGV[7], KEYS[3]) end
+return {requeued, buried}

@@ -1,0 +1,22 @@
+-- prelude: clock leaves ends event dead_letters fair_queue withdraw
+-- flags: allow-oom
+-- A human's answer becomes the job's result, wherever the job stands; whoever executes it now is fenced.
+--
+-- KEYS  1-10 as in withdraw   11 rq:finished:{queue}
+-- ARGV  1-3 as in withdraw   4 who   5 keep (s)   6 token   7 result (base64 of JSON)
+-- Returns 'committed' | 'again' (our own resend) | 'ended' (done or cancelled: nothing was changed) | 'unknown'
+-- Invariant: a job has at most one result.
+local state = redis.call('HMGET', KEYS[1], 'status', 'resolved_by')
+if not state[1] then return 'unknown' end
+if state[1] == 'finished' or state[1] == 'canceled' then return state[2] == ARGV[6] and 'again' or 'ended' end
+
+withdraw()
+redis.call('DEL', KEYS[9])
+redis.call('XADD', KEYS[9], '*', 'type', 1, 'worker_name', ARGV[4], 'return_value', ARGV[7])
+redis.call('HDEL', KEYS[1], 'dead_reason', 'dead_detail', 'dead_route', 'exc_info')
+redis.call('HSET', KEYS[1], 'status', 'finished', 'resolved_by', ARGV[6])
+redis.call('ZADD', KEYS[11], math.floor(now_ms / 1000) + tonumber(ARGV[5]), ARGV[1])
+ends(ARGV[1], KEYS[1], KEYS[7], KEYS[9], ARGV[5])
+redis.call('XADD', KEYS[10], 'MAXLEN', '~', 100000, '*', 'action', 'resolve', 'who', ARGV[4], 'jobs', ARGV[1])
+event('job.done', ARGV[1], KEYS[1])
+return 'committed'

@@ -1,0 +1,213 @@
+"""The only door to the Lua transitions. Each function turns our objects into one script call, or its reply back."""
+
+from __future__ import annotations
+
+import zlib
+from base64 import b64encode
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+
+from producer import keyspace
+from producer.exchange import KEEP_CANCELLED_SECONDS, withdrawn_from
+from producer.job import JobResult
+from producer.results import encode_result
+from producer.scripts import Call, Script
+from producer.trail import Attempt
+from worker.control.pause import flag_keys
+from worker.queue.claim import Claim
+from worker.queue.outcomes import KEEP_DEAD_SECONDS, Dead, Done, Outcome, Park, Released, Retry, Trail
+
+_LUA = Path(__file__).parent / "lua"
+CLAIM, EXTEND, PROMOTE, REAP = (Script.load(_LUA, name) for name in ("claim", "extend", "promote", "reap"))
+REQUEUE, RESOLVE, AUDIT = (Script.load(_LUA, name) for name in ("requeue", "resolve", "audit"))
+EXPIRE, DISCARD = (Script.load(_LUA, name) for name in ("expire", "discard"))
+COMPLETE, BURY, RESCHEDULE, RELEASE = (Script.load(_LUA, n) for n in ("complete", "bury", "reschedule", "release"))
+
+LEASE_SECONDS = 12.0  # a job whose worker died runs again within this and one reaper interval
+CRASHES_THAT_BURY = 3
+CLAIM_BYTES = 16 * 1024 * 1024  # of compressed job data in one claim
+PROMOTE_AT_MOST = REAP_AT_MOST = EXPIRE_AT_MOST = 1000
+
+
+class Settled(StrEnum):
+    """What a settle did."""
+
+    COMMITTED = "committed"
+    AGAIN = "again"  # our own resend: it had been committed before
+    FENCED = "fenced"  # the lease is somebody else's; nothing was changed
+
+
+def claim(
+    token: str,
+    at_most: int,
+    worker_name: str,
+    queues: Sequence[str],
+    providers: Sequence[str] = (),
+    routes: Sequence[str] = (),
+) -> Call:
+    """`token` names the call; sent again it returns the same claims. `providers`: nothing starts while all are paused.
+    Whether they are, and whether `routes` are disabled, comes with the reply."""
+    keys = [
+        keyspace.PAUSE,
+        keyspace.SUSPENDED,
+        keyspace.claim(token),
+        keyspace.QUARANTINE,
+        keyspace.worker(worker_name),
+    ]
+    for queue in queues:
+        keys += [keyspace.queue(queue), keyspace.pause_of(queue), keyspace.leases(queue), keyspace.wip(queue)]
+        keys += [keyspace.accepted(queue), keyspace.stopped(queue)]
+    keys += flag_keys(providers, routes)
+    prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
+    limits = (token, at_most, int(LEASE_SECONDS * 1000), worker_name)
+    return CLAIM.call(keys, [*limits, *prefixes, CLAIM_BYTES, len(queues), len(providers), *queues])
+
+
+def claimed(reply: list[Any]) -> tuple[tuple[Claim, ...], list[int]]:
+    """The reply of `claim`, read: what was claimed, and how the flags stand (as `look` tells it)."""
+    now_ms, flags, *rows = reply
+    return tuple(_claim(row, now_ms) for row in rows), flags
+
+
+def _claim(row: list[bytes | None], now_ms: int) -> Claim:
+    job_id, execution_id, queue, data, accepted_ms, expires_ms, *counts, trail = row
+    executions, crashes, attempts, run_ms = (_number(count, 0) for count in counts)
+    return Claim(
+        job_id=(job_id or b"").decode(),
+        execution_id=(execution_id or b"").decode(),
+        queue=(queue or b"").decode(),
+        claimed_ms=now_ms,
+        data=data or b"",
+        accepted_ms=_number(accepted_ms, now_ms),
+        expires_ms=_number(expires_ms, now_ms + 86_400_000),
+        executions=executions,
+        crashes=crashes,
+        attempts=attempts,
+        run_ms=run_ms,
+        trail=trail or b"[]",
+    )
+
+
+def _number(value: bytes | None, default: int) -> int:
+    try:
+        return default if value is None else int(float(value))
+    except (ValueError, OverflowError):
+        return default
+
+
+def extend(queue: str, leases: Sequence[str]) -> Call:
+    """Reply: the leases (bytes) that are lost."""
+    return EXTEND.call([keyspace.leases(queue)], [int(LEASE_SECONDS * 1000), *leases])
+
+
+def promote(queue: str) -> Call:
+    """Reply: the number of jobs that became due."""
+    keys = [keyspace.scheduled(queue), keyspace.queue(queue)]
+    return PROMOTE.call(keys, [PROMOTE_AT_MOST, keyspace.JOB, keyspace.WAKE])
+
+
+def reap(queue: str, not_after_ms: int) -> Call:
+    """Reply: [ids requeued, ids buried]. Reaps nothing when it reaches Redis after `not_after_ms` of Redis TIME."""
+    q = queue
+    keys = [
+        keyspace.leases(q),
+        keyspace.wip(q),
+        keyspace.queue(q),
+        keyspace.failed(q),
+        keyspace.accepted(q),
+        keyspace.dead(q),
+    ]
+    prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
+    limits = (REAP_AT_MOST, CRASHES_THAT_BURY, KEEP_DEAD_SECONDS)
+    return REAP.call(keys, [*limits, *prefixes, keyspace.WAKE, keyspace.RESULTS, not_after_ms])
+
+
+def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, run_ms: int) -> Call:
+    """The script that commits an outcome. `attempts` and `run_ms` are the job's totals, this execution's included."""
+    keys = [
+        keyspace.job(held.job_id),
+        keyspace.leases(held.queue),
+        keyspace.wip(held.queue),
+        keyspace.execution(held.job_id, held.execution_id),
+        keyspace.executions(held.job_id),
+        keyspace.accepted(held.queue),
+    ]
+    who = (held.job_id, held.execution_id)
+    results, worker = keyspace.results(held.job_id), keyspace.worker(worker_name)
+    match outcome:
+        case Done(result, keep_seconds, saved, thrifty):
+            keys += [results, keyspace.finished(held.queue), worker, keyspace.news(held.queue)]
+            told = (int(saved), int(result.degraded is not None and not thrifty))
+            settled = (encode_result(result), worker_name, keep_seconds, attempts, run_ms)
+            return COMPLETE.call(keys, [*who, *settled, *told])
+        case Dead(reason, detail, trail, keep_seconds):
+            keys += [results, keyspace.failed(held.queue), worker, keyspace.dead(held.queue)]
+            counts = (worker_name, keep_seconds, attempts, run_ms)
+            last_route = next((entry.route for entry in reversed(trail) if isinstance(entry, Attempt)), "")
+            texts = (detail, _exc_string(reason, detail), _json(trail), last_route)
+            return BURY.call(keys, [*who, reason, *counts, *texts])
+        case Retry(wait_seconds, why, trail) | Park(wait_seconds, why, trail):
+            keys += [keyspace.scheduled(held.queue)]
+            kind = "retry"
+            if isinstance(outcome, Park):
+                kind = "park in turn" if outcome.in_turn else "park"
+            wait_ms = max(0, int(wait_seconds * 1000))
+            return RESCHEDULE.call(keys, [*who, kind, wait_ms, why, attempts, run_ms, _json(trail)])
+        case Released(trail):
+            keys += [keyspace.queue(held.queue)]
+            return RELEASE.call(keys, [*who, keyspace.WAKE, attempts, run_ms, _json(trail)])
+
+
+def requeue(queue: str, job_ids: Sequence[str], *, token: str, who: str, generations: int) -> Call:
+    """Reply: [ids requeued, ids refused for their generation, ids that are no dead letter]."""
+    q = queue
+    keys = [
+        keyspace.failed(q),
+        keyspace.queue(q),
+        keyspace.accepted(q),
+        keyspace.dead(q),
+        keyspace.AUDIT,
+        keyspace.stopped(q),
+    ]
+    return REQUEUE.call(keys, [token, who, generations, keyspace.JOB, keyspace.RESULTS, keyspace.WAKE, *job_ids])
+
+
+def resolve(queue: str, result: JobResult, *, token: str, who: str, keep_seconds: int) -> Call:
+    """Reply: committed | again | ended | unknown."""
+    keys = [*withdrawn_from(queue, result.job_id), keyspace.finished(queue)]
+    prefixes = (keyspace.EXECUTION, keyspace.EXECUTIONS)
+    return RESOLVE.call(keys, [result.job_id, *prefixes, who, keep_seconds, token, encode_result(result)])
+
+
+def discard(queue: str, job_ids: Sequence[str], *, token: str, who: str) -> Call:
+    """Reply: [ids discarded, ids that are no dead letter]."""
+    q = queue
+    keys = [keyspace.failed(q), keyspace.canceled(q), keyspace.accepted(q), keyspace.dead(q), keyspace.AUDIT]
+    return DISCARD.call(keys, [token, who, KEEP_CANCELLED_SECONDS, keyspace.JOB, keyspace.RESULTS, *job_ids])
+
+
+def expire(queue: str) -> Call:
+    """Reply: the ids buried."""
+    q = queue
+    keys = [keyspace.accepted(q), keyspace.scheduled(q), keyspace.failed(q), keyspace.dead(q), keyspace.stopped(q)]
+    return EXPIRE.call(keys, [EXPIRE_AT_MOST, KEEP_DEAD_SECONDS, keyspace.JOB, keyspace.RESULTS])
+
+
+def audit(queue: str, job_ids: Sequence[str]) -> Call:
+    """Reply: [ids queued again, ids that had ended or are gone]."""
+    q = queue
+    keys = [keyspace.accepted(q), keyspace.queue(q), keyspace.leases(q), keyspace.scheduled(q), keyspace.AUDIT]
+    return AUDIT.call(keys, [keyspace.JOB, keyspace.WAKE, *job_ids])
+
+
+def _json(trail: Trail) -> bytes:
+    return to_json([entry.model_dump(exclude_defaults=True) for entry in trail])
+
+
+def _exc_string(reason: str, detail: str) -> bytes:
+    """RQ's form of a failure's text (rq.results.Result)."""
+    return b64encode(zlib.compress(f"{reason}: {detail}".encode()))

@@ -1,0 +1,200 @@
+"""What would happen on a resume: how many jobs start, about what they cost, and how long the drain takes.
+
+An estimate from samples: queued jobs for their input, done ones for their output and their routes' latest calls for the time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from producer import keyspace
+from producer.errors import InvalidJob
+from producer.job import ForeignJob, JobResult, JobStatus, LLMJob, NewerSchema, decode_job
+from producer.results import result_commands, result_of
+from producer.scripts import Command, ask
+from worker.breakers import health
+from worker.breakers.health import Health
+from worker.control import worker_registry
+from worker.control.admission import RAMP_FIRST_SHARE, RAMP_SECONDS
+from worker.control.pause import BUDGET, EVERYTHING, RQ, Paused, Scope, paused
+from worker.queue.fair_queue import length_call
+from worker.routes.names import canonical
+from worker.routes.prices import PER_MILLION, Price, public_price
+from worker.routes.tokens import estimated, longest_answer
+
+LONG_MINUTES = 2
+SAMPLE = 200  # jobs looked into
+ASSUMED_OUTPUT_TOKENS = 400  # while no job is done yet
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """`dollars` and `minutes` None: not known, for the reason in `unknown`. `still_paused`: flags that stay set."""
+
+    jobs: int
+    dollars: float | None
+    minutes: float | None
+    slots: int
+    still_paused: list[str]
+    unknown: list[str]
+
+    def __str__(self) -> str:
+        cost = f"about ${self.dollars:.2f}" if self.dollars is not None else "cost unknown"
+        time = "time unknown"
+        if self.minutes is not None:
+            long = self.minutes >= LONG_MINUTES
+            length = f"{self.minutes:.0f} minutes" if long else f"{self.minutes * 60:.0f} seconds"
+            time = f"about {length} on {self.slots} slots"
+        lines = [f"{self.jobs} jobs would start: {cost}, {time}"]
+        lines += [f"  {why}" for why in self.unknown]
+        lines += [f"  stays paused: {flag}" for flag in self.still_paused]
+        return "\n".join(lines)
+
+
+def estimate(client: redis.Redis, scope: Scope, default_queue: str) -> Backlog:
+    """The backlog that a resume of `scope` would let go."""
+    names = worker_registry.queues(client, default_queue)
+    flags = paused(client, names)
+    budgets_go = scope == EVERYTHING and any(flag.scope == EVERYTHING and flag.who == BUDGET for flag in flags)
+    stays = [flag for flag in flags if not _goes(flag, scope, budgets_go)]
+    freed = [name for name in names if scope.queue in (None, name) and not any(flag.concerns(name) for flag in stays)]
+    views = worker_registry.views(client)
+    slots = sum(view["slots"] for view in views)
+    usable = worker_registry.usable(views)
+    routes = {
+        name: route for name, route in usable.items() if not any(flag.closes(name, route["provider"]) for flag in stays)
+    }
+    unknown = [] if any(_goes(flag, scope, budgets_go) for flag in flags) else [f"{scope} is not paused"]
+    unknown += _hindrances(slots, usable, routes, scope)
+    waiting = {name: (0, []) if usable and not routes else _waiting(client, name) for name in freed}
+    jobs = sum(length for length, _ in waiting.values())
+    standing = health.of_routes(client, list(routes))
+    likely = next((name for name in routes if standing[name].serves), next(iter(routes), None))  # most jobs go there
+    minutes = _minutes(jobs, slots, standing.get(likely or ""), unknown)
+    dollars = _dollars(client, waiting, routes.get(likely or ""), unknown)
+    return Backlog(jobs, dollars, minutes, slots, [str(flag) for flag in stays], unknown)
+
+
+def _goes(flag: Paused, scope: Scope, budgets_go: bool) -> bool:
+    """Whether a resume of the scope clears the flag."""
+    return flag.who != RQ and (flag.scope.flag == scope.flag or (budgets_go and flag.who == BUDGET))
+
+
+def _hindrances(slots: int, usable: dict[str, Any], routes: dict[str, Any], scope: Scope) -> list[str]:
+    if not slots:
+        return ["no worker is running: start `failover-worker`"]
+    if usable and not routes:
+        return ["every route stays paused or disabled: nothing would start"]
+    served = {canonical(route["provider"]) for route in routes.values()}
+    if scope.provider is not None and served - {canonical(scope.provider)}:
+        return ["other routes serve these jobs already; they would have this provider's too"]
+    return []
+
+
+def _waiting(client: redis.Redis, queue: str) -> tuple[int, list[LLMJob]]:
+    """How many jobs wait, and some of them, from all over the queue; of the scheduled ones where none is queued.
+
+    An expired job leaves its entry in the list: such are counted out by their share of the sample.
+    """
+    commands: list[Command] = [
+        length_call(queue),
+        ("LLEN", keyspace.queue(queue)),
+        ("ZCARD", keyspace.scheduled(queue)),
+    ]
+    (queued, _), listed, scheduled = ask(client, commands)
+    places = sorted({place * listed // SAMPLE for place in range(SAMPLE)} if listed else ())
+    ids = [job_id for job_id in ask(client, [("LINDEX", keyspace.queue(queue), at) for at in places]) if job_id]
+    if not ids:
+        (scheduled_ids,) = ask(client, [("ZRANGE", keyspace.scheduled(queue), 0, SAMPLE - 1)])
+    names = [job_id.decode(errors="replace") for job_id in ids or scheduled_ids]
+    facts = ask(client, [("HMGET", keyspace.job(name), "status", "data") for name in names])
+    alive = sum(status == b"queued" for status, _ in facts)
+    jobs = [job for _, data in facts if data and (job := _readable(data)) is not None]
+    return scheduled + (round(queued * alive / len(ids)) if ids else 0), jobs
+
+
+def _minutes(jobs: int, slots: int, route: Health | None, unknown: list[str]) -> float | None:
+    if not jobs:
+        return 0.0
+    if not slots or route is None:
+        return None
+    if route.p50_ms is None:
+        unknown.append(f"time: {route.route} has answered no call yet")
+        return None
+    return (_ramped_seconds(jobs, slots * 1000 / route.p50_ms) + route.p50_ms / 1000) / 60
+
+
+def _ramped_seconds(jobs: int, rate: float) -> float:
+    """How long `jobs` take at `rate` a second, which worker/control/admission.py lets grow from its first share to the whole."""
+    first, growth = RAMP_FIRST_SHARE, (1 - RAMP_FIRST_SHARE) / RAMP_SECONDS
+    ramping = rate * RAMP_SECONDS * (1 + first) / 2
+    if jobs >= ramping:
+        return RAMP_SECONDS + (jobs - ramping) / rate
+    return (math.sqrt(first**2 + 2 * growth * jobs / rate) - first) / growth
+
+
+def _dollars(
+    client: redis.Redis,
+    waiting: Mapping[str, tuple[int, list[LLMJob]]],
+    route: dict[str, Any] | None,
+    unknown: list[str],
+) -> float | None:
+    """Queue by queue: as many jobs as it holds, each like the mean of its sample."""
+    if not any(length for length, _ in waiting.values()):
+        return 0.0
+    if route is None:
+        if not unknown:
+            unknown.append("cost: no route is known that would take them")
+        return None
+    listed = route["price"]
+    price = Price(**listed) if listed else public_price(route["provider"], route["model"])
+    if price is None:
+        mend = "give the route a `price` in routes.json, or `pip install genai-prices`"
+        unknown.append(f"cost: no price is known for {route['route']} — {mend}")
+        return None
+    written = _written(client, list(waiting))
+    if written is None:
+        unknown.append(f"cost: no job is done yet, so {ASSUMED_OUTPUT_TOKENS} tokens an answer are assumed")
+        written = ASSUMED_OUTPUT_TOKENS
+    total = 0.0
+    for queue, (length, sample) in waiting.items():
+        if length and not sample:
+            unknown.append(f"cost: no job of {queue} could be looked into")
+            return None
+        each = (estimated(job.body) * price.input + _output(job, written) * price.output for job in sample)
+        total += length * sum(each) / max(1, len(sample)) / PER_MILLION
+    return total
+
+
+def _output(job: LLMJob, usual: float) -> float:
+    limit = longest_answer(job.body)
+    return usual if limit is None else min(usual, limit)
+
+
+def _readable(data: bytes) -> LLMJob | None:
+    try:
+        return decode_job(data)
+    except (InvalidJob, ForeignJob, NewerSchema):
+        return None
+
+
+def _written(client: redis.Redis, queues: Sequence[str]) -> float | None:
+    """Output tokens of the latest answers, on average."""
+    pages = ask(client, [("ZRANGE", keyspace.finished(name), 0, SAMPLE - 1, "REV") for name in queues])
+    ids = [job_id.decode() for page in pages for job_id in page]
+    replies = ask(client, [command for job_id in ids for command in result_commands(job_id)])
+    results = [result_of(job_id, replies[2 * i], replies[2 * i + 1]) for i, job_id in enumerate(ids)]
+    counts = [count for result in results if (count := _output_tokens(result)) is not None]
+    return sum(counts) / len(counts) if counts else None
+
+
+def _output_tokens(result: JobResult | None) -> int | None:
+    if result is None or result.status is not JobStatus.DONE:
+        return None
+    count = (result.usage or {}).get("completion_tokens")
+    return count if isinstance(count, int) else None

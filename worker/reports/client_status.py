@@ -1,0 +1,106 @@
+"""Which of a client's jobs wait, since when and for how long yet: what a message to the client says."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import redis
+
+from producer import keyspace
+from producer.client import DEFAULT_QUEUE
+from producer.errors import UnknownJob, UsageError
+from producer.keyspace import JobField
+from producer.results import status_of
+from producer.scripts import ask
+from worker.control import worker_registry
+from worker.control.pause import EVERYTHING, holding, utc
+from worker.money import budget_state
+from worker.reports import backlog
+
+PAGE = 2000
+_STEPS = ((15, "15 minutes"), (30, "half hour"), (60, "hour"), (120, "2 hours"), (240, "4 hours"), (480, "8 hours"))
+UNKNOWN_ETA = "as soon as this is over, and write again within the hour"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One tenant's jobs that have not ended, and their queues. `since` in Unix seconds."""
+
+    tenant: str
+    jobs: int
+    job_type: str
+    since: float | None
+    queues: tuple[str, ...] = ()
+
+    def facts(self, minutes: float | None) -> dict[str, str]:
+        """What the placeholders of a message stand for. What is not known is left out."""
+        facts = {"tenant": self.tenant, "eta": eta(minutes)}
+        if self.jobs:
+            facts["job_type"] = "usual" if self.job_type == "default" else self.job_type.replace("_", " ")
+            facts["jobs"] = f"Your {self.jobs} jobs are" if self.jobs > 1 else "Your job is"
+        return facts | ({"since": utc(self.since)} if self.since else {})
+
+
+def minutes(client: redis.Redis, queues: Sequence[str]) -> float | None:
+    """Until the backlog is done; None while nobody can know: a queue is paused, a cap used up, no route open."""
+    if any(holding(client, queue) for queue in queues) or worker_registry.no_route_open(client):
+        return None
+    if any(rung.full for rung in budget_state.standing(client).rungs.values()):
+        return None  # some wait for money
+    return backlog.estimate(client, EVERYTHING, queues[0]).minutes
+
+
+def eta(minutes: float | None) -> str:
+    """A promise that can be kept: the next round time above the estimate."""
+    if minutes is None:
+        return UNKNOWN_ETA
+    return next((f"within the next {told}" for most, told in _STEPS if minutes <= most / 1.5), "by tomorrow")
+
+
+def of_job(client: redis.Redis, job_id: str) -> Waiting:
+    """Raises UnknownJob; UsageError for a job that has ended."""
+    fields = ("status", "origin", JobField.TENANT, JobField.TYPE, JobField.ACCEPTED)
+    (values,) = ask(client, [("HMGET", keyspace.job(job_id), *fields)])
+    if values[0] is None:
+        raise UnknownJob(job_id)
+    if (status := status_of(values[0])).ended:
+        raise UsageError(
+            f"job {job_id} is {status}: there is nothing to wait for; --tenant tells of the client's other jobs"
+        )
+    origin, tenant, job_type, accepted = (value.decode(errors="replace") if value else "" for value in values[1:])
+    return Waiting(tenant, 1, job_type, float(accepted) / 1000 if accepted else None, (origin,) if origin else ())
+
+
+def owner(client: redis.Redis, job_id: str) -> Waiting:
+    """Whose job it is, and what kind of work, however it stands."""
+    (values,) = ask(client, [("HMGET", keyspace.job(job_id), JobField.TENANT, JobField.TYPE)])
+    tenant, job_type = (value.decode(errors="replace") if value else "?" for value in values)
+    return Waiting(tenant, 1, job_type, None)
+
+
+def of_tenant(client: redis.Redis, tenant: str) -> Waiting:
+    """Every accepted job is looked at: there is no index of tenants."""
+    types: Counter[str] = Counter()
+    since: list[float] = []
+    queues: list[str] = []
+    for queue in worker_registry.queues(client, DEFAULT_QUEUE):
+        for owner, job_type, accepted in _accepted(client, queue):
+            if owner == tenant.encode():
+                types[job_type.decode() if job_type else "usual"] += 1
+                since.append(float(accepted or 0) / 1000)
+                queues.append(queue)
+    usual = types.most_common(1)[0][0] if types else "usual"
+    return Waiting(tenant, types.total(), usual, min(since, default=None), tuple(dict.fromkeys(queues)))
+
+
+def _accepted(client: redis.Redis, queue: str) -> Iterator[list[bytes | None]]:
+    """[tenant, type, accepted] of each job of a queue that has not ended."""
+    fields = (JobField.TENANT, JobField.TYPE, JobField.ACCEPTED)
+    for start in itertools.count(0, PAGE):
+        (page,) = ask(client, [("ZRANGE", keyspace.accepted(queue), start, start + PAGE - 1)])
+        if not page:
+            return
+        yield from ask(client, [("HMGET", keyspace.job(job_id.decode()), *fields) for job_id in page])

@@ -1,0 +1,146 @@
+"""The books as people read them: what each scope has spent in a month, its caps, and the rows one by one."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from pydantic_core import from_json, to_json
+
+from producer import keyspace
+from producer.scripts import ask
+from worker.money.budget_state import Standing
+from worker.money.caps import TOTAL, Budgets, Cap
+from worker.money.ledger import CAP, LEDGER, SUMS, books
+from worker.routes.prices import dollars
+
+PAGE = 1000
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Micro-dollars and tokens of one scope and month. `ambiguous`: may have been billed; `held`: of calls that run."""
+
+    spent: int = 0
+    ambiguous: int = 0
+    held: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Balance:
+    """One scope. `percent`: of the basis of its ladder, or of its tokens; None without a cap. Money in US dollars."""
+
+    scope: str
+    spent_usd: float
+    ambiguous_usd: float
+    held_usd: float
+    tokens: int
+    hard_usd: float | None
+    soft_usd: float | None
+    tokens_cap: int | None
+    percent: float | None
+    full: bool
+    set_by: str | None = None
+
+
+def sums(client: redis.Redis, month: str = "") -> dict[str, Sums]:
+    """By scope. `month` as in 2026-11; "" is this one."""
+    keys, words = books(())
+    (flat,) = ask(client, [SUMS.call(keys, [*words, month])])
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for name, amount in zip(flat[::2], flat[1::2], strict=True):
+        kind, _, scope = name.decode().partition(":")
+        if scope and kind in Sums.__dataclass_fields__ and amount.lstrip(b"-").isdigit():
+            found[scope][kind] = int(amount)
+    return {scope: Sums(**kinds) for scope, kinds in found.items()}
+
+
+def balances(
+    found: Mapping[str, Sums], budgets: Budgets, standing: Standing, set_by: Mapping[str, str]
+) -> list[Balance]:
+    """One for each scope that has spent or is capped by name; the total first."""
+    named = [scope for scope in budgets.named if not scope.endswith(":default")]
+    scopes = dict.fromkeys([TOTAL, *found, *standing.caps, *named])
+    return [
+        _balance(scope, found.get(scope, Sums()), standing.caps.get(scope) or budgets.cap_of(scope), standing, set_by)
+        for scope in sorted(scopes, key=lambda scope: (scope != TOTAL, scope))
+    ]
+
+
+def _balance(scope: str, told: Sums, cap: Cap, standing: Standing, set_by: Mapping[str, str]) -> Balance:
+    _, basis, tokens = cap.terms
+    rung = standing.rungs.get(scope)
+    shares = [(told.spent + told.ambiguous, basis), (told.tokens, tokens)]
+    used = [100.0 if most == 0 else 100 * some / most for some, most in shares if most >= 0]
+    return Balance(
+        scope,
+        dollars(told.spent),
+        dollars(told.ambiguous),
+        dollars(told.held),
+        told.tokens,
+        cap.hard_usd,
+        cap.soft_usd,
+        cap.tokens,
+        max(used, default=None),
+        rung is not None and rung.full,
+        set_by.get(scope),
+    )
+
+
+def set_by(client: redis.Redis) -> dict[str, str]:
+    """Who set a cap over the file's, by scope."""
+    (found,) = ask(client, [("HGETALL", keyspace.BUDGETS)])
+    return {scope.decode(errors="replace"): str(_read(raw).get("who", "?")) for scope, raw in found.items()}
+
+
+def set_cap(client: redis.Redis, scope: str, cap: Cap | None, month: str, who: str) -> bool:
+    """Over the file's cap; None takes it back. Whether anything changed."""
+    told = "" if cap is None else json.dumps({**cap.model_dump(), "terms": cap.terms, "who": who})
+    keys = [keyspace.BUDGETS, keyspace.LADDER + month, keyspace.AUDIT, keyspace.SPENT + month]
+    (changed,) = ask(client, [CAP.call(keys, [scope, told, who])])
+    return bool(changed)
+
+
+def settle(client: redis.Redis, steps: Sequence[float], ids: Sequence[str], month: str, micros: int) -> int:
+    """What ambiguous rows cost after all, each; how many were."""
+    keys, words = books(steps)
+    closes = [["close", row_id, month, "settled", micros, 0, 0] for row_id in ids]
+    batch = [*words, time.time_ns(), to_json(closes)]
+    (reply,) = ask(client, [LEDGER.call([*keys, keyspace.booked("failover budget settle"), keyspace.BUDGETS], batch)])
+    return sum(answer == ["closed"] for answer in from_json(reply))
+
+
+def rows(client: redis.Redis, month: str) -> Iterator[dict[str, Any]]:
+    """Every row of a month, a page at a time: settled and released ones in their order, then ambiguous and running ones."""
+    begin = "-"
+    while True:
+        (page,) = ask(client, [("XRANGE", keyspace.LEDGER + month, begin, "+", "COUNT", PAGE)])
+        for entry_id, flat in page:
+            begin = f"({entry_id.decode()}"
+            row = {name.decode(): value.decode() for name, value in flat.items()}
+            yield {name: int(value) if name in _NUMBERS else value for name, value in row.items()}
+        if len(page) < PAGE:
+            break
+    for key in (keyspace.AMBIGUOUS + month, keyspace.RESERVATIONS):
+        (found,) = ask(client, [("HVALS", key)])
+        told = (_read(raw) for raw in found)
+        yield from ({name: row.get(name) for name in _OPEN} for row in told if row.get("month") == month)
+
+
+def _read(raw: bytes) -> dict[str, Any]:
+    """Nothing for what is written over."""
+    try:
+        found = json.loads(raw)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+_NUMBERS = ("at", "micros", "prompt", "completion")
+_OPEN = ("id", "state", "at", "micros", "job", "tenant", "user", "feature", "provider", "route", "model", "price")

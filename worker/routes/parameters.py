@@ -1,0 +1,134 @@
+"""What each provider's chat-completions endpoint takes, as data: allow-lists, and other names for the same thing.
+
+A list is for the provider's own host; behind a gateway nobody knows, so everything is sent, and what a 400 names is
+dropped once. docs/dialects.md tells of the same differences, row by row. Sources: the providers' API references and the
+issues of gateways, as of November 2026.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from producer.policy import Capability
+from worker.errors.catalog import DROPPABLE
+
+_EVERYWHERE = frozenset(("messages", "model", "n", "stream", "stop", "temperature", "top_p", "tools", "tool_choice"))
+_ALL = _EVERYWHERE | {"stream_options"}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """`takes`: the top level of a body, as it is sent; `renames`: what goes by another name there. `not_in_messages`: fields of
+    messages that are refused. `lacks`: what no model there can."""
+
+    takes: Set[str]
+    renames: Mapping[str, str] = field(default_factory=dict)
+    not_in_messages: Set[str] = frozenset()
+    lacks: Set[Capability] = frozenset()
+
+
+LISTS = {
+    "openai": Parameters(
+        _ALL
+        | {
+            "audio",
+            "frequency_penalty",
+            "function_call",
+            "functions",
+            "logit_bias",
+            "logprobs",
+            "max_completion_tokens",
+        }
+        | {"metadata", "modalities", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key"}
+        | {"prompt_cache_retention", "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier"}
+        | {"store", "top_logprobs", "user", "verbosity", "web_search_options"},
+        {"max_tokens": "max_completion_tokens"},  # reasoning models refuse the old name, all take the new one
+    ),
+    "google": Parameters(
+        _ALL | {"max_tokens", "max_completion_tokens", "parallel_tool_calls", "reasoning_effort", "response_format"}
+    ),
+    "mistral": Parameters(
+        _EVERYWHERE  # its streams tell their usage without being asked
+        | {"frequency_penalty", "max_tokens", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_mode"}
+        | {"random_seed", "response_format", "safe_prompt"},
+        {"max_completion_tokens": "max_tokens", "seed": "random_seed"},
+        not_in_messages=frozenset({"reasoning_content", "refusal"}),
+    ),
+    "groq": Parameters(
+        _ALL
+        | {"frequency_penalty", "max_completion_tokens", "max_tokens", "parallel_tool_calls", "presence_penalty"}
+        | {"reasoning_effort", "reasoning_format", "response_format", "seed", "service_tier", "user"},
+        not_in_messages=frozenset({"name"}),
+    ),
+    "deepseek": Parameters(
+        _ALL | {"frequency_penalty", "logprobs", "max_tokens", "presence_penalty", "response_format", "top_logprobs"},
+        {"max_completion_tokens": "max_tokens"},
+        lacks=frozenset({"json_schema", "vision"}),
+    ),
+    # Ignores response_format without a word, so a job that has one may not go there: `"api": "anthropic"` speaks natively.
+    "anthropic": Parameters(
+        _ALL | {"max_completion_tokens", "max_tokens", "parallel_tool_calls", "response_format"},
+        lacks=frozenset({"json_mode", "json_schema"}),
+    ),
+}
+
+NATIVE_OUTPUT_TOKENS = 4096  # of Anthropic's Messages, which want a limit: where neither job nor route names one
+# What worker/providers/anthropic.py can say in Anthropic's Messages.
+NATIVE = Parameters(
+    _ALL
+    | {"max_completion_tokens", "max_tokens", "parallel_tool_calls", "response_format", "service_tier", "thinking"}
+    | {"top_k", "user"}
+)
+
+_HOSTS = {
+    "api.openai.com": "openai",
+    "generativelanguage.googleapis.com": "google",
+    "api.mistral.ai": "mistral",
+    "api.groq.com": "groq",
+    "api.deepseek.com": "deepseek",
+    "api.anthropic.com": "anthropic",
+}
+
+
+def of_host(base_url: str) -> Parameters | None:
+    """The list of the provider whose own host this is; None: anything may be sent."""
+    return LISTS.get(_HOSTS.get(urlsplit(base_url).hostname or "", ""))
+
+
+def essential(body: Mapping[str, Any], known: Parameters | None) -> set[str]:
+    """What the body has, the provider does not know, and no answer would be right without."""
+    if known is None:
+        return set()
+    foreign = {name for name in body.keys() - known.takes if body[name] is not None}
+    return foreign.difference(known.renames, DROPPABLE)
+
+
+def fitted(body: Mapping[str, Any], known: Parameters | None) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """(the body as the provider takes it, what was dropped or renamed, in words)."""
+    if known is None:
+        return body, ()
+    foreign, refused = body.keys() - known.takes, _refused_in_messages(body, known)
+    if not foreign and not refused:
+        return body, ()
+    sent, told = dict(body), [f"messages.{name}" for name in sorted(refused)]
+    if refused:
+        sent["messages"] = [{n: v for n, v in message.items() if n not in refused} for message in body["messages"]]
+    for name in sorted(foreign):
+        value, other = sent.pop(name), known.renames.get(name)
+        if value is None:
+            continue
+        if other and other not in sent:
+            sent[other] = value
+            told.append(f"{name} as {other}")
+        else:
+            told.append(name)
+    return sent, tuple(told)
+
+
+def _refused_in_messages(body: Mapping[str, Any], known: Parameters) -> set[str]:
+    if not known.not_in_messages:
+        return set()
+    return {name for message in body.get("messages") or () for name in message if name in known.not_in_messages}

@@ -1,0 +1,221 @@
+"""The routes of routes.json that can be called, with what the environment fills in.
+
+A route that lacks its key or its URL's variable is left out, with the reason said at start; a map with no route left
+is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from producer.client import DEFAULT_QUEUE
+from producer.environment import Environment, find_configuration, flag
+from producer.errors import ConfigurationError, Problem
+from worker.breakers.local import RULES, Rules
+from worker.routes.api_keys import Key, of_file, of_variable
+from worker.routes.parameters import LISTS, NATIVE, Parameters, of_host
+from worker.routes.prices import Price, price_list, public_price
+from worker.routes.schema import Cold, RouteEntry, RouteMap, Tier, key_variable, named, read_map
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route that can be called. `keys`, the best first, are never shown: they are left out of the repr.
+
+    Routes of one `account` share their keys, and what a provider says of them.
+    """
+
+    name: str
+    tier: Tier
+    entry: RouteEntry
+    base_url: str
+    keys: tuple[Key, ...] = ()
+    account: str = ""
+    model: str = ""  # as sent: the entry's, filled in
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            object.__setattr__(self, "model", self.entry.model)
+
+    def __repr__(self) -> str:
+        return f"Route({self.name}, {self.tier})"
+
+    @property
+    def price(self) -> Price | None:
+        """The map's, else the list price, if any is known."""
+        return self.entry.price or public_price(self.entry.provider, self.model)
+
+    @cached_property
+    def price_version(self) -> str:
+        """Where the price is from, and its rates: stands on each row of the ledger."""
+        price = self.price
+        source = "routes.json" if self.entry.price else price_list()
+        return f"{source} {price.rates}" if price else ""
+
+    @cached_property
+    def parameters(self) -> Parameters | None:
+        """What the route takes; None: nobody knows."""
+        if self.entry.parameters == "any":
+            return None
+        if self.entry.api == "anthropic":
+            return NATIVE
+        return LISTS[self.entry.parameters] if self.entry.parameters else of_host(self.base_url)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A route of the map that cannot be used now, and why."""
+
+    name: str
+    tier: Tier
+    why: str
+    provider: str = ""
+
+
+@dataclass(frozen=True)
+class Routes:
+    """The routing map as the router walks it: hot in order, then warm."""
+
+    routes: tuple[Route, ...]
+    left_out: tuple[LeftOut, ...]
+    cold: Cold
+    rules: Rules = RULES
+    cold_queue: bool = True  # ENABLE_COLD_QUEUE: jobs that no route can take now wait
+    bypass: bool = False  # BYPASS_ROUTER: only the first route is called, whatever is known of it
+
+    def switched(self, environment: Environment) -> Routes:
+        """With the switches as the environment has them now, which work also while the files cannot be used."""
+        warm = flag(environment, "ENABLE_WARM_FALLBACK", default=True)
+        return replace(
+            self,
+            routes=tuple(route for route in self.routes if warm or route.tier == "hot") or self.routes,
+            cold_queue=flag(environment, "ENABLE_COLD_QUEUE", default=True),
+            bypass=flag(environment, "BYPASS_ROUTER", default=False),
+        )
+
+    @property
+    def names(self) -> set[str]:
+        """Of every route of the map, those that are left out among them."""
+        return {route.name for route in self.routes} | {out.name for out in self.left_out}
+
+    @property
+    def queues(self) -> list[str]:
+        """What a worker listens on unless told otherwise: the producers' default, and the queue of the map."""
+        return list(dict.fromkeys([DEFAULT_QUEUE, self.cold.queue]))
+
+
+def load_routes(environment: Environment) -> Routes:
+    """ROUTES_FILE. Raises ConfigurationError with every problem in it."""
+    return read_routes(find_configuration("routes.json", "ROUTES_FILE", environment), environment)
+
+
+def load_addresses(environment: Environment) -> tuple[str, ...]:
+    """cold.notify of ROUTES_FILE; none while the map cannot be used."""
+    try:
+        return load_routes(environment).cold.notify
+    except ConfigurationError:
+        return ()
+
+
+def read_routes(path: Path, environment: Environment) -> Routes:
+    """`load_routes` for one file."""
+    where, route_map = str(path), read_map(path)
+    routes, left_out = _usable(route_map, where, environment)
+    if not routes:
+        problems = [Problem(where, out.name, out.why) for out in left_out]
+        raise ConfigurationError(
+            [Problem(where, "", "no route can be used", "one is enough: set what one of these lacks"), *problems]
+        )
+    if all(route.entry.canary is not None and route.entry.canary < 100 for route in routes):
+        mend = "leave `canary` out of one, or set what a route that was left out lacks"
+        raise ConfigurationError(
+            [Problem(where, "", "every route that can be used is a canary: most jobs have none", mend)]
+        )
+    return Routes(tuple(routes), tuple(left_out), route_map.cold, route_map.breaker.rules).switched(environment)
+
+
+def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[list[Route], list[LeftOut]]:
+    routes: list[Route] = []
+    left_out: list[LeftOut] = []
+    for name, tier, entry in named(route_map):
+        base_url, missing = _interpolate(entry.base_url, environment)
+        model, missing_in_model = _interpolate(entry.model, environment)
+        if why := _unusable(entry, tier, [*missing, *missing_in_model], environment):
+            left_out.append(LeftOut(name, tier, why, entry.provider))
+            continue
+        keys, source = _keys(entry, environment)
+        if not keys and source:
+            why = f"{source} holds no key that can be read" if entry.api_key_file else f"{source} is not set"
+            left_out.append(LeftOut(name, tier, why, entry.provider))
+            continue
+        if not is_http_url(base_url):
+            raise ConfigurationError(
+                [Problem(where, f"{name}.baseUrl", "is not an http(s) URL", "as in https://api.openai.com/v1")]
+            )
+        account = f"{entry.provider} {source}"
+        routes.append(Route(name, tier, entry, base_url.rstrip("/"), keys, account, model))
+    return routes, left_out
+
+
+def is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _unusable(entry: RouteEntry, tier: Tier, missing: list[str], environment: Environment) -> str | None:
+    if not entry.enabled:
+        return "enabled is false"
+    if tier == "warm" and not flag(environment, "ENABLE_WARM_FALLBACK", default=True):
+        return "ENABLE_WARM_FALLBACK is off"
+    if missing:
+        return f"{', '.join(dict.fromkeys(missing))} is not set"
+    return None
+
+
+def _keys(entry: RouteEntry, environment: Environment) -> tuple[tuple[Key, ...], str]:
+    """(the keys; the file or variable that they are read from, "" for a route that needs none)."""
+    if entry.api_key_file:
+        path, missing = _interpolate(entry.api_key_file, environment)
+        return (() if missing else of_file(Path(path))), entry.api_key_file
+    if entry.api_key_env == "":
+        return (), ""
+    variable = key_variable(entry)
+    return of_variable(variable, environment), variable
+
+
+def key_files(path: Path, environment: Environment) -> list[Path]:
+    """The key files that a map names, as far as it can be read."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        named = [
+            entry["apiKeyFile"] for tier in ("hot", "warm") for entry in data.get(tier, ()) if entry.get("apiKeyFile")
+        ]
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError):
+        return []
+    return [Path(_interpolate(str(name), environment)[0]) for name in dict.fromkeys(map(str, named))]
+
+
+def _interpolate(text: str, environment: Environment) -> tuple[str, list[str]]:
+    """`${NAME}` and `${NAME:-default}` filled in, and the names that have neither a value nor a default."""
+    missing: list[str] = []
+
+    def value(found: re.Match[str]) -> str:
+        name, default = found[1], found[2]
+        if environment.get(name):
+            return environment[name]
+        if default is None:
+            missing.append(name)
+            return ""
+        return str(default)
+
+    return _VARIABLE.sub(value, text), missing

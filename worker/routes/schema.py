@@ -1,0 +1,127 @@
+"""routes.json as it is written, whatever the environment holds: the hot and warm routes in order, the cold tier, the breaker.
+
+The SOP's map works verbatim.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from producer.client import DEFAULT_QUEUE
+from producer.errors import ConfigurationError, Problem, problems_of
+from producer.policy import Capability, VariableName
+from worker.breakers.local import RULES, Rules
+from worker.routes.prices import Price
+
+KEY_VARIABLES = {"anthropic": "ANTHROPIC_KEY", "openai": "OPENAI_API_KEY", "google": "GEMINI_API_KEY"}
+Tier = Literal["hot", "warm"]
+
+
+class _FromJson(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class RouteEntry(_FromJson):
+    """One route as written. Times in seconds; `api_key_env` "" is a route that needs no key."""
+
+    provider: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    model: Annotated[str, Field(min_length=1)]
+    base_url: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(pattern=r"^[\w.@:/#+-]+( [\w.@:/#+-]+)*$", max_length=200)] | None = None
+    api: Literal["openai", "anthropic"] = "openai"
+    api_key_env: Literal[""] | VariableName | None = None
+    api_key_file: str | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=86400)] = 60.0
+    stream_timeout_seconds: Annotated[float, Field(gt=0, le=86400)] | None = (
+        None  # to the first token; set: the worker streams
+    )
+    retries: Annotated[int, Field(ge=0, le=5)] = 2  # after the first attempt, in one execution; 0 is none
+    capabilities: tuple[Capability, ...] | None = None  # None: not known, so not held against it
+    parameters: Literal["any", "openai", "google", "mistral", "groq", "deepseek", "anthropic"] | None = None
+    context_window: Annotated[int, Field(gt=0)] | None = None
+    max_output_tokens: Annotated[int, Field(gt=0)] | None = None
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    canary: Annotated[float, Field(ge=0, le=100)] | None = None  # percent of the jobs
+    rpm: Annotated[int, Field(gt=0)] | None = None  # calls in any minute, of all workers together
+    tpm: Annotated[int, Field(gt=0)] | None = None
+    max_concurrency: Annotated[int, Field(gt=0)] | None = None
+    price: Price | None = None  # None: not known here
+    enabled: bool = True
+
+
+class Cold(_FromJson):
+    """What becomes of a job that neither hot nor warm can take: it stays in the durable queue, and people are told."""
+
+    mode: Literal["graceful_degrade"] = "graceful_degrade"
+    queue: str = DEFAULT_QUEUE
+    notify: tuple[str, ...] = ()
+
+
+class BreakerEntry(_FromJson):
+    """When a route opens: `Rules` as written."""
+
+    failures: Annotated[int, Field(ge=1, le=1000)] = RULES.failures
+    successes: Annotated[int, Field(ge=1, le=100)] = RULES.successes
+    cooldown_seconds: Annotated[float, Field(gt=0, le=3600)] = RULES.cooldown_seconds
+    longest_cooldown_seconds: Annotated[float, Field(gt=0, le=86400)] = RULES.longest_cooldown_seconds
+
+    @property
+    def rules(self) -> Rules:
+        longest = max(self.cooldown_seconds, self.longest_cooldown_seconds)
+        return Rules(self.failures, self.successes, self.cooldown_seconds, longest)
+
+
+class RouteMap(_FromJson):
+    hot: tuple[RouteEntry, ...] = ()
+    warm: tuple[RouteEntry, ...] = ()
+    cold: Cold = Cold()
+    breaker: BreakerEntry = BreakerEntry()
+
+    @model_validator(mode="after")
+    def names_are_of_one_route(self) -> RouteMap:
+        names = [name for name, _, _ in named(self)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two routes are named {', '.join(twice)}: give one another `name`")
+        return self
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def read_map(path: Path) -> RouteMap:
+    """One file as it is written, whatever the environment. Raises ConfigurationError with every problem in it."""
+    where = str(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except OSError as error:
+        mend = "set ROUTES_FILE to the routing map"
+        raise ConfigurationError([Problem(where, "", error.strerror or str(error), mend)]) from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError([Problem(where, "", f"is not JSON: {error}")]) from None
+    try:
+        return RouteMap.model_validate(data)
+    except ValidationError as error:
+        raise ConfigurationError(problems_of(where, error)) from None
+
+
+def named(route_map: RouteMap) -> Iterator[tuple[str, Tier, RouteEntry]]:
+    """Every entry with its name: its own, or provider/model, with #2 for the second of that name."""
+    seen: dict[str, int] = {}
+    tiers: tuple[tuple[Tier, tuple[RouteEntry, ...]], ...] = (("hot", route_map.hot), ("warm", route_map.warm))
+    for tier, entries in tiers:
+        for entry in entries:
+            name = entry.name or f"{entry.provider}/{entry.model}"
+            seen[name] = seen.get(name, 0) + 1
+            yield (name if seen[name] == 1 else f"{name}#{seen[name]}"), tier, entry
+
+
+def key_variable(entry: RouteEntry) -> str:
+    """The variable that holds a route's key, unless it names a file."""
+    return entry.api_key_env or KEY_VARIABLES.get(entry.provider) or f"{entry.provider.upper()}_API_KEY"

@@ -1,0 +1,1 @@
+"""Which route takes a job, in which order, and what came of it."""

@@ -1,0 +1,66 @@
+"""How a walk over the candidates ended, and what an answer says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from worker.errors.catalog import Failure
+from worker.errors.classify import Broken, Reply
+from worker.routes.route import Route
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A route answered. `hops` counts the routes left behind after a failed attempt."""
+
+    route: Route
+    completion: dict[str, Any]
+    hops: int
+
+
+@dataclass(frozen=True)
+class HeldBack:
+    """The books let no call go out. `seconds`: until it is worth asking again. `busy`: for want of what running calls hold."""
+
+    why: str
+    seconds: float
+    busy: bool = False
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """No route answered. `failures`: the last one of each route tried, in order; empty when none could be tried.
+
+    `opens_in`: seconds until the first candidate may be tried again, None when one may be tried at once. `passed_over`:
+    the same for those that let nothing through (a breaker, a rest, a tenant's parked keys), None when every candidate was tried.
+    `withheld`: why operators keep jobs from one that was not tried. `others_may`: other tenants' jobs may go where this one
+    could not. `closed`: why each one that let nothing through did not, in words. `held_back`: for want of money.
+    """
+
+    failures: tuple[Failure, ...]
+    opens_in: float | None
+    passed_over: float | None = None
+    withheld: str = ""
+    others_may: bool = False
+    closed: str = ""
+    held_back: HeldBack | None = None
+
+
+def note_of(answer: Reply | Broken | None) -> str:
+    """What was odd about a good answer."""
+    if not isinstance(answer, Reply):
+        return ""
+    return answer.note or ("cut at the limit of tokens" if truncated(answer.body) else "")
+
+
+def truncated(completion: Mapping[str, Any]) -> bool:
+    """Whether an answer ended at its limit of tokens and not by itself."""
+    return any(choice.get("finish_reason") == "length" for choice in completion["choices"])
+
+
+def usage_of(answer: Reply | Broken) -> Mapping[str, Any] | None:
+    """What the provider says that it billed, also for an answer that cannot be used."""
+    usage = answer.body.get("usage") if isinstance(answer, Reply) and isinstance(answer.body, dict) else None
+    return usage if isinstance(usage, dict) else None

@@ -1,0 +1,302 @@
+"""FailoverWorker: an RQ worker that executes many jobs at once on one asyncio loop.
+
+To RQ's tools it is a worker like any other (registration, heartbeat, state, `rq info`). RQ's own dequeue, recovery and
+retry paths are not used: jobs move only through the transitions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import socket
+from typing import Any
+from uuid import uuid4
+
+from redis.exceptions import RedisError
+from rq.utils import now
+from rq.worker import BaseWorker, WorkerStatus
+
+from producer.connection import connect, connect_async
+from producer.scripts import ask_async
+from worker import execution_log
+from worker.breakers.local import Rules
+from worker.configuration import Configuration, Stamp
+from worker.control import worker_registry
+from worker.notify.notifier import people
+from worker.notify.settings import Settings
+from worker.queue import maintenance, transitions
+from worker.queue.claim import Claim
+from worker.queue.drain import Execution, cancelled, let_end
+from worker.queue.outcomes import Executed, Released, given_back, unwritable
+from worker.routes.api_keys import Keys
+from worker.runtime import Engine
+
+log = logging.getLogger("failover.worker")
+
+CLAIM_AT_MOST = 200  # of one script call, which holds Redis for its length
+IDLE_SECONDS = 1.0  # an idle worker looks again this often; a wake-up message comes sooner
+GATHER_SECONDS = 0.01  # slots that fall free close together are filled by one claim
+RECONNECT_SECONDS = (0.2, 5.0)  # first wait, longest wait
+FAREWELL_SECONDS = 1.0
+BYTES_IN_FLIGHT = 256 * 1024 * 1024  # of compressed job data; beyond it a worker claims no more
+
+
+class FailoverWorker(BaseWorker):
+    """Claims from `queues` (highest first), executes up to `concurrency` jobs at once, drains on request.
+
+    With `burst` it stops once nothing runs and nothing can be claimed: an empty or paused queue, or no route open. It does
+    not wait for scheduled retries. `settings`: whom it tells of incidents; without them it tells nobody. `reloads`: how the
+    configuration's files stood before it was read; set, they are watched. `keys.put` gives it keys that stand in no file.
+    """
+
+    def __init__(
+        self,
+        redis_url: str,
+        queues: list[str],
+        configuration: Configuration,
+        *,
+        concurrency: int = 100,
+        drain_seconds: float = 25.0,
+        burst: bool = False,
+        rules: Rules | None = None,
+        settings: Settings | None = None,
+        reloads: Stamp | None = None,
+    ) -> None:
+        name = f"failover-worker-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+        super().__init__(
+            queues,
+            name=name,
+            connection=connect(redis_url),
+            serializer="json",
+            worker_ttl=worker_registry.WORKER_TTL_SECONDS,
+        )
+        self.concurrency, self.drain_seconds, self.burst = concurrency, drain_seconds, burst
+        self.ended = 0  # executions whose outcome was settled here
+        self.keys = Keys()
+        self._url, self._configuration, self._rules = redis_url, configuration, rules
+        self._settings, self._reloads = settings, reloads
+        self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
+        self._bytes_in_flight = 0  # of the executions' job data
+        self._hungry = False  # more could have been claimed, had there been room
+        self._unanswered: str | None = None  # the token of a claim whose reply was lost
+        self._broken: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._wake = asyncio.Event()
+
+    def work(self, *_: Any, **__: Any) -> bool:
+        """Work until drained; True if any execution ended here. RQ's options belong to RQ's loop and are ignored."""
+        asyncio.run(self.run())
+        return self.ended > 0
+
+    def drain(self, *, hurry: bool = False) -> None:
+        """Claim nothing more, let running jobs end within `drain_seconds` (`hurry`: not at all), release the rest.
+
+        Safe from a signal handler and from another thread; calling it again changes nothing.
+        """
+
+        def begin() -> None:
+            self._draining.set()
+            self._wake.set()
+            if hurry:
+                self._hurried.set()
+
+        if self._loop is None:
+            begin()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(begin)
+
+    async def run(self) -> None:
+        """`work` for a caller that has a loop. Raises RedisError when Redis cannot be reached at the start."""
+        self._loop = asyncio.get_running_loop()
+        self._redis = connect_async(self._url, max_connections=2)
+        queues = self.queue_names()
+        self._engine = engine = Engine(
+            self._redis,
+            self.name,
+            queues,
+            self.concurrency,
+            self._configuration,
+            self.keys,
+            self._wake.set,
+            rules=self._rules,
+            reloads=self._reloads,
+        )
+        self._breakers, self._gate, self._controls = engine.breakers, engine.gate, engine.controls
+        self._batcher = engine.batcher
+        await engine.learn()
+        await asyncio.to_thread(self.register_birth)
+        self.connection.connection_pool.disconnect()  # it was for that alone
+        log.info("worker started", extra={"worker": self.name, "queues": queues, "slots": self.concurrency})
+        services = [asyncio.create_task(service) for service in self._services()]
+        for service in services:
+            service.add_done_callback(self._service_ended)
+        try:
+            await self._claim_until_drained()
+            await self._let_running_end()
+        finally:
+            await cancelled(services)
+            await engine.close()
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(FAREWELL_SECONDS):
+                    self._breakers.forgo()
+                    await self._breakers.sync()
+                    await self._batcher.flush()
+                    await ask_async(self._redis, worker_registry.deregistration(self.key, self.queue_names()))
+                    await self._redis.aclose()
+            self.connection.close()
+            log.info("worker stopped", extra={"worker": self.name, "executions": self.ended})
+        if self._broken is not None:
+            raise self._broken
+
+    def _service_ended(self, service: asyncio.Task[None]) -> None:
+        """A service never ends by itself: without it leases or results would be lost, so the worker stops."""
+        if not service.cancelled() and (error := service.exception()) is not None:
+            log.critical("a part of the worker broke, it stops", exc_info=error)
+            self._broken = error
+            self.drain(hurry=True)
+
+    def _services(self) -> list[Any]:
+        heard = maintenance.Heard(self._wake.set, self.drain, self._breakers.heard, self._engine.look_again)
+        return [
+            *self._engine.services(),
+            *people(self._url, self._redis, self.name, self._settings),
+            maintenance.listen(self._url, self.name, heard),
+            *maintenance.services(self._redis, self.queue_names(), self._beat),
+        ]
+
+    async def _claim_until_drained(self) -> None:
+        wait = RECONNECT_SECONDS[0]
+        while not self._draining.is_set():
+            room = min(await self._room(), CLAIM_AT_MOST)
+            self._hungry = room <= 0
+            if self._hungry and self.burst and self._gate.shut and not self._executions:
+                break
+            if self._hungry:
+                await self._rest(min(IDLE_SECONDS, self._gate.opens_in() or IDLE_SECONDS))
+                continue
+            self._wake.clear()
+            try:
+                claimed = await self._claim(room)
+            except RedisError as error:
+                log.warning("redis is away, claiming waits", extra={"error": str(error)})
+                await self._rest(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                wait = min(wait * 2, RECONNECT_SECONDS[1])
+                continue
+            wait = RECONNECT_SECONDS[0]
+            held = any(self._controls.paused(claim.queue) for claim in claimed)
+            # what is given back goes to the head of the queue: the last one first, so that the order stays
+            for claim in reversed(claimed) if held else claimed:
+                self._start(claim)
+            if not claimed:
+                self._breakers.forgo()
+            self._hungry = len(claimed) == room
+            if self._hungry:
+                await asyncio.sleep(GATHER_SECONDS)
+            elif self.burst and not self._executions:
+                break
+            else:
+                await self._rest(IDLE_SECONDS)
+
+    async def _claim(self, at_most: int) -> tuple[Claim, ...]:
+        """A claim whose reply was lost is asked for again by its token, so what it took is not left to its lease."""
+        self._unanswered = self._unanswered or uuid4().hex
+        asked, queues = self._controls.asked, self.queue_names()
+        call = transitions.claim(self._unanswered, at_most, self.name, queues, asked.providers, asked.routes)
+        (reply,) = await ask_async(self._redis, [call])
+        self._unanswered = None
+        claims, flags = transitions.claimed(reply)
+        self._controls.hear(flags, asked)
+        return claims
+
+    async def _room(self) -> int:
+        """The gate's word, and a line in the log when it shuts or opens."""
+        if self._gate.shut:
+            await self._breakers.reserve()
+        was_open = self._gate.opens_in() is None
+        room = self._gate.room(len(self._executions))
+        if self._bytes_in_flight > BYTES_IN_FLIGHT:
+            room = 0
+        opens_in = self._gate.opens_in()
+        if was_open and opens_in is not None:
+            log.warning("no route is open, claiming waits", extra={"probe_in_seconds": round(opens_in, 1)})
+        elif not was_open and opens_in is None:
+            log.info("a route is open again, claiming ramps up")
+        return room
+
+    async def _rest(self, seconds: float) -> None:
+        """Until something changes (a wake-up, a free slot, the drain), at most `seconds`."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+            await asyncio.sleep(GATHER_SECONDS)
+            self._wake.clear()
+
+    def _start(self, claim: Claim) -> None:
+        task = asyncio.create_task(self._execute(claim))
+        self._executions[claim.lease] = Execution(claim, task)
+        self._bytes_in_flight += len(claim.data)
+        task.add_done_callback(lambda _: self._end(claim.lease))
+
+    def _end(self, lease: str) -> None:
+        self._bytes_in_flight -= len(self._executions.pop(lease).claim.data)
+        if self._hungry or (self.burst and not self._executions):
+            self._wake.set()
+
+    async def _execute(self, claim: Claim) -> None:
+        """Cancelled (drain, lost lease), it leaves its outcome to whoever cancelled."""
+        execution = self._executions[claim.lease]
+        if self._controls.paused(claim.queue):  # claimed before the pause, and heard of after it
+            execution.executed = given_back(claim)
+        else:
+            execution.executed = await self._engine.executor.run(claim)
+        task = asyncio.current_task()
+        if isinstance(execution.executed.outcome, Released) and task is not None and task.cancelling():
+            return
+        execution.settling = True
+        try:
+            await self._settle(claim, execution.executed)
+        except RedisError:
+            log.exception("redis refuses the outcome, the lease runs out", extra={"job": claim.job_id})
+        except Exception:
+            log.exception("an outcome cannot be written", extra={"job": claim.job_id})
+            await self._settle(claim, unwritable(claim))
+
+    async def _settle(self, claim: Claim, executed: Executed) -> None:
+        totals = {"attempts": executed.attempts, "run_ms": executed.run_ms}
+        call = transitions.settle(claim, executed.outcome, worker_name=self.name, **totals)
+        verdict = transitions.Settled((await self._batcher.commit(call)).decode())
+        self.ended += 1
+        execution_log.tell(claim, executed, verdict)
+
+    async def _beat(self) -> None:
+        """Heartbeat of the worker and of every lease it holds; what is lost is dropped at once."""
+        self.last_heartbeat = now()
+        self._state = WorkerStatus.BUSY if self._executions else WorkerStatus.IDLE
+        leases: dict[str, list[str]] = {}
+        for lease, execution in self._executions.items():
+            leases.setdefault(execution.claim.queue, []).append(lease)
+        fields = {**self.serialize(), "state": self._state}
+        also = worker_registry.registration(self.key, fields, self.queue_names())
+        also.append(self._engine.view())
+        for lease in await maintenance.extend(self._redis, leases, also):
+            held = self._executions.get(lease)
+            if held is not None and not held.settling:
+                log.warning("lease lost, execution dropped", extra={"job": held.claim.job_id})
+                held.lost = True
+                held.task.cancel()
+
+    async def _let_running_end(self) -> None:
+        """The drain: wait for what ends in time, then give the rest back to the head of the queue, in order."""
+        if self._unanswered is not None:
+            with contextlib.suppress(RedisError):
+                for claim in await self._claim(0):  # what it took, and nothing more
+                    self._start(claim)
+        if not self._executions:
+            return
+        log.info("draining", extra={"running": len(self._executions), "seconds": self.drain_seconds})
+        await let_end(list(self._executions.values()), self._settle, self.drain_seconds, self._hurried)
