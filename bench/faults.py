@@ -34,7 +34,7 @@ from worker.configuration import Configuration
 from worker.providers import Providers
 from worker.routes.route import Route, read_routes
 from worker.routes.schema import RouteEntry
-from worker.routing.execution_context import Walk
+from worker.routing.execution_context import JobContext, Spend
 from worker.routing.router import Router
 
 FIRST_TOKEN_SECONDS = 1.0
@@ -156,16 +156,16 @@ def choosing_ms(rounds: int = 300) -> float:
         )
         breakers = Breakers(client, "bench", ["hot", "warm"], Rules(failures=1))
         await breakers.sync()
-        if (admission := await breakers["hot"].admit()) is not None:
-            breakers["hot"].record(admission, False)
+        if (permit := await breakers["hot"].admit()) is not None:
+            breakers["hot"].record(permit, False)
         await breakers.sync()
-        router, times = Router(providers, breakers, [hot, warm]), {1: list[float](), 2: list[float]()}
+        router, times = Router(providers, breakers, lambda: [hot, warm]), {1: list[float](), 2: list[float]()}
         for _ in range(rounds):
             for candidates in ([warm], [hot, warm]):
                 body: ChatBody = {"messages": [{"role": "user", "content": "x"}]}
-                walk = Walk("job", 1, body, "key", asyncio.get_running_loop().time() + 10, 5)
+                context = JobContext("job", 1, body, "key", asyncio.get_running_loop().time() + 10)
                 began = time.perf_counter()
-                await router.execute(candidates, walk)
+                await router.execute(candidates, context, Spend(5))
                 times[len(candidates)].append(time.perf_counter() - began)
         await providers.close()
         await client.aclose()

@@ -1,9 +1,9 @@
 """`make bench-money`: caps near their end, a route's rate, fairness between tenants, a day's dollars, a kill.
 
-    python -m bench.money [--only caps|rate|fair|day|kill]
+python -m bench.money [--only caps|rate|fair|day|kill]
 
-Each part is real workers, a real Valkey, a simulated provider over real HTTP. What the books say is compared with the provider's
-own log, by arithmetic of this file's own.
+Each part is real workers, a real Valkey, a simulated provider over real HTTP. What the ledger says is compared with the
+provider's own log, by arithmetic of this file's own.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ def caps() -> dict[str, Any]:
             found = here.sums()
             held = sum(found.get(f"{kind}:tenant:acme", 0) for kind in ("spent", "ambiguous", "held"))
             most = max(most, held)
-            rung = json.loads(here.client.hget(keyspace.LADDER + MONTH, "tenant:acme") or b"{}")
-            return not found.get("held:tenant:acme") and bool(rung.get("full"))
+            status = json.loads(here.client.hget(keyspace.ALERT_THRESHOLDS + MONTH, "tenant:acme") or b"{}")
+            return not found.get("held:tenant:acme") and bool(status.get("full"))
 
         wait_until(full, "the cap is used up")
         spent = here.sums()["spent:tenant:acme"]
@@ -249,7 +249,7 @@ def day() -> dict[str, Any]:
         for upstream in PRICES:
             here.providers.behave(upstream)
         results = here.results(ids)
-        wait_until(lambda: int(here.client.hlen(keyspace.RESERVATIONS)) == 0, "the books are closed")
+        wait_until(lambda: int(here.client.hlen(keyspace.RESERVATIONS)) == 0, "the ledger is closed")
         found = here.sums()
         served = {upstream: micros_served(here.providers, upstream) for upstream in PRICES}
         booked = {upstream: found.get(f"spent:provider:{upstream}", 0) for upstream in PRICES}
@@ -287,7 +287,7 @@ def kill() -> dict[str, Any]:
                 draw.choice(alive).send_signal(signal.SIGKILL)
                 here.workers(1, 25)
                 kills += 1
-        wait_until(lambda: int(here.client.hlen(keyspace.RESERVATIONS)) == 0, "the books are closed", 120)
+        wait_until(lambda: int(here.client.hlen(keyspace.RESERVATIONS)) == 0, "the ledger is closed", 120)
         found = here.sums()
         served = sum(micros_served(here.providers, upstream) for upstream in ("a", "b"))
         spent, ambiguous = found["spent:total"], found.get("ambiguous:total", 0)

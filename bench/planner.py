@@ -21,7 +21,8 @@ from worker.routes.policy import Routing, RoutingPolicy
 from worker.routes.prices import Price
 from worker.routes.route import Route, Routes
 from worker.routes.schema import Cold, RouteEntry
-from worker.routing.execution_context import Call, Visit, Walk, rejection
+from worker.routing.attempt import RouteAttempt
+from worker.routing.execution_context import JobContext, Spend, rejection
 from worker.routing.plan import Plan
 from worker.routing.planner import Planner
 
@@ -42,12 +43,13 @@ def routes(**fields: Any) -> Routes:
 def one(planner: Planner, job: LLMJob, number: int) -> Plan:
     """What an execution does beside calling: plan, tell, account, encode."""
     planned = planner.plan(str(number), job, job.body)
-    walk = Walk("job", 1, job.body, "key", 0.0, 30, plan=planned)
-    walk.trail.append(planned.told(1, 0))
-    walk.trail += [rejection(1, each.route, each.code, each.reason) for each in planned.rejected]
-    visit = Visit(planned.candidates[0], job.body, True)
-    walk.tell(Call(visit, None, False, "closed"), None, usage=USAGE)
-    to_json([entry.model_dump(exclude_defaults=True) for entry in walk.trail])
+    context, spend = JobContext("job", 1, job.body, "key", 0.0, plan=planned), Spend(30)
+    spend.trail.append(planned.told(1, 0))
+    spend.trail += [rejection(1, each.route, each.code, each.reason) for each in planned.rejected]
+    attempt = RouteAttempt(planned.candidates[0], job.body, True)
+    attempt.begin(None, 10.0, probe=False, breaker="closed")
+    spend.record(context, attempt, None, usage=USAGE)
+    to_json([entry.model_dump(exclude_defaults=True) for entry in spend.trail])
     return planned
 
 

@@ -89,7 +89,7 @@ def batch_run(
     for why, dead in written.deaths.items():
         session.note(f"{len(dead):7} dead, {why}: {' '.join(dead[:3])}{' ...' if len(dead) > 3 else ''}")
     if written.dead:
-        session.note("mend the cause, `failover dlq requeue` them, and run the same command again for the whole file")
+        session.note("fix the cause, `failover dlq requeue` them, and run the same command again for the whole file")
     session.note(f"{written.done} done, {written.dead} dead, {written.bad} malformed -> {output}")
     sys.exit(0 if written.done == len(submitted.entries) else 1)
 

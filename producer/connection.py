@@ -89,18 +89,18 @@ def connect_async(
 
 
 def check_reachable(client: redis.Redis, url: str) -> None:
-    """Raise ServiceUnavailable, with the mend, unless Redis answers."""
+    """Raise ServiceUnavailable, with the fix, unless Redis answers."""
     try:
         client.ping()
     except RedisError as error:
-        mend = "start it, or correct REDIS_URL"
+        fix = "start it, or correct REDIS_URL"
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            mend = "its certificate is signed by nobody who is known here, as Heroku's: set REDIS_TLS_VERIFY=false"
-        raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error} — {mend}") from error
+            fix = "its certificate is signed by nobody who is known here, as Heroku's: set REDIS_TLS_VERIFY=false"
+        raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error} — {fix}") from error
 
 
 def check_safe(client: redis.Redis) -> list[str]:
-    """What makes this Redis lose jobs, each with its mend; empty when nothing does. See docs/guarantees.md."""
+    """What makes this Redis lose jobs, each with its fix; empty when nothing does. See docs/guarantees.md."""
     info = client.info()
     found = []
     version = str(info.get("redis_version", "0"))
@@ -150,14 +150,14 @@ def without_secret(url: str) -> str:
 
 def _checked(url: str, connection_of: Callable[[str], T]) -> T:
     """The client, or ConfigurationError for a URL that redis-py cannot use. Its own words may hold the password."""
-    mend = f"it starts with one of {', '.join(s + '://' for s in SCHEMES)}, as in redis://:password@host:6379/0"
+    fix = f"it starts with one of {', '.join(s + '://' for s in SCHEMES)}, as in redis://:password@host:6379/0"
     if url.partition("://")[0] not in SCHEMES:
-        raise ConfigurationError([Problem("REDIS_URL", "", "is not a Redis URL", mend)])
+        raise ConfigurationError([Problem("REDIS_URL", "", "is not a Redis URL", fix)])
     try:
         parts = urlsplit(url)
         if parts.scheme != "unix" and (not parts.hostname or parts.port == 0 or "@" in parts.path + parts.fragment):
             raise ValueError  # noqa: TRY301 - the same sentence for every way to be wrong
         return connection_of(url)
     except (ValueError, TypeError, AttributeError):
-        mend = "in a password, write %2F for /, %23 for #, %3F for ?, %40 for @"
-        raise ConfigurationError([Problem("REDIS_URL", "", "cannot be read", mend)]) from None
+        fix = "in a password, write %2F for /, %23 for #, %3F for ?, %40 for @"
+        raise ConfigurationError([Problem("REDIS_URL", "", "cannot be read", fix)]) from None

@@ -1,4 +1,4 @@
-"""The errors that reach a person. Each says what is wrong, where, and how to mend it; none carries a secret.
+"""The errors that reach a person. Each says what is wrong, where, and how to fix it; none carries a secret.
 
 FailoverError                    exit 1   HTTP 500
 ├── ConfigurationError           exit 2   one Problem per wrong field, all of them at once
@@ -41,16 +41,16 @@ class FailoverError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One wrong thing: `where` (file or variable), `field` (dotted path, may be empty), what is wrong and how to mend it."""
+    """One wrong thing: `where` (file or variable), `field` (dotted path, may be empty), what is wrong and how to fix it."""
 
     where: str
     field: str
     what: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
         place = f"{self.where}: {self.field}" if self.field else self.where
-        return f"{place}: {self.what}" + (f" — {self.mend}" if self.mend else "")
+        return f"{place}: {self.what}" + (f" — {self.fix}" if self.fix else "")
 
 
 class ConfigurationError(FailoverError):
@@ -127,8 +127,8 @@ class JobEnded(FailoverError):
     status, code = 409, "job_ended"
 
     def __init__(self, job_id: str, how: str) -> None:
-        mend = f"; `failover dlq discard {job_id}` gives it up" if how == "dead" else ""
-        super().__init__(f"job {job_id} is {how} already{mend}")
+        fix = f"; `failover dlq discard {job_id}` gives it up" if how == "dead" else ""
+        super().__init__(f"job {job_id} is {how} already{fix}")
 
 
 class BadRequest(FailoverError):

@@ -166,5 +166,5 @@ def withdrawn_from(queue: str, job_id: str) -> list[str]:
     """The KEYS of lua/withdraw.lua."""
     q = queue
     places = [keyspace.queue(q), keyspace.scheduled(q), keyspace.leases(q), keyspace.wip(q), keyspace.failed(q)]
-    books = [keyspace.accepted(q), keyspace.dead(q), keyspace.results(job_id), keyspace.AUDIT]
-    return [keyspace.job(job_id), *places, *books]
+    ledger_keys = [keyspace.accepted(q), keyspace.dead(q), keyspace.results(job_id), keyspace.AUDIT]
+    return [keyspace.job(job_id), *places, *ledger_keys]

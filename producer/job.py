@@ -24,6 +24,7 @@ from typing_extensions import TypedDict
 
 from producer.errors import InvalidJob, first_problem
 from producer.trail import Attempt, TrailEntry
+from producer.waiting import WaitReason
 
 SCHEMA_VERSION = 1
 
@@ -58,7 +59,7 @@ class DeadReason(StrEnum):
 
     EXHAUSTED = "exhausted"  # every execution or attempt that its policy allows has failed
     EXPIRED = "expired"  # its answer would come too late to be worth anything
-    REJECTED = "rejected"  # a provider's 4xx: no route can mend the request
+    REJECTED = "rejected"  # a provider's 4xx: no route can fix the request
     REFUSED = "refused"  # content filter or refusal: a human decides
     CRASHED = "crashed"  # three workers vanished while executing it
     MALFORMED = "malformed"  # not a job that we can read
@@ -166,6 +167,7 @@ class JobResult(BaseModel):
     resolved_by: Literal["model", "human"] | None = None
     dead_reason: DeadReason | None = None
     dead_detail: str | None = None
+    waiting_reason: WaitReason | None = None  # for programs; `waiting_for` says the same to people
     waiting_for: str | None = None
     waiting_until_ms: int | None = None  # Unix time
     trail: list[TrailEntry] = Field(default_factory=list)

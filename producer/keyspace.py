@@ -45,7 +45,7 @@ Ours:
 | failover:ledger:{month}     | stream | a row of each attempt that was settled or released    | 45 days             |
 | failover:ambiguous:{month}  | hash   | rows of attempts that may have been billed (JSON)     | 45 days             |
 | failover:spent:{month}      | hash   | sums of those rows, as in worker/money/lua/ledger_rows.lua        | 400 days            |
-| failover:ladder:{month}     | hash   | a scope: how far it is on its ladder (JSON)           | 45 days             |
+| failover:ladder:{month}     | hash   | the alert threshold that a scope has reached (JSON)   | 45 days             |
 | failover:booked:{worker}    | string | number of a worker's last batch of rows, and its reply | 1 h                |
 | failover:limit:{route or provider} | hash | requests and tokens of the last minute, by ticks | 1 h                 |
 | failover:limit:{...}:open   | zset   | rows of the calls that run under it, score begun (ms) | 1 day               |
@@ -120,7 +120,7 @@ RESERVATION_AGES = "failover:reservations:ages"
 LEDGER = "failover:ledger:"
 AMBIGUOUS = "failover:ambiguous:"
 SPENT = "failover:spent:"
-LADDER = "failover:ladder:"
+ALERT_THRESHOLDS = "failover:ladder:"
 LIMIT = "failover:limit:"
 BUDGETS = "failover:budgets"
 REDUCE = "failover:reduce"
@@ -134,12 +134,12 @@ def queue(name: str) -> str:
     return QUEUE + name
 
 
-def lanes(queue_name: str) -> str:
+def round_robin(queue_name: str) -> str:
     """Spelled by lua/shared/fair_queue.lua too, as the other keys of the line."""
     return "failover:lanes:" + queue_name
 
 
-def lane(queue_name: str, tenant_id: str) -> str:
+def tenant_queue(queue_name: str, tenant_id: str) -> str:
     return f"failover:lane:{queue_name}|{tenant_id}"
 
 
@@ -330,6 +330,8 @@ class JobField:
     RUN_MS = "run_ms"  # time worked in executions that ended
     TRAIL = "trail"  # JSON list of attempts so far
     WAITING = "waiting"  # retry | park | park in turn, while scheduled
+    WAITING_REASON = "waiting_reason"  # why, as producer/waiting.py names it
+    WAITING_SUBJECTS = "waiting_subjects"  # what it waits for: `provider:openai tenant:acme`
     WAITING_FOR = "waiting_for"  # why, in words
     WAITING_UNTIL = "waiting_until_ms"
     DEAD_REASON = "dead_reason"

@@ -1,4 +1,4 @@
-"""policies/*.yaml as validated models. A wrong file fails at start, with file, line, field and the mend."""
+"""policies/*.yaml as validated models. A wrong file fails at start, with file, line, field and the fix."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ def read_yaml(path: Path, model: type[M], prepared: Callable[[Any], Any] = lambd
         text = path.read_text(encoding="utf-8")
         data, lines = load_yaml(text)
     except OSError as error:
-        mend = f"set POLICIES_DIR to a folder that holds {path.name}"
-        raise ConfigurationError([Problem(str(path), "", error.strerror or str(error), mend)]) from None
+        fix = f"set POLICIES_DIR to a folder that holds {path.name}"
+        raise ConfigurationError([Problem(str(path), "", error.strerror or str(error), fix)]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
         raise ConfigurationError([Problem(str(path), "", f"is not YAML: {_one_line(error)}")]) from None
     try:

@@ -12,10 +12,12 @@ from producer import keyspace
 from producer.job import DeadReason, JobResult, JobStatus
 from producer.keyspace import JobField
 from producer.scripts import Command
+from producer.waiting import WaitReason
 
 FIELDS = (
     "status",
     JobField.WAITING,
+    JobField.WAITING_REASON,
     JobField.WAITING_FOR,
     JobField.WAITING_UNTIL,
     JobField.ATTEMPTS,
@@ -58,7 +60,7 @@ def result_of(job_id: str, fields: Any, entries: Any) -> JobResult | None:
     """HMGET of FIELDS and the newest stream entry -> JobResult; None when there is no such job."""
     if fields[0] is None:
         return None
-    _, waiting, waiting_for, until, attempts, run_ms, trail, reason, detail = map(_text, fields)
+    _, waiting, why, waiting_for, until, attempts, run_ms, trail, reason, detail = map(_text, fields)
     job_status = status_of(fields[0])
     if job_status is JobStatus.DONE and (stored := _stored(entries)) is not None:
         return stored
@@ -72,6 +74,7 @@ def result_of(job_id: str, fields: Any, entries: Any) -> JobResult | None:
         run_ms=int(run_ms) if run_ms else None,
         dead_reason=DeadReason(reason) if reason in set(DeadReason) else None,
         dead_detail=detail,
+        waiting_reason=WaitReason(why) if waits and why in set(WaitReason) else None,
         waiting_for=waiting_for if waits else None,
         waiting_until_ms=int(until) if waits and until else None,
         trail=from_json(trail) if trail else [],

@@ -71,7 +71,7 @@ class RejectedFor(StrEnum):
     NO_PRICE = "no_price"  # it cannot be held to a cap on costs
     OVER_BUDGET = "over_budget"  # a month's cap is used up
     LIMITED = "limited"  # its rpm, tpm or concurrency is
-    NO_LEDGER = "no_ledger"  # Redis is away, or its books cannot be read, so that no cap and no limit can be held
+    NO_LEDGER = "no_ledger"  # Redis is away, or its ledger cannot be read, so that no cap and no limit can be held
     TOO_SLOW = "too_slow"
     NOT_PINNED = "not_pinned"
     CANARY = "canary"  # it takes some jobs only, and this one is not among them
@@ -79,7 +79,7 @@ class RejectedFor(StrEnum):
     DISABLED = "disabled"  # by its kill switch
     PAUSED = "paused"  # its provider is
     BREAKER = "breaker"
-    RESTS = "rests"  # until a time that its provider named, or its account is mended
+    RESTS = "rests"  # until a time that its provider named, or its account is fixed
     NO_ATTEMPTS = "no_attempts"
     NO_TIME = "no_time"
 

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from producer import keyspace
 from producer.connection import connect_async
-from worker.breakers.local import Admission, Rules
+from worker.breakers.local import Permit, Rules
 from worker.breakers.registry import ADMIT, Breakers
 
 ROUTE = "r"
@@ -44,12 +44,12 @@ async def main(url: str, steps: int, seed: int) -> None:
         return reply
 
     for step in range(steps):
-        admission = Admission(breaker.view.epoch, probe=False) if breaker.open_for_all() else None
+        admission = Permit(breaker.view.epoch, probe=False) if breaker.open_for_all() else None
         if admission is None:
             token = f"{seed}-{step}"
             call = ADMIT.call([keyspace.breaker(ROUTE)], [ROUTE, token, 5000, keyspace.BREAKERS])
             if (await seen({"event": "admit", "token": token}, call))[0] == 1:
-                admission = Admission(breaker.view.epoch, probe=True, token=token)
+                admission = Permit(breaker.view.epoch, probe=True, token=token)
         if admission is None:
             continue
         await asyncio.sleep(chance.choice((0, 0, 0.002)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from worker.breakers.local import Admission, RouteBreaker, Rules
+from worker.breakers.local import Permit, RouteBreaker, Rules
 
 
 class Clock:
@@ -19,7 +19,7 @@ def opened(clock: Clock) -> RouteBreaker:
     return breaker
 
 
-def admitted(breaker: RouteBreaker) -> Admission:
+def admitted(breaker: RouteBreaker) -> Permit:
     admission = breaker.admit()
     assert admission is not None
     return admission

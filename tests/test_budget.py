@@ -24,7 +24,7 @@ from tests.web import file_server, served
 from worker.control import pause
 from worker.control.pause import EVERYTHING, Scope, paused
 from worker.money import billing_alerts
-from worker.money.billing_alerts import Guardrail, Observed, Spend
+from worker.money.billing_alerts import BillingReport, Guardrail, Observed
 
 GUARD = Guardrail()
 SECRET = "whsec_" + base64.b64encode(b"a secret of the tests, long enough").decode()
@@ -32,7 +32,7 @@ AUDIENCE, EMAIL = "https://failover.example/budget/webhook", "billing@project.ia
 
 
 def seen(client: redis.Redis, percent: float, at_ms: int | None = None, **fields: Any) -> Observed:
-    return billing_alerts.observe(client, Spend("gemini", percent, at_ms=at_ms, **fields), GUARD)
+    return billing_alerts.observe(client, BillingReport("gemini", percent, at_ms=at_ms, **fields), GUARD)
 
 
 def percent(client: redis.Redis) -> float:
@@ -55,7 +55,7 @@ def test_at_the_threshold_everything_pauses_and_the_provider_too(client: redis.R
 
 
 def test_a_provider_alone_when_told_so(client: redis.Redis) -> None:
-    billing_alerts.observe(client, Spend("openai", 99), Guardrail(90, "provider"))
+    billing_alerts.observe(client, BillingReport("openai", 99), Guardrail(90, "provider"))
     assert flags(client) == ["provider openai"]
 
 
@@ -91,11 +91,11 @@ def test_an_operator_may_let_it_go_on_until_a_higher_share(client: redis.Redis) 
 
 def test_a_share_let_go_on_holds_for_its_provider_and_its_interval(client: redis.Redis) -> None:
     november = "2026-11-01T07:00:00Z"
-    billing_alerts.observe(client, Spend("openai", 85), GUARD)
+    billing_alerts.observe(client, BillingReport("openai", 85), GUARD)
     seen(client, 85, 1000, interval=november)
     pause.resume(client, who="sam")
     pause.resume(client, Scope(provider="gemini"), who="sam", again_at=95)
-    assert billing_alerts.observe(client, Spend("openai", 85), GUARD).paused
+    assert billing_alerts.observe(client, BillingReport("openai", 85), GUARD).paused
     pause.resume(client, who="sam")
     for at_ms, share in ((2000, 79), (3000, 81), (4000, 94)):
         assert not seen(client, share, at_ms, interval=november).paused

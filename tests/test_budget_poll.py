@@ -31,15 +31,17 @@ class Books:
 
 
 @pytest.fixture
-def books() -> Iterator[Books]:
-    books = Books()
+def ledger_keys() -> Iterator[Books]:
+    ledger_keys = Books()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            books.asked.append((parts.path, query, {k.lower(): v for k, v in self.headers.items()}))
-            status, content = books.answers.get(parts.path, lambda _: (404, {"error": {"message": "none"}}))(query)
+            ledger_keys.asked.append((parts.path, query, {k.lower(): v for k, v in self.headers.items()}))
+            status, content = ledger_keys.answers.get(parts.path, lambda _: (404, {"error": {"message": "none"}}))(
+                query
+            )
             self.send_response(status)
             self.end_headers()
             self.wfile.write(content if isinstance(content, bytes) else json.dumps(content).encode())
@@ -49,8 +51,8 @@ def books() -> Iterator[Books]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        books.url = f"http://127.0.0.1:{server.server_address[1]}"
-        yield books
+        ledger_keys.url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield ledger_keys
         server.shutdown()
 
 
@@ -93,21 +95,21 @@ def anthropic_page(*cents: str, following: str | None = None) -> dict[str, Any]:
 COSTS, LIMIT, REPORT = "/v1/organization/costs", "/v1/organization/spend_limit", "/v1/organizations/cost_report"
 
 
-def poll(workshop: Workshop, books: Books, **environment: str) -> tuple[int, list[dict[str, Any]], str]:
-    where = {"OPENAI_ADMIN_BASE_URL": books.url, "ANTHROPIC_ADMIN_BASE_URL": books.url}
+def poll(workshop: Workshop, ledger_keys: Books, **environment: str) -> tuple[int, list[dict[str, Any]], str]:
+    where = {"OPENAI_ADMIN_BASE_URL": ledger_keys.url, "ANTHROPIC_ADMIN_BASE_URL": ledger_keys.url}
     done = workshop.run("failover", "budget", "poll", "--json", **where, **environment)
     assert "Traceback" not in done.stderr
     return done.returncode, json.loads(done.stdout or "[]"), done.stderr
 
 
 def test_openai_s_pages_are_summed_exactly_and_pause_at_the_threshold(
-    workshop: Workshop, books: Books, client: redis.Redis
+    workshop: Workshop, ledger_keys: Books, client: redis.Redis
 ) -> None:
     workshop.policy()
-    books.answers[COSTS] = lambda query: (
+    ledger_keys.answers[COSTS] = lambda query: (
         (200, openai_page(0.3, following="p2")) if query.get("page") != "p2" else (200, openai_page(0.1, 39.6))
     )
-    code, found, _ = poll(workshop, books, OPENAI_ADMIN_KEY="sk-admin-1", OPENAI_MONTHLY_BUDGET_USD="50")
+    code, found, _ = poll(workshop, ledger_keys, OPENAI_ADMIN_KEY="sk-admin-1", OPENAI_MONTHLY_BUDGET_USD="50")
     assert code == 0
     assert found == [
         {
@@ -119,34 +121,36 @@ def test_openai_s_pages_are_summed_exactly_and_pause_at_the_threshold(
             "problem": None,
         }
     ]
-    path, query, headers = books.asked[0]
+    path, query, headers = ledger_keys.asked[0]
     month = Month.of(datetime.now(UTC))
     assert (path, query["start_time"], query["bucket_width"]) == (COSTS, str(int(month.begin.timestamp())), "1d")
     assert headers["authorization"] == "Bearer sk-admin-1"
-    assert [item[1].get("page") for item in books.asked] == [None, "p2"]
+    assert [item[1].get("page") for item in ledger_keys.asked] == [None, "p2"]
     assert client.get(keyspace.PAUSE) == b"1"
     assert "openai: 80% used, as poll said" in workshop.run("failover", "budget", "show").stdout
     assert "budget of openai: 80% used" in workshop.run("failover", "status").stdout
 
 
-def test_openai_s_own_limit_is_taken_where_no_budget_is_set(workshop: Workshop, books: Books) -> None:
+def test_openai_s_own_limit_is_taken_where_no_budget_is_set(workshop: Workshop, ledger_keys: Books) -> None:
     workshop.policy()
-    books.answers[COSTS] = lambda _: (200, openai_page(25))
+    ledger_keys.answers[COSTS] = lambda _: (200, openai_page(25))
     limit = {"object": "organization.spend_limit", "threshold_amount": 10000, "currency": "USD", "interval": "month"}
-    books.answers[LIMIT] = lambda _: (200, {**limit, "enforcement": {"status": "inactive"}})
-    code, found, _ = poll(workshop, books, OPENAI_ADMIN_KEY="sk-admin-1")
+    ledger_keys.answers[LIMIT] = lambda _: (200, {**limit, "enforcement": {"status": "inactive"}})
+    code, found, _ = poll(workshop, ledger_keys, OPENAI_ADMIN_KEY="sk-admin-1")
     assert (code, found[0]["budget_dollars"], found[0]["percent"]) == (0, 100.0, 25.0)
-    del books.answers[LIMIT]
-    code, found, _ = poll(workshop, books, OPENAI_ADMIN_KEY="sk-admin-1")
+    del ledger_keys.answers[LIMIT]
+    code, found, _ = poll(workshop, ledger_keys, OPENAI_ADMIN_KEY="sk-admin-1")
     assert (code, "OPENAI_MONTHLY_BUDGET_USD" in found[0]["problem"]) == (1, True)
 
 
-def test_anthropic_s_amounts_are_cents(workshop: Workshop, books: Books, client: redis.Redis) -> None:
+def test_anthropic_s_amounts_are_cents(workshop: Workshop, ledger_keys: Books, client: redis.Redis) -> None:
     workshop.policy()
-    books.answers[REPORT] = lambda _: (200, anthropic_page("123.78912", "876.21088"))
-    code, found, _ = poll(workshop, books, ANTHROPIC_ADMIN_KEY="sk-ant-admin01-x", ANTHROPIC_MONTHLY_BUDGET_USD="40")
+    ledger_keys.answers[REPORT] = lambda _: (200, anthropic_page("123.78912", "876.21088"))
+    code, found, _ = poll(
+        workshop, ledger_keys, ANTHROPIC_ADMIN_KEY="sk-ant-admin01-x", ANTHROPIC_MONTHLY_BUDGET_USD="40"
+    )
     assert (code, found[0]["dollars"], found[0]["percent"], found[0]["paused"]) == (0, 10.0, 25.0, False)
-    _, query, headers = books.asked[0]
+    _, query, headers = ledger_keys.asked[0]
     assert (headers["x-api-key"], headers["anthropic-version"]) == ("sk-ant-admin01-x", "2023-06-01")
     assert query["starting_at"].endswith("-01T00:00:00Z")
     assert [each.percent for each in billing_alerts.known(client)] == [25.0]
@@ -170,14 +174,14 @@ def test_anthropic_s_amounts_are_cents(workshop: Workshop, books: Books, client:
     ],
 )
 def test_what_cannot_be_read_is_told_and_pauses_nothing(
-    workshop: Workshop, books: Books, client: redis.Redis, answer: Answer, said: str
+    workshop: Workshop, ledger_keys: Books, client: redis.Redis, answer: Answer, said: str
 ) -> None:
     workshop.policy()
-    books.answers[COSTS] = lambda _: answer
-    books.answers[REPORT] = lambda _: (200, anthropic_page("100"))
+    ledger_keys.answers[COSTS] = lambda _: answer
+    ledger_keys.answers[REPORT] = lambda _: (200, anthropic_page("100"))
     keys = {"OPENAI_ADMIN_KEY": "sk-admin-secret", "ANTHROPIC_ADMIN_KEY": "k"}
     budgets = {"OPENAI_MONTHLY_BUDGET_USD": "1", "ANTHROPIC_MONTHLY_BUDGET_USD": "10"}
-    code, found, stderr = poll(workshop, books, **keys, **budgets)
+    code, found, stderr = poll(workshop, ledger_keys, **keys, **budgets)
     assert code == 1
     assert said in found[0]["problem"]
     assert "sk-admin-secret" not in json.dumps(found) + stderr
@@ -189,13 +193,13 @@ def test_a_month_begins_at_midnight_utc() -> None:
     assert str(Month.of(datetime.fromisoformat("2026-12-01T01:00:00+02:00"))) == "2026-11-01T00:00:00Z"
 
 
-def test_wrong_configuration_is_told(workshop: Workshop, books: Books) -> None:
+def test_wrong_configuration_is_told(workshop: Workshop, ledger_keys: Books) -> None:
     workshop.policy()
-    assert poll(workshop, books)[0] == 2
+    assert poll(workshop, ledger_keys)[0] == 2
     for amount in ("much", "0", "-1", "nan"):
-        code, _, stderr = poll(workshop, books, OPENAI_ADMIN_KEY="k", OPENAI_MONTHLY_BUDGET_USD=amount)
+        code, _, stderr = poll(workshop, ledger_keys, OPENAI_ADMIN_KEY="k", OPENAI_MONTHLY_BUDGET_USD=amount)
         assert (code, "OPENAI_MONTHLY_BUDGET_USD" in stderr) == (2, True)
-    code, found, _ = poll(workshop, books, OPENAI_ADMIN_KEY="kéy", OPENAI_MONTHLY_BUDGET_USD="5")
+    code, found, _ = poll(workshop, ledger_keys, OPENAI_ADMIN_KEY="kéy", OPENAI_MONTHLY_BUDGET_USD="5")
     assert (code, "copy it anew" in found[0]["problem"]) == (1, True)
-    code, found, _ = poll(workshop, books, OPENAI_ADMIN_KEY="k", OPENAI_MONTHLY_BUDGET_USD="5")
+    code, found, _ = poll(workshop, ledger_keys, OPENAI_ADMIN_KEY="k", OPENAI_MONTHLY_BUDGET_USD="5")
     assert (code, "404" in found[0]["problem"]) == (1, True)

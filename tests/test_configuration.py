@@ -1,4 +1,4 @@
-"""Policies and routes: the SOP's map verbatim, and wrong files told with place, field and mend."""
+"""Policies and routes: the SOP's map verbatim, and wrong files told with place, field and fix."""
 
 from __future__ import annotations
 

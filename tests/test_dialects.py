@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from ops.simulators.provider import Control
 from worker.errors.classify import Broken, Reply, classify
-from worker.providers import Ask, Providers
+from worker.providers import ProviderRequest, Providers
 from worker.providers.anthropic import request_of
 from worker.providers.anthropic_answer import completion_of
 from worker.routes.api_keys import Key
@@ -59,7 +59,7 @@ def ask(providers: Control) -> Any:
             client = Providers(2)
             try:
                 return await client.complete(
-                    Ask(route, key, {"messages": [USER], **body}, "k", 10, 5 if streams else None)
+                    ProviderRequest(route, key, {"messages": [USER], **body}, "k", 10, 5 if streams else None)
                 )
             finally:
                 await client.close()

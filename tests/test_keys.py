@@ -51,7 +51,7 @@ def test_the_precedence_of_sources(tmp_path: Path, keys: Keys) -> None:
     assert [key.source for key in keys.given("p", route.keys, "acme")] == ["file p.key"]
     keys.put("p", "sk-2")
     assert [key.source for key in keys.given("p", route.keys, "acme")] == ["memory p"]
-    keys.of_tenants = {"acme": {"p": (Key("sk-1", "environment ACME", "acme"),)}}
+    keys.of_tenants = lambda: {"acme": {"p": (Key("sk-1", "environment ACME", "acme"),)}}
     assert [key.secret for key in keys.given("p", route.keys, "acme")] == ["sk-1"]
     assert [key.secret for key in keys.given("p", route.keys, "other")] == ["sk-2"]
     assert [key.secret for key in keys.given("q", route.keys, "acme")] == ["sk-3"]

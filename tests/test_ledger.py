@@ -49,8 +49,8 @@ def rows(client: redis.Redis) -> list[dict[str, str]]:
     ]
 
 
-def ladder(client: redis.Redis) -> dict[str, Any]:
-    return {scope.decode(): json.loads(raw) for scope, raw in client.hgetall(keyspace.LADDER + MONTH).items()}
+def alert_thresholds(client: redis.Redis) -> dict[str, Any]:
+    return {scope.decode(): json.loads(raw) for scope, raw in client.hgetall(keyspace.ALERT_THRESHOLDS + MONTH).items()}
 
 
 def booked(url: str, work: Callable[[list[Ledger]], Awaitable[None]], workers: int = 1) -> None:
@@ -241,8 +241,8 @@ def test_a_batch_that_is_sent_twice_counts_once(url: str, client: redis.Redis) -
 
 
 def test_what_a_vanished_worker_left_comes_back_once(url: str, client: redis.Redis) -> None:
-    """A reservation that had not gone out is free again, a call that had may have been billed; one that runs stays; a late truth
-    still counts."""
+    """A reservation that had not gone out is free again, a call that had may have been billed; one that runs stays; a late
+    truth still counts."""
     late = reservation(2, 300, 10_000)
 
     async def work(ledgers: list[Ledger]) -> None:
@@ -268,7 +268,7 @@ def test_what_a_vanished_worker_left_comes_back_once(url: str, client: redis.Red
     assert (found["spent:total"], found.get("ambiguous:total", 0)) == (40, 0)
 
 
-def test_the_ladder_tells_each_step_and_when_a_cap_is_full(url: str, client: redis.Redis) -> None:
+def test_each_alert_threshold_is_noted_and_when_a_cap_is_full(url: str, client: redis.Redis) -> None:
     seen = []
 
     async def work(ledgers: list[Ledger]) -> None:
@@ -280,12 +280,12 @@ def test_the_ladder_tells_each_step_and_when_a_cap_is_full(url: str, client: red
             probe = reservation(100 + number, 0, 1000)
             await ledger.reserve(probe)
             ledger.close(probe, "released")
-            seen.append(ladder(client).get("tenant:acme", {}).get("step"))
+            seen.append(alert_thresholds(client).get("tenant:acme", {}).get("step"))
         assert await ledger.reserve(reservation(50, 1, 1000)) == USED_UP
-        assert ladder(client)["tenant:acme"]["full"]
+        assert alert_thresholds(client)["tenant:acme"]["full"]
         raised = reservation(51, 1, 5000)
         assert await ledger.reserve(raised) is None
-        assert ladder(client) == {}
+        assert alert_thresholds(client) == {}
 
     booked(url, work)
     assert seen == [None] * 5 + [60, 60, 80, 85, 95]
@@ -328,7 +328,7 @@ def test_without_redis_a_hard_cap_lets_nothing_through_and_the_rest_is_written_l
     assert (found["held:total"], found["spent:total"]) == (100, 60)
 
 
-@pytest.mark.parametrize("key", [keyspace.LADDER + MONTH, keyspace.BUDGETS])
+@pytest.mark.parametrize("key", [keyspace.ALERT_THRESHOLDS + MONTH, keyspace.BUDGETS])
 def test_what_somebody_wrote_over_is_read_as_nothing(url: str, client: redis.Redis, key: str) -> None:
     client.hset(key, "tenant:acme", "garbage")
     client.hset(keyspace.RESERVATIONS, mapping={"x": "garbage", "y": '{"month": "' + MONTH + '"}'})

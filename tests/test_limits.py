@@ -18,7 +18,7 @@ from tests.test_money import budgets
 from tests.test_routing import done
 from worker.money.caps import Budgets
 from worker.money.ledger import Ledger, Limit, Refusal
-from worker.money.rate_limits import Limits, Told, told
+from worker.money.rate_limits import ProviderLimits, RateLimits, limits_in_headers
 from worker.routes.route import load_routes
 
 NOW = 1_795_000_000.0
@@ -27,18 +27,18 @@ NOW = 1_795_000_000.0
 @pytest.mark.parametrize(
     ("headers", "found"),
     [
-        ({}, Told()),
+        ({}, ProviderLimits()),
         (
             {
                 "x-ratelimit-limit-requests": "500",
                 "x-ratelimit-remaining-requests": "3",
                 "x-ratelimit-reset-requests": "1s",
             },
-            Told(500),
+            ProviderLimits(500),
         ),
-        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, Told(rest=360.0)),
-        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "250ms"}, Told(rest=0.25)),
-        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m2.5s"}, Told(rest=62.5)),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, ProviderLimits(rest=360.0)),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "250ms"}, ProviderLimits(rest=0.25)),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1m2.5s"}, ProviderLimits(rest=62.5)),
         (
             {
                 "anthropic-ratelimit-requests-limit": "50",
@@ -46,16 +46,16 @@ NOW = 1_795_000_000.0
                 "anthropic-ratelimit-requests-reset": "2026-11-18T11:06:50Z",
                 "anthropic-ratelimit-tokens-limit": "40000",
             },
-            Told(50, 40_000, rest=10.0),
+            ProviderLimits(50, 40_000, rest=10.0),
         ),
-        ({"x-ratelimit-limit-requests": "nan", "x-ratelimit-remaining-requests": "0"}, Told()),
-        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9" * 400}, Told()),
-        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "soon"}, Told()),
-        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "-5"}, Told()),
+        ({"x-ratelimit-limit-requests": "nan", "x-ratelimit-remaining-requests": "0"}, ProviderLimits()),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9" * 400}, ProviderLimits()),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "soon"}, ProviderLimits()),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "-5"}, ProviderLimits()),
     ],
 )
-def test_what_headers_say(headers: dict[str, str], found: Told) -> None:
-    assert told(headers, NOW) == found
+def test_what_headers_say(headers: dict[str, str], found: ProviderLimits) -> None:
+    assert limits_in_headers(headers, NOW) == found
 
 
 def ask_for(url: str, limit: Limit, count: int, *, tokens: int = 10, workers: int = 1) -> list[Refusal | None]:
@@ -139,7 +139,7 @@ def test_a_providers_tokens_a_minute_are_of_all_its_routes(workshop: Workshop) -
     workshop.routes(hot=[{"upstream": "a", "rpm": 7}])
     budgets(workshop, providers={"a": {"tokens_per_minute": 500}})
     (route,) = load_routes(workshop.environment).routes
-    limits = Limits(cast(Ledger, None))  # it asks for no place here
+    limits = RateLimits(cast(Ledger, None))  # it asks for no place here
     caps = Budgets.model_validate({"providers": {"a": {"tokens_per_minute": 500}}})
     assert limits.of(route, caps) == (Limit("route a/a-1", requests=7), Limit("provider a", tokens=500))
     limits.hear(route, {"x-ratelimit-limit-requests": "4", "x-ratelimit-limit-tokens": "9000"}, NOW)
@@ -185,7 +185,7 @@ def ask_through_limits(url: str, limit: Limit, count: int) -> list[Refusal | Non
     answers: list[Refusal | None] = []
 
     async def work(ledgers: list[Ledger]) -> None:
-        limits = Limits(ledgers[0])
+        limits = RateLimits(ledgers[0])
         asked = (limits.reserve(reservation(number, 0, limits=(limit,)), 5.0) for number in range(count))
         answers.extend(await asyncio.gather(*asked))
 

@@ -12,6 +12,7 @@ import redis
 from producer import Producer, keyspace
 from producer.job import JobStatus
 from producer.scripts import ask
+from producer.waiting import WaitReason
 from tests.conftest import Workshop, chat, until
 from tests.test_transitions import Q, settle
 from tests.test_transitions import claim as claim_by
@@ -19,6 +20,7 @@ from worker.queue import transitions
 from worker.queue.claim import Claim
 from worker.queue.fair_queue import length_call
 from worker.queue.outcomes import Park, Released
+from worker.queue.waiting import Waiting
 
 
 def fill(producer: Producer, tenant: str, count: int, **fields: object) -> list[str]:
@@ -44,7 +46,7 @@ def claimed(client: redis.Redis, count: int, one_at_a_time: bool = False) -> lis
 def test_one_tenant_alone_fills_rqs_list_in_order(client: redis.Redis, producer: Producer) -> None:
     ids = fill(producer, "acme", 500)
     assert [name.decode() for name in client.lrange(keyspace.queue(Q), 0, -1)] == ids
-    assert not client.exists(keyspace.lanes(Q))
+    assert not client.exists(keyspace.round_robin(Q))
     assert claimed(client, 500) == ids
 
 
@@ -65,7 +67,7 @@ def test_tenants_take_turns_however_many_jobs_each_has(
     assert sum(job in third for job in rest) == 290 and sum(job in acme for job in rest) == 310
     assert [job for job in first + rest if job in third] == third  # each tenant's own in order
     assert claimed(client, 2000) == acme[340:]
-    assert length(client) == 0 and not client.exists(keyspace.lanes(Q))
+    assert length(client) == 0 and not client.exists(keyspace.round_robin(Q))
 
 
 def test_each_tenants_own_jobs_keep_their_order_however_they_come(client: redis.Redis, producer: Producer) -> None:
@@ -97,10 +99,10 @@ def test_a_parked_job_returns_to_its_own_lane(client: redis.Redis, producer: Pro
     globex = fill(producer, "globex", 30)
     held = [each for each in claim(client, 40) if each.job_id in globex]
     for each in held:
-        settle(client, each, Park(0, "a route", ()))
+        settle(client, each, Park(0, Waiting(WaitReason.ROUTE), ()))
     ask(client, [transitions.promote(Q)])
-    lane = [name.decode() for name in client.lrange(keyspace.lane(Q, "globex"), 0, -1)]
-    assert set(lane[-len(held) :]) == {each.job_id for each in held}
+    tenant_queue = [name.decode() for name in client.lrange(keyspace.tenant_queue(Q, "globex"), 0, -1)]
+    assert set(tenant_queue[-len(held) :]) == {each.job_id for each in held}
 
 
 def test_a_cancelled_job_leaves_its_lane_and_an_empty_lane_leaves_the_ring(
@@ -119,7 +121,7 @@ def test_a_cancelled_job_leaves_its_lane_and_an_empty_lane_leaves_the_ring(
 def test_a_lane_that_nobody_looks_into_is_found_by_the_audit(client: redis.Redis, producer: Producer) -> None:
     fill(producer, "acme", 30)
     globex = fill(producer, "globex", 3)
-    client.delete(keyspace.lanes(Q))
+    client.delete(keyspace.round_robin(Q))
     ask(client, [transitions.audit(Q, globex)])
     assert set(globex) <= set(claimed(client, 100))
 
@@ -162,10 +164,10 @@ def test_ten_jobs_beside_ten_thousand_are_soon_done(workshop: Workshop, producer
 
 def test_a_ring_that_somebody_wrote_over_stops_nothing(client: redis.Redis, producer: Producer) -> None:
     acme, globex = fill(producer, "acme", 30), fill(producer, "globex", 3)
-    client.delete(keyspace.lanes(Q))
-    client.rpush(keyspace.lanes(Q), "", "", "nobody")
+    client.delete(keyspace.round_robin(Q))
+    client.rpush(keyspace.round_robin(Q), "", "", "nobody")
     again = fill(producer, "globex", 1)
     assert set(claimed(client, 100)) >= set(acme)
-    client.delete(keyspace.lanes(Q))
+    client.delete(keyspace.round_robin(Q))
     more = fill(producer, "globex", 1)
     assert claimed(client, 100) == [*globex, *again, *more]

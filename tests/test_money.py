@@ -1,4 +1,4 @@
-"""Money from the outside: real workers, caps that hold, the ladder, what is given up, what a kill leaves behind."""
+"""Money from the outside: real workers, caps that hold, alert thresholds, what is given up, what a kill leaves behind."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_cap_that_leaves_the_file_leaves_nothing_behind(
     two_routes(workshop)
     budgets(workshop, tenants={"acme": {"soft_usd": 0.00001}})
     workshop.worker()
-    until(lambda: done(producer, LONG.model_copy(update={"tenant_id": "acme"})).degraded, "the safeguard begins")
+    until(lambda: done(producer, LONG.model_copy(update={"tenant_id": "acme"})).degraded, "cost saving begins")
     budgets(workshop)
     until(lambda: "BUDGET" not in failover(workshop, "status"), "it is forgotten")
     assert done(producer, LONG.model_copy(update={"tenant_id": "acme"})).degraded is None
@@ -215,14 +215,14 @@ def incidents(workshop: Workshop) -> list[dict[str, Any]]:
     return [e for process in workshop.processes for e in workshop.events(process, "incident opening")]
 
 
-def test_the_safeguard_takes_the_cheapest_route_and_less_context(workshop: Workshop, producer: Producer) -> None:
+def test_cost_saving_takes_the_cheapest_route_and_less_context(workshop: Workshop, producer: Producer) -> None:
     workshop.routes(hot=[{"upstream": "b", "price": PRICES["b"]}], warm=[{"upstream": "a", "price": PRICES["a"]}])
-    budgets(workshop, tenants={"acme": {"soft_usd": 0.00001}}, safeguard={"critical_features": ["contracts"]})
+    budgets(workshop, tenants={"acme": {"soft_usd": 0.00001}}, cost_saving={"critical_features": ["contracts"]})
     workshop.worker()
     job = LONG.model_copy(update={"tenant_id": "acme"})
     first = done(producer, job)
     assert (first.route, first.degraded) == ("b/b-1", None)
-    result = until(lambda: (r := done(producer, job)).degraded and r, "the safeguard begins")
+    result = until(lambda: (r := done(producer, job)).degraded and r, "cost saving begins")
     assert (result.route, result.degraded) == ("a/a-1", "shorter_context, cheaper_model")
     assert "tenant:acme has used at least 95%" in next(e for e in result.trail if hasattr(e, "reduced")).reduced
     sent = workshop.providers.account("a")["last"]
@@ -283,7 +283,7 @@ def test_a_killed_workers_calls_are_in_the_books_once(
     worker.send_signal(signal.SIGKILL)
     workshop.worker("--concurrency", "20")
     assert all(producer.wait(receipt.job_id, 60).status is JobStatus.DONE for receipt in receipts)
-    until(lambda: client.hlen(keyspace.RESERVATIONS) == 0, "the books are closed", 60)
+    until(lambda: client.hlen(keyspace.RESERVATIONS) == 0, "the ledger is closed", 60)
     found, served = sums(client), served_micros(workshop, "a")
     assert found.get("held:total", 0) == 0 and found["ambiguous:total"] > 0
     assert found["spent:total"] <= served <= found["spent:total"] + found["ambiguous:total"]
@@ -353,7 +353,7 @@ def test_what_somebody_wrote_over_is_shown_as_far_as_it_can_be_read(
     two_routes(workshop)
     worker = workshop.worker()
     done(producer)
-    client.hset(keyspace.LADDER + MONTH, "tenant:x", "garbage")
+    client.hset(keyspace.ALERT_THRESHOLDS + MONTH, "tenant:x", "garbage")
     client.hset(keyspace.BUDGETS, "tenant:x", "5")
     client.hset(keyspace.SPEND, "a", "garbage")
     client.hset(keyspace.RESERVATIONS, "x", "garbage")

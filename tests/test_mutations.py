@@ -76,13 +76,13 @@ MUTATIONS = {
     ),
     "results from before the opening": (
         "worker/breakers/local.py",
-        "if admission.epoch != self._epoch:",
+        "if permit.epoch != self._epoch:",
         "if False:",
         "tests/test_breaker.py",
     ),
     "hard cap of attempts": (
         "worker/routing/router.py",
-        "walk.attempts_left -= not admission.probe",
+        "spend.attempts_left -= not permit.probe",
         "pass",
         "tests/test_router.py",
     ),
@@ -140,7 +140,7 @@ def test_the_suite_notices(copy: Path, name: str) -> None:
     file, original, mutant, tests = MUTATIONS[name]
     path = copy / file
     text = path.read_text()
-    assert text.count(original) == 1, f"{file} has changed: mend the mutation"
+    assert text.count(original) == 1, f"{file} has changed: fix the mutation"
     path.write_text(text.replace(original, mutant))
     try:
         mutated = suite(copy, tests)

@@ -16,7 +16,7 @@ from tests.conftest import Workshop, chat, until
 from tests.incidents import Q, bury, die, incidents, on_call, over, quick_workers
 from worker.control import pause
 from worker.notify import sender
-from worker.notify.kinds import LORE, Kind
+from worker.notify.kinds import KIND_INFO, Kind
 from worker.queue.dead_letters import now_ms
 
 
@@ -173,7 +173,7 @@ def test_every_kind_has_its_row_in_the_runbook() -> None:
     runbook = (Path(__file__).parent.parent / "runbook.md").read_text()
     for kind in Kind:
         assert f"`{kind}`" in runbook, kind
-        assert LORE[kind].means
+        assert KIND_INFO[kind].means
 
 
 def test_slack_limits_are_kept_and_text_of_tenants_stays_literal(

@@ -12,7 +12,7 @@ from worker.notify import incident_text
 from worker.notify.channels.base import Refused, Unknown
 from worker.notify.channels.slack import payload, refusal
 from worker.notify.incidents import Incident
-from worker.notify.kinds import LORE, Kind
+from worker.notify.kinds import KIND_INFO, Kind
 from worker.notify.oncall import OnCall
 
 NOW = 1_795_000_000_000
@@ -50,11 +50,11 @@ def test_every_message_fits_into_slack_however_much_there_is_to_say(kind: Kind, 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_message_says_what_it_means_who_acts_and_what_to_run(kind: Kind) -> None:
     told = incident_text.of_incident(incident(kind, tenants={"acme": 3}), ON_CALL, NOW)
-    assert LORE[kind].means in told.lines
+    assert KIND_INFO[kind].means in told.lines
     assert "On call: Kira" in told.lines
-    assert set(LORE[kind].commands) <= set(told.commands) or kind is Kind.PAUSED
+    assert set(KIND_INFO[kind].commands) <= set(told.commands) or kind is Kind.PAUSED
     assert f"runbook.md: {kind}" in told.footer
-    if name := LORE[kind].message:
+    if name := KIND_INFO[kind].message:
         assert f"failover messages show {name} --tenant acme --incident 7" in told.commands
         assert any("Dana writes to acme" in line for line in told.lines)
 

@@ -17,15 +17,17 @@ from producer import LLMJob, Producer, keyspace
 from producer.job import JobStatus
 from producer.scripts import ask
 from producer.trail import Attempt
+from producer.waiting import WaitReason
 from tests.conftest import Workshop, chat, until
 from tests.proxy import Proxy
 from tests.test_transitions import Q, claim, send, settle
 from worker.control import pause
 from worker.control.pause import EVERYTHING, Scope, paused
 from worker.money import billing_alerts
-from worker.money.billing_alerts import Guardrail, Spend
+from worker.money.billing_alerts import BillingReport, Guardrail
 from worker.queue import transitions
 from worker.queue.outcomes import Park
+from worker.queue.waiting import Waiting
 from worker.reports import backlog
 
 WHO = {"who": "sam@laptop", "why": "testing"}
@@ -34,7 +36,7 @@ GOOGLE = Scope(provider="gemini")
 
 
 def look(client: redis.Redis, *providers: str) -> list[int]:
-    reply: list[int] = send(client, transitions.look([Q], providers))
+    reply: list[int] = send(client, pause.look([Q], providers))
     return reply
 
 
@@ -173,10 +175,9 @@ def test_a_claim_of_before_the_pause_that_arrives_after_it_starts_nothing(
 @pytest.mark.parametrize("scope", [EVERYTHING, GOOGLE], ids=str)
 def test_a_resume_wakes_what_was_parked_for_its_provider(producer: Producer, client: redis.Redis, scope: Scope) -> None:
     ids = [producer.enqueue(chat(str(n))) for n in range(2)]
-    for held, why in zip(
-        claim(client, 2, "t"), ("a paused route: provider google is paused", "a route to open"), strict=True
-    ):
-        settle(client, held, Park(300, why, []))
+    parked = (Waiting(WaitReason.PAUSED_ROUTE, ("provider:google",)), Waiting(WaitReason.ROUTE, ("provider:googlex",)))
+    for held, waiting in zip(claim(client, 2, "t"), parked, strict=True):
+        settle(client, held, Park(300, waiting, []))
     for flag in (EVERYTHING, GOOGLE):
         pause.pause(client, flag, who="budget", why="90%")
     pause.resume(client, scope, who="sam")
@@ -235,7 +236,7 @@ def test_jobs_accepted_after_a_pause_whose_end_nobody_saw_lose_nothing(producer:
 def test_no_note_that_somebody_wrote_stops_a_budget(client: redis.Redis, note: str) -> None:
     client.set(keyspace.PAUSE, "1", ex=60)
     client.hset(keyspace.PAUSE_NOTES, keyspace.PAUSE, note)
-    billing_alerts.observe(client, Spend("gemini", 90, message_id="m1"), Guardrail())
+    billing_alerts.observe(client, BillingReport("gemini", 90, message_id="m1"), Guardrail())
     assert client.ttl(keyspace.PAUSE) == -1
     assert [flag.who for flag in paused(client, [])] == ["budget", "budget"]
 

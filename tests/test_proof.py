@@ -69,7 +69,7 @@ def test_killed_at_any_point_every_job_ends_once(
     holds(client, producer, job_ids)
     calls = workshop.providers.account("hot")["asked"]
     assert calls <= len(job_ids) + min(before, 3)  # three slots: at most what was in flight is asked again
-    until(lambda: client.hlen(keyspace.RESERVATIONS) == 0, "the books are closed", 40)
+    until(lambda: client.hlen(keyspace.RESERVATIONS) == 0, "the ledger is closed", 40)
     found, served = sums(client), served_micros(workshop)
     assert found["spent:total"] <= served <= found["spent:total"] + found.get("ambiguous:total", 0)
     assert not [name for name in found if name.startswith("held")]

@@ -19,15 +19,18 @@ from tests.conftest import chat, until
 from worker.breakers.health import of_routes
 from worker.breakers.local import RULES, Rules
 from worker.breakers.registry import Breakers
+from worker.poller import Poller
 from worker.providers import Providers
 from worker.providers.sse import Assembly
+from worker.queue.drain import cancelled
 from worker.routes.api_keys import Key, parsed
 from worker.routes.policy import Routing
 from worker.routes.route import Route, Routes
 from worker.routes.schema import Cold, RouteEntry
 from worker.routing.answer import Answer, Unanswered
+from worker.routing.execution_context import JobContext, Spend
 from worker.routing.planner import Planner
-from worker.routing.router import Router, Walk
+from worker.routing.router import Router
 
 WalkOver = Callable[..., tuple[Answer | Unanswered, list[Attempt]]]
 
@@ -57,19 +60,20 @@ def walk_over(url: str, client: redis.Redis) -> WalkOver:
             connection = connect_async(url, max_connections=2)
             breakers = Breakers(connection, f"test-{uuid4().hex}", [route.name for route in routes], rules)
             await breakers.sync()
-            reporting = asyncio.create_task(breakers.run())
+            poller = Poller()
+            poller.every("breakers", 1.0, breakers.sync, kick=breakers.kick, at_start=False)
+            reporting = [asyncio.create_task(service) for service in poller.services()]
             deadline = asyncio.get_running_loop().time() + seconds
-            walk = Walk("job", 1, body or chat().body, "key", deadline, attempts, **more)
+            context = JobContext("job", 1, body or chat().body, "key", deadline, **more)
+            spend = Spend(attempts)
             try:
-                answer = await Router(providers, breakers, routes).execute(routes, walk)
+                answer = await Router(providers, breakers, lambda: routes).execute(routes, context, spend)
             finally:
-                while not reporting.done():
-                    reporting.cancel()
-                    await asyncio.wait([reporting], timeout=0.2)
+                await cancelled(reporting)
                 await breakers.sync()
                 await providers.close()
                 await connection.aclose()
-            return answer, [entry for entry in walk.trail if isinstance(entry, Attempt)]
+            return answer, [entry for entry in spend.trail if isinstance(entry, Attempt)]
 
         return asyncio.run(go())
 

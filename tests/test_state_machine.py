@@ -18,12 +18,14 @@ from producer.connection import connect
 from producer.errors import JobEnded
 from producer.job import DeadReason
 from producer.policy import load_policies
+from producer.waiting import WaitReason
 from tests.conftest import chat
 from tests.test_transitions import Q, claim, done, expire_leases, send, settle, where
 from worker.queue import dead_letters, transitions
 from worker.queue.claim import Claim
 from worker.queue.outcomes import Dead, Outcome, Park, Released, Retry
 from worker.queue.transitions import Settled
+from worker.queue.waiting import Waiting
 
 
 @dataclass
@@ -88,7 +90,7 @@ class Transitions(RuleBasedStateMachine):
         outcomes: dict[str, tuple[Outcome, str]] = {
             "done": (done(held.job_id), "finished"),
             "retry": (Retry(60, "why", []), "scheduled"),
-            "park": (Park(60, "why", []), "scheduled"),
+            "park": (Park(60, Waiting(WaitReason.ROUTE), []), "scheduled"),
             "dead": (Dead(DeadReason.EXHAUSTED, "down", [], 1000), "failed"),
             "release": (Released([]), "queue"),
         }

@@ -17,13 +17,17 @@ from producer.job import DeadReason
 from producer.job import JobStatus as Status
 from producer.scripts import Call, run
 from producer.trail import Attempt
+from producer.waiting import WaitReason
 from tests.conftest import chat, until
 from worker.queue import transitions
 from worker.queue.claim import Claim
 from worker.queue.outcomes import Dead, Done, Outcome, Park, Released, Retry
 from worker.queue.transitions import Settled
+from worker.queue.waiting import Waiting
 
 Q = "ai-tasks"
+
+WHY = Waiting(WaitReason.ROUTE, ("provider:google",), "breaker open")
 
 
 def send(client: redis.Redis, call: Call) -> Any:
@@ -184,25 +188,29 @@ def test_a_dead_letter_is_in_rqs_failed_registry_with_its_reason(producer: Produ
     assert latest.exc_string == "exhausted: all is down"
 
 
-@pytest.mark.parametrize(("outcome", "status", "burned"), [(Retry, Status.RETRYING, 1), (Park, Status.PARKED, 0)])
+@pytest.mark.parametrize(
+    ("outcome", "status", "burned"),
+    [(Retry(60.0, "why", []), Status.RETRYING, 1), (Park(60.0, WHY, []), Status.PARKED, 0)],
+)
 def test_a_retried_job_waits_and_comes_back_first_a_parked_one_last(
-    producer: Producer, client: redis.Redis, outcome: type[Retry | Park], status: Status, burned: int
+    producer: Producer, client: redis.Redis, outcome: Retry | Park, status: Status, burned: int
 ) -> None:
     job_id, behind = producer.enqueue(chat("a")), producer.enqueue(chat("b"))
     (held,) = claim(client)
-    assert settle(client, held, outcome(60.0, "why", [])) is Settled.COMMITTED
-    assert settle(client, held, outcome(60.0, "why", [])) is Settled.AGAIN
+    assert settle(client, held, outcome) is Settled.COMMITTED
+    assert settle(client, held, outcome) is Settled.AGAIN
     assert where(client, job_id) == ["scheduled"]
     assert ScheduledJobRegistry(Q, connection=client).get_job_ids() == [job_id]
     waiting = producer.fetch(job_id)
-    assert (waiting.status, waiting.waiting_for) == (status, "why")
+    assert (waiting.status, waiting.waiting_for) == (status, "why" if burned else str(WHY))
+    assert waiting.waiting_reason is (WaitReason.RETRY if burned else WHY.reason)
     assert send(client, transitions.promote(Q)) == 0
     client.zadd(keyspace.scheduled(Q), {job_id: 1})
     assert send(client, transitions.promote(Q)) == 1
     assert send(client, transitions.promote(Q)) == 0
     both = claim(client, 2, token="t2")
-    assert [held.job_id for held in both] == ([job_id, behind] if outcome is Retry else [behind, job_id])
-    again = both[0 if outcome is Retry else 1]
+    assert [held.job_id for held in both] == ([job_id, behind] if isinstance(outcome, Retry) else [behind, job_id])
+    again = both[0 if isinstance(outcome, Retry) else 1]
     assert (again.executions, again.attempts, again.run_ms) == (burned, 2, 30)
 
 
@@ -276,7 +284,9 @@ def test_timestamps_are_rqs_own_format_in_any_month(client: redis.Redis) -> None
 
     from rq.utils import utcformat
 
-    text = (Path(keyspace.__file__).parent / "lua" / "clock.lua").read_text() + "return iso(tonumber(ARGV[1]))"
+    text = (
+        Path(keyspace.__file__).parent / "lua" / "shared" / "clock.lua"
+    ).read_text() + "return iso(tonumber(ARGV[1]))"
     moment = datetime(2024, 2, 27, 23, 59, 59, 123000, tzinfo=UTC)
     for _ in range(60):
         ms = round(moment.timestamp() * 1000)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from producer.policy import Policies, load_policies
 from worker.money.answer_cache import Caching, load_caching
 from worker.money.billing_alerts import Guardrail
 from worker.money.caps import Budgets, load_budgets
-from worker.routes.api_keys import Key, of_variable
+from worker.routes.api_keys import Key, TenantKeys, of_variable
 from worker.routes.names import canonical
 from worker.routes.policy import Routing, load_routing
 from worker.routes.route import Routes, key_files, load_routes
@@ -27,7 +27,6 @@ log = logging.getLogger("failover.worker")
 
 LOOK_SECONDS = 1.0
 
-TenantKeys = Mapping[str, Mapping[str, tuple[Key, ...]]]
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
@@ -60,6 +59,13 @@ class Configuration:
         return cls(policies, routes, routing, keys, *money)
 
 
+@dataclass
+class Current:
+    """The configuration that is in force, replaced as a whole. An execution reads it once, when it begins."""
+
+    configuration: Configuration
+
+
 def _tenant_keys(policies: Policies, routes: Routes, environment: Environment) -> TenantKeys:
     served = {canonical(each.entry.provider) for each in routes.routes} | {
         canonical(o.provider) for o in routes.left_out
@@ -71,11 +77,11 @@ def _tenant_keys(policies: Policies, routes: Routes, environment: Environment) -
             where = f"tenants.{tenant}.keys.{provider}"
             keys = of_variable(variable, environment, tenant=tenant)
             if canonical(provider) not in served:
-                mend = f"there are {', '.join(sorted(served))}"
-                problems.append(Problem("tenants.yaml", where, "no route is of this provider", mend))
+                fix = f"there are {', '.join(sorted(served))}"
+                problems.append(Problem("tenants.yaml", where, "no route is of this provider", fix))
             elif not keys:
-                mend = "set it, or its jobs would go to our account"
-                problems.append(Problem("tenants.yaml", where, f"{variable} is not set", mend))
+                fix = "set it, or its jobs would go to our account"
+                problems.append(Problem("tenants.yaml", where, f"{variable} is not set", fix))
             found.setdefault(tenant, {})[canonical(provider)] = keys
     if problems:
         raise ConfigurationError(problems)
@@ -109,16 +115,14 @@ class Reload:
         self._files = _files(seen)  # that have to stay: what took their place would be another configuration
         self.refused = ""  # why the files cannot be used as they stand now
 
-    async def run(self) -> None:
-        """Look for ever."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            found = await asyncio.to_thread(self._changed)
-            if found is not None and found != self._current:
-                self._warn(found)
-                self._current = found
-                self._adopt(found)
-                log.info("configuration reloaded", extra={"routes": [route.name for route in found.routes.routes]})
+    async def look(self) -> None:
+        """Adopt what has changed."""
+        found = await asyncio.to_thread(self._changed)
+        if found is not None and found != self._current:
+            self._warn(found)
+            self._current = found
+            self._adopt(found)
+            log.info("configuration reloaded", extra={"routes": [route.name for route in found.routes.routes]})
 
     def _warn(self, found: Configuration) -> None:
         """What a change does that nobody may have meant."""
@@ -152,8 +156,8 @@ class Reload:
 
     def _read(self, now: Stamp) -> Configuration:
         if gone := [path for path in self._files if not Path(path).exists()]:
-            mend = "put it back, or start the worker anew without it"
-            raise ConfigurationError([Problem(path, "", "is gone", mend) for path in gone])
+            fix = "put it back, or start the worker anew without it"
+            raise ConfigurationError([Problem(path, "", "is gone", fix) for path in gone])
         found = Configuration.load(self._environment())
         self._files = _files(now)
         return found

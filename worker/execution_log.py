@@ -1,37 +1,32 @@
-"""What happened, told once: one log line for each execution that ended."""
+"""The worker's log of what happened: a subscriber that writes one line for each outcome, pause and breaker change."""
 
 from __future__ import annotations
 
 import logging
 
-from worker.queue.claim import Claim
-from worker.queue.outcomes import Dead, Done, Executed, Park, Released, Retry
-from worker.queue.transitions import Settled
+from worker.events import Event, EventKind, Hooks
 
 log = logging.getLogger("failover.worker")
 
+LOGGED = (
+    EventKind.DONE,
+    EventKind.RETRIED,
+    EventKind.PARKED,
+    EventKind.DEAD,
+    EventKind.RELEASED,
+    EventKind.FENCED,
+    EventKind.PAUSED,
+    EventKind.RESUMED,
+)
+_WARNINGS = frozenset({EventKind.DEAD, EventKind.FENCED, EventKind.PAUSED, EventKind.RESUMED})
 
-def tell(claim: Claim, executed: Executed, verdict: Settled) -> None:
-    """The outcome, or that it was fenced. Dead and fenced ones are warnings."""
-    facts: dict[str, object] = {"job": claim.job_id}
-    match executed.outcome:
-        case Done(result=result):
-            event = "done"
-            facts |= {"route": result.route, "tier": result.tier, "attempts": result.attempts, "run_ms": result.run_ms}
-            facts |= {"cache_hit": True} if result.cache_hit else {}
-            facts |= {"hops": result.failover_hops, "cost_usd": result.cost_usd, "delta_usd": result.cost_delta_usd}
-        case Retry(wait, why):
-            event = "retry"
-            facts |= {"in_seconds": round(wait, 1), "why": why}
-        case Park(wait, why):
-            event = "parked"
-            facts |= {"in_seconds": round(wait, 1), "why": why}
-        case Dead(reason, detail):
-            event = "dead"
-            facts |= {"reason": str(reason), "why": detail}
-        case Released():
-            event = "released"
-    if verdict is Settled.FENCED:
-        facts["outcome"], event = event, "fenced"
-    level = logging.WARNING if event in ("dead", "fenced") else logging.INFO
-    log.log(level, event, extra=facts)
+
+def subscribe(hooks: Hooks) -> None:
+    hooks.subscribe(write, LOGGED)
+
+
+def write(event: Event) -> None:
+    """One line: the kind is its event, the job and the facts are its fields."""
+    level = logging.WARNING if event.kind in _WARNINGS else logging.INFO
+    job = {"job": event.job_id} if event.job_id else {}
+    log.log(level, str(event.kind), extra={**job, **event.facts})

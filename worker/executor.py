@@ -13,10 +13,11 @@ from producer.errors import InvalidJob
 from producer.job import ChatBody, DeadReason, ForeignJob, JobResult, JobStatus, LLMJob, NewerSchema, decode_job
 from producer.policy import JobPolicy
 from producer.trail import Attempt, RejectedFor, TrailEntry
-from worker.configuration import Configuration
+from producer.waiting import WaitReason
+from worker.configuration import Configuration, Current
 from worker.errors.catalog import Action
 from worker.money.answer_cache import Cache
-from worker.money.budget_state import Allowances
+from worker.money.budget_state import BudgetState
 from worker.money.caps import Owner
 from worker.queue.claim import Claim
 from worker.queue.outcomes import (
@@ -30,13 +31,14 @@ from worker.queue.outcomes import (
     without_attempt,
 )
 from worker.queue.trail import charged, cost_micros, ended, spent_micros, trail_of
+from worker.queue.waiting import Waiting
 from worker.routes.prices import billed_micros, dollars
 from worker.routing.answer import Answer, Unanswered, truncated
-from worker.routing.cost_degradation import SHORTER, Frugal, affordable, frugal
+from worker.routing.cost_degradation import SHORTER, ReducedJob, fitted_to_cap, reduced_for_budget
 from worker.routing.degrade import smaller_first
-from worker.routing.disposition import outcome_of, without_candidate, without_cold
-from worker.routing.execution_context import Walk, rejection
-from worker.routing.plan import Plan, Restraint
+from worker.routing.disposition import outcome_of, without_candidate, without_cold_queue
+from worker.routing.execution_context import JobContext, Spend, rejection
+from worker.routing.plan import CostPolicy, Plan
 from worker.routing.planner import Planner
 from worker.routing.router import Router
 
@@ -46,26 +48,28 @@ NEWER_SCHEMA_WAIT_SECONDS = 60.0
 
 
 class Executor:
-    """Executes claims by the configuration that was adopted last. `jitter` gives numbers in 0..1; `p95_ms`: how fast routes
-    are lately, by name."""
+    """Executes claims by the current configuration; an execution keeps the one that it began with. `jitter` gives numbers
+    in 0..1; `p95_ms`: the recent p95 latency of routes by name."""
 
     def __init__(
         self,
-        configuration: Configuration,
+        current: Current,
         router: Router,
         jitter: Callable[[], float],
         p95_ms: Mapping[str, int],
-        allowances: Allowances,
+        budget_state: Callable[[], BudgetState],
         cache: Cache,
     ) -> None:
-        self._router, self._jitter, self._p95_ms, self._allowances = router, jitter, p95_ms, allowances
-        self._cache = cache
-        self.adopt(configuration)
+        self._current, self._router, self._jitter, self._p95_ms = current, router, jitter, p95_ms
+        self._budget_state, self._cache = budget_state, cache
+        self._planned_by: tuple[Configuration, Planner] | None = None
 
-    def adopt(self, configuration: Configuration) -> None:
-        """Executions that begin from now on go by it."""
-        self._now = configuration
-        self._planner = Planner(configuration.routes, configuration.routing, self._p95_ms)
+    def _planner(self, configuration: Configuration) -> Planner:
+        """The planner of one configuration, made once."""
+        if self._planned_by is None or self._planned_by[0] is not configuration:
+            planner = Planner(configuration.routes, configuration.routing, self._p95_ms)
+            self._planned_by = (configuration, planner)
+        return self._planned_by[1]
 
     async def run(self, claim: Claim) -> Executed:
         """Every claim ends in an outcome: cancelled (the drain), it is Released; a fault of ours is a Retry."""
@@ -77,7 +81,7 @@ class Executor:
             return Executed(Released(trail), claim.attempts + ended(trail) - before, claim.run_ms)
         except Exception as error:
             log.exception("an execution failed in our own code", extra={"job": claim.job_id})
-            policy = self._now.policies.of_known("default")
+            policy = self._current.configuration.policies.of_known("default")
             said = f"failover-worker itself failed: {type(error).__name__}"
             outcome: Outcome = Retry(policy.backoff_seconds.max, said, trail)
             if claim.executions + 1 >= policy.executions:
@@ -85,7 +89,7 @@ class Executor:
             return Executed(outcome, claim.attempts + ended(trail) - before, claim.run_ms)
 
     async def _run(self, claim: Claim, trail: list[TrailEntry]) -> Executed:
-        now = self._now
+        now = self._current.configuration
 
         # 1. is the answer still worth anything?
         left_ms = claim.expires_ms - claim.claimed_ms
@@ -94,7 +98,7 @@ class Executor:
             return without_attempt(claim, Dead(DeadReason.EXPIRED, "its answer would come too late", trail, keep))
 
         # 2. read the job
-        job = self._read(claim)
+        job = _read(claim, now)
         if not isinstance(job, LLMJob):
             return without_attempt(claim, job)
         policy = now.policies.of_known(job.job_type)
@@ -106,7 +110,7 @@ class Executor:
 
         # 4. plan: which routes, in which order; what to give up when it is late, or costs too much
         spent, owner = spent_micros(trail), Owner.of(job, claim.job_id, claim.queue, claim.lease)
-        planned, sent = self._plan(claim, job, policy, owner, spent)
+        planned, sent = self._plan(claim, job, policy, owner, spent, now)
         if sent.over:
             dead = Dead(DeadReason.OVER_BUDGET, sent.over, trail, policy.keep_dead_seconds)
             return without_attempt(claim, dead)
@@ -114,36 +118,40 @@ class Executor:
         trail += [rejection(claim.ordinal, each.route, each.code, each.reason) for each in planned.rejected]
         if not planned.candidates:
             none = without_candidate(policy, planned, trail, self._jitter)
-            return without_attempt(claim, none if now.routes.cold_queue else without_cold(none, policy))
+            return without_attempt(claim, none if now.routes.cold_queue else without_cold_queue(none, policy))
 
         # 5. attempts
         started = time.monotonic()
-        walk = _walk(claim, job, policy, planned, sent, owner, trail, spent)
-        answer = await self._router.execute(planned.candidates, walk)
+        context = _context(claim, job, policy, planned, sent, owner)
+        spend = Spend(policy.attempts - charged(trail), spent, trail, known=len(trail))
+        answer = await self._router.execute(planned.candidates, context, spend)
         while _too_large(answer) and "shorter_context" in policy.degrade and sent.shorten():
-            walk.body = sent.body
-            answer = await self._router.execute(planned.candidates, walk)
+            context = replace(context, body=sent.body)
+            answer = await self._router.execute(planned.candidates, context, spend)
 
         # 6. outcome
         run_ms = claim.run_ms + round((time.monotonic() - started) * 1000)
-        attempts = claim.attempts + walk.attempts
+        attempts = claim.attempts + spend.attempts
         if isinstance(answer, Answer):
             lacks = [f"without {name}" for name in sorted(planned.lacks.get(answer.route.name, ()))]
             degraded = ", ".join([*sent.given_up, *lacks]) or None
-            result = _result(claim, answer, walk, attempts=attempts, run_ms=run_ms, degraded=degraded)
+            result = _result(claim, answer, planned, trail, attempts=attempts, run_ms=run_ms, degraded=degraded)
             self._cache.keep(job, result)
             saved = answer.route.name != planned.candidates[0].name
             return Executed(Done(result, policy.keep_results_seconds, saved, bool(planned.why)), attempts, run_ms)
-        outcome = outcome_of(claim, policy, answer, walk, self._jitter)
-        return Executed(outcome if now.routes.cold_queue else without_cold(outcome, policy), attempts, run_ms)
+        outcome = outcome_of(claim, policy, answer, planned, spend, self._jitter)
+        return Executed(outcome if now.routes.cold_queue else without_cold_queue(outcome, policy), attempts, run_ms)
 
-    def _plan(self, claim: Claim, job: LLMJob, policy: JobPolicy, owner: Owner, spent: int) -> tuple[Plan, Frugal]:
+    def _plan(
+        self, claim: Claim, job: LLMJob, policy: JobPolicy, owner: Owner, spent: int, now: Configuration
+    ) -> tuple[Plan, ReducedJob]:
         """The plan, and what is sent: with what a late, too long or too expensive job gives up for it."""
 
-        def replan(body: ChatBody, restraint: Restraint) -> Plan:
-            return self._planner.plan(claim.job_id, job, body, policy.requires, spent, restraint)
+        def replan(body: ChatBody, restraint: CostPolicy) -> Plan:
+            return planner.plan(claim.job_id, job, body, policy.requires, spent, restraint)
 
-        sent = frugal(job, owner, self._allowances, self._now.routes.routes)
+        planner = self._planner(now)
+        sent = reduced_for_budget(job, owner, self._budget_state(), now.routes.routes)
         late = claim.claimed_ms - claim.accepted_ms > policy.max_time_to_answer_seconds * 1000
         may_shorten = "shorter_context" in policy.degrade
         if late and may_shorten and SHORTER not in sent.given_up:
@@ -151,7 +159,7 @@ class Executor:
         planned = replan(sent.body, sent.restraint)
         while may_shorten and _too_long(planned) and sent.shorten():
             planned = replan(sent.body, sent.restraint)
-        planned = affordable(sent, planned, replan)
+        planned = fitted_to_cap(sent, planned, replan)
         if late and "smaller_model" in policy.degrade and planned.order == "listed":
             whole = [route for route in planned.candidates if route.name not in planned.lacks]
             ordered = (*smaller_first(whole), *planned.candidates[len(whole) :])
@@ -159,23 +167,34 @@ class Executor:
                 planned, sent.given_up["smaller_model"] = replace(planned, candidates=ordered), None
         return planned, sent
 
-    def _read(self, claim: Claim) -> LLMJob | Outcome:
-        keep = self._now.policies.of_known("default").keep_dead_seconds
-        try:
-            return decode_job(claim.data)
-        except ForeignJob as foreign:
-            detail = f"{foreign.function} is not an LLM job; it was not run"
-            return Dead(DeadReason.DISALLOWED, detail, (), keep)
-        except InvalidJob as error:
-            return Dead(DeadReason.MALFORMED, str(error), (), keep)
-        except NewerSchema as newer:
-            return Park(NEWER_SCHEMA_WAIT_SECONDS, f"a newer worker: {newer}", trail_of(claim))
+
+def _read(claim: Claim, now: Configuration) -> LLMJob | Outcome:
+    keep = now.policies.of_known("default").keep_dead_seconds
+    try:
+        return decode_job(claim.data)
+    except ForeignJob as foreign:
+        detail = f"{foreign.function} is not an LLM job; it was not run"
+        return Dead(DeadReason.DISALLOWED, detail, (), keep)
+    except InvalidJob as error:
+        return Dead(DeadReason.MALFORMED, str(error), (), keep)
+    except NewerSchema as newer:
+        waiting = Waiting(WaitReason.NEWER_WORKER, detail=str(newer))
+        return Park(NEWER_SCHEMA_WAIT_SECONDS, waiting, trail_of(claim))
 
 
-def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: int, degraded: str | None) -> JobResult:
+def _result(
+    claim: Claim,
+    answer: Answer,
+    plan: Plan,
+    trail: list[TrailEntry],
+    *,
+    attempts: int,
+    run_ms: int,
+    degraded: str | None,
+) -> JobResult:
     usage = answer.completion.get("usage")
     usage = usage if isinstance(usage, dict) else None
-    cost, baseline = cost_micros(walk.trail), walk.plan.baseline
+    cost, baseline = cost_micros(trail), plan.baseline
     price = baseline.price if baseline and usage else None
     instead = billed_micros(price, usage) if price and usage else None
     return JobResult(
@@ -197,37 +216,23 @@ def _result(claim: Claim, answer: Answer, walk: Walk, *, attempts: int, run_ms: 
         degraded=degraded,
         truncated=truncated(answer.completion),
         resolved_by="model",
-        trail=walk.trail,
+        trail=trail,
     )
 
 
-def _walk(
-    claim: Claim,
-    job: LLMJob,
-    policy: JobPolicy,
-    planned: Plan,
-    sent: Frugal,
-    owner: Owner,
-    trail: list[TrailEntry],
-    spent: int,
-) -> Walk:
-    """What this execution may spend on its way over the candidates."""
+def _context(claim: Claim, job: LLMJob, policy: JobPolicy, planned: Plan, sent: ReducedJob, owner: Owner) -> JobContext:
+    """What this execution goes by."""
     seconds = min(policy.deadline_seconds, (claim.expires_ms - claim.claimed_ms) / 1000)
-    return Walk(
+    return JobContext(
         job_id=claim.job_id,
         ordinal=claim.ordinal,
         body=sent.body,
         idempotency_key=job.provider_key(claim.job_id),
         deadline=asyncio.get_running_loop().time() + seconds,
-        attempts_left=policy.attempts - charged(trail),
-        trail=trail,
+        plan=planned,
+        owner=owner,
         first_token_seconds=policy.first_token_seconds,
         failover_on_refusal=policy.failover_on_refusal,
-        known=len(trail),
-        tenant=job.tenant_id,
-        plan=planned,
-        spent=spent,
-        owner=owner,
     )
 
 

@@ -1,4 +1,5 @@
-"""What executes claims in one worker: the configuration of the moment, and all that is known of its routes."""
+"""Puts one worker's parts together: what executes claims, what keeps its knowledge up to date, and how a new configuration
+is adopted."""
 
 from __future__ import annotations
 
@@ -10,22 +11,28 @@ from typing import Any
 import redis.asyncio
 
 from producer.scripts import Command, ask_async
+from worker.breakers.latency import LOOK_SECONDS as LATENCY_SECONDS
 from worker.breakers.latency import Latencies
 from worker.breakers.local import Rules
+from worker.breakers.registry import POLL_SECONDS as BREAKER_SECONDS
 from worker.breakers.registry import Breakers
-from worker.configuration import Configuration, Reload, Stamp
+from worker.configuration import LOOK_SECONDS as RELOAD_SECONDS
+from worker.configuration import Configuration, Current, Reload, Stamp
 from worker.control import worker_registry
-from worker.control.admission import Gate
-from worker.control.flag_watcher import Controls
+from worker.control.admission import AdmissionController
+from worker.control.flag_watcher import LOOK_SECONDS as FLAG_SECONDS
+from worker.control.flag_watcher import FlagWatcher
+from worker.events import Hooks
 from worker.executor import Executor
 from worker.money.answer_cache import Cache
-from worker.money.budget_state import Allowances
+from worker.money.budget_state import LOOK_SECONDS as BUDGET_SECONDS
+from worker.money.budget_state import BudgetWatcher
 from worker.money.ledger import SWEEP_AFTER_SECONDS, Ledger, sweep
+from worker.poller import Poller
 from worker.providers import Providers
-from worker.queue import maintenance
 from worker.queue.batcher import Batcher
 from worker.routes.api_keys import Keys
-from worker.routing.accounting import Bookkeeper
+from worker.routing.accounting import Accounting
 from worker.routing.router import Router
 
 SWEEP_SECONDS = SWEEP_AFTER_SECONDS / 3
@@ -33,9 +40,13 @@ SWEEP_SECONDS = SWEEP_AFTER_SECONDS / 3
 log = logging.getLogger("failover.worker")
 
 
-class Engine:
-    """Made on the loop that uses it, and closed there. `rules`: in place of the map's. `changed` is called when a route or a
-    queue is closed or let go. `reloads`: how the configuration's files stood before it was read; set, they are watched."""
+class Runtime:
+    """Made on the loop that uses it, and closed there.
+
+    `current`: the configuration to begin with; `adopt` replaces it. `rules`: for the breakers, in place of the map's.
+    `changed` is called when a route or a queue is closed or let go. `reloads`: how the configuration's files stood before
+    it was read; set, they are watched.
+    """
 
     def __init__(
         self,
@@ -43,87 +54,93 @@ class Engine:
         worker_name: str,
         queues: Sequence[str],
         slots: int,
-        configuration: Configuration,
+        current: Current,
         keys: Keys,
         changed: Callable[[], None],
+        hooks: Hooks,
         *,
         rules: Rules | None = None,
         reloads: Stamp | None = None,
     ) -> None:
-        self._rules, self._keys, self.configuration = rules, keys, configuration
-        self._name, self._slots = worker_name, slots
+        self._client, self._name, self._slots = client, worker_name, slots
+        self._current, self._keys, self._rules = current, keys, rules
+        configuration = current.configuration
         self._reload = Reload(configuration, reloads, self.adopt) if reloads is not None else None
         names = [route.name for route in configuration.routes.routes]
-        self.breakers = Breakers(client, worker_name, names, rules or configuration.routes.rules, changed)
-        self.gate = Gate(self.breakers.values(), slots)
-        self.controls = Controls(client, queues, self.breakers, self.gate, changed)
-        self._latencies = Latencies(client)
-        self._providers = Providers(slots)
-        self._client = client
+        self.breakers = Breakers(client, worker_name, names, rules or configuration.routes.rules, changed, hooks)
+        self.admission = AdmissionController(self.breakers.values(), slots)
+        self.flags = FlagWatcher(client, queues, self.breakers, changed, hooks)
         self.batcher = Batcher(client, random.random)
-        self._cache = Cache(self.batcher.ask)
-        self._allowances = Allowances(client, configuration.guardrail)
-        self._ledger = Ledger(worker_name, self.batcher, lambda: self._allowances.steps)
-        self._router = Router(self._providers, self.breakers, (), keys, Bookkeeper(self._ledger, self._allowances))
-        self.executor = Executor(
-            configuration, self._router, random.random, self._latencies, self._allowances, self._cache
+        self._latencies = Latencies(client)
+        self._budget = BudgetWatcher(client, lambda: current.configuration.guardrail)
+        self._providers = Providers(slots)
+        ledger = Ledger(worker_name, self.batcher, lambda: self._budget.steps)
+        accounting = Accounting(ledger, lambda: self._budget.state, hooks)
+        router = Router(
+            self._providers, self.breakers, lambda: current.configuration.routes.routes, keys, accounting, hooks
         )
+        cache = Cache(self.batcher.ask, lambda: current.configuration.caching)
+        self.executor = Executor(current, router, random.random, self._latencies, lambda: self._budget.state, cache)
         self.adopt(configuration)
 
     def adopt(self, configuration: Configuration) -> None:
-        """Go by it from now on."""
-        routes, before = configuration.routes, {route.name: route.keys for route in self.configuration.routes.routes}
-        renewed = [route.name for route in routes.routes if before.get(route.name, route.keys) != route.keys]
-        self.configuration = configuration
-        self._keys.of_tenants = configuration.tenant_keys
-        self.breakers.adopt([route.name for route in routes.routes], self._rules or routes.rules)
-        self.gate.regardless = routes.bypass or not routes.cold_queue
-        self.controls.adopt(routes.routes)
-        self._latencies.adopt([route.name for route in routes.routes] if configuration.routing.by_latency else [])
-        self._allowances.adopt(configuration.budgets, configuration.guardrail)
+        """Go by it from now on. Executions that run keep the one that they began with."""
+        routes, before = configuration.routes, self._current.configuration.routes
+        self._current.configuration = configuration
+        names = [route.name for route in routes.routes]
+        self.breakers.adopt(names, self._rules or routes.rules)
+        self.flags.adopt(routes.routes)
+        self._latencies.adopt(names if configuration.routing.by_latency else [])
+        self._budget.adopt(configuration.budgets)
+        keys_before = {route.name: route.keys for route in before.routes}
+        self.breakers.renew([each.name for each in routes.routes if keys_before.get(each.name, each.keys) != each.keys])
         unpriced = [route.name for route in routes.routes if route.price is None]
         if unpriced and configuration.budgets.wants_prices:
-            mend = "give each a `price` in routes.json, or pip install genai-prices"
+            fix = "give each a `price` in routes.json, or pip install genai-prices"
             log.warning(
-                "routes without a price are not called under a hard cap", extra={"routes": unpriced, "mend": mend}
+                "routes without a price are not called under a hard cap", extra={"routes": unpriced, "fix": fix}
             )
-        self._cache.caching = configuration.caching
-        self._router.routes = routes.routes
-        self.executor.adopt(configuration)
-        self.breakers.renew(renewed)
+
+    def update_admission(self) -> AdmissionController:
+        """The admission controller, at its present state."""
+        routes = self._current.configuration.routes
+        self.admission.update(paused=self.flags.all_paused, ignores_breakers=routes.bypass or not routes.cold_queue)
+        return self.admission
 
     async def learn(self) -> None:
         """What must be known before the first call. Raises RedisError."""
-        await self._allowances.look()
+        await self._budget.look()
 
     def look_again(self) -> None:
         """An operator changed what may run."""
         self._keys.forgive()
-        self.controls.look_soon()
+        self.flags.look_soon()
+
+    def poll(self, poller: Poller) -> None:
+        """What keeps its knowledge up to date."""
+        poller.every("flags", FLAG_SECONDS, self.flags.look, kick=self.flags.kick)
+        poller.every("breakers", BREAKER_SECONDS, self.breakers.poll, kick=self.breakers.kick, at_start=False)
+        poller.every("latencies", LATENCY_SECONDS, self._latencies.look)
+        poller.every("budgets", BUDGET_SECONDS, self._budget.look)
+        poller.every("ledger sweep", SWEEP_SECONDS, self._sweep)
+        if self._reload is not None:
+            poller.every("configuration", RELOAD_SECONDS, self._reload.look, at_start=False)
 
     def services(self) -> list[Coroutine[Any, Any, None]]:
-        """What keeps its knowledge up to date, for ever."""
-        sweeping = maintenance.every(SWEEP_SECONDS, self._sweep, lambda: None)
-        services = [
-            self.batcher.run(),
-            self.breakers.run(),
-            self.controls.run(),
-            self._latencies.run(),
-            self._allowances.run(),
-            sweeping,
-        ]
-        return [*services, self._reload.run()] if self._reload else services
+        """What runs beside the jobs for ever, and is no poll."""
+        return [self.batcher.run()]
 
     async def _sweep(self) -> None:
         """Rows of the ledger whose worker is gone."""
-        ((released, ambiguous),) = await ask_async(self._client, [sweep(self._allowances.steps)])
+        ((released, ambiguous),) = await ask_async(self._client, [sweep(self._budget.steps)])
         if released or ambiguous:
             log.warning("calls of a vanished worker", extra={"released": released, "may_be_billed": ambiguous})
 
     def view(self) -> Command:
-        """What it tells operators of itself."""
+        """What it shows operators of itself."""
         refused = self._reload.refused if self._reload else ""
-        return worker_registry.view(self._name, self.configuration.routes, self._slots, refused, self._keys.told())
+        routes = self._current.configuration.routes
+        return worker_registry.view(self._name, routes, self._slots, refused, self._keys.told())
 
     async def close(self) -> None:
         await self._providers.close()

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import socket
+from collections.abc import Coroutine, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -23,16 +24,19 @@ from producer.connection import connect, connect_async
 from producer.scripts import ask_async
 from worker import execution_log
 from worker.breakers.local import Rules
-from worker.configuration import Configuration, Stamp
+from worker.configuration import Configuration, Current, Stamp
 from worker.control import worker_registry
+from worker.events import Event, EventKind, Hook, Hooks
 from worker.notify.notifier import people
 from worker.notify.settings import Settings
+from worker.poller import Poller
 from worker.queue import maintenance, transitions
 from worker.queue.claim import Claim
 from worker.queue.drain import Execution, cancelled, let_end
+from worker.queue.outcome_events import event_of
 from worker.queue.outcomes import Executed, Released, given_back, unwritable
 from worker.routes.api_keys import Keys
-from worker.runtime import Engine
+from worker.runtime import Runtime
 
 log = logging.getLogger("failover.worker")
 
@@ -49,7 +53,8 @@ class FailoverWorker(BaseWorker):
 
     With `burst` it stops once nothing runs and nothing can be claimed: an empty or paused queue, or no route open. It does
     not wait for scheduled retries. `settings`: whom it tells of incidents; without them it tells nobody. `reloads`: how the
-    configuration's files stood before it was read; set, they are watched. `keys.put` gives it keys that stand in no file.
+    configuration's files stood before it was read; set, they are watched. `hooks` are called with every event
+    (worker/events.py). `keys.put` gives it keys that stand in no file.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class FailoverWorker(BaseWorker):
         rules: Rules | None = None,
         settings: Settings | None = None,
         reloads: Stamp | None = None,
+        hooks: Sequence[Hook] = (),
     ) -> None:
         name = f"failover-worker-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         super().__init__(
@@ -75,8 +81,13 @@ class FailoverWorker(BaseWorker):
         )
         self.concurrency, self.drain_seconds, self.burst = concurrency, drain_seconds, burst
         self.ended = 0  # executions whose outcome was settled here
-        self.keys = Keys()
-        self._url, self._configuration, self._rules = redis_url, configuration, rules
+        self._current = Current(configuration)
+        self.keys = Keys(of_tenants=lambda: self._current.configuration.tenant_keys)
+        self.hooks = Hooks()
+        execution_log.subscribe(self.hooks)
+        for hook in hooks:
+            self.hooks.subscribe(hook)
+        self._url, self._rules = redis_url, rules
         self._settings, self._reloads = settings, reloads
         self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
         self._bytes_in_flight = 0  # of the executions' job data
@@ -116,20 +127,21 @@ class FailoverWorker(BaseWorker):
         self._loop = asyncio.get_running_loop()
         self._redis = connect_async(self._url, max_connections=2)
         queues = self.queue_names()
-        self._engine = engine = Engine(
+        self._runtime = runtime = Runtime(
             self._redis,
             self.name,
             queues,
             self.concurrency,
-            self._configuration,
+            self._current,
             self.keys,
             self._wake.set,
+            self.hooks,
             rules=self._rules,
             reloads=self._reloads,
         )
-        self._breakers, self._gate, self._controls = engine.breakers, engine.gate, engine.controls
-        self._batcher = engine.batcher
-        await engine.learn()
+        self._breakers, self._flags, self._batcher = runtime.breakers, runtime.flags, runtime.batcher
+        self._poller = Poller()
+        await runtime.learn()
         await asyncio.to_thread(self.register_birth)
         self.connection.connection_pool.disconnect()  # it was for that alone
         log.info("worker started", extra={"worker": self.name, "queues": queues, "slots": self.concurrency})
@@ -141,7 +153,7 @@ class FailoverWorker(BaseWorker):
             await self._let_running_end()
         finally:
             await cancelled(services)
-            await engine.close()
+            await runtime.close()
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(FAREWELL_SECONDS):
                     self._breakers.forgo()
@@ -161,13 +173,15 @@ class FailoverWorker(BaseWorker):
             self._broken = error
             self.drain(hurry=True)
 
-    def _services(self) -> list[Any]:
-        heard = maintenance.Heard(self._wake.set, self.drain, self._breakers.heard, self._engine.look_again)
+    def _services(self) -> list[Coroutine[Any, Any, None]]:
+        heard = maintenance.Heard(self._wake.set, self.drain, self._breakers.heard, self._runtime.look_again)
+        self._runtime.poll(self._poller)
+        maintenance.poll(self._poller, self._redis, self.queue_names(), self._beat)
         return [
-            *self._engine.services(),
+            *self._runtime.services(),
+            *self._poller.services(),
             *people(self._url, self._redis, self.name, self._settings),
             maintenance.listen(self._url, self.name, heard),
-            *maintenance.services(self._redis, self.queue_names(), self._beat),
         ]
 
     async def _claim_until_drained(self) -> None:
@@ -175,10 +189,11 @@ class FailoverWorker(BaseWorker):
         while not self._draining.is_set():
             room = min(await self._room(), CLAIM_AT_MOST)
             self._hungry = room <= 0
-            if self._hungry and self.burst and self._gate.shut and not self._executions:
+            admission = self._runtime.admission
+            if self._hungry and self.burst and admission.probing and not self._executions:
                 break
             if self._hungry:
-                await self._rest(min(IDLE_SECONDS, self._gate.opens_in() or IDLE_SECONDS))
+                await self._rest(min(IDLE_SECONDS, admission.opens_in() or IDLE_SECONDS))
                 continue
             self._wake.clear()
             try:
@@ -189,7 +204,7 @@ class FailoverWorker(BaseWorker):
                 wait = min(wait * 2, RECONNECT_SECONDS[1])
                 continue
             wait = RECONNECT_SECONDS[0]
-            held = any(self._controls.paused(claim.queue) for claim in claimed)
+            held = any(self._flags.paused(claim.queue) for claim in claimed)
             # what is given back goes to the head of the queue: the last one first, so that the order stays
             for claim in reversed(claimed) if held else claimed:
                 self._start(claim)
@@ -206,28 +221,27 @@ class FailoverWorker(BaseWorker):
     async def _claim(self, at_most: int) -> tuple[Claim, ...]:
         """A claim whose reply was lost is asked for again by its token, so what it took is not left to its lease."""
         self._unanswered = self._unanswered or uuid4().hex
-        asked, queues = self._controls.asked, self.queue_names()
+        asked, queues = self._flags.asked, self.queue_names()
         call = transitions.claim(self._unanswered, at_most, self.name, queues, asked.providers, asked.routes)
         (reply,) = await ask_async(self._redis, [call])
         self._unanswered = None
         claims, flags = transitions.claimed(reply)
-        self._controls.hear(flags, asked)
+        self._flags.hear(flags, asked)
         return claims
 
     async def _room(self) -> int:
-        """The gate's word, and a line in the log when it shuts or opens."""
-        if self._gate.shut:
+        """How many jobs may start now, and a line in the log when the last route closes or the first one opens."""
+        was_probing = self._runtime.admission.probing
+        admission = self._runtime.update_admission()
+        if admission.probing:
             await self._breakers.reserve()
-        was_open = self._gate.opens_in() is None
-        room = self._gate.room(len(self._executions))
-        if self._bytes_in_flight > BYTES_IN_FLIGHT:
-            room = 0
-        opens_in = self._gate.opens_in()
-        if was_open and opens_in is not None:
-            log.warning("no route is open, claiming waits", extra={"probe_in_seconds": round(opens_in, 1)})
-        elif not was_open and opens_in is None:
+            admission = self._runtime.update_admission()
+        if admission.probing and not was_probing:
+            seconds = round(admission.opens_in() or 0.0, 1)
+            log.warning("no route is open, claiming waits", extra={"probe_in_seconds": seconds})
+        elif was_probing and not admission.probing:
             log.info("a route is open again, claiming ramps up")
-        return room
+        return 0 if self._bytes_in_flight > BYTES_IN_FLIGHT else admission.room(len(self._executions))
 
     async def _rest(self, seconds: float) -> None:
         """Until something changes (a wake-up, a free slot, the drain), at most `seconds`."""
@@ -240,6 +254,7 @@ class FailoverWorker(BaseWorker):
         task = asyncio.create_task(self._execute(claim))
         self._executions[claim.lease] = Execution(claim, task)
         self._bytes_in_flight += len(claim.data)
+        self.hooks.emit(Event(EventKind.CLAIMED, claim.job_id, {"queue": claim.queue, "execution": claim.ordinal}))
         task.add_done_callback(lambda _: self._end(claim.lease))
 
     def _end(self, lease: str) -> None:
@@ -250,10 +265,10 @@ class FailoverWorker(BaseWorker):
     async def _execute(self, claim: Claim) -> None:
         """Cancelled (drain, lost lease), it leaves its outcome to whoever cancelled."""
         execution = self._executions[claim.lease]
-        if self._controls.paused(claim.queue):  # claimed before the pause, and heard of after it
+        if self._flags.paused(claim.queue):  # claimed before the pause, and heard of after it
             execution.executed = given_back(claim)
         else:
-            execution.executed = await self._engine.executor.run(claim)
+            execution.executed = await self._runtime.executor.run(claim)
         task = asyncio.current_task()
         if isinstance(execution.executed.outcome, Released) and task is not None and task.cancelling():
             return
@@ -271,7 +286,7 @@ class FailoverWorker(BaseWorker):
         call = transitions.settle(claim, executed.outcome, worker_name=self.name, **totals)
         verdict = transitions.Settled((await self._batcher.commit(call)).decode())
         self.ended += 1
-        execution_log.tell(claim, executed, verdict)
+        self.hooks.emit(event_of(claim, executed, verdict))
 
     async def _beat(self) -> None:
         """Heartbeat of the worker and of every lease it holds; what is lost is dropped at once."""
@@ -282,7 +297,7 @@ class FailoverWorker(BaseWorker):
             leases.setdefault(execution.claim.queue, []).append(lease)
         fields = {**self.serialize(), "state": self._state}
         also = worker_registry.registration(self.key, fields, self.queue_names())
-        also.append(self._engine.view())
+        also.append(self._runtime.view())
         for lease in await maintenance.extend(self._redis, leases, also):
             held = self._executions.get(lease)
             if held is not None and not held.settling:

@@ -1,4 +1,4 @@
-"""`failover budget ...`: what is spent by our own books and by billing's, the caps, and what makes jobs cheaper now."""
+"""`failover budget ...`: what is spent by our own ledger and by billing's, the caps, and what makes jobs cheaper now."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ group.add_command(poll)
 @as_json
 @click.pass_obj
 def show(environment: Environment, month: str, by: str | None, as_json: bool) -> None:
-    """What each scope has spent and how much is left, by our own books; and the newest word of billing."""
+    """What each scope has spent and how much is left, by our own ledger; and the newest word of billing."""
     guardrail, budgets = Guardrail.of(environment), load_budgets(environment)
     with session.reached(environment) as (_, client):
         known, standing = billing_alerts.known(client), budget_state.standing(client, month)
@@ -132,7 +132,7 @@ def _render(lines: list[Balance], month: str, standing: Standing) -> None:
 @group.command("set")
 @click.argument("scope", type=Scope())
 @click.option("--hard", type=Amount(), metavar="USD", help="No call that may cost more than is left; `none` is no cap.")
-@click.option("--soft", type=Amount(), metavar="USD", help="What the ladder's percentages are of.")
+@click.option("--soft", type=Amount(), metavar="USD", help="What the alert thresholds are percentages of.")
 @click.option("--tokens", type=Amount(), metavar="N", help="A hard cap on tokens.")
 @click.pass_obj
 def set_cap(environment: Environment, scope: str, hard: Any, soft: Any, tokens: Any) -> None:
@@ -172,7 +172,7 @@ def _tell(client: redis.Redis, scope: str, before: Cap, cap: Cap) -> None:
     if 0 <= hard <= used:
         session.note(f"nothing is left of it: {once_full(scope)}")
     if scope not in known and scope != "total":
-        session.note(f"no call of {scope} stands in this month's books: mistyped?")
+        session.note(f"no call of {scope} stands in this month's ledger: mistyped?")
 
 
 def _said(cap: Cap) -> str:
@@ -199,7 +199,7 @@ def unset(environment: Environment, scope: str) -> None:
 @click.option("--end", is_flag=True, help="Jobs cost what they usually do again.")
 @click.pass_obj
 def reduce(environment: Environment, lasts: str | None, reason: str, end: bool) -> None:
-    """Reduce the cost of every job from now on: the cheapest route first, less context, shorter answers (`safeguard` in
+    """Reduce the cost of every job from now on: the cheapest route first, less context, shorter answers (`cost_saving` in
     policies/budgets.yaml). Nothing stops."""
     seconds = session.age_seconds("--for", lasts) if lasts else None
     with session.reached(environment) as (_, client):
@@ -250,7 +250,7 @@ def ledger(environment: Environment, month: str, job: str | None, state: str | N
 @month_option
 @click.pass_obj
 def settle(environment: Environment, rows: tuple[str, ...], everything: bool, usd: float, month: str) -> None:
-    """Say what ambiguous calls cost, as the provider's own books have it; their money is free or spent then.
+    """Say what ambiguous calls cost, as the provider's own records say; their money is free or spent then.
 
     ROW: an `id` of `failover budget ledger --state ambiguous`.
     """

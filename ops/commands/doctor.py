@@ -1,4 +1,4 @@
-"""`failover doctor`: what is wrong before it costs a job, each with its mend. `--deploy` is the release phase's gate."""
+"""`failover doctor`: what is wrong before it costs a job, each with its fix. `--deploy` is the release phase's gate."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def doctor(environment: Environment, deploy: bool, as_json: bool) -> None:
 
 
 def examine(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
-    """Everything, in the order in which it should be mended."""
+    """Everything, in the order in which it should be fixed."""
     yield from _configuration(environment, deploy=deploy)
     yield from _redis(environment, deploy=deploy)
     if not deploy:
@@ -132,9 +132,9 @@ def _money(environment: Environment) -> Iterator[Finding]:
     with contextlib.suppress(ConfigurationError):  # told above
         for route in load_routes(environment).routes:
             if route.price is None and budgets.wants_prices:
-                mend = "give it a `price` in routes.json, or `pip install genai-prices`"
+                fix = "give it a `price` in routes.json, or `pip install genai-prices`"
                 yield Finding(
-                    "fail", "money", f"{route.name} has no price, so nobody calls it under a hard cap — {mend}", 2
+                    "fail", "money", f"{route.name} has no price, so nobody calls it under a hard cap — {fix}", 2
                 )
     if kept := [name for name in caching.features if caching.of(name) is not None]:
         yield Finding("ok", "money", f"answers are kept for: {', '.join(kept)}")
@@ -230,9 +230,9 @@ def _room(client: redis.Redis) -> Iterator[Finding]:
     )
     limit, memory = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     if limit and memory > NEARLY_FULL * limit:
-        mend = "a full Redis refuses jobs: take a larger plan, or keep results for less long"
+        fix = "a full Redis refuses jobs: take a larger plan, or keep results for less long"
         full = memory >= limit
-        told = f"{memory / limit:.0%} of {limit / 1e6:.0f} MB are used — {mend}"
+        told = f"{memory / limit:.0%} of {limit / 1e6:.0f} MB are used — {fix}"
         yield Finding("fail" if full else "warn", "memory", told, 3 if full else 0)
 
 

@@ -21,7 +21,7 @@ from producer.environment import Environment
 from producer.errors import UsageError
 from worker.control.pause import utc
 from worker.humanize import clock, counted, lasted
-from worker.notify.delivery_state import Told
+from worker.notify.delivery_state import DeliveryState
 from worker.notify.incidents import Incident, Incidents
 from worker.queue.dead_letters import now_ms
 
@@ -173,7 +173,10 @@ def _told(incident: Incident, now: int) -> Iterator[str]:
 def _channels(incident: Incident) -> Iterator[str]:
     """What each channel was told, and when."""
     for name in CHANNELS:
-        parts = (("opening", Told.of(incident, name, "opening")), ("end", Told.of(incident, name, "closing")))
+        parts = (
+            ("opening", DeliveryState.of(incident, name, "opening")),
+            ("end", DeliveryState.of(incident, name, "closing")),
+        )
         if said := [f"{part} {told.state} {clock(told.at_ms)}" for part, told in parts if told.state]:
             yield f"{name}: {', '.join(said)}"
 

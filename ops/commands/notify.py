@@ -58,13 +58,13 @@ def test(environment: Environment) -> None:
             outcome = channel.send(post)
         told = "it is there" if isinstance(outcome, Posted) else outcome.why
         failed |= not isinstance(outcome, Posted)
-        mend = f" — {_mend(channel.name, told)}" if isinstance(outcome, Refused) else ""
-        click.echo(f"{channel.name}: {told}{mend}")
+        fix = f" — {_mend(channel.name, told)}" if isinstance(outcome, Refused) else ""
+        click.echo(f"{channel.name}: {told}{fix}")
     sys.exit(1 if failed else 0)
 
 
 def _mend(channel: str, why: str) -> str:
-    mends = {
+    fixes = {
         "invalid_auth": "SLACK_BOT_TOKEN is wrong: copy it anew, it begins with xoxb-",
         "not_in_channel": "invite the bot: write /invite @its-name in the channel",
         "channel_not_found": "SLACK_CHANNEL is wrong, or the bot is not in it: use the channel's id, as in C0123456789",
@@ -75,4 +75,4 @@ def _mend(channel: str, why: str) -> str:
         "ratelimited": "Slack takes a message a second: try again in a minute",
     }
     variables = {"slack": "SLACK_*", "email": "SMTP_URL and NOTIFY_EMAIL", "webhook": "NOTIFY_WEBHOOK_URL"}
-    return mends.get(why, f"look at {variables.get(channel, channel)}")
+    return fixes.get(why, f"look at {variables.get(channel, channel)}")

@@ -153,7 +153,7 @@ def disable(environment: Environment, route: str, reason: str, lasts: str | None
 @click.argument("route")
 @click.pass_obj
 def enable(environment: Environment, route: str) -> None:
-    """Take a route back: clear its kill switch, close its breaker, end its rest (a quota, a key, a bill that was mended)."""
+    """Take a route back: clear its kill switch, close its breaker, end its rest (a quota, a key, a bill that was fixed)."""
     with session.reached(environment) as (_, client):
         _require_known(client, environment, route)
         told = ["it was disabled"] if flags.resume(client, Scope(route=route), who=session.who()) else []

@@ -1,4 +1,4 @@
-"""`failover budget poll`: the providers' own books, read for a cron."""
+"""`failover budget poll`: the costs that providers report, read for a cron."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ops.options import as_json
 from producer.environment import Environment
 from producer.errors import ConfigurationError, FailoverError, Problem
 from worker.money import billing_alerts
-from worker.money.billing_alerts import Guardrail, Spend
+from worker.money.billing_alerts import BillingReport, Guardrail
 
 POLLED = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
 
 
 @dataclass(frozen=True)
 class Polled:
-    """What one provider's books say. `problem`: why they could not be read."""
+    """What one provider reports. `problem`: why they could not be read."""
 
     provider: str
     dollars: float | None = None
@@ -64,7 +64,7 @@ def poll(environment: Environment, as_json: bool) -> None:
                 continue
             percent = float(100 * dollars / budget)
             seen = billing_alerts.observe(
-                here.producer.client, Spend(provider, percent, "poll", interval=month), guardrail
+                here.producer.client, BillingReport(provider, percent, "poll", interval=month), guardrail
             )
             found.append(Polled(provider, float(dollars), float(budget), percent, seen.paused))
     if as_json:

@@ -14,13 +14,13 @@ from worker.breakers.health import Health
 from worker.configuration import Configuration
 from worker.control import pause as flags
 from worker.money import budget_state
-from worker.money.budget_state import Allowance
+from worker.money.budget_state import BudgetState
 from worker.money.caps import Owner
 from worker.routes.policy import RoutingPolicy
 from worker.routes.prices import dollars
 from worker.routes.route import Route
 from worker.routes.tokens import estimated
-from worker.routing.cost_degradation import frugal
+from worker.routing.cost_degradation import reduced_for_budget
 from worker.routing.plan import BYPASS
 from worker.routing.planner import Planner
 
@@ -177,9 +177,9 @@ def explained(configuration: Configuration, standing: Standing, job_id: str, job
     """The plan as a worker would make it now. Raises InvalidJob for a job type that is none."""
     job_type, policy = job.job_type, configuration.policies.of(job.job_type)
     p95_ms = {name: known.recent_p95_ms for name, known in standing.health.items() if known.recent_p95_ms is not None}
-    routes, may_spend = configuration.routes, Allowance(configuration.budgets, standing.money)
+    routes, may_spend = configuration.routes, BudgetState(configuration.budgets, standing.money)
     owner = Owner.of(job, job_id, "", "")
-    sent = frugal(job, owner, may_spend, routes.routes)
+    sent = reduced_for_budget(job, owner, may_spend, routes.routes)
     planner = Planner(routes, configuration.routing, p95_ms)
     planned = planner.plan(job_id, job, sent.body, policy.requires, restraint=sent.restraint)
     routing = configuration.routing.of(job_type)

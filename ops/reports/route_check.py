@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 from worker.errors.catalog import Action
 from worker.errors.classify import Broken, Reply, classify, redacted
-from worker.providers import Ask, Providers
+from worker.providers import ProviderRequest, Providers
 from worker.providers.connectivity import reach
 from worker.routes.parameters import essential, fitted
 from worker.routes.route import Route, Routes
-from worker.routing.execution_context import Visit
+from worker.routing.attempt import RouteAttempt
 
 SECONDS = 30.0
 
@@ -89,22 +89,21 @@ async def _try(providers: Providers, route: Route, about: str) -> Checked:
         return Checked(route.name, "ok", about, f"does not know {', '.join(foreign)}, so no such job goes there")
     body, dropped = fitted(BODIES[about], route.parameters)
     key, began = route.keys[0].secret if route.keys else "", time.monotonic()
-    visit, told = Visit(route, body, False), list(dropped)
+    attempt, changes = RouteAttempt(route, body, False), list(dropped)
     while True:
-        ask = Ask(
-            route, key, visit.body, f"check-{time.time_ns()}", SECONDS, secrets=[each.secret for each in route.keys]
+        ask = ProviderRequest(
+            route, key, attempt.body, f"check-{time.time_ns()}", SECONDS, secrets=[each.secret for each in route.keys]
         )
         answer = await providers.complete(ask)
         failure = classify(answer, time.time())
-        if (
-            failure is None
-            or failure.action is not Action.DROP
-            or not (d := visit.without(failure.parameter, failure.instead))
-        ):
+        if failure is None or failure.action is not Action.DROP:
             break
-        told.append(d)  # as the router would
+        if (correction := attempt.correction(failure.parameter, failure.instead)) is None:
+            break
+        attempt.correct(correction)  # as the router would
+        changes.append(correction.done)
     ms = round((time.monotonic() - began) * 1000)
-    differs = f"; not sent as it was: {', '.join([*told, *ask.dropped])}" if told or ask.dropped else ""
+    differs = f"; not sent as it was: {', '.join([*changes, *ask.dropped])}" if changes or ask.dropped else ""
     if problem := _problem(about, answer):
         hint = f" — is its baseUrl right? {route.base_url}" if failure is not None and failure.status == 404 else ""
         return Checked(route.name, "fail", about, redacted(problem, key)[:300] + hint)

@@ -22,7 +22,7 @@ from worker.control.pause import Paused, paused, utc
 from worker.money import billing_alerts, budget_state
 from worker.money.billing_alerts import ProviderSpend
 from worker.notify.incidents import Incidents
-from worker.notify.kinds import LORE, Kind
+from worker.notify.kinds import KIND_INFO, Kind
 from worker.queue import fair_queue
 
 SCOPES_TOLD = 10
@@ -70,7 +70,7 @@ class Status:
     queues: list[QueueStatus]
     workers: list[WorkerStatus]
     budgets: list[ProviderSpend] = field(default_factory=list)
-    caps: list[str] = field(default_factory=list)  # scopes on their ladder, in words
+    caps: list[str] = field(default_factory=list)  # scopes that have reached an alert threshold, in words
     reduced: str | None = None  # every job is to cost less, and why
     incidents: list[str] = field(default_factory=list)  # the open ones, in words
     routes: list[RouteStatus] = field(default_factory=list)
@@ -88,7 +88,7 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
     standing = budget_state.standing(client)
     return Status(
         paused=flags,
-        caps=[str(rung) for rung in standing.rungs.values()],
+        caps=[str(status) for status in standing.cap_statuses.values()],
         reduced=standing.reduced or None,
         queues=[_queue(client, name) for name in queues],
         workers=_workers(client, worker_registry.names(client)),
@@ -96,7 +96,7 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
         incidents=[
             f"incident {each.id}, since {utc(each.opened_ms / 1000)}: {each.title}"
             for each in Incidents(client).unsettled()
-            if each.resolved_ms is None and not LORE[each.kind].notice and each.kind is not Kind.CAPPED
+            if each.resolved_ms is None and not KIND_INFO[each.kind].notice and each.kind is not Kind.CAPPED
         ],
         routes=_routes(client, flags),
         odd=list(dict.fromkeys(told for view in worker_registry.views(client) for told in view.get("told", ()))),

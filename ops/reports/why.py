@@ -38,7 +38,7 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
     if result.dead_reason is DeadReason.OVER_BUDGET:
         told.append(
             "caps: max_cost_usd in policies/routing.yaml, those of its feature and of a month in policies/budgets.yaml; "
-            "prices: routes.json; mend what is named above, then requeue the job"
+            "prices: routes.json; fix what is named above, then requeue the job"
         )
     told.append(_cost(result))
     trail = [entry.model_dump(mode="json", exclude_none=True) for entry in result.trail]

@@ -217,7 +217,8 @@ class Control:
         return account
 
     def log(self, upstream: str) -> list[dict[str, Any]]:
-        """Each request: `at` (Unix seconds), `key`, `model`, `status` and `usage` of its answer, None if none was sent whole."""
+        """Each request: `at` (Unix seconds), `key`, `model`, `status` and `usage` of its answer, None if none was sent
+        whole."""
         log: list[dict[str, Any]] = json.loads(self._call("GET", f"/_admin/{upstream}/log"))
         return log
 

@@ -22,7 +22,7 @@ from producer.intake import body, errors, read_json
 from producer.openapi import request_body
 from producer.scripts import ask_async
 from worker.control.pause import EVERYTHING, resume_call
-from worker.money.billing_alerts import Guardrail, Spend, observe_call, observed
+from worker.money.billing_alerts import BillingReport, Guardrail, observe_call, observed
 
 log = logging.getLogger("failover.web")
 
@@ -115,7 +115,7 @@ def budget(client: Redis, guard: Guard, guardrail: Guardrail) -> APIRouter:
     return router
 
 
-def _spend(data: Any, message_id: str) -> Spend:
+def _spend(data: Any, message_id: str) -> BillingReport:
     if isinstance(data, dict) and "message" in data and "percentUsed" not in data:
         message = _checked(_Push, data).message
         try:
@@ -125,7 +125,7 @@ def _spend(data: Any, message_id: str) -> Spend:
         percent = 100 * told.costAmount / told.budgetAmount
         if not math.isfinite(percent):
             raise InvalidBody("message.data", "its budgetAmount is too small to be a budget")
-        return Spend(
+        return BillingReport(
             GOOGLE,
             percent,
             "google pub/sub",
@@ -136,7 +136,7 @@ def _spend(data: Any, message_id: str) -> Spend:
             budget_name=told.budgetDisplayName,
         )
     used = _checked(PercentUsed, data)
-    return Spend(used.provider, used.percentUsed, "webhook", message_id=message_id)
+    return BillingReport(used.provider, used.percentUsed, "webhook", message_id=message_id)
 
 
 def _checked(model: type[M], data: Any) -> M:

@@ -135,20 +135,20 @@ class _Everything:
         yield from _routes(found.routes)
 
     def _money(self) -> Iterable[GaugeMetricFamily]:
-        """Of this month, by our own books. Users are too many for a metric."""
+        """Of this month, by our own ledger. Users are too many for a metric."""
         usd = GaugeMetricFamily("failover_spent_usd", "Of this month, by scope.", labels=["scope", "state"])
         for scope, sums in statement.sums(self._client).items():
             if not scope.startswith("user:"):
                 for state in ("spent", "ambiguous", "held"):
                     usd.add_metric([scope, state], dollars(getattr(sums, state)))
-        ladder = GaugeMetricFamily(
-            "failover_budget_step_percent", "The ladder's step that a scope is at.", labels=["scope"]
+        alert_thresholds = GaugeMetricFamily(
+            "failover_budget_step_percent", "The alert threshold that a scope has reached.", labels=["scope"]
         )
         full = GaugeMetricFamily("failover_budget_full", "1 while jobs wait for a scope's hard cap.", labels=["scope"])
-        for scope, rung in budget_state.standing(self._client).rungs.items():
-            ladder.add_metric([scope], rung.step)
-            full.add_metric([scope], rung.full)
-        return (usd, ladder, full)
+        for scope, each in budget_state.standing(self._client).cap_statuses.items():
+            alert_thresholds.add_metric([scope], each.step)
+            full.add_metric([scope], each.full)
+        return (usd, alert_thresholds, full)
 
 
 def _queues(queues: Iterable[status.QueueStatus]) -> Iterable[GaugeMetricFamily]:

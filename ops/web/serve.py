@@ -44,8 +44,8 @@ def serve(environment: Environment, url: str, host: str | None, port: int) -> No
     settings, policies = Settings.of(environment), load_policies(environment)
     host = host or (EVERYWHERE if settings.any_secret else LOOPBACK)
     if not settings.any_secret and host not in (LOOPBACK, "localhost", "::1"):
-        mend = "set FAILOVER_API_TOKEN, or leave --host out to serve this machine only"
-        raise ConfigurationError([Problem("FAILOVER_API_TOKEN", "", f"is not set, so {host} may not be served", mend)])
+        fix = "set FAILOVER_API_TOKEN, or leave --host out to serve this machine only"
+        raise ConfigurationError([Problem("FAILOVER_API_TOKEN", "", f"is not set, so {host} may not be served", fix)])
     logs.configure()
     client = connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS, max_connections=2)
     _require_safe(client, allowed=settings.unsafe_redis)

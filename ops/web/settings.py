@@ -65,10 +65,8 @@ class Settings:
 def _token(environment: Environment) -> str | None:
     token = environment.get("FAILOVER_API_TOKEN", "").strip()
     if not (token.isascii() and token.isprintable() and " " not in token):
-        mend = "make one with `openssl rand -hex 32`"
-        raise ConfigurationError(
-            [Problem("FAILOVER_API_TOKEN", "", "holds a character that no header can carry", mend)]
-        )
+        fix = "make one with `openssl rand -hex 32`"
+        raise ConfigurationError([Problem("FAILOVER_API_TOKEN", "", "holds a character that no header can carry", fix)])
     return token or None
 
 
@@ -81,9 +79,9 @@ def _signer(environment: Environment) -> Webhook | None:
     except ValueError:
         key = b""
     if len(key) < SECRET_BYTES:
-        mend = "make one with `openssl rand -base64 32`; `whsec_` may stand before it"
+        fix = "make one with `openssl rand -base64 32`; `whsec_` may stand before it"
         what = f"is not base64 of {SECRET_BYTES} bytes or more"
-        raise ConfigurationError([Problem("BUDGET_WEBHOOK_SECRET", "", what, mend)])
+        raise ConfigurationError([Problem("BUDGET_WEBHOOK_SECRET", "", what, fix)])
     return Webhook(key)
 
 
@@ -93,6 +91,6 @@ def _google(environment: Environment) -> GoogleSender | None:
         return None
     if not audience or not email:
         missing = "BUDGET_GOOGLE_EMAIL" if audience else "BUDGET_GOOGLE_AUDIENCE"
-        mend = "the push subscription's audience and service account belong together"
-        raise ConfigurationError([Problem(missing, "", "is not set", mend)])
+        fix = "the push subscription's audience and service account belong together"
+        raise ConfigurationError([Problem(missing, "", "is not set", fix)])
     return GoogleSender(audience, email, environment.get("BUDGET_GOOGLE_CERTS_URL") or GOOGLE_CERTS_URL)

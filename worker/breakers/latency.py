@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Sequence
 
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from producer import keyspace
 from producer.scripts import Command, ask_async
@@ -29,17 +26,12 @@ class Latencies(dict[str, int]):
         for name in self.keys() - set(self._routes):
             del self[name]
 
-    async def run(self) -> None:
-        """Look for ever. While Redis is away, what was last known holds."""
-        while True:
-            if self._routes:
-                with contextlib.suppress(RedisError):
-                    await self.look(self._routes)
-            await asyncio.sleep(LOOK_SECONDS)
-
-    async def look(self, routes: Sequence[str]) -> None:
+    async def look(self) -> None:
+        """Read them anew. While Redis is away, what was last known holds."""
+        routes = began = self._routes
+        if not routes:
+            return
         commands: list[Command] = [("LRANGE", keyspace.calls(route), 0, -1) for route in routes]
-        began = self._routes
         (seconds, _), *calls = await ask_async(self._client, [("TIME",), *commands])
         found = {route: recent_p95_ms(made, int(seconds)) for route, made in zip(routes, calls, strict=True)}
         if began is not self._routes:

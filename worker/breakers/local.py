@@ -45,7 +45,7 @@ def _fail() -> None:
 
 
 @dataclass(frozen=True)
-class Admission:
+class Permit:
     """Leave to make one attempt on a route, given while the breaker was in its `epoch`. A shared probe has a `token`."""
 
     epoch: int
@@ -88,7 +88,7 @@ class RouteBreaker:
         return "breaker half-open, its probe under way" if self._probing else f"breaker {self.state}"
 
     def rest(self, seconds: float, why: str) -> None:
-        """Admit nothing for `seconds`: the provider asked for it, or the account has to be mended first."""
+        """Admit nothing for `seconds`: the provider asked for it, or the account has to be fixed first."""
         if self._clock() + seconds > self._rests_until:
             self._rests_until, self._rests_for = self._clock() + seconds, why
 
@@ -109,30 +109,30 @@ class RouteBreaker:
         """Whether exactly one attempt would be admitted now."""
         return not self.open_for_all() and not self._probing and self.reopens_in() <= 0
 
-    def admit(self) -> Admission | None:
+    def admit(self) -> Permit | None:
         """Leave for one attempt, or None: the route rests, is open, or half-open with its probe under way."""
         if self._rests_until > self._clock():
             return None
         if self._breaker.current_state == pybreaker.STATE_CLOSED:
-            return Admission(self._epoch, probe=False)
+            return Permit(self._epoch, probe=False)
         if self._probing or self._cools_for() > 0:
             return None
         if self._breaker.current_state == pybreaker.STATE_OPEN:
             self._breaker.half_open()
         self._probing = True
-        return Admission(self._epoch, probe=True)
+        return Permit(self._epoch, probe=True)
 
-    def record(self, admission: Admission, succeeded: bool | None) -> None:
+    def record(self, permit: Permit, succeeded: bool | None) -> None:
         """What the admitted attempt showed; None is neutral: a probe that shows nothing is made again after a cooldown.
 
-        Every admission is recorded exactly once.
+        Every permit is recorded exactly once.
         """
-        if admission.epoch != self._epoch:
+        if permit.epoch != self._epoch:
             return
-        if admission.probe:
+        if permit.probe:
             self._probing = False
         if succeeded is None:
-            if admission.probe:
+            if permit.probe:
                 self.rest(self._cooldown, "half-open")
             return
         with contextlib.suppress(_RouteFailed, pybreaker.CircuitBreakerError):

@@ -24,8 +24,9 @@ from redis.exceptions import RedisError
 from producer import keyspace
 from producer.scripts import Call, Script, ask_async
 from worker.breakers.health import RESTORE
-from worker.breakers.local import RULES, Admission, RouteBreaker, Rules
+from worker.breakers.local import RULES, Permit, RouteBreaker, Rules
 from worker.breakers.shared import SharedBreaker
+from worker.events import Hooks
 
 log = logging.getLogger("failover.worker")
 
@@ -36,7 +37,7 @@ POLL_SECONDS = 1.0
 REPORT_SECONDS = 0.25  # how long successes wait for company; a failure does not wait, and takes those before it along
 PROBE_LEASE_SECONDS = 5.0  # held on by every poll; a killed worker's probe is free again after it
 CALLS_KEPT = 200  # a route's latest, for its latency and error rate
-KEYS_MEND = ("unauthorized", "forbidden")  # what a route rests for that other keys may mend
+KEYS_FIX = ("unauthorized", "forbidden")  # what a route rests for that other keys may fix
 UNUSED_SECONDS = 2.0  # leave to probe is given back after it
 GRACE_SECONDS = 60.0  # after a success, in which one job's own retries do not open a route
 REPORTED_AT_ONCE = 1000
@@ -52,15 +53,17 @@ class Breakers(dict[str, SharedBreaker]):
         routes: Sequence[str],
         rules: Rules = RULES,
         changed: Callable[[], None] = lambda: None,
+        hooks: Hooks | None = None,
     ) -> None:
         super().__init__((route, SharedBreaker(route, self, RouteBreaker(rules))) for route in routes)
-        self.rules, self.changed = rules, changed
+        self.rules, self.changed, self.hooks = rules, changed, hooks or Hooks()
         self.alone = False  # Redis is away: each breaker decides by itself
         self._client, self._worker = client, worker_name
         self._report: Call | None = None  # sent, and not answered yet
         self._number = 0
+        self._asks_again_at = -math.inf  # monotonic; while Redis is away
         self._renewed: set[str] = set()  # to be told to Redis
-        self._kick = asyncio.Event()
+        self.kick = asyncio.Event()  # set: report at once
         self._timer: asyncio.TimerHandle | None = None
 
     def adopt(self, routes: Sequence[str], rules: Rules) -> None:
@@ -73,22 +76,15 @@ class Breakers(dict[str, SharedBreaker]):
     def renew(self, routes: Sequence[str]) -> None:
         """These routes have other keys now: one that rests because its keys were refused is well again."""
         for route in routes:
-            if self[route].view.rests_for in KEYS_MEND and self[route].view.rests_until > time.monotonic():
+            if self[route].view.rests_for in KEYS_FIX and self[route].view.rests_until > time.monotonic():
                 self._renewed.add(route)
         if self._renewed:
-            self._kick.set()
+            self.kick.set()
 
-    async def run(self) -> None:
-        """Report and poll for ever."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._kick.wait()
-                await asyncio.sleep(0)  # failures of the same moment go together
-            self._kick.clear()
+    async def poll(self) -> None:
+        """`sync`; while Redis is away, no failure of a route is a reason to ask it sooner."""
+        if not self.alone or time.monotonic() >= self._asks_again_at:
             await self.sync()
-            if self.alone:
-                await asyncio.sleep(POLL_SECONDS)
 
     async def sync(self) -> None:
         """One report, and every view anew. Redis trouble leaves each breaker to itself until the next one."""
@@ -102,6 +98,7 @@ class Breakers(dict[str, SharedBreaker]):
             (reply,) = await ask_async(self._client, [self._report])
         except RedisError as error:
             self._go_alone(error)
+            self._asks_again_at = time.monotonic() + POLL_SECONDS / 2
             return
         self._report = None
         if self.alone:
@@ -134,13 +131,13 @@ class Breakers(dict[str, SharedBreaker]):
 
     def report_soon(self, *, at_once: bool) -> None:
         if at_once:
-            self._kick.set()
+            self.kick.set()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(REPORT_SECONDS, self._due)
 
     def _due(self) -> None:
         self._timer = None
-        self._kick.set()
+        self.kick.set()
 
     async def reserve(self, breakers: Sequence[SharedBreaker] | None = None) -> None:
         """Ask for leave to probe wherever it may be given now; whether it was stands in `may_probe`."""
@@ -166,7 +163,7 @@ class Breakers(dict[str, SharedBreaker]):
         for breaker, token, (granted, raw) in zip(asked, tokens, replies, strict=True):
             breaker.hear(from_json(raw), newest=True)
             if granted:
-                breaker.reserved = Admission(breaker.view.epoch, probe=True, token=token)
+                breaker.reserved = Permit(breaker.view.epoch, probe=True, token=token)
                 breaker.reserved_at = time.monotonic()
 
     def forgo(self) -> None:

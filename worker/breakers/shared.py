@@ -7,10 +7,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from producer.trail import RejectedFor
-from worker.breakers.local import Admission, RouteBreaker
+from worker.breakers.local import Permit, RouteBreaker
+from worker.events import Event, EventKind, Hooks
 
 WITHHELD_SECONDS = 5.0  # after which a job that has no other route looks again
 
@@ -44,11 +46,47 @@ class View:
         )
 
 
+class WithheldBy(StrEnum):
+    """Who keeps every job from a route."""
+
+    PAUSE = "pause"  # its provider is paused
+    KILL_SWITCH = "kill_switch"  # the route is disabled
+    MAP = "map"  # it is no longer in routes.json
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """A route that operators keep every job from. `name`: of the provider that is paused, or of the route."""
+
+    by: WithheldBy
+    name: str
+
+    @property
+    def for_good(self) -> bool:
+        """Whether no job waits for it."""
+        return self.by is not WithheldBy.PAUSE
+
+    @property
+    def subject(self) -> str:
+        """As jobs that wait for it name it (worker/queue/waiting.py)."""
+        return f"{'provider' if self.by is WithheldBy.PAUSE else 'route'}:{self.name}"
+
+    def __str__(self) -> str:
+        match self.by:
+            case WithheldBy.PAUSE:
+                return f"provider {self.name} is paused"
+            case WithheldBy.KILL_SWITCH:
+                return f"route {self.name} is disabled"
+            case WithheldBy.MAP:
+                return "no longer in routes.json"
+
+
 class Owner(Protocol):
     """All breakers of a worker (registry.py)."""
 
     alone: bool  # Redis is away: each breaker decides by itself
     changed: Callable[[], None]
+    hooks: Hooks
 
     async def reserve(self, breakers: Sequence[SharedBreaker] | None = None) -> None: ...
     def report_soon(self, *, at_once: bool) -> None: ...
@@ -61,10 +99,9 @@ class SharedBreaker:
     route: str
     owner: Owner
     local: RouteBreaker
-    withheld: str = ""  # why operators keep everybody from the route
-    disabled: bool = False  # ... for good, by its kill switch: no job waits for it
+    withheld: Withheld | None = None
     view: View = field(default_factory=View)
-    reserved: Admission | None = None  # leave to probe that no attempt has used yet
+    reserved: Permit | None = None  # leave to probe that no attempt has used yet
     reserved_at: float = -math.inf
     probes: set[str] = field(default_factory=set)  # tokens of our probes under way
     asking: bool = False
@@ -115,7 +152,7 @@ class SharedBreaker:
     def closed_off(self) -> tuple[RejectedFor, str]:
         """Why no attempt is admitted now."""
         if self.withheld:
-            return RejectedFor.DISABLED if self.disabled else RejectedFor.PAUSED, self.withheld
+            return RejectedFor.DISABLED if self.withheld.for_good else RejectedFor.PAUSED, str(self.withheld)
         if self.owner.alone:
             return RejectedFor.RESTS if self.local.resting else RejectedFor.BREAKER, self.local.closed_off()
         if (rests := self.view.rests_until - time.monotonic()) > 0:
@@ -123,7 +160,7 @@ class SharedBreaker:
         half_open = self.state == "half-open"
         return RejectedFor.BREAKER, "breaker half-open, its probe under way" if half_open else "breaker open"
 
-    async def admit(self, *, regardless: bool = False) -> Admission | None:
+    async def admit(self, *, regardless: bool = False) -> Permit | None:
         """Leave for one attempt, or None: the route rests, is open, or half-open with a probe under way somewhere, withheld.
 
         `regardless` of how the breaker stands: only what operators withhold is not let through.
@@ -131,23 +168,23 @@ class SharedBreaker:
         if self.withheld:
             return None
         if regardless:
-            return Admission(self.view.epoch, probe=False)
+            return Permit(self.view.epoch, probe=False)
         if self.owner.alone:
             return self.local.admit()
         if self.open_for_all():
-            return Admission(self.view.epoch, probe=False)
+            return Permit(self.view.epoch, probe=False)
         if self.due() and not self.asking:
             await self.owner.reserve([self])
             if self.open_for_all():
                 return await self.admit()
-        admission, self.reserved = self.reserved, None
-        if admission is not None:
-            self.probes.add(admission.token)
-        return admission
+        permit, self.reserved = self.reserved, None
+        if permit is not None:
+            self.probes.add(permit.token)
+        return permit
 
     def record(
         self,
-        admission: Admission,
+        permit: Permit,
         succeeded: bool | None,
         *,
         ms: int = 0,
@@ -157,32 +194,32 @@ class SharedBreaker:
     ) -> None:
         """What the admitted attempt showed; None is neutral. `rest`: seconds for which nobody should call the route.
 
-        Every admission is recorded exactly once.
+        Every permit is recorded exactly once.
         """
-        self.probes.discard(admission.token)
+        self.probes.discard(permit.token)
         if self.owner.alone:
-            self.local.record(admission, succeeded)
+            self.local.record(permit, succeeded)
             if rest:
                 self.local.rest(rest, why)
             return
         kind: Kind = "neutral" if succeeded is None else "ok" if succeeded else "failed"
-        self._observe(kind, admission, ms=ms, job=job, rest=rest, why=why)
+        self._observe(kind, permit, ms=ms, job=job, rest=rest, why=why)
 
     def rest(self, seconds: float, why: str) -> None:
-        """Call the route for nobody for `seconds`: its account has to be mended first."""
+        """Call the route for nobody for `seconds`: its account has to be fixed first."""
         if self.owner.alone:
             self.local.rest(seconds, why)
         else:
-            self._observe("neutral", Admission(self.view.epoch, probe=False), rest=seconds, why=why)
+            self._observe("neutral", Permit(self.view.epoch, probe=False), rest=seconds, why=why)
 
     def forgo(self) -> None:
         """Give leave to probe back unused."""
         if self.reserved is not None:
-            admission, self.reserved = self.reserved, None
-            self._observe("unused", admission)
+            permit, self.reserved = self.reserved, None
+            self._observe("unused", permit)
 
     def _observe(
-        self, kind: Kind, admission: Admission, *, ms: int = 0, job: str = "", rest: float = 0.0, why: str = ""
+        self, kind: Kind, permit: Permit, *, ms: int = 0, job: str = "", rest: float = 0.0, why: str = ""
     ) -> None:
         until = time.monotonic() + rest
         if until > self.view.rests_until and rest:
@@ -190,15 +227,15 @@ class SharedBreaker:
         self.unreported.append(
             {
                 "kind": kind,
-                "epoch": admission.epoch,
-                "probe": admission.token,
+                "epoch": permit.epoch,
+                "probe": permit.token,
                 "job": job,
                 "ms": ms,
                 "rest": math.ceil(rest * 1000),
                 "why": why,
             }
         )
-        self.owner.report_soon(at_once=kind != "ok" or admission.probe)
+        self.owner.report_soon(at_once=kind != "ok" or permit.probe)
 
     def hear(self, told: Mapping[str, Any], *, newest: bool) -> None:
         """A report's reply is the newest by its nature; a published change may come after one that is newer."""
@@ -207,7 +244,14 @@ class SharedBreaker:
             return
         if any(seen["rest"] for seen in self.unreported):  # Redis has not heard of it yet
             view = replace(view, rests_until=self.view.rests_until, rests_for=self.view.rests_for)
-        was_open = self.open_for_all()
+        was_open, before = self.open_for_all(), self.view.state
         self.view = view
+        if view.state != before:
+            facts = {
+                "route": self.route,
+                "state": view.state,
+                "cooldown_seconds": max(0.0, view.opens_at - time.monotonic()),
+            }
+            self.owner.hooks.emit(Event(EventKind.BREAKER, "", facts))
         if self.open_for_all() != was_open:
             self.owner.changed()

@@ -1,63 +1,85 @@
-"""How many jobs a worker may start now.
+"""How many jobs a worker may start now, as explicit states.
 
-While a route is open: as many as there are slots. While none is: only as many as this worker holds leave to probe, so an outage
-of all providers costs probes and nothing else, and no job leaves the queue to wait elsewhere. After it: a ramp, so that
-the backlog does not fall on a provider that has just got up. The same ramp follows a pause.
+OPEN: as many as there are free slots. PROBING, while no route is open: only as many as this worker holds permits to probe,
+so an outage of all providers costs probes and nothing else, and no job leaves the queue to wait elsewhere. PAUSED, by
+operators or the budget: the first claim that is let through is small. RAMPING, after both: more and more, so that the
+backlog does not fall on a provider that has just come back.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from enum import Enum, auto
 
 from worker.breakers.shared import SharedBreaker
 
-RAMP_SECONDS = 20.0  # from the first few to all slots
-RAMP_FIRST_SHARE = 0.05
+RAMP_SECONDS = 20.0  # from the first few jobs to all slots
+RAMP_FIRST_SHARE = 0.05  # of the slots
 
 
-class Gate:
-    """`regardless`: it never shuts, however the routes stand: jobs that none can take do not wait, or no breaker is asked."""
+class State(Enum):
+    OPEN = auto()
+    PROBING = auto()
+    PAUSED = auto()
+    RAMPING = auto()
+
+
+class AdmissionController:
+    """`slots`: jobs at once. `update` moves the state; everything else only reads it."""
 
     def __init__(
         self, breakers: Collection[SharedBreaker], slots: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._breakers, self._slots, self._clock = breakers, slots, clock
-        self.regardless = False
-        self.paused = False  # by an operator or the budget; claims start nothing meanwhile
-        self._was_paused = False
-        self._shut = False
-        self._reopened_at: float | None = None  # by the clock
+        self._ramps_since = 0.0  # by the clock
+        self.state = State.OPEN
+
+    def update(self, *, paused: bool, ignores_breakers: bool) -> State:
+        """The state now. `paused`: no job may start anywhere. `ignores_breakers`: jobs that no route can take do not wait,
+        or no breaker is asked (ENABLE_COLD_QUEUE off, BYPASS_ROUTER)."""
+        self.state = self._next(paused, ignores_breakers)
+        return self.state
+
+    def _next(self, paused: bool, ignores_breakers: bool) -> State:
+        if not ignores_breakers and not any(breaker.open_for_all() for breaker in self._breakers):
+            return State.PROBING
+        if paused:
+            return State.PAUSED
+        if self.state in (State.PROBING, State.PAUSED):
+            self._ramps_since = self._clock()
+            return State.RAMPING
+        if self.state is State.RAMPING and self._clock() - self._ramps_since < RAMP_SECONDS:
+            return State.RAMPING
+        return State.OPEN
 
     def room(self, running: int) -> int:
-        """How many more jobs may start beside `running` ones."""
-        free = self._slots - running
-        if not self.regardless and not any(breaker.open_for_all() for breaker in self._breakers):
-            self._shut = True
-            probes = sum(breaker.may_probe() for breaker in self._breakers)
-            on_their_way = running - sum(breaker.probing for breaker in self._breakers)
-            return max(0, min(free, probes - max(0, on_their_way)))
-        if self.paused:
-            self._was_paused = True  # the first claim that is let through is part of the ramp
-            return max(0, min(free, max(1, int(self._slots * RAMP_FIRST_SHARE)) - running))
-        if self._shut or self._was_paused:
-            self._shut, self._was_paused, self._reopened_at = False, False, self._clock()
-        if self._reopened_at is None:
-            return free
-        passed = (self._clock() - self._reopened_at) / RAMP_SECONDS
-        if passed >= 1:
-            self._reopened_at = None
-            return free
-        share = RAMP_FIRST_SHARE + (1 - RAMP_FIRST_SHARE) * passed
-        return max(0, min(free, max(1, int(self._slots * share)) - running))
+        """How many more jobs may start beside `running` ones, as things stood at the last update."""
+        return max(0, min(self._slots - running, self._limit(running) - running))
+
+    def _limit(self, running: int) -> int:
+        """How many jobs may run at once."""
+        match self.state:
+            case State.OPEN:
+                return self._slots
+            case State.PROBING:
+                probes = sum(breaker.may_probe() for breaker in self._breakers)
+                on_their_way = running - sum(breaker.probing for breaker in self._breakers)
+                return running + probes - max(0, on_their_way)
+            case State.PAUSED:
+                return self._share(0.0)
+            case State.RAMPING:
+                return self._share((self._clock() - self._ramps_since) / RAMP_SECONDS)
+
+    def _share(self, passed: float) -> int:
+        """`passed`: how much of the ramp is behind us, 0..1."""
+        return max(1, int(self._slots * (RAMP_FIRST_SHARE + (1 - RAMP_FIRST_SHARE) * min(passed, 1.0))))
 
     @property
-    def shut(self) -> bool:
-        """Whether no route was open when it was last asked for room."""
-        return self._shut
+    def probing(self) -> bool:
+        """Whether no route was open at the last update."""
+        return self.state is State.PROBING
 
     def opens_in(self) -> float | None:
         """Seconds until a probe may be made; None while a route is open for all."""
-        if not self._shut:
-            return None
-        return min(breaker.reopens_in() for breaker in self._breakers)
+        return min(breaker.reopens_in() for breaker in self._breakers) if self.probing else None

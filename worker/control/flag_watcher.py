@@ -7,36 +7,33 @@ anew. The same look keeps the queues' running clocks, by which no pause burns an
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from producer.scripts import ask_async
-from worker.breakers.shared import SharedBreaker
-from worker.control.admission import Gate
+from worker.breakers.shared import SharedBreaker, Withheld, WithheldBy
 from worker.control.pause import look
+from worker.events import Event, EventKind, Hooks
 from worker.routes.names import canonical
 from worker.routes.route import Route
 
 log = logging.getLogger("failover.worker")
 
 LOOK_SECONDS = 1.0
-LEFT = "no longer in routes.json"  # why such a route takes no more attempts
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedFlags:
     """What a look or a claim asks the flags of, in this order."""
 
     providers: tuple[str, ...]
     routes: tuple[str, ...]
 
 
-class Controls:
+class FlagWatcher:
     """`changed` is called when anything is closed or let go."""
 
     def __init__(
@@ -44,50 +41,45 @@ class Controls:
         client: redis.asyncio.Redis,
         queues: Sequence[str],
         breakers: Mapping[str, SharedBreaker],
-        gate: Gate,
         changed: Callable[[], None],
+        hooks: Hooks,
     ) -> None:
         self._client, self._queues, self._breakers = client, queues, breakers
-        self._gate, self._changed = gate, changed
-        self.asked = Asked((), ())
+        self._changed, self._hooks = changed, hooks
+        self.asked = AskedFlags((), ())
         self._providers: dict[str, str] = {}  # by route
         self._paused: set[str] = set()
-        self._kick = asyncio.Event()
+        self.kick = asyncio.Event()  # set: look at once
 
     def adopt(self, routes: Sequence[Route]) -> None:
         """These are the worker's routes from now on. One that is no longer among them takes no more attempts."""
         self._providers = {route.name: canonical(route.entry.provider) for route in routes}
-        self.asked = Asked(tuple(dict.fromkeys(self._providers.values())), tuple(self._providers))
+        self.asked = AskedFlags(tuple(dict.fromkeys(self._providers.values())), tuple(self._providers))
         for name, breaker in self._breakers.items():
             if name not in self._providers:
-                breaker.withheld, breaker.disabled = LEFT, True
-            elif breaker.withheld == LEFT:
-                breaker.withheld, breaker.disabled = "", False
+                breaker.withheld = Withheld(WithheldBy.MAP, name)
+            elif breaker.withheld and breaker.withheld.by is WithheldBy.MAP:
+                breaker.withheld = None
         self.look_soon()
 
     def paused(self, queue: str) -> bool:
         """Whether no job of the queue may start, as far as is known."""
         return queue in self._paused
 
-    def look_soon(self) -> None:
-        self._kick.set()
+    @property
+    def all_paused(self) -> bool:
+        """Whether no job of any of the worker's queues may start."""
+        return len(self._paused) == len(self._queues)
 
-    async def run(self) -> None:
-        """Look for ever. While Redis is away, what was last known holds; the rest of the worker tells of it."""
-        while True:
-            self._kick.clear()
-            with contextlib.suppress(RedisError):
-                await self.look()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._kick.wait()
+    def look_soon(self) -> None:
+        self.kick.set()
 
     async def look(self) -> None:
         asked = self.asked
         (flags,) = await ask_async(self._client, [look(self._queues, asked.providers, asked.routes)])
         self.hear(flags, asked)
 
-    def hear(self, flags: Sequence[int], asked: Asked) -> None:
+    def hear(self, flags: Sequence[int], asked: AskedFlags) -> None:
         """How the flags stand: 1 or 0 for everything, for each queue, for each provider and each route that was asked about.
 
         The reply of a claim that was sent again may be of other routes than are asked about now: the next look tells.
@@ -101,16 +93,14 @@ class Controls:
         )
         before = self._standing()
         self._paused = {name for name in self._queues if everything or name in queues}
-        self._gate.paused = len(self._paused) == len(self._queues)
         for route, provider in self._providers.items():
-            breaker = self._breakers[route]
-            breaker.disabled = route in routes
-            why = f"provider {provider} is paused" if provider in providers else ""
-            breaker.withheld = f"route {route} is disabled" if breaker.disabled else why
+            paused = Withheld(WithheldBy.PAUSE, provider) if provider in providers else None
+            disabled = Withheld(WithheldBy.KILL_SWITCH, route) if route in routes else None
+            self._breakers[route].withheld = disabled or paused
         if self._standing() != before:
             facts = {"everything": everything, "queues": queues, "providers": providers, "routes": routes}
-            log.warning("paused" if any(facts.values()) else "resumed", extra=facts)
+            self._hooks.emit(Event(EventKind.PAUSED if any(facts.values()) else EventKind.RESUMED, "", facts))
             self._changed()
 
     def _standing(self) -> tuple[object, ...]:
-        return (self._gate.paused, *(breaker.withheld for breaker in self._breakers.values()))
+        return (self.all_paused, *(breaker.withheld for breaker in self._breakers.values()))

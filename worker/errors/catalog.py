@@ -19,7 +19,7 @@ class Action(StrEnum):
     DROP = "drop"  # this route without the parameter that it does not know, else elsewhere
     LARGER = "larger"  # only a route with a larger context window, or a shorter context
     ELSEWHERE = "elsewhere"  # this route cannot do what the job asks, another may
-    REJECT = "reject"  # no route can mend it: dead, `rejected`
+    REJECT = "reject"  # no route can fix it: dead, `rejected`
     REFUSE = "refuse"  # a matter for a human: dead, `refused`
 
 
@@ -32,7 +32,7 @@ class Breaker(StrEnum):
 
 
 class Scope(StrEnum):
-    """What rests when a provider names a time to come back, or its account has to be mended first."""
+    """What rests when a provider names a time to come back, or its account has to be fixed first."""
 
     ROUTE = "route"
     ACCOUNT = "account"  # every route that uses the same keys of the same provider
@@ -45,8 +45,8 @@ ROUTES_RETRIES = 5  # as many as the route is configured to make
 class Failure:
     """One failed attempt. `ambiguous`: it may have been billed.
 
-    `retry_after`: seconds that the provider named. `rests`: seconds for which nobody should call the `scope`, when it is
-    the account or the route itself that is wrong: no job is to blame, and calling again soon mends nothing. `parameter`:
+    `retry_after`: seconds that the provider named. `cooldown`: seconds for which nobody should call the `scope`, when it is
+    the account or the route itself that is wrong: no job is to blame, and calling again soon fixes nothing. `parameter`:
     what the route does not know, and `instead` what it knows it by.
     """
 
@@ -57,7 +57,7 @@ class Failure:
     ambiguous: bool = False
     status: int | None = None
     retry_after: float | None = None
-    rests: float = 0.0
+    cooldown: float = 0.0
     scope: Scope = Scope.ROUTE
     parameter: str = ""
     instead: str = ""
@@ -65,18 +65,18 @@ class Failure:
 
 
 def _neutral(
-    code: str, action: Action, *, rests: float = 0.0, scope: Scope = Scope.ROUTE, retries: int = ROUTES_RETRIES
+    code: str, action: Action, *, cooldown: float = 0.0, scope: Scope = Scope.ROUTE, retries: int = ROUTES_RETRIES
 ) -> Failure:
-    return Failure(code, action, Breaker.NEUTRAL, retries=retries, rests=rests, scope=scope)
+    return Failure(code, action, Breaker.NEUTRAL, retries=retries, cooldown=cooldown, scope=scope)
 
 
-ACCOUNT_RESTS, KEY_RESTS, ROUTE_RESTS = 300.0, 60.0, 60.0  # seconds, where no reset is known
+ACCOUNT_COOLDOWN, KEY_COOLDOWN, ROUTE_COOLDOWN = 300.0, 60.0, 60.0  # seconds, where no reset is known
 
-BAD_KEY = _neutral("unauthorized", Action.NEXT_KEY, rests=KEY_RESTS, scope=Scope.ACCOUNT)
-BILLING = _neutral("billing", Action.FAILOVER, rests=ACCOUNT_RESTS, scope=Scope.ACCOUNT)
-QUOTA = _neutral("quota", Action.FAILOVER, rests=ACCOUNT_RESTS, scope=Scope.ACCOUNT)
+BAD_KEY = _neutral("unauthorized", Action.NEXT_KEY, cooldown=KEY_COOLDOWN, scope=Scope.ACCOUNT)
+BILLING = _neutral("billing", Action.FAILOVER, cooldown=ACCOUNT_COOLDOWN, scope=Scope.ACCOUNT)
+QUOTA = _neutral("quota", Action.FAILOVER, cooldown=ACCOUNT_COOLDOWN, scope=Scope.ACCOUNT)
 RATE_LIMITED = _neutral("rate_limited", Action.RETRY)
-NO_MODEL = _neutral("no_such_model", Action.FAILOVER, rests=ROUTE_RESTS)
+NO_MODEL = _neutral("no_such_model", Action.FAILOVER, cooldown=ROUTE_COOLDOWN)
 CONTEXT = _neutral("context_length", Action.LARGER)
 TOO_LARGE = _neutral("too_large", Action.LARGER)
 FILTERED = _neutral("content_filter", Action.REFUSE)
@@ -92,7 +92,7 @@ STATUS = {
     400: _neutral("bad_request", Action.REJECT),
     401: BAD_KEY,
     402: BILLING,
-    403: _neutral("forbidden", Action.NEXT_KEY, rests=ROUTE_RESTS),
+    403: _neutral("forbidden", Action.NEXT_KEY, cooldown=ROUTE_COOLDOWN),
     404: NO_MODEL,
     408: Failure("request_timeout", Action.RETRY, retries=1),
     409: _neutral("conflict", Action.RETRY, retries=1),
@@ -168,7 +168,7 @@ WORDINGS = tuple(
             PREFILL,
         ),
         (r"your input was flagged|content management policy|flagged as potentially violating", FILTERED),
-        (r"user location is not supported", _neutral("forbidden", Action.FAILOVER, rests=ROUTE_RESTS)),
+        (r"user location is not supported", _neutral("forbidden", Action.FAILOVER, cooldown=ROUTE_COOLDOWN)),
         (
             r"(?:does not|doesn't|do not) support (?:image|vision|audio|tool|function|response.?format|json|structured)",
             UNABLE_TO,
@@ -197,7 +197,7 @@ UNKNOWN_PARAMETER = tuple(
 )
 INSTEAD = re.compile(r"use ['\"`](\w+)['\"`] instead", re.IGNORECASE)
 
-# What a job can do without: it steers the style of an answer, or serves the caller's books. A cap on tokens is no such
+# What a job can do without: it steers the style of an answer, or serves the caller's accounting. A cap on tokens is no such
 # thing (it bounds the bill): it is only ever renamed.
 DROPPABLE = frozenset(
     (

@@ -90,8 +90,8 @@ def classify(answer: Reply | Broken, now: float) -> Failure | None:
         status, words = (meant, meant) if meant in STATUS else (502, 400)
     found = _by_text(error, words) or _by_status(status)
     found = replace(found, status=answer.status, detail=_message(error)[:4000])
-    if found.rests:
-        return replace(found, rests=retry_after.rest(error, now) or found.rests)
+    if found.cooldown:
+        return replace(found, cooldown=retry_after.rest(error, now) or found.cooldown)
     return replace(found, retry_after=retry_after.retry_after(answer.headers, error, now))
 
 

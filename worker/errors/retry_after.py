@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 LONGEST_RETRY_AFTER = 3600.0
-LONGEST_REST = 86_400.0
+LONGEST_COOLDOWN = 86_400.0
 UNIX_TIME = 1e9  # from here on a number is a time, and not a length
 
 _IN_WORDS = re.compile(
@@ -56,7 +56,7 @@ def rest(error: Mapping[str, Any], now: float) -> float | None:
             at = datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}+00:00").timestamp()
         except ValueError:
             return None
-        return min(max(at - now, 0.0), LONGEST_REST)
+        return min(max(at - now, 0.0), LONGEST_COOLDOWN)
     if daily_quota(error):
         return _until_midnight_pacific(now)
     return None

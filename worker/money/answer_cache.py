@@ -1,4 +1,5 @@
-"""Answers that are given again: policies/cache.yaml, and what is kept in Redis. The fields are explained at the head of the file.
+"""Answers that are given again: policies/cache.yaml, and what is kept in Redis. The fields are explained at the head of the
+file.
 
 Written through when an answer comes, before its job is done. A Redis that does not answer is a miss, never an error.
 """
@@ -108,13 +109,12 @@ def _asked(message: Any, policy: CachePolicy) -> dict[str, Any]:
 class Cache:
     """One worker's. `ask` sends a command along with others; what it gives is None where Redis did not answer."""
 
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
-        self.caching = Caching()
+    def __init__(self, ask: Ask, caching: Callable[[], Caching]) -> None:
+        self._ask, self._caching = ask, caching
 
     async def find(self, job: LLMJob) -> dict[str, Any] | None:
         """The fields of a result whose answer was kept for such a job."""
-        policy = self.caching.of(job.feature)
+        policy = self._caching().of(job.feature)
         if policy is None:
             return None
         raw = await self._ask(("GET", key_of(job, policy)))
@@ -122,7 +122,7 @@ class Cache:
 
     def keep(self, job: LLMJob, result: JobResult) -> None:
         """Keep the answer, if its feature is cached and it is a whole one."""
-        policy = self.caching.of(job.feature)
+        policy = self._caching().of(job.feature)
         if policy is None or policy.ttl_seconds is None or result.truncated or result.degraded is not None:
             return
         told = zlib.compress(to_json({name: getattr(result, name) for name in _KEPT}), 1)

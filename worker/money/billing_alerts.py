@@ -23,7 +23,7 @@ from worker.control.pause import BUDGET, EVERYTHING, Scope, note_of
 from worker.routes.names import canonical
 
 TOTAL = "total"  # in a provider's place: the budget of all of them together
-OWN_BOOKS, OWN_NAME = "ledger", "our own ledger"  # the id and name of the budget that ledger.py keeps
+OWN_LEDGER, OWN_NAME = "ledger", "our own ledger"  # the id and name of the budget that ledger.py keeps
 
 SPEND = Script.load(Path(__file__).parent / "lua", "billing_alert")
 
@@ -45,16 +45,16 @@ class Guardrail:
         except ValueError:
             percent = math.nan
         if not 0 < percent < math.inf:
-            mend = "a percentage, as in 80"
-            raise ConfigurationError([Problem("BUDGET_PAUSE_AT_PERCENT", "", f"{text!r} is no percentage", mend)])
+            fix = "a percentage, as in 80"
+            raise ConfigurationError([Problem("BUDGET_PAUSE_AT_PERCENT", "", f"{text!r} is no percentage", fix)])
         if scope not in ("all", "provider"):
-            what, mend = f"{scope!r} is neither all nor provider", "all pauses everything"
-            raise ConfigurationError([Problem("BUDGET_PAUSE_SCOPE", "", what, mend)])
+            what, fix = f"{scope!r} is neither all nor provider", "all pauses everything"
+            raise ConfigurationError([Problem("BUDGET_PAUSE_SCOPE", "", what, fix)])
         return cls(percent, scope)  # type: ignore[arg-type]  # just checked
 
 
 @dataclass(frozen=True)
-class Spend:
+class BillingReport:
     """One word of billing. `at_ms`: when it was so, None for now; `interval`: the begin of the budget's month as billing
     writes it; `message_id`: the same for the same message; `who`: where it comes from; `budget_id` and `budget_name`: which
     of the provider's budgets, where there are several."""
@@ -93,7 +93,7 @@ class ProviderSpend:
         return f"{self.provider} ({self.budget})" if self.budget else self.provider
 
 
-def observe_call(spend: Spend, guardrail: Guardrail) -> Call:
+def observe_call(spend: BillingReport, guardrail: Guardrail) -> Call:
     """Reply for `observed`."""
     provider = canonical(spend.provider)
     budget = f"its budget ({spend.budget_name})" if spend.budget_name else "its budget"
@@ -123,7 +123,7 @@ def observed(reply: Any) -> Observed:
     return Observed(outcome.decode(), bool(paused))
 
 
-def observe(client: redis.Redis, spend: Spend, guardrail: Guardrail) -> Observed:
+def observe(client: redis.Redis, spend: BillingReport, guardrail: Guardrail) -> Observed:
     """Note it and pause at the threshold."""
     return observed(ask(client, [observe_call(spend, guardrail)])[0])
 

@@ -7,19 +7,22 @@ in UTC, as the providers bill it.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from producer.environment import Environment, find_configuration
 from producer.job import LLMJob
 from producer.policy import read_yaml, with_defaults
 from worker.routes.names import canonical
 from worker.routes.prices import PER_MILLION
+
+log = logging.getLogger("failover.worker")
 
 FILE = "budgets.yaml"
 TOTAL = "total"
@@ -63,7 +66,7 @@ class Cap(BaseModel):
 
     @property
     def terms(self) -> tuple[int, int, int]:
-        """As lua/ledger_rows.lua takes it: hard and the basis of the ladder in micro-dollars, tokens; -1 for none."""
+        """As lua/ledger_rows.lua takes it: hard and the basis of the alert thresholds in micro-dollars, tokens; -1 for none."""
         hard, soft = micros_of(self.hard_usd), micros_of(self.soft_usd)
         return hard, hard if soft < 0 else soft, -1 if self.tokens is None else self.tokens
 
@@ -83,8 +86,16 @@ class FeatureCap(Cap):
     when_over: Literal["degrade", "abort"] = "degrade"
 
 
-class Safeguard(BaseModel):
-    """What is given up at the last step of the ladder."""
+OLD_NAMES = {"ladder": "alert_thresholds", "safeguard": "cost_saving"}  # read too
+
+
+def _also(old: str) -> Any:
+    """A field that files may still call by its old name."""
+    return Field(validation_alias=AliasChoices(OLD_NAMES[old], old))
+
+
+class CostSaving(BaseModel):
+    """What is given up at the last alert threshold."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -95,23 +106,23 @@ class Safeguard(BaseModel):
 class Budgets(BaseModel):
     """The whole file. Without it nothing is capped."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     version: Literal[1] = 1
-    ladder: tuple[Annotated[float, Field(gt=0, le=100)], ...] = (60.0, 85.0, 95.0)
+    alert_thresholds: Annotated[tuple[Annotated[float, Field(gt=0, le=100)], ...], _also("ladder")] = (60.0, 85.0, 95.0)
     total: Cap = Cap()
     providers: dict[str, ProviderCap] = Field(default_factory=dict)
     tenants: dict[str, Cap] = Field(default_factory=dict)
     users: dict[str, Cap] = Field(default_factory=dict)
     features: dict[str, FeatureCap] = Field(default_factory=dict)
-    safeguard: Safeguard = Safeguard()
+    cost_saving: Annotated[CostSaving, _also("safeguard")] = CostSaving()
 
-    @field_validator("ladder")
+    @field_validator("alert_thresholds")
     @classmethod
-    def _climbs(cls, ladder: tuple[float, ...]) -> tuple[float, ...]:
-        if not ladder or any(after <= before for before, after in pairwise(ladder)):
-            raise ValueError("its steps climb, as in [60, 85, 95]: the last one is the safeguard's")
-        return ladder
+    def _climbs(cls, alert_thresholds: tuple[float, ...]) -> tuple[float, ...]:
+        if not alert_thresholds or any(after <= before for before, after in pairwise(alert_thresholds)):
+            raise ValueError("its steps climb, as in [60, 85, 95]: cost saving begins at the last one")
+        return alert_thresholds
 
     @field_validator("users")
     @classmethod
@@ -217,6 +228,9 @@ def _with_defaults(data: Any) -> Any:
     """Each section's entries over its `default`; a section may be left out."""
     if not isinstance(data, dict):
         return {"version": data}  # an emptied file lifts no cap
+    for old, new in OLD_NAMES.items():
+        if old in data:
+            log.warning("budgets.yaml uses an old name", extra={"old": old, "new": new})
     for section in SECTIONS:
         if data.get(section) is None:
             data = {name: value for name, value in data.items() if name != section}

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,10 +21,11 @@ from pydantic_core import from_json, to_json
 
 from producer import keyspace
 from producer.scripts import Call, Script
-from worker.humanize import money
+from producer.trail import RejectedFor
+from producer.waiting import WaitReason
 from worker.money.caps import Owner
 from worker.queue.batcher import Batcher, Request
-from worker.routes.prices import dollars
+from worker.queue.waiting import Waiting
 
 log = logging.getLogger("failover.worker")
 
@@ -31,8 +33,7 @@ _LUA = Path(__file__).parent / "lua"
 LEDGER, SWEEP, SUMS, CAP = (Script.load(_LUA, name) for name in ("ledger", "sweep", "sums", "cap"))
 
 STEPS_AT_ONCE = 500
-USED_UP_SECONDS = 60.0  # until a job asks again for money of a cap that is used up,
-LEFT = "left of its budget of this month"  # stands in what such a job waits for
+USED_UP_SECONDS = 60.0  # until a job asks again for money of a cap that is used up
 BUSY_SECONDS = 1.0  # and of one whose rest is reserved by calls that run
 SWEEP_AFTER_SECONDS = 12.0  # a row is looked at again this often, for as long as its call runs
 SWEEP_AT_MOST = 500
@@ -57,11 +58,40 @@ class Limit:
         return (self.name, *numbers)  # type: ignore[return-value]  # three of them
 
 
+class RefusalReason(StrEnum):
+    """Why no call may be made."""
+
+    BUDGET = "budget"  # a cap of this month has too little left
+    BUSY = "busy"  # calls that run hold what is left of it
+    LIMIT = "limit"  # a limit of requests a minute, or of calls at once
+    TOKENS = "tokens"  # a limit of tokens a minute
+    AWAY = "away"  # Redis is, and a cap or a limit has to be held
+    BROKEN = "broken"  # the ledger holds what cannot be read
+
+
+_WAITS = {
+    RefusalReason.BUDGET: WaitReason.BUDGET,
+    RefusalReason.BUSY: WaitReason.BUDGET_RESERVED,
+    RefusalReason.LIMIT: WaitReason.RATE_LIMIT,
+    RefusalReason.TOKENS: WaitReason.TOKENS,
+    RefusalReason.AWAY: WaitReason.REDIS,
+    RefusalReason.BROKEN: WaitReason.LEDGER,
+}
+_REJECTED_FOR = {
+    RefusalReason.BUDGET: RejectedFor.OVER_BUDGET,
+    RefusalReason.BUSY: RejectedFor.OVER_BUDGET,
+    RefusalReason.LIMIT: RejectedFor.LIMITED,
+    RefusalReason.TOKENS: RejectedFor.LIMITED,
+    RefusalReason.AWAY: RejectedFor.NO_LEDGER,
+    RefusalReason.BROKEN: RejectedFor.NO_LEDGER,
+}
+
+
 @dataclass(frozen=True)
 class Refusal:
     """Why no call may be made. `of`: the scope whose cap is used up, or the limit. `seconds`: until it may be asked again."""
 
-    why: Literal["budget", "busy", "limit", "tokens", "away", "broken"]
+    why: RefusalReason
     of: str = ""
     seconds: float = 0.0
     left: int = field(default=0, compare=False)  # micro-dollars
@@ -69,24 +99,33 @@ class Refusal:
 
     @property
     def for_a_place(self) -> bool:
-        """Whether it is worth standing in line."""
-        return self.why in ("limit", "tokens")
+        """Whether a place on the route is worth waiting for."""
+        return self.why in (RefusalReason.LIMIT, RefusalReason.TOKENS)
+
+    @property
+    def cools_route(self) -> bool:
+        """Whether no job gets a place on the route now."""
+        return self.why is RefusalReason.LIMIT
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether it concerns the call, and not the route."""
+        return self.why is not RefusalReason.LIMIT
+
+    @property
+    def rejected_for(self) -> RejectedFor:
+        return _REJECTED_FOR[self.why]
+
+    @property
+    def waiting(self) -> Waiting:
+        """Why a job waits that was refused so."""
+        return Waiting(_WAITS[self.why], (self.of,) if self.of else (), left=self.left, asked=self.asked)
 
     def __str__(self) -> str:
-        """As a job says what it waits for."""
-        call = f"this call may cost {money(dollars(self.asked))}"
-        mend = f"`failover budget set {self.of} --hard USD` lets it go on"
-        return {
-            "budget": f"money: {self.of} has {money(dollars(self.left))} {LEFT}, {call}; {mend}",
-            "busy": f"money: {self.of} has the rest of its budget reserved for calls that run, {call}",
-            "limit": f"{self.of} is at its limit",
-            "tokens": f"{self.of} to have tokens enough for it in this minute",
-            "away": "Redis: while it is away, no hard cap and no limit can be held",
-            "broken": "the books, which hold what cannot be read: the worker's log names it",
-        }[self.why]
+        return str(self.waiting)
 
 
-AWAY = Refusal("away", seconds=5.0)  # Redis is
+AWAY = Refusal(RefusalReason.AWAY, seconds=5.0)
 
 
 @dataclass
@@ -160,15 +199,15 @@ class Ledger:
         reply: list[Any] = await self._asked(words, reservation)
         match reply:
             case ["refused", scope, left]:
-                return Refusal("budget", scope, USED_UP_SECONDS, left, reservation.micros)
+                return Refusal(RefusalReason.BUDGET, scope, USED_UP_SECONDS, left, reservation.micros)
             case ["busy", scope, left]:
-                return Refusal("busy", scope, BUSY_SECONDS, left, reservation.micros)
+                return Refusal(RefusalReason.BUSY, scope, BUSY_SECONDS, left, reservation.micros)
             case ["limited", limit, ms, for_tokens]:
-                return Refusal("tokens" if for_tokens else "limit", limit, ms / 1000)
+                return Refusal(RefusalReason.TOKENS if for_tokens else RefusalReason.LIMIT, limit, ms / 1000)
             case ["away"]:
                 return AWAY if reservation.strict else None
             case ["broken", _]:
-                return Refusal("broken", seconds=USED_UP_SECONDS) if reservation.strict else None
+                return Refusal(RefusalReason.BROKEN, seconds=USED_UP_SECONDS) if reservation.strict else None
         return None
 
     async def dispatch(self, reservation: Reservation) -> bool:
@@ -266,13 +305,13 @@ def _words_of(step: _Step) -> list[Any]:
 _ROWS = (keyspace.RESERVATIONS, keyspace.RESERVATION_AGES)
 
 
-def books(steps: Sequence[float]) -> tuple[Sequence[str], list[Any]]:
-    """The KEYS and the first of the ARGV of lua/books.lua."""
+def ledger_keys(steps: Sequence[float]) -> tuple[Sequence[str], list[Any]]:
+    """The KEYS and the first of the ARGV of lua/ledger_rows.lua."""
     return _ROWS, _arguments(steps)
 
 
 def _arguments(steps: Sequence[float]) -> list[Any]:
-    prefixes = (keyspace.SPENT, keyspace.LEDGER, keyspace.AMBIGUOUS, keyspace.LADDER, keyspace.LIMIT)
+    prefixes = (keyspace.SPENT, keyspace.LEDGER, keyspace.AMBIGUOUS, keyspace.ALERT_THRESHOLDS, keyspace.LIMIT)
     return [*prefixes, to_json(sorted(steps))]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from worker.errors.retry_after import number, until_reset
 from worker.money.caps import Budgets
-from worker.money.ledger import Ledger, Limit, Refusal, Reservation
+from worker.money.ledger import Ledger, Limit, Refusal, RefusalReason, Reservation
 from worker.routes.names import canonical
 from worker.routes.route import Route
 
@@ -33,7 +33,7 @@ _HEADERS = {  # (limit, remaining, reset), as OpenAI and as Anthropic name them;
 
 
 @dataclass(frozen=True)
-class Told:
+class ProviderLimits:
     """What a provider's headers say: its limits a minute, None if it names none; seconds for which nothing is left."""
 
     requests: int | None = None
@@ -41,10 +41,10 @@ class Told:
     rest: float = 0.0
 
 
-NOTHING = Told()
+NOTHING = ProviderLimits()
 
 
-def told(headers: Mapping[str, str], now: float) -> Told:
+def limits_in_headers(headers: Mapping[str, str], now: float) -> ProviderLimits:
     """`now`: Unix seconds. What cannot be read says nothing."""
     if not any("ratelimit" in name for name in headers):
         return NOTHING
@@ -57,15 +57,15 @@ def told(headers: Mapping[str, str], now: float) -> Told:
                 limits[kind] = int(most)
             if number(headers.get(remaining)) == 0:
                 rest = max(rest, until_reset(headers.get(reset), now) or 0.0)
-    return Told(limits["requests"], limits["tokens"], rest)
+    return ProviderLimits(limits["requests"], limits["tokens"], rest)
 
 
-class Limits:
+class RateLimits:
     """One worker's."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._told: dict[str, Told] = {}
+        self._told: dict[str, ProviderLimits] = {}
         self._lines: dict[str, asyncio.Lock] = {}
         self._freed: dict[str, asyncio.Event] = {}  # by route: a call of ours has ended
 
@@ -112,7 +112,7 @@ class Limits:
                             await freed.wait()
         except TimeoutError:
             self._ledger.close(reservation, "released")  # it may just have been granted
-            return Refusal("limit", reservation.limits[0].name, REFUSED_SECONDS)
+            return Refusal(RefusalReason.LIMIT, reservation.limits[0].name, REFUSED_SECONDS)
 
     def free(self, route: str) -> None:
         """A call has ended: whoever is first in line asks again."""
@@ -121,7 +121,7 @@ class Limits:
 
     def hear(self, route: Route, headers: Mapping[str, str], now: float) -> float:
         """What a reply says of the route; seconds for which it wants no further call."""
-        found = told(headers, now)
+        found = limits_in_headers(headers, now)
         if found.requests is not None or found.tokens is not None:
             self._told[route.name] = found
         return found.rest

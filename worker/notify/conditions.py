@@ -20,7 +20,7 @@ from worker.control import worker_registry
 from worker.control.pause import BUDGET, Paused, paused
 from worker.humanize import counted, lasted, many
 from worker.money import billing_alerts, budget_state
-from worker.money.budget_state import Rung
+from worker.money.budget_state import CapStatus
 from worker.notify.kinds import Kind, key_of
 from worker.notify.oncall import OnCall
 from worker.queue import fair_queue
@@ -40,7 +40,7 @@ LONG_REST_SECONDS = 60.0  # a shorter one is a rate limit's, and no matter for p
 LATE_EVERY_MS = 2000
 LATE_READ = 2000  # late jobs whose tenants are counted
 FIRST = 5  # job ids that a message names
-USERS_TOLD = 5  # one by one, of those that are on their ladder
+USERS_TOLD = 5  # one by one, of those that have reached an alert threshold
 CRASHES = 3  # workers that vanished, and it is a loop
 
 
@@ -68,7 +68,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Sight:
+class Snapshot:
     """Everything that stands. `succeeded_ms`: by provider, when a route of it last answered. `half_open`: providers with a
     route of which nobody knows whether it is well again: no job has tried it since."""
 
@@ -84,16 +84,16 @@ class Sight:
         return sum(condition.late for condition in self.conditions)
 
 
-class Watch:
+class ConditionReader:
     """Looks. `dangers`: what a check of Redis found lately (notifier.py asks once a minute)."""
 
-    def __init__(self, client: redis.Redis, on_call: OnCall, ladder: Sequence[float]) -> None:
-        self._client, self._on_call, self._ladder = client, on_call, ladder
+    def __init__(self, client: redis.Redis, on_call: OnCall, alert_thresholds: Sequence[float]) -> None:
+        self._client, self._on_call, self._alert_thresholds = client, on_call, alert_thresholds
         self.queues: list[str] = [DEFAULT_QUEUE]
         self._late_at, self._late_found = -LATE_EVERY_MS, tuple[Condition, ...]()
         self.dangers: tuple[str, ...] = ()
 
-    def look(self) -> Sight:
+    def look(self) -> Snapshot:
         client, now = self._client, now_ms(self._client)
         self.queues = worker_registry.queues(client, DEFAULT_QUEUE)
         flags = paused(client, self.queues)
@@ -115,7 +115,7 @@ class Watch:
             provider = canonical(route["provider"])
             succeeded[provider] = max(succeeded.get(provider, 0), standing[name].succeeded_ms)
         half_open = {canonical(usable[name]["provider"]) for name in usable if standing[name].breaker == "half-open"}
-        return Sight(now, tuple(conditions), succeeded, frozenset(half_open), tuple(self.queues))
+        return Snapshot(now, tuple(conditions), succeeded, frozenset(half_open), tuple(self.queues))
 
     def _waiting(self, flags: Sequence[Paused]) -> int:
         """Jobs that wait in the queues that are paused; without flags, in all."""
@@ -153,31 +153,31 @@ class Watch:
         return Condition(Kind.LATE, "", queue, (line,), marks, tenants, count, tuple(names[:FIRST]))
 
     def _spends(self) -> Iterator[Condition]:
-        rungs = list(budget_state.standing(self._client).rungs.values())
-        users = [rung for rung in rungs if rung.scope.startswith("user:")]
-        others = [rung for rung in rungs if not rung.scope.startswith("user:")]
-        for rung in rungs if len(users) <= USERS_TOLD else others:
-            yield from self._rung(rung)
+        cap_statuses = list(budget_state.standing(self._client).cap_statuses.values())
+        users = [status for status in cap_statuses if status.scope.startswith("user:")]
+        others = [status for status in cap_statuses if not status.scope.startswith("user:")]
+        for status in cap_statuses if len(users) <= USERS_TOLD else others:
+            yield from self._cap_status(status)
         if len(users) > USERS_TOLD:
             lines = (
-                f"{len(users)} users are on their ladders: `failover budget show --by user`",
+                f"{len(users)} users have reached an alert threshold: `failover budget show --by user`",
                 *map(str, users[:FIRST]),
             )
             yield Condition(Kind.SPEND, "users", lines=lines)
         for known in billing_alerts.known(self._client):
-            reached = [step for step in self._ladder if known.percent >= step]
+            reached = [step for step in self._alert_thresholds if known.percent >= step]
             if reached and known.budget != billing_alerts.OWN_NAME:
                 subject = f"{known}: {max(reached):g}%"
                 yield Condition(Kind.SPEND, subject, lines=(f"{known} has used {known.percent:.4g}% of its budget",))
 
-    def _rung(self, rung: Rung) -> Iterator[Condition]:
-        if reached := [step for step in self._ladder if rung.step >= step]:
-            lines = [str(rung)]
-            if reached[-1] == self._ladder[-1]:
+    def _cap_status(self, status: CapStatus) -> Iterator[Condition]:
+        if reached := [step for step in self._alert_thresholds if status.step >= step]:
+            lines = [str(status)]
+            if reached[-1] == self._alert_thresholds[-1]:
                 lines.append("Its jobs cost less from now on: the cheapest route first, less context.")
-            yield Condition(Kind.SPEND, f"{rung.scope}: {max(reached):g}%", lines=tuple(lines))
-        if rung.full:
-            yield Condition(Kind.CAPPED, rung.scope, lines=(str(rung),))
+            yield Condition(Kind.SPEND, f"{status.scope}: {max(reached):g}%", lines=tuple(lines))
+        if status.full:
+            yield Condition(Kind.CAPPED, status.scope, lines=(str(status),))
 
     def _gone(self, now: int) -> Iterator[Condition]:
         """Workers whose record ran out without a goodbye. They are forgotten after the quiet time."""

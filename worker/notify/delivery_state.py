@@ -10,16 +10,16 @@ SENDING, SENT, UNKNOWN, AMBIGUOUS, REFUSED = "sending", "sent", "unknown", "ambi
 
 
 @dataclass
-class Told:
-    """How a part of an incident stands with a channel: `state at_ms detail`. `detail`: its ref once it is sent; of a part of the
-    story before that, how many of its lines the post holds."""
+class DeliveryState:
+    """How a part of an incident stands with a channel: `state at_ms detail`. `detail`: its ref once it is sent; of a part
+    of the story before that, how many of its lines the post holds."""
 
     state: str
     at_ms: int
     detail: str
 
     @classmethod
-    def of(cls, incident: Incident, channel: str, part: str) -> Told:
+    def of(cls, incident: Incident, channel: str, part: str) -> DeliveryState:
         state, at, detail = (incident.fields.get(f"{channel}:{part}", "") + "  ").split(" ")[:3]
         return cls(state, number(at), detail)
 

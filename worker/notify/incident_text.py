@@ -14,7 +14,7 @@ from worker.control.pause import utc
 from worker.humanize import clock, counted, lasted, many, one_line
 from worker.notify.conditions import FIRST
 from worker.notify.incidents import Entry, Incident
-from worker.notify.kinds import LORE, Kind
+from worker.notify.kinds import KIND_INFO, Kind
 from worker.notify.oncall import FILE, OnCall
 
 LONGEST_LINE = 600
@@ -54,7 +54,7 @@ class Message:
 
 def of_incident(incident: Incident, on_call: OnCall, now_ms: int) -> Message:
     """How an incident stands: its opening, and every later edit of it."""
-    lore = LORE[incident.kind]
+    lore = KIND_INFO[incident.kind]
     if incident.resolved_ms is not None:
         return of_closing(incident, on_call, now_ms)
     mark = "🟡" if lore.notice or incident.fades else "🔴"
@@ -162,7 +162,7 @@ def _next(incident: Incident) -> str:
                 f"Next: `failover budget set {incident.subject} --hard USD` lets them go on; else the next month does."
             )
         case Kind.DEAD_LETTERS:
-            return "Next: nothing happens by itself. Mend the cause, then requeue; or answer them by hand."
+            return "Next: nothing happens by itself. Fix the cause, then requeue; or answer them by hand."
         case Kind.LATE:
             return "Next: they are worked on in order; tell the clients."
         case Kind.DEGRADED:
@@ -174,13 +174,13 @@ def _next(incident: Incident) -> str:
 
 
 def _clients(incident: Incident, on_call: OnCall, now_ms: int) -> Iterator[str]:
-    if not LORE[incident.kind].message:
+    if not KIND_INFO[incident.kind].message:
         return
     writers: dict[str, list[str]] = {}
     for _, tenant in wanted(incident):
         writers.setdefault(on_call.writes_to(tenant, now_ms) or "somebody", []).append(tenant)
     for writer, tenants in writers.items():
-        name = LORE[incident.kind].message
+        name = KIND_INFO[incident.kind].message
         yield f"Clients: {writer} writes to {', '.join(tenants)}: the message {name}, filled by the command here."
     if not writers:
         yield "Clients: none of them has to know yet."
@@ -189,7 +189,7 @@ def _clients(incident: Incident, on_call: OnCall, now_ms: int) -> Iterator[str]:
 def _message_name(incident: Incident, tenant: str) -> str:
     """The client message that fits a tenant now; "" when none does."""
     if incident.resolved_ms is None:
-        return LORE[incident.kind].message
+        return KIND_INFO[incident.kind].message
     if incident.kind is Kind.DEGRADED:
         return ""  # they were told while it lasted
     if tenant in incident.degraded_of:
@@ -199,7 +199,7 @@ def _message_name(incident: Incident, tenant: str) -> str:
 
 def _commands(incident: Incident) -> Iterator[str]:
     if incident.resolved_ms is None or incident.left:
-        for command in LORE[incident.kind].commands:
+        for command in KIND_INFO[incident.kind].commands:
             has_queue = command.startswith(("failover dlq", "failover job late"))
             scoped = command == "failover resume" and incident.kind is Kind.PAUSED
             yield command + (_queue_option(incident) if has_queue else _scope_option(incident) if scoped else "")
@@ -207,7 +207,7 @@ def _commands(incident: Incident) -> Iterator[str]:
     for name, tenant in wanted(incident):
         yield f"failover messages show {name} --tenant {shlex.quote(tenant)}{about}"
     if incident.kind is Kind.COLD and incident.resolved_ms is None and not incident.tenants:
-        yield f"failover messages show {LORE[Kind.COLD].message} --tenant NAME{about}"
+        yield f"failover messages show {KIND_INFO[Kind.COLD].message} --tenant NAME{about}"
 
 
 def _scope_option(incident: Incident) -> str:

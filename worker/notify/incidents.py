@@ -16,7 +16,7 @@ import redis
 from producer import keyspace
 from producer.scripts import Script, ask
 from worker.notify.conditions import Condition
-from worker.notify.kinds import COUNTED, LORE, Kind, key_of
+from worker.notify.kinds import COUNTED, KIND_INFO, Kind, key_of
 
 _LUA = Path(__file__).parent / "lua"
 OPEN, FOLD, CHANGE, CLOSE = (Script.load(_LUA, name) for name in ("open", "fold", "change", "close"))
@@ -66,7 +66,7 @@ class Incident:
 
     @property
     def title(self) -> str:
-        return LORE[self.kind].title + (f": {self.subject}" if self.subject else "")
+        return KIND_INFO[self.kind].title + (f": {self.subject}" if self.subject else "")
 
     @property
     def fades(self) -> bool:

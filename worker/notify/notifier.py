@@ -26,10 +26,10 @@ from producer import keyspace
 from producer.connection import check_safe, connect
 from producer.scripts import Script, ask, ask_async
 from worker.control.pause import utc
-from worker.notify.conditions import Watch
+from worker.notify.conditions import ConditionReader
 from worker.notify.incidents import UNTOLD_FOR_MS, Incident, Incidents
 from worker.notify.job_webhooks import Deliveries
-from worker.notify.reconcile import Lookout
+from worker.notify.reconcile import Reconciler
 from worker.notify.sender import Sender
 from worker.notify.settings import Settings
 from worker.queue.dead_letters import now_ms
@@ -48,7 +48,7 @@ FILLED_AT_MOST = 20_000  # accepted jobs; among more, nobody looks for one tenan
 FAREWELL_SECONDS = 1.0
 
 
-class Hand:
+class ChannelThread:
     """A thread for one channel, so that one that hangs holds up no other. It takes the newest look when it has time."""
 
     def __init__(self, sender: Sender) -> None:
@@ -88,13 +88,13 @@ class Notifier:
     def __init__(self, client: redis.Redis, worker_name: str, settings: Settings) -> None:
         self._client, self._name, self._settings = client, worker_name, settings
         self._incidents = Incidents(client)
-        self._watch = Watch(client, settings.on_call, settings.ladder)
-        self._lookout = Lookout(client, settings.on_call)
+        self._watch = ConditionReader(client, settings.on_call, settings.alert_thresholds)
+        self._lookout = Reconciler(client, settings.on_call)
         self._senders = [
             Sender(channel, self._incidents, settings.on_call, self._paste) for channel in settings.channels
         ]
         self._leads, self._stopped = threading.Event(), threading.Event()
-        self._hands = [Hand(sender) for sender in self._senders]
+        self._hands = [ChannelThread(sender) for sender in self._senders]
         self._has_channels = len(settings.channels) > 1 or bool(settings.subscribers)  # beside the log
         self._checked = self._trimmed = -TRIM_SECONDS
         self._stepped = 0.0  # monotonic
@@ -159,7 +159,7 @@ class Notifier:
         """Look, judge, and let each channel say one thing."""
         self._now_and_then()
         sight = self._watch.look()
-        self._lookout.judge(sight)
+        self._lookout.reconcile(sight)
         unsettled = self._incidents.unsettled()
         silenced = self._incidents.silenced(unsettled)
         for hand in self._hands:

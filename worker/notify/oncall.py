@@ -81,7 +81,7 @@ class OnCall(BaseModel):
     @classmethod
     def _moved(cls, data: Any) -> Any:
         if isinstance(data, dict) and "spend_percent" in data:
-            raise ValueError("spend_percent is `ladder` in budgets.yaml now: take it out here")
+            raise ValueError("spend_percent is `alert_thresholds` in budgets.yaml now: take it out here")
         return data
 
     def now(self, at_ms: int) -> str:

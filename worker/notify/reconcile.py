@@ -13,7 +13,7 @@ import redis
 from producer import keyspace
 from producer.scripts import ask
 from worker.humanize import many
-from worker.notify.conditions import Condition, Sight
+from worker.notify.conditions import Condition, Snapshot
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import COUNTED, OUTAGES, Kind
 from worker.notify.oncall import OnCall
@@ -28,7 +28,7 @@ TENANTS_KEPT = 500
 UNSEEN_MS = 3_600_000  # after which a route or a key that nobody tries any more is no incident
 
 
-class Lookout:
+class Reconciler:
     """One notifier's. What it remembers (since when something stands, or is over) may be lost: then it waits anew."""
 
     def __init__(self, client: redis.Redis, on_call: OnCall) -> None:
@@ -38,7 +38,7 @@ class Lookout:
         self._over: dict[str, int] = {}  # open incidents whose condition is gone, by id
         self._cold_ms = -AFTER_COLD_MS  # when no route was open last
 
-    def judge(self, sight: Sight) -> None:
+    def reconcile(self, sight: Snapshot) -> None:
         opened = {each.key: each for each in self._incidents.unsettled() if each.resolved_ms is None}
         conditions = {each.key: each for each in self._joined(sight, opened.values())}
         outages = [each for each in opened.values() if each.kind in OUTAGES and (each.late or each.key in conditions)]
@@ -91,7 +91,7 @@ class Lookout:
         late = {"late": max(incident.late, condition.late)}
         self._incidents.change(incident, "state", state, more=late, story=[*ended, *begun][:STORY_AT_ONCE])
 
-    def _perhaps_over(self, incident: Incident, sight: Sight) -> None:
+    def _perhaps_over(self, incident: Incident, sight: Snapshot) -> None:
         over_ms = self._over.setdefault(incident.id, sight.now_ms)
         if incident.subject in sight.half_open and sight.now_ms - over_ms < PROBED_MS:
             return  # a probe is on its way
@@ -110,7 +110,7 @@ class Lookout:
         if self._incidents.close(incident, end_ms, "over"):
             self._over.pop(incident.id, None)
 
-    def _lasts(self, incident: Incident, sight: Sight, over_ms: int) -> bool:
+    def _lasts(self, incident: Incident, sight: Snapshot, over_ms: int) -> bool:
         """Whether it goes on though nothing of it is to be seen now."""
         passed = sight.now_ms - over_ms
         if incident.kind in COUNTED:
@@ -129,7 +129,7 @@ class Lookout:
         (left,) = ask(self._client, [("ZCOUNT", keyspace.dead(incident.queue), incident.opened_ms, "+inf")])
         return int(left)
 
-    def _joined(self, sight: Sight, opened: Collection[Incident]) -> Iterator[Condition]:
+    def _joined(self, sight: Snapshot, opened: Collection[Incident]) -> Iterator[Condition]:
         """One trouble, one incident: late jobs belong to the outage that makes them late, open routes to the outage of all."""
         open_keys = {incident.key for incident in opened}
         kinds = {incident.kind for incident in opened} | {condition.kind for condition in sight.conditions}

@@ -16,9 +16,9 @@ from itertools import islice
 
 from worker.notify import incident_text
 from worker.notify.channels.base import Channel, Outcome, Post, Posted, Refused, Unfindable, Unknown
-from worker.notify.delivery_state import AMBIGUOUS, REFUSED, SENDING, SENT, UNKNOWN, Told
+from worker.notify.delivery_state import AMBIGUOUS, REFUSED, SENDING, SENT, UNKNOWN, DeliveryState
 from worker.notify.incidents import Incident, Incidents, number
-from worker.notify.kinds import LORE
+from worker.notify.kinds import KIND_INFO
 from worker.notify.oncall import OnCall
 
 log = logging.getLogger("failover.worker")
@@ -61,20 +61,20 @@ class Sender:
         """Whether nothing is left to say of a resolved incident."""
         return not any(True for _ in self._parts(incident, incident.resolved_ms or 0))
 
-    def _told(self, incident: Incident, part: str) -> Told:
-        return Told.of(incident, self.channel.name, part)
+    def _told(self, incident: Incident, part: str) -> DeliveryState:
+        return DeliveryState.of(incident, self.channel.name, part)
 
     def _parts(self, incident: Incident, now_ms: int) -> Iterator[tuple[int, str]]:
         """What is due of an incident, the first thing first, each with its rank among those of other incidents."""
         opening, closing = self._told(incident, "opening"), self._told(incident, "closing")
-        if not opening.state and incident.resolved_ms is not None and not LORE[incident.kind].notice:
+        if not opening.state and incident.resolved_ms is not None and not KIND_INFO[incident.kind].notice:
             if not closing.over:
                 yield 0, "closing"  # it came and went while the channel was away
             return
         if not opening.over:
             yield 0, "opening"
             return
-        if LORE[incident.kind].notice:
+        if KIND_INFO[incident.kind].notice:
             return
         threaded = bool(self._thread(incident))
         if threaded:
@@ -103,7 +103,9 @@ class Sender:
         if aged and shown.state != self._shown(incident, now_ms):
             yield 3, "edit"
 
-    def _again(self, incident: Incident, opening: Told, now_ms: int, *, edited: bool) -> Iterator[tuple[int, str]]:
+    def _again(
+        self, incident: Incident, opening: DeliveryState, now_ms: int, *, edited: bool
+    ) -> Iterator[tuple[int, str]]:
         """A digest where a message cannot be edited and its counts grew; else a reminder of what lasts."""
         told = self._number(incident, "digests")
         last, following = self._told(incident, f"digest-{told}") if told else opening, f"digest-{told + 1}"
@@ -117,7 +119,7 @@ class Sender:
         if digest or (waited >= lasts and not incident.fades):
             yield 2, following
 
-    def _post(self, incident: Incident, part: str, told: Told, now_ms: int) -> Post:
+    def _post(self, incident: Incident, part: str, told: DeliveryState, now_ms: int) -> Post:
         thread, kind = self._thread(incident), part.partition("-")[0]
         message = self._message(incident, part, told, now_ms)
         if kind == "edit":
@@ -137,7 +139,7 @@ class Sender:
             return not self.channel.edits
         return part.startswith("story") or not self._thread(incident)
 
-    def _message(self, incident: Incident, part: str, told: Told, now_ms: int) -> incident_text.Message:
+    def _message(self, incident: Incident, part: str, told: DeliveryState, now_ms: int) -> incident_text.Message:
         kind = part.partition("-")[0]
         if kind == "story":
             begin, end = self._number(incident, "entries"), number(told.detail)
@@ -152,7 +154,9 @@ class Sender:
             return self._edit(incident, now_ms)
         if before.open:
             return self._look(incident, part, before, now_ms)
-        leaves = Told(SENDING, now_ms, str(self.incidents.lines(incident.id)) if part.startswith("story") else "")
+        leaves = DeliveryState(
+            SENDING, now_ms, str(self.incidents.lines(incident.id)) if part.startswith("story") else ""
+        )
         if not self._mark(incident, part, before, leaves):
             return False  # another worker is at it
         self._settle(incident, part, leaves, self._sent(self._post(incident, part, leaves, now_ms)), now_ms)
@@ -167,7 +171,7 @@ class Sender:
 
     def _edit(self, incident: Incident, now_ms: int) -> bool:
         shown = f"{self._shown(incident, now_ms)} {now_ms}"
-        outcome = self._sent(self._post(incident, "edit", Told("", 0, ""), now_ms))
+        outcome = self._sent(self._post(incident, "edit", DeliveryState("", 0, ""), now_ms))
         self._heard(outcome, now_ms)
         if isinstance(outcome, Posted):
             self.incidents.change(incident, f"{self.channel.name}:shown", shown)
@@ -176,7 +180,7 @@ class Sender:
             self._mark(incident, "opening", opening, replace(opening, state=REFUSED))
         return True
 
-    def _look(self, incident: Incident, part: str, before: Told, now_ms: int) -> bool:
+    def _look(self, incident: Incident, part: str, before: DeliveryState, now_ms: int) -> bool:
         """After a post of which nobody knows whether it arrived."""
         waited = now_ms - before.at_ms
         if waited < (LOOK_AFTER_MS if before.state == UNKNOWN else ORPHANED_MS):
@@ -191,7 +195,7 @@ class Sender:
                 also = self._also(incident, part, before, fresh=False)
                 self._mark(incident, part, before, replace(before, state=SENT, detail=ref), also)
             case Refused() if waited >= NOT_THERE_MS:
-                self._mark(incident, part, before, Told("", 0, ""))
+                self._mark(incident, part, before, DeliveryState("", 0, ""))
             case Refused():
                 self._look_at[f"{incident.id}:{part}"] = self.clock() + LOOK_AFTER_MS / 1000
             case Unknown():
@@ -203,11 +207,15 @@ class Sender:
                 self._mark(incident, part, before, replace(before, state=AMBIGUOUS), also)
         return True
 
-    def _settle(self, incident: Incident, part: str, before: Told, outcome: Outcome, now_ms: int) -> None:
+    def _settle(self, incident: Incident, part: str, before: DeliveryState, outcome: Outcome, now_ms: int) -> None:
         self._heard(outcome, now_ms)
         if isinstance(outcome, Posted):
             self._mark(
-                incident, part, before, Told(SENT, now_ms, outcome.ref), self._also(incident, part, before, fresh=True)
+                incident,
+                part,
+                before,
+                DeliveryState(SENT, now_ms, outcome.ref),
+                self._also(incident, part, before, fresh=True),
             )
             return
         log.warning("a notification was not taken", extra=self._facts(incident, part, outcome.why))
@@ -218,17 +226,22 @@ class Sender:
                 incident, part, before, replace(before, state=REFUSED), self._also(incident, part, before, fresh=True)
             )
         else:
-            self._mark(incident, part, before, Told("", 0, ""))
+            self._mark(incident, part, before, DeliveryState("", 0, ""))
 
     def _mark(
-        self, incident: Incident, part: str, before: Told, told: Told, more: dict[str, str] | None = None
+        self,
+        incident: Incident,
+        part: str,
+        before: DeliveryState,
+        told: DeliveryState,
+        more: dict[str, str] | None = None,
     ) -> bool:
         """Change how a part stands, if it stands as it did."""
         name = f"{self.channel.name}:{part}"
         known = replace(incident, fields={**incident.fields, name: str(before)})
         return self.incidents.change(known, name, str(told), more=more)
 
-    def _also(self, incident: Incident, part: str, leaves: Told, *, fresh: bool) -> dict[str, str]:
+    def _also(self, incident: Incident, part: str, leaves: DeliveryState, *, fresh: bool) -> dict[str, str]:
         """What else the channel knows once a part is there. What was found later (not `fresh`) may have been older."""
         name = self.channel.name
         kind, _, which = part.partition("-")

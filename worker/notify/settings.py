@@ -31,7 +31,7 @@ class Settings:
     on_call: OnCall
     messages: dict[str, ClientMessage]
     subscribers: tuple[Subscriber, ...] = ()
-    ladder: tuple[float, ...] = Budgets().ladder
+    alert_thresholds: tuple[float, ...] = Budgets().alert_thresholds
 
 
 def load_settings(
@@ -40,8 +40,8 @@ def load_settings(
     """Raises ConfigurationError for what is half set up. `cold_notify`: the addresses of the routing map."""
     channels = (Log(), *load_channels(environment, cold_notify))
     subscribers = tuple(_subscribers(environment, tenants or Tenants()))
-    ladder = load_budgets(environment).ladder
-    return Settings(channels, load_on_call(environment), load_messages(environment), subscribers, ladder)
+    alert_thresholds = load_budgets(environment).alert_thresholds
+    return Settings(channels, load_on_call(environment), load_messages(environment), subscribers, alert_thresholds)
 
 
 def _subscribers(environment: Environment, tenants: Tenants) -> Iterator[Subscriber]:
@@ -52,15 +52,13 @@ def _subscribers(environment: Environment, tenants: Tenants) -> Iterator[Subscri
         if tenant.callback_url is None:
             continue
         if name == "default":
-            mend = "name the tenant that it belongs to: everybody's jobs go to NOTIFY_WEBHOOK_URL"
-            raise ConfigurationError(
-                [Problem("policies/tenants.yaml", "default.callback_url", "is not possible", mend)]
-            )
+            fix = "name the tenant that it belongs to: everybody's jobs go to NOTIFY_WEBHOOK_URL"
+            raise ConfigurationError([Problem("policies/tenants.yaml", "default.callback_url", "is not possible", fix)])
         variable = tenant.callback_secret_env or ""
         if not variable:
-            mend = "name the variable that holds the secret of its signature"
+            fix = "name the variable that holds the secret of its signature"
             raise ConfigurationError(
-                [Problem("policies/tenants.yaml", f"{name}.callback_secret_env", "is missing", mend)]
+                [Problem("policies/tenants.yaml", f"{name}.callback_secret_env", "is missing", fix)]
             )
         secret = checked_secret(variable, environment.get(variable, ""))
         yield Subscriber(name, tenant.callback_url, secret, private_allowed)
@@ -78,11 +76,11 @@ def _slack(environment: Environment) -> Channel | None:
     for variable, text in (("SLACK_WEBHOOK_URL", url), ("SLACK_API_URL", api_url)):
         _require_url(variable, text)
     if token and not channel:
-        mend = "the channel's id (in Slack: its details, at the bottom), as in C0123456789"
-        raise ConfigurationError([Problem("SLACK_CHANNEL", "", "is not set beside SLACK_BOT_TOKEN", mend)])
+        fix = "the channel's id (in Slack: its details, at the bottom), as in C0123456789"
+        raise ConfigurationError([Problem("SLACK_CHANNEL", "", "is not set beside SLACK_BOT_TOKEN", fix)])
     if channel and not (token or url):
-        mend = "the bot's token, it begins with xoxb-; or SLACK_WEBHOOK_URL"
-        raise ConfigurationError([Problem("SLACK_BOT_TOKEN", "", "is not set beside SLACK_CHANNEL", mend)])
+        fix = "the bot's token, it begins with xoxb-; or SLACK_WEBHOOK_URL"
+        raise ConfigurationError([Problem("SLACK_BOT_TOKEN", "", "is not set beside SLACK_CHANNEL", fix)])
     if not (token or url):
         return None
     from worker.notify.channels.slack import SlackBot, SlackWebhook  # 60 ms that most processes can do without
@@ -95,13 +93,13 @@ def _email(environment: Environment, cold_notify: Sequence[str]) -> Channel | No
     to = [address.strip() for address in environment.get("NOTIFY_EMAIL", "").split(",") if address.strip()]
     if not smtp_url:
         if to:
-            mend = "as in smtp://user:password@smtp.example.com:587"
-            raise ConfigurationError([Problem("SMTP_URL", "", "is not set beside NOTIFY_EMAIL", mend)])
+            fix = "as in smtp://user:password@smtp.example.com:587"
+            raise ConfigurationError([Problem("SMTP_URL", "", "is not set beside NOTIFY_EMAIL", fix)])
         return None
     to = to or [address for address in cold_notify if not address.endswith(EXAMPLE_DOMAIN)]
     if not to:
-        mend = "who shall read it; or put addresses into cold.notify of routes.json"
-        raise ConfigurationError([Problem("NOTIFY_EMAIL", "", "is not set beside SMTP_URL", mend)])
+        fix = "who shall read it; or put addresses into cold.notify of routes.json"
+        raise ConfigurationError([Problem("NOTIFY_EMAIL", "", "is not set beside SMTP_URL", fix)])
     from worker.notify.channels.email import Email
 
     return Email(smtp_url, to, environment.get("NOTIFY_FROM", ""))

@@ -38,7 +38,8 @@ def public(address: str) -> bool:
 
 
 def literal(host: str) -> str | None:
-    """The address that a host is written as, in any of the forms that a C library reads (0x7f.1, 2130706433); None for a name."""
+    """The address that a host is written as, in any of the forms that a C library reads (0x7f.1, 2130706433); None for a
+    name."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:

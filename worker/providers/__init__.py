@@ -15,12 +15,12 @@ from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 
 from worker.errors.classify import Broke, Broken, Reply
 from worker.providers import anthropic, openai_compatible
-from worker.providers.http import Ask
+from worker.providers.http import ProviderRequest
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 30.0
 
-__all__ = ["Ask", "Providers"]
+__all__ = ["ProviderRequest", "Providers"]
 
 log = logging.getLogger("failover.worker")
 
@@ -45,12 +45,12 @@ class Providers:
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
         self._client = HttpxAiohttpClient(transport=transport, timeout=timeout, limits=limits, cookies=no_cookies)
 
-    async def complete(self, ask: Ask) -> Reply | Broken:
+    async def complete(self, request: ProviderRequest) -> Reply | Broken:
         """One attempt. Whatever a provider sends, this returns."""
         try:
-            return await _DIALECTS[ask.route.entry.api](self._client, ask)
+            return await _DIALECTS[request.route.entry.api](self._client, request)
         except Exception as error:
-            log.exception("an answer broke the client", extra={"route": ask.route.name})
+            log.exception("an answer broke the client", extra={"route": request.route.name})
             return Broken(Broke.GARBLED, f"{type(error).__name__} in the HTTP client")
 
     async def close(self) -> None:

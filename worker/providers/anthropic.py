@@ -14,7 +14,7 @@ import httpx
 
 from worker.errors.classify import Broken, Reply
 from worker.providers.anthropic_answer import Assembly, arguments, completion_of
-from worker.providers.http import Ask, Spoken, call, unsayable
+from worker.providers.http import ProviderRequest, Spoken, call, unsayable
 from worker.providers.json_instruction import json_instruction
 from worker.routes.parameters import NATIVE_OUTPUT_TOKENS
 from worker.routes.tokens import estimated
@@ -26,20 +26,24 @@ _CHOICE = {"auto": "auto", "none": "none", "required": "any"}
 _PASSED = ("temperature", "top_p", "top_k", "service_tier", "thinking")
 
 
-async def complete(client: httpx.AsyncClient, ask: Ask) -> Reply | Broken:
+async def complete(client: httpx.AsyncClient, wanted: ProviderRequest) -> Reply | Broken:
     """POST {base_url}/v1/messages with the route's model. A body that cannot be said in this dialect goes
     elsewhere."""
-    streams = ask.first_token_seconds is not None
+    streams = wanted.first_token_seconds is not None
     try:
         sent, told = request_of(
-            ask.body, ask.route.model, ask.route.entry.max_output_tokens, stream=streams, caching=ask.prompt_caching
+            wanted.body,
+            wanted.route.model,
+            wanted.route.entry.max_output_tokens,
+            stream=streams,
+            caching=wanted.prompt_caching,
         )
     except Exception as error:  # noqa: BLE001 - bodies are of any shape, and what has no counterpart fails in any way
         return unsayable(error)
-    ask.dropped.extend(told)
-    headers = {"anthropic-version": VERSION} | ({"x-api-key": ask.key} if ask.key else {})
+    wanted.dropped.extend(told)
+    headers = {"anthropic-version": VERSION} | ({"x-api-key": wanted.key} if wanted.key else {})
     return await call(
-        client, ask, Spoken(path_of(ask.route.base_url, "messages"), headers, sent, Assembly, completion_of)
+        client, wanted, Spoken(path_of(wanted.route.base_url, "messages"), headers, sent, Assembly, completion_of)
     )
 
 

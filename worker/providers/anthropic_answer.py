@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from worker.providers.sse import event_of, mended
+from worker.providers.sse import event_of, repaired
 
 _FINISH = {
     "end_turn": "stop",
@@ -128,7 +128,7 @@ class Assembly:
         return False
 
     def _whole(self, index: int) -> dict[str, Any]:
-        block, text = self._blocks[index], mended("".join(self._pieces.get(index, ())))
+        block, text = self._blocks[index], repaired("".join(self._pieces.get(index, ())))
         if block.get("type") == "tool_use":
             return {**block, "input": arguments(text) if text else block.get("input")}
         return {**block, "text": text or block.get("text")} if block.get("type") == "text" else block

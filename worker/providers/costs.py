@@ -1,4 +1,4 @@
-"""What a provider's own books say was spent this month: OpenAI's and Anthropic's cost endpoints, read with admin keys.
+"""What a provider reports as spent this month: OpenAI's and Anthropic's cost endpoints, read with admin keys.
 
 Both lag behind the calls by minutes to hours; they are for a cron beside the ledger, not instead of it.
 """
@@ -21,7 +21,7 @@ ANTHROPIC_VERSION = "2023-06-01"
 
 
 class CostsUnread(FailoverError):
-    """A provider's costs could not be read; why, and how to mend it."""
+    """A provider's costs could not be read; why, and how to fix it."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ LAST_WORDS_SECONDS = 2.0  # for the usage and [DONE] after the last finish_reaso
 
 
 @dataclass(frozen=True)
-class Ask:
+class ProviderRequest:
     """One attempt: what to send where, with which key, and for how long (wall clock).
 
     `first_token_seconds` set: the answer is streamed, and no silence in it is longer than that. `dropped`: the dialect tells
@@ -74,32 +74,32 @@ def unsayable(error: Exception) -> Reply:
     return Reply(400, {}, {"error": {"code": "no_counterpart", "message": told[:300]}})
 
 
-async def call(client: httpx.AsyncClient, ask: Ask, spoken: Spoken) -> Reply | Broken:
+async def call(client: httpx.AsyncClient, wanted: ProviderRequest, spoken: Spoken) -> Reply | Broken:
     """POST it, within the attempt's time."""
-    streams = ask.first_token_seconds is not None
-    headers = {"content-type": "application/json", "idempotency-key": ask.idempotency_key, **spoken.headers}
+    streams = wanted.first_token_seconds is not None
+    headers = {"content-type": "application/json", "idempotency-key": wanted.idempotency_key, **spoken.headers}
     headers["accept"] = "text/event-stream, application/json" if streams else "application/json"
     try:
         content = to_json(spoken.body)
     except (ValueError, RecursionError) as error:
         return unsayable(error)
-    request = client.build_request("POST", f"{ask.route.base_url}{spoken.path}", content=content, headers=headers)
+    request = client.build_request("POST", f"{wanted.route.base_url}{spoken.path}", content=content, headers=headers)
     try:
         if streams:
-            return await _streamed(client, request, ask, spoken)
-        async with asyncio.timeout(ask.seconds):
+            return await _streamed(client, request, wanted, spoken)
+        async with asyncio.timeout(wanted.seconds):
             response = await client.send(request, stream=True)
             try:
-                return await _whole(response, ask, spoken)
+                return await _whole(response, wanted, spoken)
             finally:
                 await response.aclose()
     except TimeoutError:
-        return Broken(Broke.SILENT, f"no whole answer within {ask.seconds:.1f} s")
+        return Broken(Broke.SILENT, f"no whole answer within {wanted.seconds:.1f} s")
     except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
         return _broken(error)
 
 
-async def _whole(response: httpx.Response, ask: Ask, spoken: Spoken) -> Reply | Broken:
+async def _whole(response: httpx.Response, wanted: ProviderRequest, spoken: Spoken) -> Reply | Broken:
     """The body in one piece, unless it is longer than any completion."""
     chunks, size = [], 0
     async for chunk in response.aiter_bytes():
@@ -107,8 +107,8 @@ async def _whole(response: httpx.Response, ask: Ask, spoken: Spoken) -> Reply | 
         size += len(chunk)
         if size > MAX_ANSWER_BYTES:
             return Broken(Broke.GARBLED, f"an answer of more than {MAX_ANSWER_BYTES} bytes")
-    raw = _without_keys(b"".join(chunks), ask.secrets)
-    body = _clean(_json(raw), raw, ask.secrets)
+    raw = _without_keys(b"".join(chunks), wanted.secrets)
+    body = _clean(_json(raw), raw, wanted.secrets)
     return Reply(response.status_code, response.headers, spoken.read(body) if response.status_code == 200 else body)
 
 
@@ -129,13 +129,15 @@ def _clean(body: Any, raw: bytes, keys: Sequence[str]) -> Any:
     return body if cleaned == written else from_json(cleaned)
 
 
-async def _streamed(client: httpx.AsyncClient, request: httpx.Request, ask: Ask, spoken: Spoken) -> Reply | Broken:
+async def _streamed(
+    client: httpx.AsyncClient, request: httpx.Request, wanted: ProviderRequest, spoken: Spoken
+) -> Reply | Broken:
     """The stream, assembled. Whoever sends an error or an answer in one piece all the same is read so.
 
     Cut, stalled or late, it is Broken, unless every choice had its finish_reason by then.
     """
     clock = asyncio.get_running_loop().time
-    silence, end = ask.first_token_seconds or ask.seconds, clock() + ask.seconds
+    silence, end = wanted.first_token_seconds or wanted.seconds, clock() + wanted.seconds
     assembly = spoken.assembly()
     response: httpx.Response | None = None
     broke: Broken | None = None
@@ -144,11 +146,11 @@ async def _streamed(client: httpx.AsyncClient, request: httpx.Request, ask: Ask,
             response = await client.send(request, stream=True)
             if response.status_code != 200 or "text/event-stream" not in response.headers.get("content-type", ""):
                 limit.reschedule(end)
-                return await _whole(response, ask, spoken)
+                return await _whole(response, wanted, spoken)
             broke = await _assemble(response, assembly, limit, silence, end)
     except TimeoutError:
         if clock() >= end:
-            broke = Broken(Broke.SILENT, f"no whole answer within {ask.seconds:.1f} s")
+            broke = Broken(Broke.SILENT, f"no whole answer within {wanted.seconds:.1f} s")
         elif assembly.began:
             broke = Broken(Broke.STALLED, f"the stream fell silent for {silence:.1f} s")
         else:
@@ -161,11 +163,11 @@ async def _streamed(client: httpx.AsyncClient, request: httpx.Request, ask: Ask,
         if response is not None:
             await response.aclose()
     if response is not None and assembly.error is not None:
-        return Reply(200, response.headers, _clean(assembly.error, b"", ask.secrets))
+        return Reply(200, response.headers, _clean(assembly.error, b"", wanted.secrets))
     if response is None or not assembly.finished:
         return broke or Broken(Broke.CUT, "the stream ended without a finish_reason")
     note = f"{assembly.skipped} events of the stream could not be read" if assembly.skipped else ""
-    return Reply(200, response.headers, _clean(assembly.completion(), b"", ask.secrets), note)
+    return Reply(200, response.headers, _clean(assembly.completion(), b"", wanted.secrets), note)
 
 
 async def _assemble(

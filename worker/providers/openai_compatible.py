@@ -8,19 +8,19 @@ from typing import Any
 import httpx
 
 from worker.errors.classify import Broken, Reply
-from worker.providers.http import Ask, Spoken, call
+from worker.providers.http import ProviderRequest, Spoken, call
 from worker.providers.sse import Assembly
 
 
-async def complete(client: httpx.AsyncClient, ask: Ask) -> Reply | Broken:
+async def complete(client: httpx.AsyncClient, wanted: ProviderRequest) -> Reply | Broken:
     """POST {base_url}/chat/completions with the route's model."""
-    streams = ask.first_token_seconds is not None
-    body = {**ask.body, "model": ask.route.model, "stream": streams}
+    streams = wanted.first_token_seconds is not None
+    body = {**wanted.body, "model": wanted.route.model, "stream": streams}
     if not streams:
         body.pop("stream_options", None)
-    headers = {"authorization": f"Bearer {ask.key}"} if ask.key else {}
+    headers = {"authorization": f"Bearer {wanted.key}"} if wanted.key else {}
     return await call(
-        client, ask, Spoken("/chat/completions", headers, body, lambda: Assembly(wanted=_wanted(ask.body)))
+        client, wanted, Spoken("/chat/completions", headers, body, lambda: Assembly(wanted=_wanted(wanted.body)))
     )
 
 

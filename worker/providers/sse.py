@@ -68,10 +68,10 @@ class Assembly:
                 calls = message["tool_calls"]
                 message["tool_calls"] = [calls[index] for index in sorted(calls)]
                 for call in message["tool_calls"]:
-                    call["function"]["arguments"] = mended(call["function"]["arguments"])
+                    call["function"]["arguments"] = repaired(call["function"]["arguments"])
             for name, pieces in message.items():
                 if name in _TEXTS and isinstance(pieces, list):
-                    message[name] = mended("".join(pieces))
+                    message[name] = repaired("".join(pieces))
         return {**self._head, "object": "chat.completion", "choices": choices}
 
     def _merge(self, event: dict[str, Any]) -> bool:
@@ -115,7 +115,7 @@ def event_of(data: bytes) -> Any:
         return json.loads(data)
 
 
-def mended(text: str) -> str:
+def repaired(text: str) -> str:
     """The text with its halves of characters put together, and those that are alone replaced."""
     try:
         text.encode()

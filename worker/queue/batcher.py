@@ -1,7 +1,7 @@
 """Group commit: commands that are sent close together share one round trip to Redis.
 
-Outcomes, rows of the ledger and look-ups of the cache all go this way. Every script is idempotent under resend, so what must not
-be lost (`until_answered`) waits here while Redis is away, and is sent again until Redis answers.
+Outcomes, rows of the ledger and look-ups of the cache all go this way. Every script is idempotent under resend, so what
+must not be lost (`until_answered`) waits here while Redis is away, and is sent again until Redis answers.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ _TRANSIENT_PREFIXES = ("BUSY", "MISCONF", "NOREPLICAS")
 class Request:
     """One command for Redis.
 
-    `build`: makes the command when it is first sent. `on_reply`: is called with the reply, an exception among them. `on_away`: is
-    called each time that Redis did not answer. `until_answered`: send it again then; otherwise its reply is None.
+    `build`: makes the command when it is first sent. `on_reply`: is called with the reply, an exception among them.
+    `on_away`: is called each time that Redis did not answer. `until_answered`: send it again then; otherwise its reply is
+    None.
     """
 
     build: Callable[[], Command]

@@ -1,4 +1,5 @@
-"""The line in which a queue's jobs wait, as it is read: RQ's list, and the lanes of other tenants (lua/shared/fair_queue.lua)."""
+"""The line in which a queue's jobs wait, as it is read: RQ's list, and the lanes of other tenants
+(lua/shared/fair_queue.lua)."""
 
 from __future__ import annotations
 
@@ -19,16 +20,16 @@ def length_call(queue: str) -> Call:
     return LENGTH.call([keyspace.queue(queue)], [])
 
 
-def lanes_of(ring: list[bytes], queue: str) -> list[str]:
+def tenant_queues(ring: list[bytes], queue: str) -> list[str]:
     """The keys of a queue's lanes, by its ring."""
-    return [keyspace.lane(queue, tenant.decode()) for tenant in ring if tenant]
+    return [keyspace.tenant_queue(queue, tenant.decode()) for tenant in ring if tenant]
 
 
 async def ids(client: redis.asyncio.Redis, queue: str) -> set[bytes]:
     """Of all jobs in it, read a page at a time while it moves."""
-    (ring,) = await ask_async(client, [("LRANGE", keyspace.lanes(queue), 0, -1)])
+    (ring,) = await ask_async(client, [("LRANGE", keyspace.round_robin(queue), 0, -1)])
     found: set[bytes] = set()
-    for key in (keyspace.queue(queue), *lanes_of(ring, queue)):
+    for key in (keyspace.queue(queue), *tenant_queues(ring, queue)):
         start, page = 0, [b""]
         while page:
             (page,) = await ask_async(client, [("LRANGE", key, start, start + PAGE - 1)])
@@ -43,8 +44,8 @@ def place(client: redis.Redis, queue: str, job_id: str, tenant: str) -> str:
         client,
         [
             ("LPOS", keyspace.queue(queue), job_id),
-            ("LPOS", keyspace.lane(queue, tenant), job_id),
-            ("LLEN", keyspace.lanes(queue)),
+            ("LPOS", keyspace.tenant_queue(queue, tenant), job_id),
+            ("LLEN", keyspace.round_robin(queue)),
         ],
     )
     if isinstance(in_list, int):

@@ -12,19 +12,18 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import redis.asyncio
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producer import keyspace
 from producer.connection import connect_async
 from producer.exchange import KEEP_CANCELLED_SECONDS
 from producer.scripts import Command, ask_async
+from worker.poller import SLOW_SECONDS, Poller
 from worker.queue import fair_queue, transitions
 
 log = logging.getLogger("failover.worker")
@@ -38,55 +37,18 @@ AUDIT_AT_MOST = 200_000  # queued jobs; a longer list is too much to read in one
 AUDIT_CHUNK = 20  # strays of one script call, which looks through the whole list for each
 PAGE = 5000
 RECONNECT_SECONDS = 2.0
-SLOW_SECONDS = 1.0  # a step that takes longer met a Redis that stands still
 
 
-async def every(seconds: float, step: Callable[[], Awaitable[None]], trouble: Callable[[], None]) -> None:
-    """Run `step` every `seconds`, with jitter, through all Redis trouble, which is told when it begins and ends."""
-    away = False
-    while True:
-        began = time.monotonic()
-        try:
-            await step()
-            if away:
-                log.info("redis is back", extra={"step": step.__name__.strip("_")})
-            away = False
-        except RedisError as error:
-            if not away:
-                log.warning("redis is away", extra={"step": step.__name__.strip("_"), "error": str(error)})
-            away = True
-            if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
-                trouble()
-        if time.monotonic() - began > SLOW_SECONDS:
-            trouble()
-        await asyncio.sleep(seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
-
-
-def services(
-    client: redis.asyncio.Redis, queues: Sequence[str], beat: Callable[[], Awaitable[None]]
-) -> list[Coroutine[Any, Any, None]]:
-    """What runs beside the jobs for ever; `beat` is the worker's own heartbeat."""
+def poll(
+    poller: Poller, client: redis.asyncio.Redis, queues: Sequence[str], beat: Callable[[], Awaitable[None]]
+) -> None:
+    """Let the poller do all of it; `beat` is the worker's own heartbeat."""
     reaper = Reaper(client, queues)
-
-    async def reaping() -> None:
-        await reaper.reap()
-
-    async def expiring() -> None:
-        await expire(client, queues)
-
-    async def auditing() -> None:
-        await audit(client, queues)
-
-    async def promoting() -> None:
-        await promote(client, queues)
-
-    return [
-        every(HEARTBEAT_SECONDS, beat, reaper.trouble),
-        every(REAP_SECONDS, reaping, reaper.trouble),
-        every(PROMOTE_SECONDS, promoting, reaper.trouble),
-        every(EXPIRE_SECONDS, expiring, reaper.trouble),
-        every(AUDIT_SECONDS, auditing, lambda: None),  # its length says nothing of Redis
-    ]
+    poller.every("heartbeat", HEARTBEAT_SECONDS, beat, on_trouble=reaper.trouble)
+    poller.every("reap", REAP_SECONDS, reaper.reap, on_trouble=reaper.trouble)
+    poller.every("promote", PROMOTE_SECONDS, partial(promote, client, queues), on_trouble=reaper.trouble)
+    poller.every("expire", EXPIRE_SECONDS, partial(expire, client, queues), on_trouble=reaper.trouble)
+    poller.every("audit", AUDIT_SECONDS, partial(audit, client, queues))  # its length says nothing of Redis
 
 
 @dataclass(frozen=True)

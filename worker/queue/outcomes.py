@@ -9,6 +9,7 @@ from producer.job import DeadReason, JobResult
 from producer.trail import TrailEntry
 from worker.queue.claim import Claim
 from worker.queue.trail import trail_of
+from worker.queue.waiting import Waiting
 
 Trail = Sequence[TrailEntry]
 
@@ -17,7 +18,8 @@ KEEP_DEAD_SECONDS = 90 * 86400
 
 @dataclass(frozen=True)
 class Done:
-    """A provider answered. `saved`: it was not the first route of the job's plan. `thrifty`: what was given up was for money."""
+    """A provider answered. `saved`: it was not the first route of the job's plan. `thrifty`: what was given up was for
+    money."""
 
     result: JobResult
     keep_seconds: int
@@ -43,7 +45,7 @@ class Park:
     """
 
     wait_seconds: float
-    why: str
+    waiting: Waiting
     trail: Trail
     in_turn: bool = False
 

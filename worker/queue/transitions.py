@@ -17,9 +17,11 @@ from producer.job import JobResult
 from producer.results import encode_result
 from producer.scripts import Call, Script
 from producer.trail import Attempt
+from producer.waiting import WaitReason
 from worker.control.pause import flag_keys
 from worker.queue.claim import Claim
 from worker.queue.outcomes import KEEP_DEAD_SECONDS, Dead, Done, Outcome, Park, Released, Retry, Trail
+from worker.queue.waiting import Waiting
 
 _LUA = Path(__file__).parent / "lua"
 CLAIM, EXTEND, PROMOTE, REAP = (Script.load(_LUA, name) for name in ("claim", "extend", "promote", "reap"))
@@ -150,16 +152,33 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
             last_route = next((entry.route for entry in reversed(trail) if isinstance(entry, Attempt)), "")
             texts = (detail, _exc_string(reason, detail), _json(trail), last_route)
             return BURY.call(keys, [*who, reason, *counts, *texts])
-        case Retry(wait_seconds, why, trail) | Park(wait_seconds, why, trail):
-            keys += [keyspace.scheduled(held.queue)]
-            kind = "retry"
-            if isinstance(outcome, Park):
-                kind = "park in turn" if outcome.in_turn else "park"
-            wait_ms = max(0, int(wait_seconds * 1000))
-            return RESCHEDULE.call(keys, [*who, kind, wait_ms, why, attempts, run_ms, _json(trail)])
+        case Retry(wait_seconds, why, trail):
+            return _reschedule(
+                keys, held, "retry", wait_seconds, Waiting(WaitReason.RETRY, detail=why), trail, attempts, run_ms
+            )
+        case Park(wait_seconds, waiting, trail, in_turn):
+            kind = "park in turn" if in_turn else "park"
+            return _reschedule(keys, held, kind, wait_seconds, waiting, trail, attempts, run_ms)
         case Released(trail):
             keys += [keyspace.queue(held.queue)]
             return RELEASE.call(keys, [*who, keyspace.WAKE, attempts, run_ms, _json(trail)])
+
+
+def _reschedule(
+    keys: Sequence[str],
+    held: Claim,
+    kind: str,
+    wait_seconds: float,
+    waiting: Waiting,
+    trail: Trail,
+    attempts: int,
+    run_ms: int,
+) -> Call:
+    totals = (max(0, int(wait_seconds * 1000)), str(waiting), attempts, run_ms, _json(trail))
+    why = (waiting.reason, " ".join(waiting.subjects))
+    return RESCHEDULE.call(
+        [*keys, keyspace.scheduled(held.queue)], [held.job_id, held.execution_id, kind, *totals, *why]
+    )
 
 
 def requeue(queue: str, job_ids: Sequence[str], *, token: str, who: str, generations: int) -> Call:

@@ -130,7 +130,8 @@ def _minutes(jobs: int, slots: int, route: Health | None, unknown: list[str]) ->
 
 
 def _ramped_seconds(jobs: int, rate: float) -> float:
-    """How long `jobs` take at `rate` a second, which worker/control/admission.py lets grow from its first share to the whole."""
+    """How long `jobs` take at `rate` a second, which worker/control/admission.py lets grow from its first share to the
+    whole."""
     first, growth = RAMP_FIRST_SHARE, (1 - RAMP_FIRST_SHARE) / RAMP_SECONDS
     ramping = rate * RAMP_SECONDS * (1 + first) / 2
     if jobs >= ramping:
@@ -154,8 +155,8 @@ def _dollars(
     listed = route["price"]
     price = Price(**listed) if listed else public_price(route["provider"], route["model"])
     if price is None:
-        mend = "give the route a `price` in routes.json, or `pip install genai-prices`"
-        unknown.append(f"cost: no price is known for {route['route']} — {mend}")
+        fix = "give the route a `price` in routes.json, or `pip install genai-prices`"
+        unknown.append(f"cost: no price is known for {route['route']} — {fix}")
         return None
     written = _written(client, list(waiting))
     if written is None:

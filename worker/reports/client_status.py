@@ -26,7 +26,7 @@ UNKNOWN_ETA = "as soon as this is over, and write again within the hour"
 
 
 @dataclass(frozen=True)
-class Waiting:
+class ClientStatus:
     """One tenant's jobs that have not ended, and their queues. `since` in Unix seconds."""
 
     tenant: str
@@ -48,7 +48,7 @@ def minutes(client: redis.Redis, queues: Sequence[str]) -> float | None:
     """Until the backlog is done; None while nobody can know: a queue is paused, a cap used up, no route open."""
     if any(holding(client, queue) for queue in queues) or worker_registry.no_route_open(client):
         return None
-    if any(rung.full for rung in budget_state.standing(client).rungs.values()):
+    if any(status.full for status in budget_state.standing(client).cap_statuses.values()):
         return None  # some wait for money
     return backlog.estimate(client, EVERYTHING, queues[0]).minutes
 
@@ -60,7 +60,7 @@ def eta(minutes: float | None) -> str:
     return next((f"within the next {told}" for most, told in _STEPS if minutes <= most / 1.5), "by tomorrow")
 
 
-def of_job(client: redis.Redis, job_id: str) -> Waiting:
+def of_job(client: redis.Redis, job_id: str) -> ClientStatus:
     """Raises UnknownJob; UsageError for a job that has ended."""
     fields = ("status", "origin", JobField.TENANT, JobField.TYPE, JobField.ACCEPTED)
     (values,) = ask(client, [("HMGET", keyspace.job(job_id), *fields)])
@@ -71,17 +71,17 @@ def of_job(client: redis.Redis, job_id: str) -> Waiting:
             f"job {job_id} is {status}: there is nothing to wait for; --tenant tells of the client's other jobs"
         )
     origin, tenant, job_type, accepted = (value.decode(errors="replace") if value else "" for value in values[1:])
-    return Waiting(tenant, 1, job_type, float(accepted) / 1000 if accepted else None, (origin,) if origin else ())
+    return ClientStatus(tenant, 1, job_type, float(accepted) / 1000 if accepted else None, (origin,) if origin else ())
 
 
-def owner(client: redis.Redis, job_id: str) -> Waiting:
+def owner(client: redis.Redis, job_id: str) -> ClientStatus:
     """Whose job it is, and what kind of work, however it stands."""
     (values,) = ask(client, [("HMGET", keyspace.job(job_id), JobField.TENANT, JobField.TYPE)])
     tenant, job_type = (value.decode(errors="replace") if value else "?" for value in values)
-    return Waiting(tenant, 1, job_type, None)
+    return ClientStatus(tenant, 1, job_type, None)
 
 
-def of_tenant(client: redis.Redis, tenant: str) -> Waiting:
+def of_tenant(client: redis.Redis, tenant: str) -> ClientStatus:
     """Every accepted job is looked at: there is no index of tenants."""
     types: Counter[str] = Counter()
     since: list[float] = []
@@ -93,7 +93,7 @@ def of_tenant(client: redis.Redis, tenant: str) -> Waiting:
                 since.append(float(accepted or 0) / 1000)
                 queues.append(queue)
     usual = types.most_common(1)[0][0] if types else "usual"
-    return Waiting(tenant, types.total(), usual, min(since, default=None), tuple(dict.fromkeys(queues)))
+    return ClientStatus(tenant, types.total(), usual, min(since, default=None), tuple(dict.fromkeys(queues)))
 
 
 def _accepted(client: redis.Redis, queue: str) -> Iterator[list[bytes | None]]:

@@ -1,4 +1,4 @@
-"""The books as people read them: what each scope has spent in a month, its caps, and the rows one by one."""
+"""The ledger as people read it: what each scope has spent in a month, its caps, and the rows one by one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from producer import keyspace
 from producer.scripts import ask
 from worker.money.budget_state import Standing
 from worker.money.caps import TOTAL, Budgets, Cap
-from worker.money.ledger import CAP, LEDGER, SUMS, books
+from worker.money.ledger import CAP, LEDGER, SUMS, ledger_keys
 from worker.routes.prices import dollars
 
 PAGE = 1000
@@ -34,7 +34,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class Balance:
-    """One scope. `percent`: of the basis of its ladder, or of its tokens; None without a cap. Money in US dollars."""
+    """One scope. `percent`: of the basis of its alert thresholds, or of its tokens; None without a cap. Money in US dollars."""
 
     scope: str
     spent_usd: float
@@ -51,7 +51,7 @@ class Balance:
 
 def sums(client: redis.Redis, month: str = "") -> dict[str, Sums]:
     """By scope. `month` as in 2026-11; "" is this one."""
-    keys, words = books(())
+    keys, words = ledger_keys(())
     (flat,) = ask(client, [SUMS.call(keys, [*words, month])])
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for name, amount in zip(flat[::2], flat[1::2], strict=True):
@@ -75,7 +75,7 @@ def balances(
 
 def _balance(scope: str, told: Sums, cap: Cap, standing: Standing, set_by: Mapping[str, str]) -> Balance:
     _, basis, tokens = cap.terms
-    rung = standing.rungs.get(scope)
+    status = standing.cap_statuses.get(scope)
     shares = [(told.spent + told.ambiguous, basis), (told.tokens, tokens)]
     used = [100.0 if most == 0 else 100 * some / most for some, most in shares if most >= 0]
     return Balance(
@@ -88,7 +88,7 @@ def _balance(scope: str, told: Sums, cap: Cap, standing: Standing, set_by: Mappi
         cap.soft_usd,
         cap.tokens,
         max(used, default=None),
-        rung is not None and rung.full,
+        status is not None and status.full,
         set_by.get(scope),
     )
 
@@ -102,14 +102,14 @@ def set_by(client: redis.Redis) -> dict[str, str]:
 def set_cap(client: redis.Redis, scope: str, cap: Cap | None, month: str, who: str) -> bool:
     """Over the file's cap; None takes it back. Whether anything changed."""
     told = "" if cap is None else json.dumps({**cap.model_dump(), "terms": cap.terms, "who": who})
-    keys = [keyspace.BUDGETS, keyspace.LADDER + month, keyspace.AUDIT, keyspace.SPENT + month]
+    keys = [keyspace.BUDGETS, keyspace.ALERT_THRESHOLDS + month, keyspace.AUDIT, keyspace.SPENT + month]
     (changed,) = ask(client, [CAP.call(keys, [scope, told, who])])
     return bool(changed)
 
 
 def settle(client: redis.Redis, steps: Sequence[float], ids: Sequence[str], month: str, micros: int) -> int:
     """What ambiguous rows cost after all, each; how many were."""
-    keys, words = books(steps)
+    keys, words = ledger_keys(steps)
     closes = [["close", row_id, month, "settled", micros, 0, 0] for row_id in ids]
     batch = [*words, time.time_ns(), to_json(closes)]
     (reply,) = ask(client, [LEDGER.call([*keys, keyspace.booked("failover budget settle"), keyspace.BUDGETS], batch)])

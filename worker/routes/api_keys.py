@@ -61,6 +61,9 @@ def of_file(path: Path) -> tuple[Key, ...]:
     return parsed(",".join(text.split()), f"file {path.name}", str(path))
 
 
+TenantKeys = Mapping[str, Mapping[str, tuple[Key, ...]]]  # by tenant and provider
+
+
 class _Parked(NamedTuple):
     """A key that is passed over: until when, for how long it was refused, its name for people."""
 
@@ -73,13 +76,14 @@ _FREE = _Parked(0.0, 0.0, "")
 
 
 class Keys:
-    """The keys that this worker calls with. `of_tenants`: by tenant and provider."""
+    """The keys that this worker calls with. `of_tenants` gives those of tenants, by tenant and provider."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, of_tenants: Callable[[], TenantKeys] = dict
+    ) -> None:
+        self._clock, self.of_tenants = clock, of_tenants
         self._put: dict[str, tuple[Key, ...]] = {}
         self._parked: dict[str, _Parked] = {}  # by secret
-        self.of_tenants: Mapping[str, Mapping[str, tuple[Key, ...]]] = {}
 
     def put(self, provider: str, secrets: str) -> None:
         """Keys of this process alone, for `provider`, until it ends; "" takes them away. A comma-separated list."""
@@ -87,7 +91,8 @@ class Keys:
 
     def given(self, provider: str, own: Sequence[Key], tenant: str) -> Sequence[Key]:
         """All keys of the first source that has any, the best first. `own`: those that the route was configured with."""
-        theirs = self.of_tenants.get(tenant) or self.of_tenants.get("default")
+        by_tenant = self.of_tenants()
+        theirs = by_tenant.get(tenant) or by_tenant.get("default")
         return (theirs and theirs.get(canonical(provider))) or self._put.get(provider) or own
 
     def best(self, keys: Sequence[Key]) -> Key | None:

@@ -134,9 +134,9 @@ def read_routes(path: Path, environment: Environment) -> Routes:
             [Problem(where, "", "no route can be used", "one is enough: set what one of these lacks"), *problems]
         )
     if all(route.entry.canary is not None and route.entry.canary < 100 for route in routes):
-        mend = "leave `canary` out of one, or set what a route that was left out lacks"
+        fix = "leave `canary` out of one, or set what a route that was left out lacks"
         raise ConfigurationError(
-            [Problem(where, "", "every route that can be used is a canary: most jobs have none", mend)]
+            [Problem(where, "", "every route that can be used is a canary: most jobs have none", fix)]
         )
     return Routes(tuple(routes), tuple(left_out), route_map.cold, route_map.breaker.rules).switched(environment)
 

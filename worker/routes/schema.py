@@ -101,8 +101,8 @@ def read_map(path: Path) -> RouteMap:
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
-        mend = "set ROUTES_FILE to the routing map"
-        raise ConfigurationError([Problem(where, "", error.strerror or str(error), mend)]) from None
+        fix = "set ROUTES_FILE to the routing map"
+        raise ConfigurationError([Problem(where, "", error.strerror or str(error), fix)]) from None
     except (ValueError, RecursionError) as error:
         raise ConfigurationError([Problem(where, "", f"is not JSON: {error}")]) from None
     try:

@@ -1,38 +1,42 @@
-"""What a walk over routes has to do with the books: money and a place before each call, its row's end after it."""
+"""The ledger's side of each call: money and a place on the route are reserved before it, its row is closed after it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from producer.trail import Attempt
 from worker.errors.catalog import Failure
 from worker.errors.classify import Broken, Reply
-from worker.money.budget_state import Allowances
-from worker.money.ledger import AWAY, BUSY_SECONDS, Ledger, Refusal, Reservation
-from worker.money.rate_limits import Limits
+from worker.events import Event, EventKind, Hooks
+from worker.money.budget_state import BudgetState
+from worker.money.ledger import AWAY, BUSY_SECONDS, Ledger, Refusal, RefusalReason, Reservation
+from worker.money.rate_limits import RateLimits
 from worker.routes.names import canonical
 from worker.routes.prices import micros
 from worker.routes.route import Route
-from worker.routing.execution_context import Visit, Walk
+from worker.routing.attempt import RouteAttempt
+from worker.routing.execution_context import JobContext, Spend
 from worker.routing.plan import BYPASS
 
 LONGEST_WAIT_SECONDS = 5.0  # for a place on a route; then another route, or the queue
 
 
-class Bookkeeper:
+class Accounting:
     """One worker's."""
 
-    def __init__(self, ledger: Ledger, allowances: Allowances) -> None:
-        self._ledger, self._allowances, self._limits = ledger, allowances, Limits(ledger)
+    def __init__(self, ledger: Ledger, budget_state: Callable[[], BudgetState], hooks: Hooks | None = None) -> None:
+        self._ledger, self._budget_state, self._limits = ledger, budget_state, RateLimits(ledger)
+        self._hooks = hooks or Hooks()
 
-    async def reserve(self, visit: Visit, walk: Walk) -> Refusal | None:
-        """For one call, which may go out if this is None; its row is `visit.reservation`. A limit's refusal says for how long
+    async def reserve(self, attempt: RouteAttempt, context: JobContext, spend: Spend) -> Refusal | None:
+        """For one call, which may go out if this is None; its row is `attempt.reservation`. A limit's refusal says for how long
         the route may rest."""
-        visit.reservation = reservation = self._reservation(visit, walk)
-        if unplanned := _unplanned(reservation, walk):
+        attempt.reservation = reservation = self._reservation(attempt, context, spend)
+        if unplanned := _unplanned(reservation, context):
             return unplanned
-        patience = min(LONGEST_WAIT_SECONDS, walk.seconds_left() / 2)
+        patience = min(LONGEST_WAIT_SECONDS, context.seconds_left() / 2)
         try:
             refusal = await self._limits.reserve(reservation, patience)
             if refusal is None and not await self._ledger.dispatch(reservation):
@@ -43,21 +47,21 @@ class Bookkeeper:
             raise
         return refusal
 
-    def _reservation(self, visit: Visit, walk: Walk) -> Reservation:
-        route, own = visit.route, any(key.tenant for key in visit.keys)
-        bypass = walk.plan.order == BYPASS  # no cap holds, and no limit
-        walk.reservations += 1
+    def _reservation(self, attempt: RouteAttempt, context: JobContext, spend: Spend) -> Reservation:
+        route, own = attempt.route, any(key.tenant for key in attempt.keys)
+        bypass = context.plan.order == BYPASS  # no cap holds, and no limit
+        spend.reservations += 1
         return Reservation(
-            id=f"{walk.owner.lease}:{walk.reservations}",
-            owner=walk.owner,
+            id=f"{context.owner.lease}:{spend.reservations}",
+            owner=context.owner,
             provider=canonical(route.entry.provider),
             route=route.name,
             model=route.model,
             price=route.price_version,
-            micros=walk.plan.estimates.get(route.name, 0),
-            tokens=walk.plan.tokens,
-            caps={} if bypass else self._allowances.terms(walk.owner, None if own else route.entry.provider),
-            limits=() if bypass or own else self._limits.of(route, self._allowances.budgets),
+            micros=context.plan.estimates.get(route.name, 0),
+            tokens=context.plan.tokens,
+            caps={} if bypass else self._budget_state().terms(context.owner, None if own else route.entry.provider),
+            limits=() if bypass or own else self._limits.of(route, self._budget_state().budgets),
             own=own,
         )
 
@@ -68,6 +72,16 @@ class Bookkeeper:
     def settle(self, reservation: Reservation, attempt: Attempt, failure: Failure | None) -> None:
         """The call has ended as the trail tells it."""
         self._limits.free(reservation.route)
+        if self._hooks.wants(EventKind.SPENT):
+            owner = reservation.owner
+            spent: dict[str, object] = {
+                "route": reservation.route,
+                "provider": reservation.provider,
+                "tenant": owner.tenant,
+                "feature": owner.feature,
+            }
+            spent |= {"cost_usd": attempt.cost_usd, "may_cost_usd": attempt.may_cost_usd}
+            self._hooks.emit(Event(EventKind.SPENT, owner.job, spent))
         prompt, completion = attempt.prompt_tokens, attempt.completion_tokens
         if prompt is not None and completion is not None:
             self._ledger.close(reservation, "settled", micros(attempt.cost_usd), prompt, completion)
@@ -81,8 +95,8 @@ class Bookkeeper:
         return self._limits.hear(route, answer.headers, time.time()) if isinstance(answer, Reply) else 0.0
 
 
-def _unplanned(reservation: Reservation, walk: Walk) -> Refusal | None:
+def _unplanned(reservation: Reservation, context: JobContext) -> Refusal | None:
     """For a hard cap that the plan knew nothing of, as it was set a moment ago: the job is planned anew."""
     in_dollars = next((scope for scope, (hard, _, _) in reservation.caps.items() if hard >= 0), None)
-    known = walk.plan.bounded and (in_dollars is None or reservation.route in walk.plan.estimates)
-    return None if known or not reservation.capped else Refusal("busy", in_dollars or "", BUSY_SECONDS)
+    known = context.plan.bounded and (in_dollars is None or reservation.route in context.plan.estimates)
+    return None if known or not reservation.capped else Refusal(RefusalReason.BUSY, in_dollars or "", BUSY_SECONDS)

@@ -1,4 +1,4 @@
-"""How a walk over the candidates ended, and what an answer says of itself."""
+"""How an execution's way through its candidates ended, and what an answer says of itself."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from worker.breakers.shared import Withheld
 from worker.errors.catalog import Failure
 from worker.errors.classify import Broken, Reply
+from worker.queue.waiting import Waiting
 from worker.routes.route import Route
 
 
@@ -22,29 +24,30 @@ class Answer:
 
 @dataclass(frozen=True)
 class HeldBack:
-    """The books let no call go out. `seconds`: until it is worth asking again. `busy`: for want of what running calls hold."""
+    """The ledger let no call go out. `seconds`: until it is worth asking again."""
 
-    why: str
+    waiting: Waiting
     seconds: float
-    busy: bool = False
 
 
 @dataclass(frozen=True)
 class Unanswered:
-    """No route answered. `failures`: the last one of each route tried, in order; empty when none could be tried.
+    """No route answered. `failures`: the last one of each route that was called, in order; empty when none could be called.
 
-    `opens_in`: seconds until the first candidate may be tried again, None when one may be tried at once. `passed_over`:
-    the same for those that let nothing through (a breaker, a rest, a tenant's parked keys), None when every candidate was tried.
-    `withheld`: why operators keep jobs from one that was not tried. `others_may`: other tenants' jobs may go where this one
-    could not. `closed`: why each one that let nothing through did not, in words. `held_back`: for want of money.
+    `opens_in`: seconds until the first candidate may be called again, None when one may be called at once. `passed_over`:
+    the same for those that let nothing through (a breaker, a cooldown, a tenant's parked keys), None when every candidate
+    was called. `withheld`: why operators keep jobs from a route that was not called. `others_may`: other tenants' jobs may
+    go where this one could not. `closed`: why each route that let nothing through did not, in words; `withheld_subjects`:
+    those of them that operators closed. `held_back`: for want of money.
     """
 
     failures: tuple[Failure, ...]
     opens_in: float | None
     passed_over: float | None = None
-    withheld: str = ""
+    withheld: Withheld | None = None
     others_may: bool = False
     closed: str = ""
+    withheld_subjects: tuple[str, ...] = ()
     held_back: HeldBack | None = None
 
 

@@ -1,4 +1,4 @@
-"""What a job gives up so that it costs less: by its feature's caps on one job, and by the safeguard near a month's end."""
+"""What a job gives up so that it costs less: by its feature's caps on one job, and by cost saving near a month's end."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from functools import partial
 
 from producer.job import ChatBody, LLMJob
 from producer.trail import RejectedFor
-from worker.money.budget_state import Allowance
+from worker.money.budget_state import BudgetState
 from worker.money.caps import FeatureCap, Owner, micros_of
 from worker.routes.route import Route
 from worker.routes.tokens import estimated, longest_answer
 from worker.routing.degrade import shorter_context, smaller_first
-from worker.routing.plan import Plan, Restraint
+from worker.routing.plan import CostPolicy, Plan
 
 SHORTEST_ANSWER_TOKENS = 64  # below it an answer is not worth its call
 _WHERE = " (features in policies/budgets.yaml)"
 CHEAPER, SHORTER, BRIEFER = "cheaper_model", "shorter_context", "shorter_answer"
 
-Replan = Callable[[ChatBody, Restraint], Plan]
+Replan = Callable[[ChatBody, CostPolicy], Plan]
 
 
 @dataclass
-class Frugal:
+class ReducedJob:
     """A job as it may be sent. `given_up`: what it has given up, in order. `over`: why it may not be sent at all.
     `degrades`: it gives up more, rather than not to be sent for what it costs."""
 
     body: ChatBody
-    restraint: Restraint
+    restraint: CostPolicy
     given_up: dict[str, None] = field(default_factory=dict)
     over: str = ""
     degrades: bool = False
@@ -41,17 +41,17 @@ class Frugal:
         return True
 
 
-def frugal(job: LLMJob, owner: Owner, allowances: Allowance, routes: Sequence[Route]) -> Frugal:
+def reduced_for_budget(job: LLMJob, owner: Owner, allowances: BudgetState, routes: Sequence[Route]) -> ReducedJob:
     """What is known before a plan is made."""
-    restraint = Restraint(ceiling=partial(allowances.ceiling, owner))
-    why = allowances.safeguard(owner)
-    if shunned := allowances.shunned({route.entry.provider for route in routes}):
-        everyone = all(route.entry.provider in shunned for route in routes)
-        why = why or (f"{', '.join(sorted(shunned))} is at the end of its month's budget" if everyone else "")
-        restraint = replace(restraint, shunned=shunned)
-    sent = Frugal(job.body, restraint)
+    restraint = CostPolicy(ceiling=partial(allowances.ceiling, owner))
+    why = allowances.cost_saving(owner)
+    if avoided := allowances.avoided({route.entry.provider for route in routes}):
+        everyone = all(route.entry.provider in avoided for route in routes)
+        why = why or (f"{', '.join(sorted(avoided))} is at the end of its month's budget" if everyone else "")
+        restraint = replace(restraint, avoided=avoided)
+    sent = ReducedJob(job.body, restraint)
     if why:
-        limit = allowances.budgets.safeguard.output_tokens
+        limit = allowances.budgets.cost_saving.output_tokens
         sent.restraint = replace(restraint, cheapest=True, output_tokens=limit, why=why)
         sent.shorten()
     if job.feature or allowances.budgets.features:
@@ -59,7 +59,7 @@ def frugal(job: LLMJob, owner: Owner, allowances: Allowance, routes: Sequence[Ro
     return sent
 
 
-def _capped(sent: Frugal, cap: FeatureCap, feature: str) -> None:
+def _capped(sent: ReducedJob, cap: FeatureCap, feature: str) -> None:
     """Within the feature's tokens of one job."""
     named = f"feature {feature or 'default'}"
     degrades = cap.when_over == "degrade"
@@ -83,7 +83,7 @@ def _capped(sent: Frugal, cap: FeatureCap, feature: str) -> None:
         sent.over = sent.over or f"{asked} tokens of output asked for, {named} takes at most {most} a job{_WHERE}"
 
 
-def affordable(sent: Frugal, planned: Plan, replan: Replan) -> Plan:
+def fitted_to_cap(sent: ReducedJob, planned: Plan, replan: Replan) -> Plan:
     """The plan, with what the job gives up until some route is within its cap; as it was where none comes to be."""
     while sent.degrades and _too_expensive(planned) and sent.shorten():
         planned = replan(sent.body, sent.restraint)

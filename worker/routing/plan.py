@@ -15,20 +15,20 @@ BYPASS = "bypass"  # the order of a plan that asks no breaker
 
 
 @dataclass(frozen=True)
-class Restraint:
+class CostPolicy:
     """What money demands of a plan. `cap`: micro-dollars that the job may cost. `output_tokens`: the longest answer, where the
-    job names none. `cheapest`: the cheapest route first, for the reason in `why`. `shunned`: providers whose routes come last.
+    job names none. `cheapest`: the cheapest route first, for the reason in `why`. `avoided`: providers whose routes come last.
     `ceiling`: the hard caps that concern calls to a provider."""
 
     cap: int | None = None
     output_tokens: int | None = None
     cheapest: bool = False
     why: str = ""
-    shunned: frozenset[str] = frozenset()
+    avoided: frozenset[str] = frozenset()
     ceiling: Callable[[str], Ceiling] = uncapped
 
 
-FREE = Restraint()
+FREE = CostPolicy()
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Plan:
     output_tokens: int | None = None  # set: answers are bounded by it, as the job names no limit and a cap has to hold
     baseline: Route | None = None
     prompt_caching: bool = True
-    waits_for: str = ""  # configuration that took the job's only routes away: it is to wait, and not to die of it
+    left_out: str = ""  # the routes of its pin that are left out of the map now, and why: the job waits for them
 
     def told(self, execution: int, spent: int) -> Planned:
         """For the trail. `spent`: micro-dollars of the attempts before it."""

@@ -22,7 +22,7 @@ from worker.routes.policy import Order, Routing, RoutingPolicy
 from worker.routes.prices import Price, cost_micros, dollars
 from worker.routes.route import Route, Routes
 from worker.routes.tokens import estimated, longest_answer
-from worker.routing.plan import BYPASS, FREE, Plan, Rejected, Restraint, too_expensive
+from worker.routing.plan import BYPASS, FREE, CostPolicy, Plan, Rejected, too_expensive
 
 ESTIMATE_MARGIN = 1.25  # tokens are estimated: only what is too long by more than this is kept from a route
 EXPLORES = 50  # one job in so many starts at a route whose latency is not known, where latency decides
@@ -45,7 +45,7 @@ class Planner:
         body: ChatBody,
         requires: tuple[Capability, ...] = (),
         spent: int = 0,
-        restraint: Restraint = FREE,
+        restraint: CostPolicy = FREE,
     ) -> Plan:
         """`body`: what is to be sent, which may be shorter than the job's. `spent`: micro-dollars that the job has cost."""
         policy = self._routing.of(job.job_type)
@@ -81,7 +81,7 @@ class Planner:
             output_tokens=bound,
             baseline=baseline,
             prompt_caching=policy.prompt_caching,
-            waits_for="" if ordered else self._left_out(policy),
+            left_out="" if ordered else self._left_out(policy),
         )
 
     def _bypassed(self, baseline: Route, policy: RoutingPolicy) -> Plan:
@@ -92,16 +92,15 @@ class Planner:
 
     def _left_out(self, policy: RoutingPolicy) -> str:
         """Why the routes that a job type is pinned to cannot be used now."""
-        pinned = [f"{out.name}: {out.why}" for out in self._routes.left_out if out.name in policy.pin]
-        return f"a route that it is pinned to ({'; '.join(pinned)})" if pinned else ""
+        return "; ".join(f"{out.name}: {out.why}" for out in self._routes.left_out if out.name in policy.pin)
 
     def _named(self, name: str | None) -> Route | None:
         return next((route for route in self._routes.routes if route.name == name), None) if name else None
 
     def _ordered(self, routes: list[Route], asked: _Asked, lacking: Collection[str]) -> list[Route]:
-        """By the policy's order. A route that takes this job as a canary goes first of all; one that lacks something comes after
-        those that can give a whole answer, and one of a provider whose month is at its end last."""
-        policy, shunned = asked.policy, asked.restraint.shunned
+        """By the policy's order. A route that takes this job as a canary goes first of all; one that lacks something comes
+        after those that can give a whole answer, and one of a provider whose month is at its end last."""
+        policy, avoided = asked.policy, asked.restraint.avoided
         if policy.pin:
             ordered = sorted(routes, key=lambda route: policy.pin.index(route.name))
         else:
@@ -110,8 +109,8 @@ class Planner:
                 ordered.sort(key=lambda route: route.entry.canary is None)
         if lacking:
             ordered.sort(key=lambda route: route.name in lacking)
-        if shunned:
-            ordered.sort(key=lambda route: route.entry.provider in shunned)
+        if avoided:
+            ordered.sort(key=lambda route: route.entry.provider in avoided)
         return ordered
 
 
@@ -125,7 +124,7 @@ class _Asked:
     needs: set[Capability]
     spent: int
     p95_ms: Mapping[str, int]
-    restraint: Restraint = FREE
+    restraint: CostPolicy = FREE
     estimates: dict[str, int] = field(default_factory=dict)
     lacking: dict[str, Set[Capability]] = field(default_factory=dict)
     cap: int | None = None  # micro-dollars that the whole job may cost
@@ -203,8 +202,8 @@ class _Asked:
         if price is None:
             if self.cap is None and ceiling.micros is None:
                 return None
-            mend = "give it a `price` in routes.json, or `pip install genai-prices`"
-            return RejectedFor.NO_PRICE, f"its price is not known, so no cap can be held — {mend}"
+            fix = "give it a `price` in routes.json, or `pip install genai-prices`"
+            return RejectedFor.NO_PRICE, f"its price is not known, so no cap can be held — {fix}"
         caching = self.policy.prompt_caching
         length = self.named_output or self.output_tokens
         estimate = self.estimates[route.name] = estimate_micros(

@@ -1,4 +1,4 @@
-"""What each route is sent, in its own terms and with which key; and what is mended when it refuses that.
+"""What each route is sent, in its own terms and with which key; and what is fixed when it refuses that.
 
 A parameter that a route refused once is left out, or sent by its other name, for this worker's next jobs.
 """
@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from worker.errors.catalog import Action, Failure
+from worker.errors.catalog import RENAMES, Failure
 from worker.errors.classify import redacted
 from worker.routes.api_keys import Key, Keys
 from worker.routes.parameters import fitted
 from worker.routes.route import Route
+from worker.routing.attempt import Correction, RouteAttempt
 from worker.routing.degrade import without
-from worker.routing.execution_context import Visit, Walk
+from worker.routing.execution_context import JobContext
 from worker.routing.planner import bound_of
 
 DETAIL_CHARACTERS = 300  # of a provider's words, in the trail
@@ -23,54 +24,51 @@ DETAIL_CHARACTERS = 300  # of a provider's words, in the trail
 Refused = dict[tuple[str, str], dict[str, str]]  # by route and model: parameters that were, and what took their place
 
 
-class Visits:
+class RequestBuilder:
     """One worker's."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._refused: Refused = {}
 
-    def of(self, route: Route, walk: Walk, *, another_waits: bool) -> Visit:
+    def attempt_on(self, route: Route, context: JobContext, *, another_waits: bool) -> RouteAttempt:
         """What the route is sent, in its own terms."""
-        body: Mapping[str, Any] = walk.body
-        if lacks := walk.plan.lacks.get(route.name):
+        body: Mapping[str, Any] = context.body
+        if lacks := context.plan.lacks.get(route.name):
             body = without(body, lacks, route.entry.capabilities or ())
-        if walk.plan.output_tokens is not None:
-            body = {**body, "max_tokens": bound_of(route, walk.plan.output_tokens)}
+        if context.plan.output_tokens is not None:
+            body = {**body, "max_tokens": bound_of(route, context.plan.output_tokens)}
         body, dropped = fitted(body, route.parameters)
-        if walk.first_token(route) is not None and _asks_for_usage(route):
+        if context.first_token(route) is not None and _asks_for_usage(route):
             body = {**body, "stream_options": {"include_usage": True}}
-        keys = self._keys.given(route.entry.provider, route.keys, walk.tenant)
-        visit = Visit(route, body, another_waits, keys, dropped)
+        keys = self._keys.given(route.entry.provider, route.keys, context.owner.tenant)
+        attempt = RouteAttempt(route, body, another_waits, keys, dropped)
         for parameter, instead in self._refused.get((route.name, route.model), {}).items():
-            visit.without(parameter, instead)
-        return visit
+            if correction := attempt.correction(parameter, instead):
+                attempt.correct(correction)
+        return attempt
 
-    def no_key(self, visit: Visit) -> bool:
+    def no_key(self, attempt: RouteAttempt) -> bool:
         """Whether the route wants a key, and none may be used now: without it the call would be an anonymous one."""
-        return bool(visit.keys) and self._keys.best(visit.keys) is None
+        return bool(attempt.keys) and self._keys.best(attempt.keys) is None
 
-    def opens_in(self, route: Route, walk: Walk) -> float:
+    def opens_in(self, route: Route, context: JobContext) -> float:
         """Seconds until a tenant's own keys may be used; ours rest with their account."""
-        keys = self._keys.given(route.entry.provider, route.keys, walk.tenant)
+        keys = self._keys.given(route.entry.provider, route.keys, context.owner.tenant)
         return self._keys.opens_in(keys) if keys and keys[0].tenant else 0.0
 
-    def corrected(self, failure: Failure, visit: Visit, key: Key | None) -> Failure:
-        """The failure after what can be mended at once: another key, a parameter less. It quotes no key."""
+    def remember(self, attempt: RouteAttempt, parameter: str, correction: Correction) -> None:
+        """Correct the request, and those of this worker's next jobs on the route."""
+        attempt.correct(correction)
+        refused = self._refused.setdefault((attempt.route.name, attempt.route.model), {})
+        refused[parameter] = next((name for name in correction.changed if name == RENAMES.get(parameter)), "")
+
+    def without_secrets(self, failure: Failure, attempt: RouteAttempt) -> Failure:
+        """The failure with its detail cut, and without any key that the provider may quote."""
         detail = redacted(failure.detail, "")
-        for known in (*visit.keys, *visit.route.keys):
+        for known in (*attempt.keys, *attempt.route.keys):
             detail = redacted(detail, known.secret)
-        failure = replace(failure, detail=detail[:DETAIL_CHARACTERS])
-        if failure.action is Action.NEXT_KEY and key:
-            self._keys.park(key, failure.rests)
-            return replace(failure, rests=0.0) if self._keys.any_left(visit.keys) else failure
-        if failure.action is Action.DROP:
-            done = visit.without(failure.parameter, failure.instead)
-            if done:  # the next job need not ask
-                refused = self._refused.setdefault((visit.route.name, visit.route.model), {})
-                refused[failure.parameter] = failure.instead
-            return replace(failure, instead=done, detail=f"{done}: {failure.detail}" if done else failure.detail)
-        return failure
+        return replace(failure, detail=detail[:DETAIL_CHARACTERS])
 
     def is_current(self, route: Route, key: Key, routes: Sequence[Route]) -> bool:
         """Whether jobs that begin now would use the key too."""

@@ -1,303 +1,322 @@
-"""Walks the candidates: tenacity inside one route, failover between routes, one wall clock over all.
+"""Tries the candidates of a plan in their order: calls with retries on one route, failover between routes, one deadline
+over all.
 
-Every retry has one owner: tenacity owns the attempts on a route, this file owns failover, the settle script owns the
-job's next execution. Each route is visited at most once an execution.
+Every retry has one owner: `_on_route` owns the calls on a route, `execute` the failover, the settle script the job's next
+execution. Each route is visited at most once an execution. What follows from a call is decided in verdict.py, and applied
+here once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import tenacity
 
 from producer.trail import BROKEN_OFF, RejectedFor
-from worker.breakers.local import Admission
+from worker.breakers.local import Permit
 from worker.breakers.shared import SharedBreaker
-from worker.errors.catalog import MALFORMED, Action, Breaker, Failure, Scope
+from worker.errors.catalog import MALFORMED, Action, Breaker, Failure
 from worker.errors.classify import Broken, Reply, classify
-from worker.providers import Ask, Providers
+from worker.events import Event, EventKind, Hooks
+from worker.providers import ProviderRequest, Providers
 from worker.routes.api_keys import Keys
 from worker.routes.route import Route
-from worker.routing.accounting import Bookkeeper
-from worker.routing.answer import Answer, HeldBack, Unanswered, note_of, usage_of
-from worker.routing.execution_context import SHORTEST_ATTEMPT_SECONDS, Call, Visit, Walk
+from worker.routing.accounting import Accounting
+from worker.routing.answer import Answer, Unanswered, note_of, usage_of
+from worker.routing.attempt import RouteAttempt
+from worker.routing.execution_context import SHORTEST_ATTEMPT_SECONDS, JobContext, Spend
 from worker.routing.plan import BYPASS
-from worker.routing.request_builder import Visits
+from worker.routing.progress import Progress
+from worker.routing.request_builder import RequestBuilder
+from worker.routing.verdict import Facts, KeyStep, Verdict, verdict_on
 
 log = logging.getLogger("failover.worker")
 
 BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.2, 10.0
 LONGEST_WAIT_SECONDS = 5.0  # on a route that names its Retry-After; for longer ones another route, or the schedule
-REST_MARGIN_SECONDS = 0.1  # the route's rest began when Redis heard of it, a moment later than here
-FAIR_ATTEMPT_SECONDS = 5.0  # a silence shorter than this, forced by our own deadline, is not held against the route
+COOLDOWN_MARGIN_SECONDS = 0.1  # the route's cooldown began when Redis heard of it, a moment later than here
+
+_BROKEN_OFF = Failure(BROKEN_OFF, Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
+_BACKOFF = tenacity.wait_random_exponential(multiplier=BACKOFF_FIRST_SECONDS, max=BACKOFF_MAX_SECONDS)
 
 
 class Router:
-    """`routes`: all of the map, as what a provider says of an account concerns each of them."""
+    """`routes` gives all routes of the map, as what a provider says of an account concerns each of them."""
 
     def __init__(
         self,
         providers: Providers,
         breakers: Mapping[str, SharedBreaker],
-        routes: Sequence[Route],
+        routes: Callable[[], Sequence[Route]],
         keys: Keys | None = None,
-        books: Bookkeeper | None = None,
+        accounting: Accounting | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
-        self.routes, self._books = routes, books
-        self._providers, self._breakers, self._keys = providers, breakers, keys or Keys()
-        self._visits = Visits(self._keys)
+        self._providers, self._breakers, self._routes = providers, breakers, routes
+        self._keys, self._accounting, self._hooks = keys or Keys(), accounting, hooks or Hooks()
+        self._builder = RequestBuilder(self._keys)
 
-    async def execute(self, candidates: Sequence[Route], walk: Walk) -> Answer | Unanswered:
-        """The first answer that can be used, or why there is none. Every attempt and rejection goes into the trail."""
-        failures: dict[str, Failure] = {}
-        closed: dict[str, tuple[RejectedFor, str]] = {}
-        too_small: Route | None = None
-        held_back: HeldBack | None = None
-        dearest: float = math.inf  # calls that may cost as much are not asked for any more
+    async def execute(self, candidates: Sequence[Route], context: JobContext, spend: Spend) -> Answer | Unanswered:
+        """The first usable answer, or why there is none. Every call and every rejection goes into the trail."""
+        progress = Progress()
         for position, route in enumerate(candidates):
-            if hindrance := walk.hindrance(route, too_small):
-                walk.reject(route, *hindrance)
+            hindrance = spend.hindrance(context, route, progress.too_small) or progress.too_expensive(context, route)
+            if hindrance:
+                spend.reject(context, route, *hindrance)
                 continue
-            if held_back is not None and walk.plan.estimates.get(route.name, 0) >= dearest:
-                walk.reject(route, RejectedFor.OVER_BUDGET, held_back.why)
-                continue
-            another_waits = any(self._is_open(other, walk) for other in candidates[position + 1 :])
-            visit = self._visits.of(route, walk, another_waits=another_waits)
-            tried = await self._on_route(visit, walk)
+            another_waits = any(self._is_open(other, context) for other in candidates[position + 1 :])
+            attempt = self._builder.attempt_on(route, context, another_waits=another_waits)
+            if progress.failures:
+                came_from = next(reversed(progress.failures))
+                self._emit(EventKind.FAILED_OVER, context, {"from": came_from, "route": route.name})
+            tried = await self._on_route(attempt, context, spend)
             if isinstance(tried, Reply):
-                return Answer(route, tried.body, len(failures))
+                return Answer(route, tried.body, len(progress.failures))
             if tried is None:
-                closed[route.name] = self._closed_off(visit, walk)
-                walk.reject(route, *closed[route.name])
-                if visit.refusal is not None and visit.refusal.why in _HOLDS_BACK:
-                    held_back = HeldBack(str(visit.refusal), visit.refusal.seconds, busy=visit.refusal.why == "busy")
-                    if visit.refusal.asked and not visit.refusal.of.startswith("provider:"):
-                        dearest = visit.refusal.asked
+                code, why = self._closed_off(attempt, context)
+                spend.reject(context, route, code, why)
+                progress.closed_off(route, code, why, attempt.refusal)
                 continue
-            failures[route.name] = tried
-            if tried.action is Action.REJECT or (tried.action is Action.REFUSE and not walk.failover_on_refusal):
+            progress.failed(route, tried)
+            if tried.action is Action.REJECT or (tried.action is Action.REFUSE and not context.failover_on_refusal):
                 break
-            if tried.action is Action.LARGER:
-                too_small = route
-        return self._unanswered(candidates, walk, failures, closed, held_back)
+        return self._unanswered(candidates, context, progress)
 
-    def _unanswered(
-        self,
-        candidates: Sequence[Route],
-        walk: Walk,
-        failures: Mapping[str, Failure],
-        closed: Mapping[str, tuple[RejectedFor, str]],
-        held_back: HeldBack | None,
-    ) -> Unanswered:
-        """Why no route answered, and when one may. What lacks money opens by no time of a route's."""
-        lets_none = {name: why for name, (code, why) in closed.items() if code not in _MONEY}
-        waits = {route.name: self._opens_in(route, walk) for route in candidates}
-        passed = (waits[name] for name in lets_none if closed[name][0] is not RejectedFor.DISABLED)
-        untried = (self._breakers[route.name] for route in candidates if route.name not in failures)
-        any_open = any(self._is_open(route, walk) for route in candidates)
+    def _unanswered(self, candidates: Sequence[Route], context: JobContext, progress: Progress) -> Unanswered:
+        """Why no route answered, and when one may."""
+        opens_in = {route.name: self._opens_in(route, context) for route in candidates}
+        untried = (self._breakers[route.name] for route in candidates if route.name not in progress.failures)
         return Unanswered(
-            tuple(failures.values()),
-            opens_in=None if any_open else min(waits.values(), default=None),
-            passed_over=min(passed, default=None),
-            withheld=next((each.withheld for each in untried if each.withheld and not each.disabled), ""),
-            others_may=any(self._visits.opens_in(route, walk) > 0 for route in candidates),
-            closed="; ".join(f"{name}: {why}" for name, why in lets_none.items()),
-            held_back=held_back,
+            failures=tuple(progress.failures.values()),
+            opens_in=None if any(self._is_open(route, context) for route in candidates) else _least(opens_in.values()),
+            passed_over=_least(opens_in[name] for name in progress.may_open),
+            withheld=next((each.withheld for each in untried if each.withheld and not each.withheld.for_good), None),
+            others_may=any(self._builder.opens_in(route, context) > 0 for route in candidates),
+            closed=progress.closed_in_words,
+            withheld_subjects=self._withheld_subjects(candidates),
+            held_back=progress.held_back,
         )
 
-    def _closed_off(self, visit: Visit, walk: Walk) -> tuple[RejectedFor, str]:
-        """Why no attempt was made."""
-        if visit.refusal is not None:
-            return _REFUSED[visit.refusal.why], str(visit.refusal)
-        if self._visits.no_key(visit):
-            return RejectedFor.RESTS, f"the keys of tenant {walk.tenant} were refused or limited lately"
-        return self._breakers[visit.route.name].closed_off()
+    def _withheld_subjects(self, candidates: Sequence[Route]) -> tuple[str, ...]:
+        found = (self._breakers[route.name].withheld for route in candidates)
+        return tuple(dict.fromkeys(each.subject for each in found if each))
 
-    def _is_open(self, route: Route, walk: Walk) -> bool:
-        return self._breakers[route.name].open_for_all() and self._visits.opens_in(route, walk) <= 0
+    def _closed_off(self, attempt: RouteAttempt, context: JobContext) -> tuple[RejectedFor, str]:
+        """Why no call was made."""
+        if attempt.refusal is not None:
+            return attempt.refusal.rejected_for, str(attempt.refusal)
+        if self._builder.no_key(attempt):
+            return RejectedFor.RESTS, f"the keys of tenant {context.owner.tenant} were refused or limited lately"
+        return self._breakers[attempt.route.name].closed_off()
 
-    def _opens_in(self, route: Route, walk: Walk) -> float:
-        return max(self._breakers[route.name].reopens_in(), self._visits.opens_in(route, walk))
+    def _is_open(self, route: Route, context: JobContext) -> bool:
+        return self._breakers[route.name].open_for_all() and self._builder.opens_in(route, context) <= 0
 
-    async def _on_route(self, visit: Visit, walk: Walk) -> Reply | Failure | None:
-        """The route's attempts: retries exponential from 0.2 s with full jitter, or as late as the provider says.
+    def _opens_in(self, route: Route, context: JobContext) -> float:
+        return max(self._breakers[route.name].reopens_in(), self._builder.opens_in(route, context))
 
-        None: the breaker let no attempt through.
+    async def _on_route(self, attempt: RouteAttempt, context: JobContext, spend: Spend) -> Reply | Failure | None:
+        """The calls on one route: retries with full jitter from 0.2 s, or as late as the provider says.
+
+        None: the breaker, the keys or the ledger let no call through.
         """
-
-        async def attempt_once() -> Reply | Failure | None:
-            if self._visits.no_key(visit):
-                return None
-            breaker = self._breakers[visit.route.name]
-            admission = visit.admission or await breaker.admit(regardless=walk.plan.order == BYPASS)
-            visit.admission = None
-            if admission is None:
-                return None
-            return (
-                await self._attempt(visit, walk, admission) if await self._may_spend(visit, walk, admission) else None
-            )
-
-        tried = await attempt_once()
-        if not isinstance(tried, Failure):
-            return tried  # most jobs: tenacity is for what failed
-        async for attempt in tenacity.AsyncRetrying(
-            wait=_wait,
-            retry=lambda state: self._again(state, visit, walk),
-            retry_error_callback=lambda _: None,
-            sleep=asyncio.sleep,
-        ):
-            if attempt.retry_state.attempt_number > 1:
-                another = await attempt_once() if walk.seconds_left() >= SHORTEST_ATTEMPT_SECONDS else None
-                if another is None:
-                    break
-                tried = another
-            attempt.retry_state.set_result(tried)
-        if visit.admission is not None:  # corrected, and no time or attempt left to send it
-            self._breakers[visit.route.name].record(visit.admission, None)
+        tried, number = await self._once(attempt, context, spend), 1
+        while isinstance(tried, Failure) and self._may_go_again(tried, attempt, context, spend):
+            attempt.retries += tried.action is Action.RETRY
+            await asyncio.sleep(pause_before(tried, number))
+            if context.seconds_left() < SHORTEST_ATTEMPT_SECONDS:
+                break
+            another = await self._once(attempt, context, spend)
+            if another is None:
+                break
+            tried, number = another, number + 1
+        if attempt.permit is not None:  # corrected, and no time or attempt left to send it
+            self._breakers[attempt.route.name].record(attempt.permit, None)
             tried = replace(tried, action=Action.FAILOVER) if isinstance(tried, Failure) else tried
         return tried
 
-    async def _may_spend(self, visit: Visit, walk: Walk, admission: Admission) -> bool:
-        """Whether the books let the call go out; if not, the admission is settled, and `visit.refusal` says why."""
-        if self._books is None:
-            return True
-        breaker = self._breakers[visit.route.name]
-        try:
-            visit.refusal = refusal = await self._books.reserve(visit, walk)
-        except asyncio.CancelledError:
-            breaker.record(admission, None)
-            raise
-        if refusal is None and visit.reservation is not None and self._visits.no_key(visit):  # parked while it waited
-            self._books.release(visit.reservation)
-        elif refusal is None:
-            return True
-        rest = refusal.seconds if refusal is not None and refusal.why == "limit" else 0.0
-        breaker.record(admission, None, rest=rest, why="our own limit")
-        return False
-
-    def _again(self, state: tenacity.RetryCallState, visit: Visit, walk: Walk) -> bool:
-        """Whether the route is asked once more, by what the last failure says and by what is left to spend."""
-        failure = state.outcome.result() if state.outcome else None
-        if not isinstance(failure, Failure) or walk.attempts_left <= 0 or walk.over_cost(visit.route):
+    def _may_go_again(self, failure: Failure, attempt: RouteAttempt, context: JobContext, spend: Spend) -> bool:
+        """Whether the route is called once more, by what the last failure says and by what is left to spend."""
+        if spend.attempts_left <= 0 or spend.over_cost(context.plan, attempt.route):
             return False
-        longest_wait = min(LONGEST_WAIT_SECONDS, walk.share(visit))
-        if walk.seconds_left() <= SHORTEST_ATTEMPT_SECONDS or (failure.retry_after or 0.0) > longest_wait:
+        longest_wait = min(LONGEST_WAIT_SECONDS, context.seconds_for(attempt))
+        if context.seconds_left() <= SHORTEST_ATTEMPT_SECONDS or (failure.retry_after or 0.0) > longest_wait:
             return False
         match failure.action:
             case Action.RETRY:
-                return visit.retry(failure)
+                return attempt.may_retry(failure)
             case Action.NEXT_KEY:
-                return self._keys.any_left(visit.keys)
+                return self._keys.any_left(attempt.keys)
             case Action.DROP:
                 return bool(failure.instead)
         return False
 
-    def _tell(self, call: Call, walk: Walk, failure: Failure | None, answer: Reply | Broken | None) -> None:
-        """An attempt that ended, into the trail and the ledger."""
-        usage = usage_of(answer) if answer is not None else None
-        attempt = walk.tell(call, failure, usage=usage, note="" if failure else note_of(answer))
-        if self._books is not None and call.visit.reservation is not None:
-            self._books.settle(call.visit.reservation, attempt, failure)
+    async def _once(self, attempt: RouteAttempt, context: JobContext, spend: Spend) -> Reply | Failure | None:
+        """One call, if a key, the breaker and the ledger let it through."""
+        if self._builder.no_key(attempt):
+            return None
+        breaker = self._breakers[attempt.route.name]
+        permit = attempt.permit or await breaker.admit(regardless=context.plan.order == BYPASS)
+        attempt.permit = None
+        if permit is None or not await self._may_spend(attempt, context, spend, permit):
+            return None
+        answer = await self._call(attempt, context, spend, permit)
+        failure = self._classified(answer, attempt)
+        verdict = verdict_on(failure, self._facts(failure, attempt, permit))
+        return self._apply(verdict, answer, attempt, context, spend, permit)
 
-    async def _attempt(self, visit: Visit, walk: Walk, admission: Admission) -> Reply | Failure:
+    async def _may_spend(self, attempt: RouteAttempt, context: JobContext, spend: Spend, permit: Permit) -> bool:
+        """Whether the ledger lets the call go out; if not, the permit is given back, and `attempt.refusal` says why."""
+        if self._accounting is None:
+            return True
+        breaker = self._breakers[attempt.route.name]
+        try:
+            attempt.refusal = refusal = await self._accounting.reserve(attempt, context, spend)
+        except asyncio.CancelledError:
+            breaker.record(permit, None)
+            raise
+        if (
+            refusal is None and attempt.reservation is not None and self._builder.no_key(attempt)
+        ):  # parked while it waited
+            self._accounting.release(attempt.reservation)
+        elif refusal is None:
+            return True
+        cooldown = refusal.seconds if refusal is not None and refusal.cools_route else 0.0
+        breaker.record(permit, None, rest=cooldown, why="our own limit")
+        return False
+
+    async def _call(self, attempt: RouteAttempt, context: JobContext, spend: Spend, permit: Permit) -> Reply | Broken:
         """One HTTP call; breaker, trail and ledger hear of it also when it is broken off by a cancel."""
-        route, breaker = visit.route, self._breakers[visit.route.name]
-        key, seconds = self._keys.best(visit.keys), walk.share(visit)
-        call = Call(visit, key, admission.probe, breaker.state)
-        ask = Ask(
-            route=route,
-            key=key.secret if key else "",
-            secrets=[each.secret for each in visit.keys],
-            body=visit.body,
-            idempotency_key=walk.idempotency_key,
-            seconds=seconds,
-            first_token_seconds=walk.first_token(route),
-            prompt_caching=walk.plan.prompt_caching,
-            dropped=call.dropped,
+        route, breaker = attempt.route, self._breakers[attempt.route.name]
+        attempt.begin(
+            self._keys.best(attempt.keys), context.seconds_for(attempt), probe=permit.probe, breaker=breaker.state
         )
-        answer: Reply | Broken | None = None
+        request = ProviderRequest(
+            route=route,
+            key=attempt.key.secret if attempt.key else "",
+            secrets=[each.secret for each in attempt.keys],
+            body=attempt.body,
+            idempotency_key=context.idempotency_key,
+            seconds=attempt.seconds,
+            first_token_seconds=context.first_token(route),
+            prompt_caching=context.plan.prompt_caching,
+            dropped=attempt.unsaid,
+        )
         try:
-            answer = await self._providers.complete(ask)
-        finally:
-            if answer is None:
-                breaker.record(admission, None)
-                self._tell(call, walk, _BROKEN_OFF, None)
-        failure = self._classified(answer)
-        walk.attempts += 1
-        walk.attempts_left -= not admission.probe
-        ms = round((time.monotonic() - call.started) * 1000)
-        if failure is None:
-            breaker.record(admission, True, ms=ms, job=walk.job_id)
-            if key:
-                self._keys.accepted(key)
-            self._tell(call, walk, None, answer)
-            if self._books is not None and not (key and key.tenant) and (rest := self._books.heed(route, answer)):
-                breaker.rest(rest, "rate limit")
-            return answer  # type: ignore[return-value]  # no failure means that a Reply came
-        failure = self._visits.corrected(failure, visit, key)
-        if failure.instead or (failure.action is Action.NEXT_KEY and self._keys.any_left(visit.keys)):
-            visit.admission = admission  # for the corrected request, which says what the route is worth
-            self._tell(call, walk, failure, answer)
-            return failure
-        rest = failure.retry_after or failure.rests
-        walk.burned = walk.burned or not (rest or admission.probe)
-        if rest and key and key.tenant:  # what a tenant's account is told is no word on the route
-            if failure.action is not Action.NEXT_KEY:
-                self._keys.hold(key, rest)
-            rest = 0.0
-        elif failure.action is Action.NEXT_KEY and key and not self._visits.is_current(route, key, self.routes):
-            rest = 0.0  # of a job that began before the key was replaced
-        counts = failure.breaker is Breaker.COUNT and not _cut_short(failure, route, seconds)
-        breaker.record(admission, False if counts else None, ms=ms, job=walk.job_id, rest=rest, why=failure.code)
-        if rest and failure.scope is Scope.ACCOUNT:
-            self._rest_account(route, rest, failure.code)
-        self._tell(call, walk, failure, answer)
-        return failure
+            return await self._providers.complete(request)
+        except BaseException:
+            breaker.record(permit, None)
+            self._record(attempt, context, spend, _BROKEN_OFF, None)
+            raise
 
-    def _classified(self, answer: Reply | Broken) -> Failure | None:
-        """Whatever a provider sends, the breaker hears of the attempt."""
+    def _classified(self, answer: Reply | Broken, attempt: RouteAttempt) -> Failure | None:
+        """What the answer means. Whatever a provider sends, the breaker hears of the call."""
         try:
-            return classify(answer, time.time())
+            failure = classify(answer, time.time())
         except Exception:
             log.exception("an answer could not be read")
-            return MALFORMED
+            failure = MALFORMED
+        return failure and self._builder.without_secrets(failure, attempt)
 
-    def _rest_account(self, route: Route, seconds: float, why: str) -> None:
-        for other in self.routes:
+    def _facts(self, failure: Failure | None, attempt: RouteAttempt, permit: Permit) -> Facts:
+        route, key = attempt.route, attempt.key
+        if failure is None:
+            return Facts(permit.probe, attempt.seconds, route.entry.timeout_seconds, has_key=key is not None)
+        return Facts(
+            probe=permit.probe,
+            seconds=attempt.seconds,
+            fair_seconds=route.entry.timeout_seconds,
+            has_key=key is not None,
+            tenants_key=bool(key and key.tenant),
+            other_key=key is not None and self._keys.any_left([each for each in attempt.keys if each != key]),
+            key_is_current=key is None or self._builder.is_current(route, key, self._routes()),
+            correction=attempt.correction(failure.parameter, failure.instead)
+            if failure.action is Action.DROP
+            else None,
+        )
+
+    def _apply(
+        self,
+        verdict: Verdict,
+        answer: Reply | Broken,
+        attempt: RouteAttempt,
+        context: JobContext,
+        spend: Spend,
+        permit: Permit,
+    ) -> Reply | Failure:
+        """What the verdict says, done once: key, request, breaker, account, trail and ledger."""
+        route, breaker, failure = attempt.route, self._breakers[attempt.route.name], verdict.failure
+        spend.attempts += 1
+        spend.attempts_left -= not permit.probe
+        spend.burned = spend.burned or verdict.burned
+        self._apply_to_key(verdict, attempt)
+        if verdict.correction is not None and failure is not None:
+            self._builder.remember(attempt, failure.parameter, verdict.correction)
+        if verdict.again_at_once:
+            attempt.permit = permit  # for the corrected request, which says what the route is worth
+        else:
+            ms, why = round((time.monotonic() - attempt.started) * 1000), failure.code if failure else ""
+            breaker.record(permit, verdict.breaker, ms=ms, job=context.job_id, rest=verdict.cooldown, why=why)
+            if verdict.account:
+                self._cool_account(route, verdict.cooldown, why)
+        self._record(attempt, context, spend, failure, answer)
+        if failure is not None:
+            return failure
+        tenants_key = attempt.key is not None and bool(attempt.key.tenant)
+        if self._accounting is not None and not tenants_key and (cooldown := self._accounting.heed(route, answer)):
+            breaker.rest(cooldown, "rate limit")
+        return answer  # type: ignore[return-value]  # no failure means that a Reply came
+
+    def _apply_to_key(self, verdict: Verdict, attempt: RouteAttempt) -> None:
+        if attempt.key is None:
+            return
+        match verdict.key:
+            case KeyStep.ACCEPTED:
+                self._keys.accepted(attempt.key)
+            case KeyStep.PARK:
+                self._keys.park(attempt.key, verdict.key_seconds)
+            case KeyStep.HOLD:
+                self._keys.hold(attempt.key, verdict.key_seconds)
+
+    def _cool_account(self, route: Route, seconds: float, why: str) -> None:
+        for other in self._routes():
             if other.account == route.account and other.name != route.name:
                 self._breakers[other.name].rest(seconds, why)
 
+    def _record(
+        self,
+        attempt: RouteAttempt,
+        context: JobContext,
+        spend: Spend,
+        failure: Failure | None,
+        answer: Reply | Broken | None,
+    ) -> None:
+        """A call that ended, into the trail and the ledger."""
+        usage = usage_of(answer) if answer is not None else None
+        entry = spend.record(context, attempt, failure, usage=usage, note="" if failure else note_of(answer))
+        if self._accounting is not None and attempt.reservation is not None:
+            self._accounting.settle(attempt.reservation, entry, failure)
+        facts = {"route": entry.route, "outcome": entry.outcome, "ms": entry.ms, "cost_usd": entry.cost_usd}
+        self._emit(EventKind.ATTEMPTED, context, facts)
 
-_REFUSED = {
-    "budget": RejectedFor.OVER_BUDGET,
-    "busy": RejectedFor.OVER_BUDGET,
-    "away": RejectedFor.NO_LEDGER,
-    "limit": RejectedFor.LIMITED,
-    "tokens": RejectedFor.LIMITED,
-    "broken": RejectedFor.NO_LEDGER,
-}
-
-
-_HOLDS_BACK = ("budget", "busy", "tokens", "away", "broken")  # the call, and not the route
-_MONEY = (RejectedFor.OVER_BUDGET, RejectedFor.NO_LEDGER)
-_BROKEN_OFF = Failure(BROKEN_OFF, Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
-
-
-def _cut_short(failure: Failure, route: Route, seconds: float) -> bool:
-    return failure.code == "timeout" and seconds < min(FAIR_ATTEMPT_SECONDS, route.entry.timeout_seconds)
-
-
-_BACKOFF = tenacity.wait_random_exponential(multiplier=BACKOFF_FIRST_SECONDS, max=BACKOFF_MAX_SECONDS)
+    def _emit(self, kind: EventKind, context: JobContext, facts: dict[str, object]) -> None:
+        if self._hooks.wants(kind):
+            self._hooks.emit(Event(kind, context.job_id, {"tenant": context.owner.tenant, **facts}))
 
 
-def _wait(state: tenacity.RetryCallState) -> float:
-    failure = state.outcome.result() if state.outcome else None
-    if not isinstance(failure, Failure) or failure.action is not Action.RETRY:
-        return 0.0  # what was corrected is sent at once
-    named = failure.retry_after + REST_MARGIN_SECONDS if failure.retry_after is not None else 0.0
+def pause_before(failure: Failure, number: int) -> float:
+    """Seconds before the call after `number` of them on this route. What was corrected is sent at once."""
+    if failure.action is not Action.RETRY:
+        return 0.0
+    named = failure.retry_after + COOLDOWN_MARGIN_SECONDS if failure.retry_after is not None else 0.0
+    state = tenacity.RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # only its number is read
+    state.attempt_number = number
     return max(_BACKOFF(state), named)
+
+
+def _least(seconds: Iterable[float]) -> float | None:
+    return min(seconds, default=None)

@@ -1,14 +1,20 @@
 -- Jobs that wait for a time at which something may be open again, and need not wait any longer.
+local WAKE_AT_MOST = 5000 -- of one queue; a longer schedule is left to its times
 
--- Make every parked job of the queue due now for which `matches(why it waits)`. A scheduled set beyond this size is left to
--- its times.
-local function wake(queue, matches)
-  local scheduled = 'rq:scheduled:' .. queue
-  for _, id in ipairs(redis.call('ZRANGE', scheduled, 0, 4999)) do
-    local why = redis.pcall('HGET', 'rq:job:' .. id, 'waiting_for')
-    if type(why) == 'string' and matches(why) then
-      redis.call('ZADD', scheduled, now_ms / 1000, id)
-      redis.call('HSET', 'rq:job:' .. id, 'waiting_until_ms', now_ms)
+-- Make due now every scheduled job of all queues (KEYS: rq:queues) that waits for one of `reasons` (producer/waiting.py) and, if a
+-- subject is given, for that subject among others.
+local function wake_parked(queues, reasons, subject)
+  local wanted = {}
+  for _, reason in ipairs(reasons) do wanted[reason] = true end
+  for _, key in ipairs(redis.call('SMEMBERS', queues)) do
+    local scheduled = 'rq:scheduled:' .. string.sub(key, string.len('rq:queue:') + 1)
+    for _, id in ipairs(redis.call('ZRANGE', scheduled, 0, WAKE_AT_MOST - 1)) do
+      local waits = redis.pcall('HMGET', 'rq:job:' .. id, 'waiting_reason', 'waiting_subjects')
+      local subjects = ' ' .. (waits[2] or '') .. ' '
+      if waits[1] and wanted[waits[1]] and (not subject or string.find(subjects, ' ' .. subject .. ' ', 1, true)) then
+        redis.call('ZADD', scheduled, now_ms / 1000, id)
+        redis.call('HSET', 'rq:job:' .. id, 'waiting_until_ms', now_ms)
+      end
     end
   end
 end

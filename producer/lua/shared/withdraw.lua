@@ -18,7 +18,8 @@ local function withdraw()
   redis.call('ZREM', KEYS[3], id)
   redis.call('ZREM', KEYS[6], id)
   unfile(KEYS[8], id, KEYS[1])
-  redis.call('HDEL', KEYS[1], 'lease', 'settled', 'waiting', 'waiting_for', 'waiting_until_ms')
+  redis.call('HDEL', KEYS[1], 'lease', 'settled', 'waiting', 'waiting_reason', 'waiting_subjects', 'waiting_for',
+      'waiting_until_ms')
   redis.call('HSET', KEYS[1], 'ended_at', iso(now_ms), 'worker_name', '')
 end
 

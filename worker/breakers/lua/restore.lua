@@ -13,7 +13,5 @@ breaker.successes, breaker.probe, breaker.opens_ms, breaker.cooldown_ms = 0, '',
 breaker.rests_until_ms, breaker.rests_for = 0, ''
 write(KEYS[1], ARGV[1], breaker, ARGV[2])
 redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'action', 'restore', 'who', ARGV[3], 'route', ARGV[1])
-for _, key in ipairs(redis.call('SMEMBERS', KEYS[3])) do
-  wake(string.sub(key, string.len('rq:queue:') + 1), function(why) return string.find(why, 'a route', 1, true) == 1 end)
-end
+wake_parked(KEYS[3], {'route', 'able_route', 'slow_route', 'pinned_route'})
 return before

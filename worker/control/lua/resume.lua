@@ -33,11 +33,7 @@ if ARGV[5] ~= '' then
 end
 for _, flag in ipairs(cleared) do
   local provider = string.match(flag, '^failover:paused%-provider:(.+)$')
-  for _, key in ipairs(provider and redis.call('SMEMBERS', KEYS[5]) or {}) do
-    wake(string.sub(key, string.len('rq:queue:') + 1), function(why)
-      return string.find(why, 'provider ' .. provider .. ' is paused', 1, true)
-    end)
-  end
+  if provider then wake_parked(KEYS[5], {'route', 'paused_route'}, 'provider:' .. provider) end
 end
 stand_all(KEYS[3], KEYS[4], KEYS[5])
 if #cleared > 0 or ARGV[5] ~= '' then

@@ -1,16 +1,16 @@
 -- prelude: clock ledger_rows
 -- flags: allow-oom
--- What one worker writes into the books: reservations, calls that go out, calls that ended, in order.
+-- What one worker writes into the ledger: reservations, calls that go out, calls that ended, in order.
 --
--- KEYS  1-2 as in books   3 failover:booked:{worker}   4 failover:budgets
--- ARGV  1-6 as in books   7 number of this batch   8 JSON: {step, ...}, a step being
+-- KEYS  1-2 as in ledger_rows   3 failover:booked:{worker}   4 failover:budgets
+-- ARGV  1-6 as in ledger_rows   7 number of this batch   8 JSON: {step, ...}, a step being
 --       {'reserve', row, {limit, ...}}   row.caps: scope -> {hard, basis, tokens}, a limit as in wait_ms
 --       {'dispatch', id}   {'close', id, month, state, micros, prompt tokens, completion tokens}
 --       {'book', row, state, micros, prompt tokens, completion tokens}: of a call whose reservation stands nowhere
 -- Returns JSON: for each step {'granted', month} | {'refused' | 'busy', scope, what is left} | {'limited', limit, ms, whether for its tokens} | {'dispatched'} | {'closed'} |
 --         {'gone'} | {'broken', why}. Busy: what is left is held by calls that run, and some of it comes back.
 -- Invariant: a batch counts once, whoever resends it. Spent + ambiguous + held stays within every hard cap at each grant.
---            What is refused leaves no trace but on the ladder.
+--            What is refused leaves no trace but at the alert thresholds.
 local before = redis.call('GET', KEYS[3])
 if before then
   local number, reply = string.match(before, '^(%d+) (.*)$')
@@ -36,7 +36,7 @@ local function over(row)
       local left = cap[1] >= 0 and math.max(0, cap[1] - spent) or 0
       if outdated(scope, cap) then return scope, false, left end
       local too_large = (cap[1] >= 0 and row.micros > cap[1]) or (cap[3] >= 0 and row.tokens > cap[3])
-      if for_good and not too_large then climb(row.month, scope, cap, {row.micros, row.tokens}) end
+      if for_good and not too_large then note_threshold(row.month, scope, cap, {row.micros, row.tokens}) end
       return scope, for_good, left
     end
   end
@@ -58,7 +58,7 @@ function steps.reserve(row, limits)
   redis.call('HSET', KEYS[1], row.id, cjson.encode(row))
   redis.call('ZADD', KEYS[2], now_ms, row.id)
   move(row, 'held', 1)
-  for capped, cap in pairs(row.caps) do climb(row.month, capped, cap, nil) end
+  for capped, cap in pairs(row.caps) do note_threshold(row.month, capped, cap, nil) end
   return {'granted', this_month}
 end
 

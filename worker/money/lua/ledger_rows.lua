@@ -1,13 +1,13 @@
--- The books of what calls cost: one row an attempt, and the sums of each month (UTC) by scope. All amounts are whole
+-- The ledger of what calls cost: one row an attempt, and the sums of each month (UTC) by scope. All amounts are whole
 -- micro-dollars.
 --
 -- KEYS  1 failover:reservations   2 failover:reservations:ages
 -- ARGV  1 failover:spent:   2 failover:ledger:   3 failover:ambiguous:   4 failover:ladder:   5 failover:limit:
---       6 JSON: the steps of the ladder, in percent
+--       6 JSON: the alert thresholds, in percent
 -- A row stands in one place: while its call runs in KEYS 1 (reserved | dispatched), after it in the month's ledger (settled |
 -- released), or in the month's ambiguous ones. Sums: spent, ambiguous, held, tokens, held-tokens, each by scope.
-local SPENT, LEDGER, AMBIGUOUS, LADDER, LIMIT = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local STEPS = cjson.decode(ARGV[6])
+local SPENT, LEDGER, AMBIGUOUS, REACHED, LIMIT = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local THRESHOLDS = cjson.decode(ARGV[6])
 local KEEP_SUMS, KEEP_ROWS = 400 * 86400, 45 * 86400 -- rows: after the last one
 local TICK_MS, TICKS = 250, 244 -- a minute, and a second: calls reach a provider later than they leave, by more or less
 local this_month = string.sub(iso(now_ms), 1, 7)
@@ -99,16 +99,16 @@ local function standing_of(month, scope)
   return unpack(told)
 end
 
--- How far a scope is on its ladder, written down when it changes. `cap`: {hard, basis of the percentages, tokens}, -1 for
+-- The alert threshold that a scope has reached, written down when it changes. `cap`: {hard, basis of the percentages, tokens}, -1 for
 -- none. `wanted`: {micro-dollars, tokens} that were refused for want of it; it is full until as much is left.
-local function climb(month, scope, cap, wanted)
+local function note_threshold(month, scope, cap, wanted)
   local spent, ambiguous, _, tokens, _ = standing_of(month, scope)
   spent = spent + ambiguous
-  local raw = redis.call('HGET', LADDER .. month, scope)
+  local raw = redis.call('HGET', REACHED .. month, scope)
   local before = raw and read(raw) or {step = 0, full = false}
   local percent, step = 0, 0
   if cap[2] >= 0 then percent = cap[2] == 0 and 100 or 100 * spent / cap[2] end
-  for _, each in ipairs(STEPS) do
+  for _, each in ipairs(THRESHOLDS) do
     if percent >= each then step = each end
   end
   wanted = wanted or (before.full and before.wanted) or nil
@@ -117,15 +117,15 @@ local function climb(month, scope, cap, wanted)
   local same = raw and before.hard == cap[1] and before.basis == cap[2] and before.tokens == cap[3]
   if step == before.step and full == before.full and (same or not raw) then return end
   if step == 0 and not full then
-    redis.call('HDEL', LADDER .. month, scope)
+    redis.call('HDEL', REACHED .. month, scope)
     return
   end
-  redis.call('HSET', LADDER .. month, scope, cjson.encode({step = step, full = full, basis = cap[2], hard = cap[1],
+  redis.call('HSET', REACHED .. month, scope, cjson.encode({step = step, full = full, basis = cap[2], hard = cap[1],
     tokens = cap[3], spent = spent, wanted = wanted or {0, 0}, at = now_ms}))
-  redis.call('EXPIRE', LADDER .. month, KEEP_ROWS)
+  redis.call('EXPIRE', REACHED .. month, KEEP_ROWS)
 end
 
--- The caps by which a scope's ladder goes are those of the newest call: one that began under others says nothing of it.
+-- A scope's alert thresholds go by the caps of the newest call: one that began under others says nothing of it.
 local function in_force(month, scope, cap, begins)
   local key, terms = sums_of(month), table.concat(cap, '/')
   local known = redis.call('HGET', key, 'terms:' .. scope)
@@ -227,7 +227,7 @@ local function file(row, state, micros, prompt, completion)
     move(row, 'spent', 1)
   end
   for scope, cap in pairs(row.caps) do
-    if in_force(row.month, scope, cap, false) then climb(row.month, scope, cap, nil) end
+    if in_force(row.month, scope, cap, false) then note_threshold(row.month, scope, cap, nil) end
   end
 end
 

@@ -2,8 +2,8 @@
 -- flags: allow-oom
 -- A month's sums, counted anew if they were lost; nothing for a month of which nothing is known.
 --
--- KEYS  1-2 as in books
--- ARGV  1-6 as in books   7 month, '' for this one
+-- KEYS  1-2 as in ledger_rows
+-- ARGV  1-6 as in ledger_rows   7 month, '' for this one
 local month = ARGV[7] ~= '' and ARGV[7] or this_month
 if redis.call('EXISTS', SPENT .. month, LEDGER .. month, AMBIGUOUS .. month) == 0 then return {} end
 return redis.call('HGETALL', sums_of(month))

@@ -2,8 +2,8 @@
 -- flags: allow-oom
 -- Rows whose execution is gone: a reservation comes back, a call that had gone out may have been billed.
 --
--- KEYS  1-2 as in books
--- ARGV  1-6 as in books   7 failover:leases:   8 age from which a row is looked at (ms)   9 at most
+-- KEYS  1-2 as in ledger_rows
+-- ARGV  1-6 as in ledger_rows   7 failover:leases:   8 age from which a row is looked at (ms)   9 at most
 -- Returns {rows released, rows that are ambiguous now}
 -- Invariant: a row leaves its place once; one whose execution holds its lease stays.
 local released, ambiguous = 0, 0

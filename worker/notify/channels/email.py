@@ -23,14 +23,14 @@ class Email:
     name, edits, digest_factor = "email", False, 6.0
 
     def __init__(self, smtp_url: str, to: Sequence[str], sender: str = "") -> None:
-        mend = "as in smtp://user:password@smtp.example.com:587; in a password, write %40 for @ and %2F for /"
+        fix = "as in smtp://user:password@smtp.example.com:587; in a password, write %40 for @ and %2F for /"
         try:
             parts = urlsplit(smtp_url)
             self._host, self._port = parts.hostname or "", parts.port or (465 if parts.scheme == "smtps" else 587)
         except ValueError:
-            raise ConfigurationError([Problem("SMTP_URL", "", "cannot be read", mend)]) from None
+            raise ConfigurationError([Problem("SMTP_URL", "", "cannot be read", fix)]) from None
         if parts.scheme not in ("smtp", "smtps") or not self._host:
-            raise ConfigurationError([Problem("SMTP_URL", "", "is no SMTP URL", mend)])
+            raise ConfigurationError([Problem("SMTP_URL", "", "is no SMTP URL", fix)])
         if wrong := [address for address in to if not ADDRESS.fullmatch(address)]:
             raise ConfigurationError([Problem("NOTIFY_EMAIL", "", f"{wrong[0]!r} is no e-mail address")])
         self._tls, self._to = parts.scheme == "smtps", list(to)

@@ -24,7 +24,7 @@ from worker.notify.incident_text import Message
 TIMEOUT_SECONDS = 10
 HEADER, SECTION, BLOCKS, TOTAL = 150, 2900, 45, 12_000  # Slack's limits are 150, 3,000, 50 and about 13,200
 EVENT = "failover_incident"
-MISCONFIGURED_SECONDS = 300.0  # until a wrong token or channel is tried again: somebody may mend it
+MISCONFIGURED_SECONDS = 300.0  # until a wrong token or channel is tried again: somebody may fix it
 _CHANNEL_ID = re.compile(r"[CGD][A-Z0-9]{6,}")
 _WRONG = frozenset(
     (

@@ -41,8 +41,8 @@ def checked_secret(variable: str, secret: str) -> str:
             raise ValueError  # noqa: TRY301 - the same sentence
         Webhook(secret).sign("probe", datetime.now(UTC), "{}")
     except (ValueError, RuntimeError):
-        mend = "base64, as `openssl rand -base64 32` makes it; `whsec_` may stand before it"
-        raise ConfigurationError([Problem(variable, "", "is no signing secret", mend)]) from None
+        fix = "base64, as `openssl rand -base64 32` makes it; `whsec_` may stand before it"
+        raise ConfigurationError([Problem(variable, "", "is no signing secret", fix)]) from None
     return secret
 
 

@@ -19,7 +19,8 @@ for i = 3, #ARGV do
     ended[#ended + 1] = id
   elseif not (state[2] and redis.call('ZSCORE', KEYS[3], id .. ':' .. state[2]))
     and not redis.call('ZSCORE', KEYS[4], id) and not stands(KEYS[2], id, state[3]) then
-    redis.call('HDEL', job, 'lease', 'waiting', 'waiting_for', 'waiting_until_ms')
+    redis.call('HDEL', job, 'lease', 'waiting', 'waiting_reason', 'waiting_subjects', 'waiting_for',
+      'waiting_until_ms')
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms))
     enter_first(KEYS[2], id)
     queued[#queued + 1] = id

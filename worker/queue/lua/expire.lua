@@ -16,7 +16,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', running_ms, 'LI
   if status == 'queued' or status == 'scheduled' then
     local detail = 'its answer would come too late'
     redis.call('ZREM', KEYS[2], id)
-    redis.call('HDEL', job, 'waiting', 'waiting_for', 'waiting_until_ms')
+    redis.call('HDEL', job, 'waiting', 'waiting_reason', 'waiting_subjects', 'waiting_for',
+      'waiting_until_ms')
     unfile(KEYS[4], id, job)
     redis.call('HSET', job, 'status', 'failed', 'ended_at', iso(now_ms),
       'dead_reason', 'expired', 'dead_detail', detail, 'exc_info', detail)

@@ -15,7 +15,8 @@ for i = #due, 1, -1 do
   if redis.pcall('HGET', job, 'status') == 'scheduled' then
     local parked = redis.call('HGET', job, 'waiting') == 'park'
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms))
-    redis.call('HDEL', job, 'waiting', 'waiting_for', 'waiting_until_ms')
+    redis.call('HDEL', job, 'waiting', 'waiting_reason', 'waiting_subjects', 'waiting_for',
+      'waiting_until_ms')
     if parked then
       enter(KEYS[2], due[i], redis.call('HGET', job, 'tenant'))
     else

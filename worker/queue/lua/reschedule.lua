@@ -4,6 +4,7 @@
 --
 -- KEYS  1-6 as in fence   7 rq:scheduled:{queue}
 -- ARGV  1-2 as in fence   3 'retry' | 'park' | 'park in turn'   4 wait (ms)   5 why, in words   6 attempts   7 run time (ms)   8 trail (JSON)
+--       9 why, as producer/waiting.py names it   10 what it waits for: names with blanks between them
 -- Returns 'committed' | 'again' | 'fenced'
 -- Invariant: the job is in the schedule and nowhere else, with no TTL.
 local verdict = settles()
@@ -11,7 +12,8 @@ if verdict ~= 'committed' then return verdict end
 
 local due_ms = now_ms + tonumber(ARGV[4])
 redis.call('HSET', KEYS[1], 'status', 'scheduled', 'attempts', ARGV[6], 'run_ms', ARGV[7], 'trail', ARGV[8],
-  'waiting', ARGV[3], 'waiting_for', ARGV[5], 'waiting_until_ms', due_ms)
+  'waiting', ARGV[3], 'waiting_reason', ARGV[9], 'waiting_subjects', ARGV[10], 'waiting_for', ARGV[5],
+  'waiting_until_ms', due_ms)
 if ARGV[3] == 'retry' then
   redis.call('HSET', KEYS[1], 'executions', (tonumber(redis.call('HGET', KEYS[1], 'executions')) or 0) + 1)
 end

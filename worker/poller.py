@@ -1,0 +1,112 @@
+"""One poller for everything that a worker does again and again: each step at its own interval, through all Redis trouble.
+
+Trouble is logged when it begins and when it ends, once for all steps together where Redis is away, and once a step for what
+Redis refuses (a key of a wrong type).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+log = logging.getLogger("failover.worker")
+
+SLOW_SECONDS = 1.0  # a step that takes longer met a Redis that stands still
+
+
+@dataclass
+class Step:
+    """`seconds` between two runs, give or take a tenth; `kick`: run it at once when this is set. `on_trouble` is called
+    after Redis did not answer, or answered late. `at_start`: run it before the first wait."""
+
+    name: str
+    seconds: float
+    run: Callable[[], Awaitable[None]]
+    kick: asyncio.Event | None = None
+    on_trouble: Callable[[], None] = field(default=lambda: None)
+    at_start: bool = True
+
+
+class Poller:
+    """The polls of one worker."""
+
+    def __init__(self) -> None:
+        self._steps: list[Step] = []
+        self._away: set[str] = set()  # steps whose last run found Redis away
+        self._refused: dict[str, str] = {}  # steps whose last run Redis refused: why
+
+    def every(
+        self,
+        name: str,
+        seconds: float,
+        run: Callable[[], Awaitable[None]],
+        *,
+        kick: asyncio.Event | None = None,
+        on_trouble: Callable[[], None] = lambda: None,
+        at_start: bool = True,
+    ) -> None:
+        """Run it again and again, once `services` runs."""
+        self._steps.append(Step(name, seconds, run, kick, on_trouble, at_start))
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Why Redis refuses a step, by the step's name."""
+        return dict(self._refused)
+
+    def services(self) -> list[Coroutine[Any, Any, None]]:
+        """One coroutine a step, for ever."""
+        return [self._run(step) for step in self._steps]
+
+    async def _run(self, step: Step) -> None:
+        if not step.at_start:
+            await self._pause(step)
+        while True:
+            if step.kick is not None:
+                step.kick.clear()
+            began = time.monotonic()
+            try:
+                await step.run()
+            except RedisError as error:
+                self._failed(step, error)
+            else:
+                self._succeeded(step)
+            if time.monotonic() - began > SLOW_SECONDS:
+                step.on_trouble()
+            await self._pause(step)
+
+    async def _pause(self, step: Step) -> None:
+        seconds = step.seconds * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
+        if step.kick is None:
+            await asyncio.sleep(seconds)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await step.kick.wait()
+            await asyncio.sleep(0)  # what happened at the same moment goes together
+
+    def _failed(self, step: Step, error: RedisError) -> None:
+        if isinstance(error, RedisConnectionError | RedisTimeoutError):
+            if not self._away:
+                log.warning("redis is away", extra={"step": step.name, "error": str(error)})
+            self._away.add(step.name)
+            step.on_trouble()
+        elif self._refused.get(step.name) != str(error):
+            self._refused[step.name] = str(error)
+            log.error("redis refuses a step", extra={"step": step.name, "error": str(error)})
+
+    def _succeeded(self, step: Step) -> None:
+        self._refused.pop(step.name, None)
+        if step.name in self._away:
+            self._away.discard(step.name)
+            if not self._away:
+                log.info("redis is back")

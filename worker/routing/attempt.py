@@ -1,0 +1,86 @@
+"""The attempts of one execution on one route: what is sent, with which key, and the call that is under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.breakers.local import Permit
+from worker.errors.catalog import DROPPABLE, RENAMES, Breaker, Failure
+from worker.money.ledger import Refusal, Reservation
+from worker.routes.api_keys import Key
+from worker.routes.route import Route
+
+RETRIES_BEFORE_ANOTHER = 1  # of a failing route, while another one is open
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A request without a parameter that the route refused, or with it under its other name. `dropped`: as the trail names it;
+    `done`: what was done, in words; `changed`: the parameters that are not corrected again."""
+
+    body: Mapping[str, Any]
+    dropped: str
+    done: str
+    changed: frozenset[str]
+
+
+@dataclass
+class RouteAttempt:
+    """`body`: what the route is sent, without what it does not know (`dropped`). `another_waits`: a later candidate could
+    answer now. `refusal`: why the ledger let no call go out. `permit`: the breaker's leave, kept for a corrected request.
+
+    Of the call that is under way: `reservation` is its row in the ledger, `breaker` how the breaker stood when it let the
+    call through, `unsaid` what the dialect could not say as the body has it, `started` its begin on the monotonic clock.
+    """
+
+    route: Route
+    body: Mapping[str, Any]
+    another_waits: bool
+    keys: Sequence[Key] = ()
+    dropped: tuple[str, ...] = ()
+    retries: int = 0
+    refusal: Refusal | None = None
+    permit: Permit | None = None
+    corrected: frozenset[str] = frozenset()
+
+    reservation: Reservation | None = None
+    key: Key | None = None
+    seconds: float = 0.0
+    probe: bool = False
+    breaker: str = "closed"
+    unsaid: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def begin(self, key: Key | None, seconds: float, *, probe: bool, breaker: str) -> None:
+        """A call goes out now, which may take so many `seconds`."""
+        self.key, self.seconds, self.probe, self.breaker = key, seconds, probe, breaker
+        self.unsaid, self.started = [], time.monotonic()
+
+    def may_retry(self, failure: Failure) -> bool:
+        """Whether the route's own retries allow another call after such a failure."""
+        most = min(failure.retries, self.route.entry.retries)
+        if self.another_waits and failure.breaker is Breaker.COUNT:
+            most = min(most, RETRIES_BEFORE_ANOTHER)
+        return self.retries < most
+
+    def correction(self, parameter: str, instead: str) -> Correction | None:
+        """The request with `parameter` by its other name, or without it; None if nothing can be done, or was done before."""
+        if parameter not in self.body or parameter in self.corrected:
+            return None
+        rest = {name: value for name, value in self.body.items() if name != parameter}
+        changed = self.corrected | {parameter}
+        if instead and instead == RENAMES.get(parameter) and instead not in self.body:
+            renamed = {**rest, instead: self.body[parameter]}
+            words = f"{parameter} as {instead}"
+            return Correction(renamed, words, f"sent {words}", changed | {instead})
+        if parameter not in DROPPABLE:
+            return None
+        return Correction(rest, parameter, f"dropped {parameter}", changed)
+
+    def correct(self, correction: Correction) -> None:
+        """Send it so from now on."""
+        self.body, self.corrected = correction.body, correction.changed
+        self.dropped = (*self.dropped, correction.dropped)
