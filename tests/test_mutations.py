@@ -122,7 +122,7 @@ MUTATIONS = {
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mutants")
-    for name in ("producer", "worker", "ops", "tests", "policies", "examples"):
+    for name in ("producer", "worker", "ops", "failover_worker", "tests", "policies", "examples"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "routes.json"):
         shutil.copy(ROOT / name, folder / name)
