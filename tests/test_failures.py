@@ -40,7 +40,7 @@ def test_every_recorded_answer(row: dict[str, Any]) -> None:
     assert failure is not None
     means = {
         "scope": "route",
-        "rests": 0,
+        "cooldown": 0,
         "retries": 5,
         "retry_after": None,
         "parameter": "",
