@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from worker.errors.catalog import CODES, STATUS, WORDINGS, Action, Breaker
+from worker.errors.catalog import CODES, STATUS, Action, Breaker
 from worker.errors.classify import Broke, Broken, Failure, Reply, classify
+from worker.errors.wordings import FAMILIES
 
 NOW = 1_763_700_000.0
 
@@ -53,7 +54,7 @@ def test_every_recorded_answer(row: dict[str, Any]) -> None:
 
 def test_the_taxonomy_is_covered_by_recorded_answers() -> None:
     covered = {row.values[0]["means"]["code"] for row in RECORDED}
-    known = {failure.code for failure in [*STATUS.values(), *CODES.values(), *(failure for _, failure in WORDINGS)]}
+    known = {failure.code for failure in [*STATUS.values(), *CODES.values(), *(family.failure for family in FAMILIES)]}
     assert known - covered == set()
 
 

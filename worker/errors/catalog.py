@@ -1,4 +1,4 @@
-"""The taxonomy of failures, as data: what each signal of a provider means and what we do about it.
+"""The catalog of failures, as data: what each signal of a provider means and what we do about it.
 
 Read by classify.py from the top: an error's code or type, then its wording, then the HTTP status. Held by the answers
 in tests/answers/, one file for each provider. Sources: the providers' error pages and the issues of their SDKs and
@@ -7,7 +7,6 @@ gateways, as of November 2026.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -88,36 +87,74 @@ OVERLOADED = Failure("overloaded", Action.RETRY)
 EMPTY = Failure("empty_answer", Action.FAILOVER)
 MALFORMED = Failure("malformed_answer", Action.FAILOVER)
 
+# A request that the provider does not take, for a reason that nobody here knows: another route may take it, and the job is
+# dead only when none did. Where a field of the job is named, no route will (worker/errors/classify.py).
+BAD_REQUEST = _neutral("bad_request", Action.ELSEWHERE)
+UNPROCESSABLE = _neutral("unprocessable", Action.ELSEWHERE)
+UNKNOWN_4XX = _neutral("client_error", Action.ELSEWHERE)
+TOO_DEAR = _neutral("credit_too_small", Action.ELSEWHERE)  # for this one job's size, and no word on the account
+BAD_GATEWAY = Failure("bad_gateway", Action.FAILOVER, ambiguous=True)
+GATEWAY_TIMEOUT = Failure("gateway_timeout", Action.FAILOVER, ambiguous=True)
+UNKNOWN_END = Failure("unknown_end", Action.FAILOVER, ambiguous=True)
+
 STATUS = {
-    400: _neutral("bad_request", Action.REJECT),
+    400: BAD_REQUEST,
     401: BAD_KEY,
     402: BILLING,
     403: _neutral("forbidden", Action.NEXT_KEY, cooldown=ROUTE_COOLDOWN),
     404: NO_MODEL,
+    410: NO_MODEL,
     408: Failure("request_timeout", Action.RETRY, retries=1),
     409: _neutral("conflict", Action.RETRY, retries=1),
     413: TOO_LARGE,
-    422: _neutral("unprocessable", Action.REJECT),
+    422: UNPROCESSABLE,
     429: RATE_LIMITED,
     498: OVERLOADED,  # Groq: flex tier capacity exceeded
     500: Failure("server_error", Action.RETRY, retries=1),
-    502: Failure("bad_gateway", Action.FAILOVER, ambiguous=True),
+    502: BAD_GATEWAY,
     503: Failure("unavailable", Action.RETRY),
-    504: Failure("gateway_timeout", Action.FAILOVER, ambiguous=True),
+    504: GATEWAY_TIMEOUT,
+    520: BAD_GATEWAY,  # Cloudflare's own, from here on: 524 is its time-out after the request was sent
+    521: Failure("unavailable", Action.FAILOVER),
+    522: Failure("unavailable", Action.FAILOVER),
+    523: Failure("unavailable", Action.FAILOVER),
+    524: GATEWAY_TIMEOUT,
+    525: Failure("unavailable", Action.FAILOVER),
+    526: Failure("unavailable", Action.FAILOVER),
+    530: Failure("unavailable", Action.FAILOVER),
     529: OVERLOADED,
 }
 
-# What an error inside a stream, which began with a 200, would have been as a status: Anthropic's `type`.
+# Names that count as a status, wherever they stand: in a 400, in a 200, in a stream. Anthropic's types, gRPC's codes, AWS's and
+# LiteLLM's classes.
 KINDS = {
+    **dict.fromkeys(("authentication_error", "UNAUTHENTICATED", "AuthenticationError", "UnauthorizedError"), 401),
+    **dict.fromkeys(("permission_error", "PERMISSION_DENIED", "PermissionDeniedError", "AccessDeniedException"), 403),
+    **dict.fromkeys(("not_found_error", "NOT_FOUND", "NotFoundError"), 404),
+    **dict.fromkeys(
+        ("rate_limit_error", "rate_limit_exceeded", "too_many_requests", "rate_limited", "RESOURCE_EXHAUSTED"), 429
+    ),
+    **dict.fromkeys(
+        ("RateLimitError", "ThrottlingException", "TooManyRequestsException", "tokens_exceeded_error"), 429
+    ),
+    **dict.fromkeys(("api_error", "INTERNAL", "InternalServerError", "InternalServerException", "internal_error"), 500),
+    **dict.fromkeys(("server_error", "internal_server_error", "internal_failure"), 500),
+    **dict.fromkeys(
+        (
+            "UNAVAILABLE",
+            "service_unavailable",
+            "service_unavailable_error",
+            "ServiceUnavailableError",
+            "ModelNotReadyException",
+        ),
+        503,
+    ),
+    **dict.fromkeys(("ServiceUnavailableException", "engine_overloaded", "engine_overloaded_error"), 503),
+    **dict.fromkeys(("timeout_error", "DEADLINE_EXCEEDED", "APITimeoutError", "Timeout", "ModelTimeoutException"), 504),
+    **dict.fromkeys(("APIConnectionError", "ModelErrorException", "bad_gateway"), 502),
+    **dict.fromkeys(("overloaded_error", "overloaded", "server_overloaded"), 529),
     "invalid_request_error": 400,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
     "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
 }
 
 # An error's `code`, `type` or `status`, or the name of its inner error: exact.
@@ -128,74 +165,56 @@ CODES = {
     "organization_usage_limit_exceeded": QUOTA,
     "enforced_spend_limit_reached": QUOTA,
     "contract_spend_limit_reached": QUOTA,
+    "BudgetExceededError": QUOTA,
     "credit_balance_exhausted": BILLING,
+    "Arrearage": BILLING,
+    "insufficient_balance": BILLING,
+    "insufficient_credits": BILLING,
+    "insufficient_funds": BILLING,
+    "payment_required": BILLING,
+    "account_suspended": BILLING,
+    "account_deactivated": BILLING,
     "billing_error": BILLING,
     "billing_hard_limit_reached": BILLING,
     "context_length_exceeded": CONTEXT,
     "model_max_prompt_tokens_exceeded": CONTEXT,
+    "exceed_context_size_error": CONTEXT,
+    "context_window_exceeded": CONTEXT,
+    "string_above_max_length": CONTEXT,
+    "ContextWindowExceededError": CONTEXT,
     "request_too_large": TOO_LARGE,
     "content_filter": FILTERED,
     "content_policy_violation": FILTERED,
     "ResponsibleAIPolicyViolation": FILTERED,
+    "ContentPolicyViolationError": FILTERED,
+    "content_policy_violated": FILTERED,
+    "data_inspection_failed": FILTERED,
+    "DataInspectionFailed": FILTERED,
+    "moderation_blocked": FILTERED,
+    "cyber_policy_violation": FILTERED,
     "invalid_api_key": BAD_KEY,
     "API_KEY_INVALID": BAD_KEY,
+    "API_KEY_EXPIRED": BAD_KEY,
+    "incorrect_api_key": BAD_KEY,
+    "expired_api_key": BAD_KEY,
     "model_not_found": NO_MODEL,
     "DeploymentNotFound": NO_MODEL,
     "model_decommissioned": NO_MODEL,
     "invalid_model": NO_MODEL,
+    "model_not_available": NO_MODEL,
+    "model_unavailable": NO_MODEL,
+    "ModelNotFound": NO_MODEL,
+    "model_not_supported": NO_MODEL,
+    "deployment_not_found": NO_MODEL,
     "no_counterpart": UNABLE_TO,  # ours: a dialect cannot say what the job asks for
     "unsupported_parameter": PARAMETER,
     "unknown_parameter": PARAMETER,
     "unsupported_value": PARAMETER,
     "extra_forbidden": PARAMETER,
+    "UnsupportedParamsError": PARAMETER,
     "tool_use_failed": BAD_GENERATION,
     "json_validate_failed": BAD_GENERATION,
 }
-
-# Searched in the message; the first that is found decides. `quota` in prose alone is an ordinary rate limit.
-WORDINGS = tuple(
-    (re.compile(pattern, re.IGNORECASE), failure)
-    for pattern, failure in (
-        (r"reached your specified API usage limits", QUOTA),
-        (r"credit balance is too low|insufficient balance|exceeded its monthly spending cap", BILLING),
-        (r"prepa(?:id|yment)[^.]* (?:depleted|exhausted)|requires more credits", BILLING),
-        (r"api key not valid|invalid api key|incorrect api key", BAD_KEY),
-        (r"maximum context length|prompt is too long|context window|context length (?:of|exceeded)", CONTEXT),
-        (r"exceeds the maximum number of tokens|too large for model with \d+ maximum context", CONTEXT),
-        (r"request too large for", TOO_LARGE),
-        (
-            r"prefill|expected last role|(?:conversation|last message) must (?:end with|be) (?:a |from the )?user",
-            PREFILL,
-        ),
-        (r"your input was flagged|content management policy|flagged as potentially violating", FILTERED),
-        (r"user location is not supported", _neutral("forbidden", Action.FAILOVER, cooldown=ROUTE_COOLDOWN)),
-        (
-            r"(?:does not|doesn't|do not) support (?:image|vision|audio|tool|function|response.?format|json|structured)",
-            UNABLE_TO,
-        ),
-        (r"\bmodel\b.{0,80} (?:is|has been) (?:deprecated|decommissioned)", NO_MODEL),
-        (r"no endpoints found that support", UNABLE_TO),
-        (r"maximum allowed number of output tokens|supports at most \d+ completion tokens", UNABLE_TO),
-        (
-            r"is not found for API version|no such model|model .* does not exist"
-            r"|not a valid model|^invalid model|model not exist",
-            NO_MODEL,
-        ),
-    )
-)
-
-# How providers name a parameter that they do not know; the group is its name.
-UNKNOWN_PARAMETER = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        r"unsupported (?:parameter|value):? ['\"`]([\w.]+)",
-        r"(?:unknown|unrecognized) (?:parameter|name|request argument supplied)[: ]+['\"`]?([\w.]+)",
-        r"property ['\"`]([\w.]+)['\"`] is (?:unsupported|not supported)",
-        r"(?<![\w.])([\w.]+): Extra inputs are not permitted",
-        r"['\"`]([\w.]+)['\"`] is (?:not supported|deprecated|unsupported)",
-    )
-)
-INSTEAD = re.compile(r"use ['\"`](\w+)['\"`] instead", re.IGNORECASE)
 
 # What a job can do without: it steers the style of an answer, or serves the caller's accounting. A cap on tokens is no such
 # thing (it bounds the bill): it is only ever renamed.
@@ -208,3 +227,29 @@ DROPPABLE = frozenset(
     )
 )
 RENAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+
+# The fields of a chat-completions body: an error that names one of them may be the job's own.
+JOB_FIELDS = DROPPABLE | {
+    *(
+        "messages",
+        "model",
+        "tools",
+        "tool_choice",
+        "functions",
+        "function_call",
+        "response_format",
+        "stop",
+        "n",
+        "stream",
+    ),
+    *(
+        "max_tokens",
+        "max_completion_tokens",
+        "modalities",
+        "audio",
+        "thinking",
+        "random_seed",
+        "safe_prompt",
+        "web_search_options",
+    ),
+}

@@ -7,7 +7,7 @@ do next and what the route's breaker learns; nobody else looks at status codes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -17,19 +17,21 @@ from worker.errors.catalog import (
     CODES,
     EMPTY,
     FILTERED,
-    INSTEAD,
+    JOB_FIELDS,
     KINDS,
     MALFORMED,
     PARAMETER,
     QUOTA,
     RENAMES,
     STATUS,
-    UNKNOWN_PARAMETER,
-    WORDINGS,
+    UNKNOWN_4XX,
+    UNKNOWN_END,
     Action,
-    Breaker,
     Failure,
 )
+from worker.errors.endings import Ending, worst_ending
+from worker.errors.error_body import ErrorBody, error_in, is_error
+from worker.errors.wordings import FAMILIES, INSTEAD, NAMED_FIELD, UNKNOWN_PARAMETER
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Reply:
     headers: Mapping[str, str]
     body: Any
     note: str = ""
+    text: str = ""  # the beginning of a body that is not JSON
 
 
 class Broke(StrEnum):
@@ -73,6 +76,14 @@ _BROKEN = {
     Broke.GARBLED: Failure("garbled", Action.FAILOVER, ambiguous=True),
 }
 
+_SPEAKS = frozenset({401, 402, 403, 404, 408, 409, 413, 429})  # statuses that say enough by themselves
+_MAY_BE_THE_JOBS = frozenset({"bad_request", "unprocessable"})
+_ANSWERS = ("tool_calls", "function_call", "audio", "images")  # what an answer may be instead of content
+_FOREIGN = frozenset(
+    {"top_k", "min_p", "repetition_penalty", "thinking", "enable_thinking", "reasoning"}
+)  # of other dialects
+_COMMON_WORDS = frozenset({"user", "model", "stop", "stream", "store", "audio", "n", "metadata"})
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _KEY = re.compile(r"\b(?:sk|rk|pk|gsk|key|ya29|AIza)[-_.A-Za-z0-9*]{8,}")
 
 
@@ -80,87 +91,100 @@ def classify(answer: Reply | Broken, now: float) -> Failure | None:
     """What went wrong, or None for a completion that can be used. `now` is Unix seconds, for dates to wait for."""
     if isinstance(answer, Broken):
         return replace(_BROKEN[answer.how], detail=answer.detail)
-    error = error_of(answer.body)
-    if answer.status == 200 and not error:
+    if answer.status == 200 and not is_error(answer.body) and not (answer.body is None and answer.text):
         return _answer_problem(answer.body)
-    status, words = answer.status, answer.status
-    if status == 200:  # an error inside it goes by its own code, else by its words, else it is the provider's
-        inner = error.get("code")
-        meant = inner if isinstance(inner, int) else KINDS.get(str(error.get("type")))
-        status, words = (meant, meant) if meant in STATUS else (502, 400)
-    found = _by_text(error, words) or _by_status(status)
-    found = replace(found, status=answer.status, detail=_message(error)[:4000])
+    error = error_in(answer.body, answer.text)
+    if answer.status == 200 and answer.body is None:
+        return replace(MALFORMED, status=200, detail=error.words)
+    status = _meant(answer.status, error)
+    found = _by_words(error, 400 if status == 200 else status) or _by_status(502 if status == 200 else status)
+    if found.code in _MAY_BE_THE_JOBS and _names_a_field(error):
+        found = replace(found, action=Action.REJECT)
+    found = replace(found, status=answer.status, detail=error.words or " ".join(error.names))
     if found.cooldown:
-        return replace(found, cooldown=retry_after.rest(error, now) or found.cooldown)
-    return replace(found, retry_after=retry_after.retry_after(answer.headers, error, now))
+        return replace(found, cooldown=retry_after.account_reset(error, now) or found.cooldown)
+    return replace(found, retry_after=retry_after.retry_after(answer.headers, error, now, limited=status == 429))
+
+
+def _meant(status: int, error: ErrorBody) -> int:
+    """The status that an error's own number or name stands for, where the HTTP status says little."""
+    if status != 200 and (status in _SPEAKS or status >= 500 or status < 400):
+        return status
+    inner = next((number for number in error.numbers if number in STATUS and number not in (400, 422)), None)
+    return inner or next((KINDS[name] for name in error.names if KINDS.get(name, 400) != 400), status)
 
 
 def _answer_problem(body: Any) -> Failure | None:
-    """A 200 without an error object still has to be an answer."""
+    """A 200 without an error still has to be an answer, and to have ended well."""
     try:
-        choices = [(choice, choice["message"]) for choice in body["choices"]]
-        parts = [(m.get("content"), m.get("tool_calls"), m.get("refusal")) for _, m in choices]
-        finishes = [choice.get("finish_reason") for choice, _ in choices]
+        choices = list(body["choices"])
+        ending = worst_ending(choices)
+        messages = [choice.get("message") for choice in choices]
     except (TypeError, KeyError, AttributeError):
         return replace(MALFORMED, status=200, detail="not a chat completion")
     if not choices:
         return replace(MALFORMED, status=200, detail="no choices")
-    if "content_filter" in finishes or any(refusal for *_, refusal in parts):
-        return replace(FILTERED, status=200, detail="the provider refused to answer")
-    if "error" in finishes:
-        return replace(STATUS[502], status=200, detail="finish_reason error")
-    if any(content is None and not tools for content, tools, _ in parts):
+    ends = ", ".join(str(choice.get("finish_reason"))[:100] for choice in choices)
+    refused = any(isinstance(message, dict) and message.get("refusal") for message in messages)
+    if ending is Ending.UNKNOWN:
+        return replace(UNKNOWN_END, status=200, detail=f"an end that nobody here knows: finish_reason {ends}")
+    if ending is Ending.FAILED:
+        return replace(STATUS[502], status=200, detail=f"the provider failed in the middle: finish_reason {ends}")
+    if ending is Ending.REFUSED or refused:
+        return replace(FILTERED, status=200, detail=f"the provider refused to answer: finish_reason {ends}")
+    if not all(isinstance(message, dict) for message in messages):
+        return replace(MALFORMED, status=200, detail="not a chat completion")
+    if ending is not Ending.CUT and any(_says_nothing(message) for message in messages):
         return replace(EMPTY, status=200, detail="neither content nor tool calls")
     return None
 
 
-def _by_text(error: Mapping[str, Any], status: int) -> Failure | None:
+def _says_nothing(message: Mapping[str, Any]) -> bool:
+    """Whether a message has none of the things that can be an answer."""
+    return message.get("content") is None and not any(message.get(name) for name in _ANSWERS)
+
+
+def _by_words(error: ErrorBody, status: int) -> Failure | None:
     """What the error's words say more than its status does; a provider in trouble (5xx) is not taken at its word."""
     if status >= 500:
         return None
-    message = _message(error)
-    found = next((CODES[name] for name in _names(error) if name in CODES), None)
+    found = next((CODES[name] for name in error.names if name in CODES), None)
     if found is None:
-        found = next((failure for wording, failure in WORDINGS if wording.search(message)), None)
-    if found in (None, PARAMETER) and status in (400, 422):
-        return _parameter(error, message) or (None if found is PARAMETER else found)
+        families = (family for family in FAMILIES if status not in family.not_in)
+        found = next((family.failure for family in families if family.pattern.search(error.words)), None)
+    if found in (None, PARAMETER) and status not in _SPEAKS:
+        return _parameter(error) or (None if found is PARAMETER else found)
     if found is None and status == 429 and retry_after.daily_quota(error):
         return QUOTA
-    if status == 403 and isinstance(error.get("metadata"), dict) and error["metadata"].get("reasons"):
+    if status == 403 and any(node.get("reasons") for node in error.nodes):
         return FILTERED  # OpenRouter's moderation
     return None if found is PARAMETER else found
 
 
-def _names(error: Mapping[str, Any]) -> Iterator[str]:
-    """Every name that an error goes by, its own before those of what lies inside it."""
-    inner = [error.get("innererror"), error.get("inner_error"), *retry_after.details(error), *_forbidden(error)]
-    for one in (error, *inner):
-        if isinstance(one, dict):
-            for field in ("code", "type", "status", "reason"):
-                if isinstance(name := one.get(field), str):
-                    yield name
-
-
-def _parameter(error: Mapping[str, Any], message: str) -> Failure | None:
+def _parameter(error: ErrorBody) -> Failure | None:
     """The parameter that the route says it does not know."""
-    named = error.get("param") if any(CODES.get(name) is PARAMETER for name in _names(error)) else None
-    if not isinstance(named, str):
-        named = next((str(entry["loc"][-1]) for entry in _forbidden(error)), None)
+    named = error.params[0] if error.params and any(CODES.get(name) is PARAMETER for name in error.names) else None
     if named is None:
-        named = next((found[1] for known in UNKNOWN_PARAMETER if (found := known.search(message))), None)
+        searched = (match for known in UNKNOWN_PARAMETER for match in known.finditer(error.words))
+        named = next((match[1] for match in searched if _field(match[1]) in JOB_FIELDS | _FOREIGN), None)
     if not named:
         return None
-    parameter = named.split(".")[0]
-    better = INSTEAD.search(message)
+    parameter, better = _field(named), INSTEAD.search(error.words)
     return replace(PARAMETER, parameter=parameter, instead=better[1] if better else RENAMES.get(parameter, ""))
 
 
-def _forbidden(error: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Mistral's list of inputs that it does not permit."""
-    message = error.get("message")
-    found = message.get("detail") if isinstance(message, dict) else error.get("detail")
-    entries = found if isinstance(found, list) else []
-    return [e for e in entries if isinstance(e, dict) and e.get("type") == "extra_forbidden" and e.get("loc")]
+def _field(named: str) -> str:
+    """The top-level field of a path, in the casing of chat completions: `presence_penalty` of `presencePenalty`."""
+    root = re.split(r"[.\[]", named, maxsplit=1)[0]
+    return _HUMP.sub("_", root).lower() if not root.isupper() else root.lower()
+
+
+def _names_a_field(error: ErrorBody) -> bool:
+    """Whether the error blames a field of the job itself."""
+    if any(_field(param) in JOB_FIELDS for param in error.params):
+        return True
+    named = (next(filter(None, match.groups())) for match in NAMED_FIELD.finditer(error.words))
+    return any(_field(name) in JOB_FIELDS - _COMMON_WORDS for name in named)
 
 
 def _by_status(status: int) -> Failure:
@@ -169,7 +193,7 @@ def _by_status(status: int) -> Failure:
     if status >= 500:
         return Failure("server_error", Action.RETRY, retries=1)
     if 400 <= status < 500:
-        return Failure("rejected", Action.REJECT, Breaker.NEUTRAL)
+        return UNKNOWN_4XX
     return Failure("unexpected_status", Action.FAILOVER)
 
 
@@ -177,25 +201,3 @@ def redacted(text: str, key: str) -> str:
     """A provider's words without the key that it may quote."""
     text = text.replace(key, "[key]") if key else text
     return _KEY.sub("[key]", text)
-
-
-def error_of(body: Any) -> Mapping[str, Any]:
-    """The error of a body, empty if there is none.
-
-    OpenAI's {"error": {...}} (as most providers have it), Gemini's array of them, Mistral's {"object": "error", ...}, and
-    the {"message": ...} or {"detail": ...} of a gateway before the provider.
-    """
-    if isinstance(body, list) and body:
-        body = body[0]
-    if not isinstance(body, dict):
-        return {}
-    if error := body.get("error"):
-        return error if isinstance(error, dict) else {"message": str(error)}
-    if "choices" not in body and (body.get("object") == "error" or "message" in body or "detail" in body):
-        return body
-    return {}
-
-
-def _message(error: Mapping[str, Any]) -> str:
-    message = error.get("message") or error.get("detail")
-    return " ".join(message.split()) if isinstance(message, str) else "" if message is None else str(message)

@@ -13,45 +13,71 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from worker.errors.error_body import ErrorBody
+
 LONGEST_RETRY_AFTER = 3600.0
 LONGEST_COOLDOWN = 86_400.0
 UNIX_TIME = 1e9  # from here on a number is a time, and not a length
 
 _IN_WORDS = re.compile(
-    r"(?:try again|retry) (?:in|after) (?:(\d+)h)?(?:(\d+)m(?!s))?(?:([\d.]+) ?(ms|s(?:ec(?:ond)?s?)?)?\b)?",
+    r"(?:try again|retry|wait|available(?: again)?)(?: (?:in|after|for|at least))? "
+    r"(?:(\d+)h)?(?:(\d+)m(?![\si]|s))?(?:([\d.]+) ?(ms|milliseconds|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)?\b)?",
     re.IGNORECASE,
 )
 _REGAIN = re.compile(r"regain access on (\d{4}-\d\d-\d\d)(?: at (\d\d:\d\d))?", re.IGNORECASE)
 _LENGTH = re.compile(r"^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:([\d.]+)s)?(?:([\d.]+)ms)?$")
+_IN_BODY = (
+    *(("retry_after_ms", 0.001), ("retryAfterMs", 0.001), ("retry_after", 1.0), ("retryAfter", 1.0)),
+    *(("retry_after_seconds", 1.0), ("retry-after", 1.0), ("Retry-After", 1.0), ("reset_in_seconds", 1.0)),
+)
 _DELAY = re.compile(r"^([\d.]+)s$")
 
 
-def retry_after(headers: Mapping[str, str], error: Mapping[str, Any], now: float) -> float | None:
-    """Seconds to wait before the same route is asked again, or None. `now` is Unix seconds."""
-    for seconds in _named(headers, error, now):
+def retry_after(headers: Mapping[str, str], error: ErrorBody, now: float, *, limited: bool = False) -> float | None:
+    """Seconds to wait before the same route is called again, or None. `now` is Unix seconds; `limited`: the provider says
+    that a rate limit was reached, so the resets of its limits count too."""
+    for seconds in _named(headers, error, now, limited):
         if seconds is not None and math.isfinite(seconds):
             return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
     return None
 
 
-def _named(headers: Mapping[str, str], error: Mapping[str, Any], now: float) -> Iterator[float | None]:
+def _named(headers: Mapping[str, str], error: ErrorBody, now: float, limited: bool) -> Iterator[float | None]:
     for name, scale in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
         if (value := headers.get(name)) is not None:
             yield _header(value, scale, now)
-    for detail in details(error):
-        if isinstance(delay := detail.get("retryDelay"), str) and (found := _DELAY.match(delay)):
+    for node in error.nodes:
+        if isinstance(delay := node.get("retryDelay"), str) and (found := _DELAY.match(delay)):
             yield _number(found[1])
-    message = error.get("message")
-    if isinstance(message, str) and (found := _IN_WORDS.search(message)) and any(found.groups()[:3]):
+        for name, scale in _IN_BODY:
+            if type(value := node.get(name)) in (str, int, float):  # no bool
+                yield _header(str(value), scale, now)
+    if (found := _IN_WORDS.search(error.words)) and any(found.groups()[:3]):
         hours, minutes, seconds, unit = found.groups()
-        scale = 0.001 if (unit or "").lower() == "ms" else 1.0
+        scale = 0.001 if (unit or "").lower() in ("ms", "milliseconds") else 60.0 if (unit or "")[:1] == "m" else 1.0
         yield int(hours or 0) * 3600 + int(minutes or 0) * 60 + (_number(seconds or "0") or 0.0) * scale
+    if limited:
+        yield _until_a_limit_resets(headers, error, now)
 
 
-def rest(error: Mapping[str, Any], now: float) -> float | None:
+def _until_a_limit_resets(headers: Mapping[str, str], error: ErrorBody, now: float) -> float | None:
+    """By the resets that headers name, or OpenRouter's `metadata.headers`: of the limits that are used up, else the longest."""
+    inside = [node["headers"] for node in error.nodes if isinstance(node.get("headers"), dict)]
+    spent: list[float] = []
+    named: list[float] = []
+    for found in (headers, *({str(k).lower(): str(v) for k, v in each.items()} for each in inside)):
+        for name, value in found.items():
+            if "ratelimit" not in name or "reset" not in name:
+                continue
+            if (seconds := until_reset(value, now)) is not None:
+                left = found.get(name.replace("reset", "remaining"))
+                (spent if number(left) == 0 else named).append(seconds)
+    return max(spent or named, default=None)
+
+
+def account_reset(error: ErrorBody, now: float) -> float | None:
     """Seconds until a spent quota comes back, if the provider says when: a date, or the end of Google's day."""
-    message = error.get("message")
-    if isinstance(message, str) and (found := _REGAIN.search(message)):
+    if found := _REGAIN.search(error.words):
         try:
             at = datetime.fromisoformat(f"{found[1]}T{found[2] or '00:00'}+00:00").timestamp()
         except ValueError:
@@ -62,16 +88,9 @@ def rest(error: Mapping[str, Any], now: float) -> float | None:
     return None
 
 
-def daily_quota(error: Mapping[str, Any]) -> bool:
+def daily_quota(error: ErrorBody) -> bool:
     """Whether a quota of Google's for the whole day is used up; its RetryInfo then names a time that helps nobody."""
-    violations = [violation for detail in details(error) for violation in detail.get("violations") or ()]
-    return any("PerDay" in str(v.get("quotaId", "")) for v in violations if isinstance(v, dict))
-
-
-def details(error: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Google's `details`, as far as they are objects."""
-    found = error.get("details")
-    yield from (detail for detail in found if isinstance(detail, dict)) if isinstance(found, list) else ()
+    return any("PerDay" in str(node.get("quotaId", "")) for node in error.nodes)
 
 
 def _until_midnight_pacific(now: float) -> float:
@@ -99,6 +118,8 @@ def until_reset(text: str | None, now: float) -> float | None:
     if not text:
         return None
     seconds = number(text)
+    if seconds is not None and seconds > 1000 * UNIX_TIME:
+        seconds /= 1000  # milliseconds, as OpenRouter writes them
     if seconds is not None and seconds > UNIX_TIME:
         seconds -= now
     if seconds is None and (found := _LENGTH.match(text)) and any(found.groups()):
