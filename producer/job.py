@@ -179,12 +179,19 @@ class JobResult(BaseModel):
 
     @property
     def text(self) -> str:
-        """The answer's text, empty where there is none."""
+        """The answer's text, empty where there is none: of parts the text without the thinking, of audio its transcript."""
         try:
-            content = (self.completion or {})["choices"][0]["message"]["content"]
-        except (KeyError, IndexError, TypeError):
+            message = (self.completion or {})["choices"][0]["message"]
+            content, audio = message.get("content"), message.get("audio")
+        except (KeyError, IndexError, TypeError, AttributeError):
             return ""
-        return content if isinstance(content, str) else ""
+        if isinstance(content, list):
+            parts = [part for part in content if isinstance(part, dict) and part.get("type") != "thinking"]
+            return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+        if isinstance(content, str):
+            return content
+        transcript = audio.get("transcript") if isinstance(audio, dict) else None
+        return transcript if isinstance(transcript, str) else ""
 
 
 def llm_job(_job: dict[str, Any]) -> NoReturn:

@@ -24,6 +24,7 @@ from producer.environment import Environment, find_configuration
 from producer.job import JobResult, JobStatus, LLMJob
 from producer.policy import read_yaml, with_defaults
 from producer.scripts import Command, ask
+from worker.errors.endings import Ending, worst_ending
 
 log = logging.getLogger("failover.worker")
 
@@ -125,6 +126,8 @@ class Cache:
         policy = self._caching().of(job.feature)
         if policy is None or policy.ttl_seconds is None or result.truncated or result.degraded is not None:
             return
+        if worst_ending((result.completion or {}).get("choices") or ()) is not Ending.GOOD:
+            return  # only an answer that ended well by a word that is known
         told = zlib.compress(to_json({name: getattr(result, name) for name in _KEPT}), 1)
         if len(told) <= LARGEST_BYTES:
             self._ask(("SET", key_of(job, policy), told, "EX", policy.ttl_seconds))

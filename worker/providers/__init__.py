@@ -19,6 +19,7 @@ from worker.providers.http import ProviderRequest
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 30.0
+LARGEST_HEADER_BYTES = 65_536  # of one header; some gateways put their debugging into one
 
 __all__ = ["ProviderRequest", "Providers"]
 
@@ -30,7 +31,12 @@ _DIALECTS = {"openai": openai_compatible.complete, "anthropic": anthropic.comple
 def _session(concurrency: int) -> aiohttp.ClientSession:
     """As httpx-aiohttp would make it, but without a cookie jar: jobs and tenants share nothing."""
     connector = aiohttp.TCPConnector(limit=concurrency + 16, keepalive_timeout=KEEP_ALIVE_SECONDS)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        max_line_size=LARGEST_HEADER_BYTES,
+        max_field_size=LARGEST_HEADER_BYTES,
+    )
 
 
 class Providers:

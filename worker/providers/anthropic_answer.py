@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic_core import from_json
 
 from worker.providers.sse import event_of, repaired
 
-_FINISH = {
+_FINISH = {  # what is not listed stays as it is: worker/errors/endings.py judges it
     "end_turn": "stop",
     "stop_sequence": "stop",
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",
     "refusal": "content_filter",
-    "pause_turn": "stop",
+    "pause_turn": "length",
 }
 
 
@@ -35,23 +36,13 @@ def completion_of(reply: Any) -> Any:
         return reply
     blocks = [block for block in reply["content"] if isinstance(block, dict)]
     texts = [block["text"] for block in blocks if block.get("type") == "text" and isinstance(block.get("text"), str)]
-    calls = [
-        {
-            "id": block.get("id"),
-            "type": "function",
-            "function": {
-                "name": block.get("name"),
-                "arguments": json.dumps(block.get("input") or {}, ensure_ascii=False),
-            },
-        }
-        for block in blocks
-        if block.get("type") == "tool_use"
-    ]
-    finish = _FINISH.get(str(reply.get("stop_reason")), "stop")
+    reason = reply.get("stop_reason")
+    finish = _FINISH.get(str(reason), reason)
     nothing = "" if finish == "length" else None  # cut while it was thinking: an answer, if a short one
     message: dict[str, Any] = {"role": "assistant", "content": "".join(texts) if texts else nothing}
-    if calls:
+    if calls := [_call(block) for block in blocks if block.get("type") == "tool_use"]:
         message["tool_calls"] = calls
+    message |= _thinking(blocks)
     if finish == "content_filter":
         message["refusal"] = message["content"] or "the model refused to answer"
     return {
@@ -63,6 +54,19 @@ def completion_of(reply: Any) -> Any:
     }
 
 
+def _call(block: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = json.dumps(block.get("input") or {}, ensure_ascii=False)
+    function = {"name": block.get("name"), "arguments": arguments}
+    return {"id": block.get("id"), "type": "function", "function": function}
+
+
+def _thinking(blocks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Thinking in the fields that other gateways use: with its signatures, for the next request, and as text for people."""
+    kept = [dict(block) for block in blocks if block.get("type") in ("thinking", "redacted_thinking")]
+    text = "".join(str(block.get("thinking") or "") for block in kept)
+    return ({"thinking_blocks": kept} if kept else {}) | ({"reasoning_content": text} if text else {})
+
+
 def usage_of(usage: Any) -> dict[str, Any] | None:
     """Tokens as chat completions count them: a prompt's cached parts are parts of it."""
     if not isinstance(usage, dict):
@@ -71,17 +75,24 @@ def usage_of(usage: Any) -> dict[str, Any] | None:
         value if isinstance(value := usage.get(name), int) else 0
         for name in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
     )
+    if not isinstance(usage.get("output_tokens"), int) or not isinstance(usage.get("input_tokens"), int):
+        return None  # what cannot be read is not free
     prompt = fresh + read + written
-    return {
+    details = {"cached_tokens": read, "cache_write_tokens": written}
+    by_length = usage.get("cache_creation")
+    if isinstance(by_length, dict) and isinstance(hour := by_length.get("ephemeral_1h_input_tokens"), int):
+        details["cache_write_1h_tokens"] = hour
+    counted: dict[str, Any] = {
         "prompt_tokens": prompt,
         "completion_tokens": out,
         "total_tokens": prompt + out,
-        "prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written},
+        "prompt_tokens_details": details,
     }
+    return counted | ({"service_tier": usage["service_tier"]} if isinstance(usage.get("service_tier"), str) else {})
 
 
 class Assembly:
-    """A streamed Message, put together again; the same to its reader as worker.providers.stream.Assembly."""
+    """A streamed Message, put together again; the same to its reader as worker.providers.sse.Assembly."""
 
     def __init__(self) -> None:
         self._message: dict[str, Any] = {}
@@ -91,6 +102,17 @@ class Assembly:
         self.error: dict[str, Any] | None = None
         self.began = False  # the first token has come
         self.finished = False  # its stop_reason has; what comes after it is bookkeeping
+        self.done = False  # [DONE], which some gateways send
+        self._signatures: dict[int, str] = {}
+        self._thoughts: dict[int, list[str]] = {}
+
+    @property
+    def whole(self) -> bool:
+        return self.finished
+
+    @property
+    def has_usage(self) -> bool:
+        return self.finished  # it comes with the stop_reason
 
     def add(self, data: bytes) -> bool:
         """Take one event in; whether it brought a token."""
@@ -118,6 +140,9 @@ class Assembly:
                 delta = event["delta"]
                 piece = str(delta.get("text") or delta.get("partial_json") or "")
                 self._pieces.setdefault(event["index"], []).append(piece)
+                self._thoughts.setdefault(event["index"], []).append(str(delta.get("thinking") or ""))
+                if delta.get("signature"):
+                    self._signatures[event["index"]] = str(delta["signature"])
                 return bool(piece or delta.get("thinking"))
             case "message_delta":
                 self._message |= {name: value for name, value in event["delta"].items() if value is not None}
@@ -131,4 +156,8 @@ class Assembly:
         block, text = self._blocks[index], repaired("".join(self._pieces.get(index, ())))
         if block.get("type") == "tool_use":
             return {**block, "input": arguments(text) if text else block.get("input")}
+        if block.get("type") == "thinking":
+            thoughts = repaired("".join(self._thoughts.get(index, ())))
+            signature = self._signatures.get(index) or block.get("signature")
+            return {**block, "thinking": thoughts or block.get("thinking"), "signature": signature}
         return {**block, "text": text or block.get("text")} if block.get("type") == "text" else block

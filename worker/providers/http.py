@@ -16,13 +16,15 @@ import httpx
 from pydantic_core import from_json, to_json
 
 from worker.errors.classify import Broke, Broken, Reply
-from worker.providers.sse import DONE, Events
+from worker.providers.sse import BOM, DONE, Events, looks_like_events
 from worker.routes.route import Route
 
 CUT = b"[key]"
 SHORTEST_SECRET = 12  # characters; `test`, `EMPTY`, `ollama` are keys too, and words of many answers
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
-LAST_WORDS_SECONDS = 2.0  # for the usage and [DONE] after the last finish_reason
+LAST_WORDS_SECONDS = 2.0  # for [DONE] after the last finish_reason and the usage
+LATE_USAGE_SECONDS = 10.0  # for the usage after the last finish_reason: without it the call's cost is not known
+LONGEST_TEXT = 16_384  # bytes of a body that is not JSON, for its words
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,14 @@ class Assembly(Protocol):
     skipped: int
     error: dict[str, Any] | None
     began: bool
+    done: bool
 
     @property
     def finished(self) -> bool: ...
+    @property
+    def whole(self) -> bool: ...
+    @property
+    def has_usage(self) -> bool: ...
     def add(self, data: bytes) -> bool: ...
     def completion(self) -> Any: ...
 
@@ -107,9 +114,39 @@ async def _whole(response: httpx.Response, wanted: ProviderRequest, spoken: Spok
         size += len(chunk)
         if size > MAX_ANSWER_BYTES:
             return Broken(Broke.GARBLED, f"an answer of more than {MAX_ANSWER_BYTES} bytes")
-    raw = _without_keys(b"".join(chunks), wanted.secrets)
-    body = _clean(_json(raw), raw, wanted.secrets)
-    return Reply(response.status_code, response.headers, spoken.read(body) if response.status_code == 200 else body)
+    return read_whole(response.status_code, response.headers, b"".join(chunks), wanted.secrets, spoken)
+
+
+def read_whole(
+    status: int, headers: Mapping[str, str], body: bytes, secrets: Sequence[str], spoken: Spoken
+) -> Reply | Broken:
+    """A body as its bytes say what it is: JSON, events that nobody asked for, or something else."""
+    raw = _without_keys(body, secrets).removeprefix(BOM)
+    if status == 200 and looks_like_events(raw):
+        return _read_events(headers, raw, secrets, spoken)
+    parsed = _json(raw)
+    if parsed is None and raw:
+        return Reply(status, headers, None, text=raw[:LONGEST_TEXT].decode("utf-8", "replace"))
+    parsed = _clean(parsed, raw, secrets)
+    return Reply(status, headers, spoken.read(parsed) if status == 200 else parsed)
+
+
+def _read_events(headers: Mapping[str, str], raw: bytes, secrets: Sequence[str], spoken: Spoken) -> Reply | Broken:
+    """Events that came in one piece."""
+    assembly, events = spoken.assembly(), Events()
+    for data in (*events.feed(raw), *events.end()):
+        if take_in(assembly, data):
+            break
+    return _assembled(headers, assembly, None, secrets)
+
+
+def take_in(assembly: Assembly, data: bytes) -> bool:
+    """One event's data; whether it is the last one that matters."""
+    if data.strip() == DONE:
+        assembly.done = True
+        return True
+    assembly.add(data)
+    return assembly.error is not None
 
 
 def _without_keys(raw: bytes, keys: Sequence[str]) -> bytes:
@@ -140,14 +177,14 @@ async def _streamed(
     silence, end = wanted.first_token_seconds or wanted.seconds, clock() + wanted.seconds
     assembly = spoken.assembly()
     response: httpx.Response | None = None
-    broke: Broken | None = None
+    broke: Reply | Broken | None = None
     try:
         async with asyncio.timeout_at(min(clock() + silence, end)) as limit:
             response = await client.send(request, stream=True)
             if response.status_code != 200 or "text/event-stream" not in response.headers.get("content-type", ""):
                 limit.reschedule(end)
                 return await _whole(response, wanted, spoken)
-            broke = await _assemble(response, assembly, limit, silence, end)
+            broke = await _assemble(response, assembly, limit, silence, end, wanted, spoken)
     except TimeoutError:
         if clock() >= end:
             broke = Broken(Broke.SILENT, f"no whole answer within {wanted.seconds:.1f} s")
@@ -162,40 +199,69 @@ async def _streamed(
     finally:
         if response is not None:
             await response.aclose()
-    if response is not None and assembly.error is not None:
-        return Reply(200, response.headers, _clean(assembly.error, b"", wanted.secrets))
-    if response is None or not assembly.finished:
+    if response is None:
+        return broke or Broken(Broke.CUT, "the stream ended without a finish_reason")
+    if isinstance(broke, Reply):
+        return broke
+    return _assembled(response.headers, assembly, broke, wanted.secrets)
+
+
+def _assembled(
+    headers: Mapping[str, str], assembly: Assembly, broke: Broken | None, secrets: Sequence[str]
+) -> Reply | Broken:
+    """What a stream that is over was. Cut, stalled or late, it is Broken, unless nothing of the answer is missing."""
+    if assembly.error is not None:
+        return Reply(200, headers, _clean(assembly.error, b"", secrets))
+    if not assembly.whole:
         return broke or Broken(Broke.CUT, "the stream ended without a finish_reason")
     note = f"{assembly.skipped} events of the stream could not be read" if assembly.skipped else ""
-    return Reply(200, response.headers, _clean(assembly.completion(), b"", wanted.secrets), note)
+    return Reply(200, headers, _clean(assembly.completion(), b"", secrets), note)
 
 
 async def _assemble(
-    response: httpx.Response, assembly: Assembly, limit: asyncio.Timeout, silence: float, end: float
-) -> Broken | None:
-    """Until [DONE], an error or the stream's end; each token gives the next one `silence` seconds."""
+    response: httpx.Response,
+    assembly: Assembly,
+    limit: asyncio.Timeout,
+    silence: float,
+    end: float,
+    wanted: ProviderRequest,
+    spoken: Spoken,
+) -> Reply | Broken | None:
+    """Until [DONE], an error or the stream's end; each token gives the next one `silence` seconds. A body that says it is a
+    stream and is none is read as what it is."""
     clock = asyncio.get_running_loop().time
-    events, size = Events(), 0
+    events, size, head = Events(), 0, b""
     async for chunk in response.aiter_bytes():
         size += len(chunk)
         if size > 8 * MAX_ANSWER_BYTES:
             return Broken(Broke.GARBLED, f"a stream of more than {8 * MAX_ANSWER_BYTES} bytes")
+        if not assembly.began and len(head) < MAX_ANSWER_BYTES:
+            head += chunk
         progress = False
         for data in events.feed(chunk):
-            if data == DONE or assembly.error is not None:
+            if data.strip() == DONE or assembly.error is not None:
+                assembly.done = data.strip() == DONE
                 return None
             progress = assembly.add(data) or progress
         if progress:
-            limit.reschedule(min(clock() + (LAST_WORDS_SECONDS if assembly.finished else silence), end))
+            last_words = LAST_WORDS_SECONDS if assembly.has_usage else LATE_USAGE_SECONDS
+            limit.reschedule(min(clock() + (last_words if assembly.finished else silence), end))
+    for data in events.end():
+        if take_in(assembly, data):
+            return None
+    if not assembly.began and assembly.error is None and head and not looks_like_events(head):
+        return read_whole(200, response.headers, head, wanted.secrets, spoken)
     return None
 
 
 def _json(raw: bytes) -> Any:
     """None for what is not JSON, or nested so deeply that the result around it could not be read again."""
-    try:
-        return from_json(b"[[" + raw + b"]]")[0][0]
-    except (ValueError, IndexError):
-        return None
+    for text in (raw, raw.decode("utf-8", "replace").encode()):  # a broken byte is no reason to lose a whole answer
+        try:
+            return from_json(b"[[" + text + b"]]")[0][0]
+        except (ValueError, IndexError):
+            continue
+    return None
 
 
 def _broken(error: Exception) -> Broken:

@@ -9,7 +9,7 @@ import httpx
 
 from worker.errors.classify import Broken, Reply
 from worker.providers.http import ProviderRequest, Spoken, call
-from worker.providers.sse import Assembly
+from worker.providers.sse import Assembly, as_arguments
 
 
 async def complete(client: httpx.AsyncClient, wanted: ProviderRequest) -> Reply | Broken:
@@ -20,10 +20,24 @@ async def complete(client: httpx.AsyncClient, wanted: ProviderRequest) -> Reply 
         body.pop("stream_options", None)
     headers = {"authorization": f"Bearer {wanted.key}"} if wanted.key else {}
     return await call(
-        client, wanted, Spoken("/chat/completions", headers, body, lambda: Assembly(wanted=_wanted(wanted.body)))
+        client,
+        wanted,
+        Spoken("/chat/completions", headers, body, lambda: Assembly(wanted=_wanted(wanted.body)), as_completion),
     )
 
 
 def _wanted(body: Mapping[str, Any]) -> int:
     n = body.get("n")
     return n if isinstance(n, int) and n > 0 else 1
+
+
+def as_completion(body: Any) -> Any:
+    """A whole answer in the form that a streamed one comes in: tool arguments that are objects become text."""
+    try:
+        for choice in body["choices"]:
+            for call in choice["message"].get("tool_calls") or ():
+                if not isinstance(call["function"].get("arguments", ""), str):
+                    call["function"]["arguments"] = as_arguments(call["function"]["arguments"])
+    except (TypeError, KeyError, AttributeError):
+        return body  # whoever classifies it says what is wrong
+    return body

@@ -9,7 +9,7 @@ from typing import Any
 
 from producer.job import JobResult
 from producer.trail import Attempt, Planned, Rejection
-from worker.routes.prices import count
+from worker.routes.usage import count
 
 
 def decision_of(result: JobResult) -> dict[str, Any]:

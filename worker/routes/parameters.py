@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from producer.policy import Capability
 from worker.errors.catalog import DROPPABLE
+from worker.routes.conversation import DEEPSEEK, GOOGLE, GROQ, MISTRAL, OPENAI, OTHERS, MessageRules, translated
 
 _EVERYWHERE = frozenset(("messages", "model", "n", "stream", "stop", "temperature", "top_p", "tools", "tool_choice"))
 _ALL = _EVERYWHERE | {"stream_options"}
@@ -21,12 +22,12 @@ _ALL = _EVERYWHERE | {"stream_options"}
 
 @dataclass(frozen=True)
 class Parameters:
-    """`takes`: the top level of a body, as it is sent; `renames`: what goes by another name there. `not_in_messages`: fields of
-    messages that are refused. `lacks`: what no model there can."""
+    """`takes`: the top level of a body, as it is sent; `renames`: what goes by another name there. `messages`: how a
+    conversation has to look. `lacks`: what no model there can."""
 
     takes: Set[str]
     renames: Mapping[str, str] = field(default_factory=dict)
-    not_in_messages: Set[str] = frozenset()
+    messages: MessageRules = OTHERS
     lacks: Set[Capability] = frozenset()
 
 
@@ -46,26 +47,29 @@ LISTS = {
         | {"prompt_cache_retention", "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier"}
         | {"store", "top_logprobs", "user", "verbosity", "web_search_options"},
         {"max_tokens": "max_completion_tokens"},  # reasoning models refuse the old name, all take the new one
+        messages=OPENAI,
     ),
     "google": Parameters(
-        _ALL | {"max_tokens", "max_completion_tokens", "parallel_tool_calls", "reasoning_effort", "response_format"}
+        _ALL | {"max_tokens", "max_completion_tokens", "parallel_tool_calls", "reasoning_effort", "response_format"},
+        messages=GOOGLE,
     ),
     "mistral": Parameters(
         _EVERYWHERE  # its streams tell their usage without being asked
         | {"frequency_penalty", "max_tokens", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_mode"}
         | {"random_seed", "response_format", "safe_prompt"},
         {"max_completion_tokens": "max_tokens", "seed": "random_seed"},
-        not_in_messages=frozenset({"reasoning_content", "refusal"}),
+        messages=MISTRAL,
     ),
     "groq": Parameters(
         _ALL
         | {"frequency_penalty", "max_completion_tokens", "max_tokens", "parallel_tool_calls", "presence_penalty"}
         | {"reasoning_effort", "reasoning_format", "response_format", "seed", "service_tier", "user"},
-        not_in_messages=frozenset({"name"}),
+        messages=GROQ,
     ),
     "deepseek": Parameters(
         _ALL | {"frequency_penalty", "logprobs", "max_tokens", "presence_penalty", "response_format", "top_logprobs"},
         {"max_completion_tokens": "max_tokens"},
+        messages=DEEPSEEK,
         lacks=frozenset({"json_schema", "vision"}),
     ),
     # Ignores response_format without a word, so a job that has one may not go there: `"api": "anthropic"` speaks natively.
@@ -75,12 +79,14 @@ LISTS = {
     ),
 }
 
+NATIVELY = MessageRules()  # worker/providers/anthropic_messages.py translates the conversation itself
 NATIVE_OUTPUT_TOKENS = 4096  # of Anthropic's Messages, which want a limit: where neither job nor route names one
 # What worker/providers/anthropic.py can say in Anthropic's Messages.
 NATIVE = Parameters(
     _ALL
     | {"max_completion_tokens", "max_tokens", "parallel_tool_calls", "response_format", "service_tier", "thinking"}
-    | {"top_k", "user"}
+    | {"functions", "reasoning_effort", "top_k", "user"},
+    messages=NATIVELY,
 )
 
 _HOSTS = {
@@ -110,25 +116,22 @@ def fitted(body: Mapping[str, Any], known: Parameters | None) -> tuple[Mapping[s
     """(the body as the provider takes it, what was dropped or renamed, in words)."""
     if known is None:
         return body, ()
-    foreign, refused = body.keys() - known.takes, _refused_in_messages(body, known)
-    if not foreign and not refused:
+    foreign = body.keys() - known.takes
+    messages, changed = (
+        translated(body.get("messages"), known.messages) if known.messages is not NATIVELY else (None, ())
+    )
+    if not foreign and not changed:
         return body, ()
-    sent, told = dict(body), [f"messages.{name}" for name in sorted(refused)]
-    if refused:
-        sent["messages"] = [{n: v for n, v in message.items() if n not in refused} for message in body["messages"]]
+    sent, dropped = dict(body), list(changed)
+    if changed:
+        sent["messages"] = messages
     for name in sorted(foreign):
         value, other = sent.pop(name), known.renames.get(name)
         if value is None:
             continue
         if other and other not in sent:
             sent[other] = value
-            told.append(f"{name} as {other}")
+            dropped.append(f"{name} as {other}")
         else:
-            told.append(name)
-    return sent, tuple(told)
-
-
-def _refused_in_messages(body: Mapping[str, Any], known: Parameters) -> set[str]:
-    if not known.not_in_messages:
-        return set()
-    return {name for message in body.get("messages") or () for name in message if name in known.not_in_messages}
+            dropped.append(name)
+    return sent, tuple(dropped)

@@ -15,9 +15,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from worker.routes.tokens import MOST_TOKENS
+from worker.routes.usage import read_usage
 
 PER_MILLION = 1_000_000
+HOUR_WRITE_FACTOR = 1.6  # what an hour in the cache costs, over five minutes: 2 and 1.25 times the input at Anthropic's
+PRIORITY_TIERS, PRIORITY_FACTOR = (
+    frozenset({"priority", "fast"}),
+    2,
+)  # at most; a cheaper tier is counted at the full price
 
 Dollars = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 
@@ -79,15 +84,18 @@ def cost_micros(price: Price, prompt: int, completion: int, *, cached: int = 0, 
 
 
 def billed_micros(price: Price, usage: Mapping[str, Any]) -> int | None:
-    """Micro-dollars of a chat completion's `usage`; None if it does not say how many tokens there were."""
-    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-    if prompt is None or completion is None:
+    """Micro-dollars of a chat completion's `usage`; None if it does not say what was billed: tokens that cannot be read,
+    audio without a price of its own."""
+    read = read_usage(usage)
+    if read is None or read.audio:
         return None
-    details = usage.get("prompt_tokens_details")
-    if not isinstance(details, dict):
-        return cost_micros(price, prompt, completion)
-    cached, written = count(details, "cached_tokens"), count(details, "cache_write_tokens")
-    return cost_micros(price, prompt, completion, cached=cached or 0, written=written or 0)
+    micros = cost_micros(
+        price, read.prompt, read.completion, cached=read.cached, written=read.written + read.written_hour
+    )
+    if read.written_hour:
+        of_written = price.input if price.cache_write is None else price.cache_write
+        micros += math.ceil(round(read.written_hour * of_written * (HOUR_WRITE_FACTOR - 1), 6))
+    return micros * PRIORITY_FACTOR if read.tier in PRIORITY_TIERS else micros
 
 
 def dollars(micros: int) -> float:
@@ -97,11 +105,3 @@ def dollars(micros: int) -> float:
 def micros(usd: float | None) -> int:
     """Of an amount that `dollars` made; 0 for none."""
     return round((usd or 0.0) * PER_MILLION)
-
-
-def count(usage: Mapping[str, Any], name: str) -> int | None:
-    """A number of tokens as a provider told it; None for what is no count."""
-    value = usage.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_TOKENS:
-        return None
-    return int(value) if value == int(value) else None

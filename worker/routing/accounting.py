@@ -83,7 +83,8 @@ class Accounting:
             spent |= {"cost_usd": attempt.cost_usd, "may_cost_usd": attempt.may_cost_usd}
             self._hooks.emit(Event(EventKind.SPENT, owner.job, spent))
         prompt, completion = attempt.prompt_tokens, attempt.completion_tokens
-        if prompt is not None and completion is not None:
+        priced = not reservation.price or attempt.cost_usd is not None
+        if prompt is not None and completion is not None and priced:
             self._ledger.close(reservation, "settled", micros(attempt.cost_usd), prompt, completion)
         elif attempt.ambiguous or failure is None or failure.status == 200:
             self._ledger.close(reservation, "ambiguous", micros(attempt.may_cost_usd))

@@ -9,6 +9,7 @@ from typing import Any
 from worker.breakers.shared import Withheld
 from worker.errors.catalog import Failure
 from worker.errors.classify import Broken, Reply
+from worker.errors.endings import Ending, worst_ending
 from worker.queue.waiting import Waiting
 from worker.routes.route import Route
 
@@ -55,12 +56,14 @@ def note_of(answer: Reply | Broken | None) -> str:
     """What was odd about a good answer."""
     if not isinstance(answer, Reply):
         return ""
-    return answer.note or ("cut at the limit of tokens" if truncated(answer.body) else "")
+    ending = worst_ending(answer.body["choices"])
+    odd = {Ending.CUT: "cut at a limit of tokens", Ending.UNNAMED: "it ended without a finish_reason"}.get(ending, "")
+    return "; ".join(filter(None, (answer.note, odd)))
 
 
 def truncated(completion: Mapping[str, Any]) -> bool:
     """Whether an answer ended at its limit of tokens and not by itself."""
-    return any(choice.get("finish_reason") == "length" for choice in completion["choices"])
+    return worst_ending(completion["choices"]) is Ending.CUT
 
 
 def usage_of(answer: Reply | Broken) -> Mapping[str, Any] | None:

@@ -12,8 +12,9 @@ from producer.job import ChatBody
 from producer.trail import Attempt, RejectedFor, Rejection, TrailEntry
 from worker.errors.catalog import Failure
 from worker.money.caps import NOBODY, Owner
-from worker.routes.prices import billed_micros, count, dollars
+from worker.routes.prices import billed_micros, dollars
 from worker.routes.route import Route
+from worker.routes.usage import read_usage
 from worker.routing.attempt import RouteAttempt
 from worker.routing.plan import Plan, too_expensive
 
@@ -103,6 +104,7 @@ class Spend:
         route, ms = attempt.route, round((time.monotonic() - attempt.started) * 1000)
         price = route.price if usage else None
         cost = billed_micros(price, usage) if price and usage else None
+        read = read_usage(usage) if usage else None
         ambiguous = failure.ambiguous if failure else False
         unsaid = failure is None or failure.status == 200  # an answer, of a kind, that may not say what it cost
         may_cost = context.plan.estimates.get(route.name) if (ambiguous or unsaid) and cost is None else None
@@ -120,8 +122,8 @@ class Spend:
             breaker=attempt.breaker,
             key=attempt.key.source if attempt.key else None,
             dropped=(*attempt.dropped, *attempt.unsaid),
-            prompt_tokens=count(usage or {}, "prompt_tokens"),
-            completion_tokens=count(usage or {}, "completion_tokens"),
+            prompt_tokens=read.prompt if read else None,
+            completion_tokens=read.completion if read else None,
             cost_usd=None if cost is None else dollars(cost),
             may_cost_usd=None if may_cost is None else dollars(may_cost),
             detail=(failure.detail if failure else note) or None,
