@@ -19,8 +19,10 @@ from standardwebhooks.webhooks import Webhook
 
 from producer import Producer, keyspace
 from producer.job import JobStatus
-from tests.conftest import Workshop, chat, until
-from tests.web import file_server, served
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.web import file_server, served
+from tests.support.workshop import Workshop
 from worker.control import pause
 from worker.control.pause import EVERYTHING, Scope, paused
 from worker.money import billing_alerts

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from producer import keyspace
-from tests.conftest import Workshop
+from tests.support.workshop import Workshop
 from worker.money import billing_alerts
 from worker.providers.costs import Month
 

@@ -13,9 +13,11 @@ import redis
 from producer import LLMJob, Producer
 from producer.errors import ConfigurationError
 from producer.job import JobStatus
-from tests.conftest import Workshop, chat, until
-from tests.test_money import budgets, failover
-from tests.test_routing import PRICES, done
+from tests.support.jobs import chat
+from tests.support.money import budgets, failover
+from tests.support.polling import until
+from tests.support.routes import PRICES, done
+from tests.support.workshop import Workshop
 from worker.money.answer_cache import CachePolicy, Caching, kept, key_of, load_caching
 
 

@@ -12,7 +12,8 @@ import redis
 
 from ops.local import embedded
 from producer import Producer, keyspace
-from tests.conftest import Workshop, until
+from tests.support.polling import until
+from tests.support.workshop import Workshop
 
 
 def batch_file(folder: Path, count: int, name: str = "in.jsonl") -> Path:

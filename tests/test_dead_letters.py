@@ -16,8 +16,10 @@ from producer.errors import JobEnded
 from producer.job import DeadReason, JobStatus
 from producer.scripts import ask
 from producer.trail import Attempt
-from tests.conftest import Workshop, chat, until
-from tests.test_transitions import Q, claim, done, expire_leases, send, settle, where
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.transitions import Q, claim, done, expire_leases, send, settle, where
+from tests.support.workshop import Workshop
 from worker.queue import dead_letters, transitions
 from worker.queue.dead_letters import Filters
 from worker.queue.outcomes import Dead, Released, Retry

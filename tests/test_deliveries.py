@@ -20,8 +20,10 @@ from standardwebhooks import Webhook
 from bench.throughput import free_port
 from ops.simulators import http_server
 from producer import Producer, keyspace
-from tests.conftest import Workshop, chat, until
-from tests.incidents import bury, die, on_call, over
+from tests.support.incidents import bury, die, on_call, over
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.workshop import Workshop
 from worker.notify import ssrf_guard
 from worker.notify.job_webhooks import Deliveries, Subscriber
 from worker.notify.kinds import Kind

@@ -19,10 +19,11 @@ from producer.connection import connect
 from producer.errors import ConfigurationError, InvalidJob
 from producer.job import JobStatus, LLMJob
 from producer.policy import load_policies
-from tests.conftest import Workshop, chat, until
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.transitions import Q
+from tests.support.workshop import Workshop
 from worker.errors.classify import redacted
-
-Q = "ai-tasks"
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ import redis
 from producer import LLMJob, Producer, keyspace
 from producer.job import JobStatus
 from producer.trail import RejectedFor, Rejection
-from tests.conftest import Workshop, chat, until
-from tests.test_ledger import booked, reservation
-from tests.test_money import budgets
-from tests.test_routing import done
+from tests.support.jobs import chat
+from tests.support.ledger import booked, reservation
+from tests.support.money import budgets
+from tests.support.polling import until
+from tests.support.routes import done
+from tests.support.workshop import Workshop
 from worker.money.caps import Budgets
 from worker.money.ledger import Ledger, Limit, Refusal
 from worker.money.rate_limits import ProviderLimits, RateLimits, limits_in_headers

@@ -13,9 +13,11 @@ from producer import Producer, keyspace
 from producer.job import JobStatus
 from producer.scripts import ask
 from producer.waiting import WaitReason
-from tests.conftest import Workshop, chat, until
-from tests.test_transitions import Q, settle
-from tests.test_transitions import claim as claim_by
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.transitions import Q, settle
+from tests.support.transitions import claim as claim_by
+from tests.support.workshop import Workshop
 from worker.queue import transitions
 from worker.queue.claim import Claim
 from worker.queue.fair_queue import length_call

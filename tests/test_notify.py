@@ -12,8 +12,11 @@ from ops.simulators import slack_api
 from ops.simulators.slack_api import Slack
 from producer import Producer, keyspace
 from producer.policy import load_policies
-from tests.conftest import Workshop, chat, until
-from tests.incidents import Q, bury, die, incidents, on_call, over, quick_workers
+from tests.support.incidents import bury, die, incidents, on_call, over, quick_workers
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.transitions import Q
+from tests.support.workshop import Workshop
 from worker.control import pause
 from worker.notify import sender
 from worker.notify.kinds import KIND_INFO, Kind

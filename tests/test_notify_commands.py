@@ -12,13 +12,13 @@ import redis
 
 from ops.simulators.slack_api import Slack
 from producer import Producer, keyspace
-from tests.conftest import Workshop, until
-from tests.incidents import die, incidents, on_call, over
-from tests.test_docs import shown
+from tests.support.documents import shown
+from tests.support.incidents import die, incidents, on_call, over
+from tests.support.polling import until
+from tests.support.workshop import Workshop
 from worker.control import pause
 from worker.notify.kinds import Kind
 
-Q = "ai-tasks"
 ROOT = Path(__file__).parent.parent
 
 

@@ -18,9 +18,11 @@ from producer.job import JobStatus
 from producer.scripts import ask
 from producer.trail import Attempt
 from producer.waiting import WaitReason
-from tests.conftest import Workshop, chat, until
-from tests.proxy import Proxy
-from tests.test_transitions import Q, claim, send, settle
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.proxy import Proxy
+from tests.support.transitions import Q, claim, send, settle
+from tests.support.workshop import Workshop
 from worker.control import pause
 from worker.control.pause import EVERYTHING, Scope, paused
 from worker.money import billing_alerts

@@ -18,12 +18,14 @@ from producer.job import JobStatus
 from producer.policy import Policies
 from producer.scripts import Script
 from producer.trail import BROKEN_OFF
-from tests.conftest import Workshop, chat, until
-from tests.kill_worker import POINTS
-from tests.proxy import proxy
-from tests.test_ledger import sums
-from tests.test_money import budgets
-from tests.test_transitions import Q, where
+from tests.support.jobs import chat
+from tests.support.kill_worker import POINTS
+from tests.support.ledger import sums
+from tests.support.money import budgets
+from tests.support.polling import until
+from tests.support.proxy import proxy
+from tests.support.transitions import Q, where
+from tests.support.workshop import Workshop
 from worker.configuration import Configuration
 from worker.queue import maintenance, transitions
 from worker.routes.route import read_routes
@@ -60,7 +62,7 @@ def test_killed_at_any_point_every_job_ends_once(
     workshop.providers.behave("hot", latency=(0.5, 0.6) if point == "heartbeat" else (0.05, 0.1))
     job_ids = [receipt.job_id for receipt in producer.enqueue_many(chat(str(n)) for n in range(6))]
     environment = {**os.environ, "REDIS_URL": workshop.url, **workshop.environment, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.kill_worker", f"{point}-{when}"]
+    command = [sys.executable, "-m", "tests.support.kill_worker", f"{point}-{when}"]
     killed = subprocess.run(command, cwd=workshop.folder, env=environment, check=False, timeout=60, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     before = workshop.providers.account("hot")["asked"]

@@ -15,7 +15,8 @@ import redis
 from ops.simulators.provider import Control
 from producer.connection import connect_async
 from producer.trail import Attempt
-from tests.conftest import chat, until
+from tests.support.jobs import chat
+from tests.support.polling import until
 from worker.breakers.health import of_routes
 from worker.breakers.local import RULES, Rules
 from worker.breakers.registry import Breakers

@@ -16,8 +16,10 @@ from producer.errors import ConfigurationError
 from producer.job import JobStatus, LLMJob
 from producer.policy import load_yaml, read_policies
 from producer.trail import Planned
-from tests.conftest import Workshop, chat, until
-from tests.test_routing import asked, done, routing, two_routes
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.routes import asked, done, routing, two_routes
+from tests.support.workshop import Workshop
 from worker.providers.sse import Assembly
 from worker.queue.trail import spent_micros
 from worker.routes.prices import billed_micros

@@ -19,8 +19,8 @@ from producer.errors import JobEnded
 from producer.job import DeadReason
 from producer.policy import load_policies
 from producer.waiting import WaitReason
-from tests.conftest import chat
-from tests.test_transitions import Q, claim, done, expire_leases, send, settle, where
+from tests.support.jobs import chat
+from tests.support.transitions import Q, claim, done, expire_leases, send, settle, where
 from worker.queue import dead_letters, transitions
 from worker.queue.claim import Claim
 from worker.queue.outcomes import Dead, Outcome, Park, Released, Retry

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import redis
@@ -12,58 +10,20 @@ from rq import Queue
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 
-from producer import IdempotencyConflict, JobResult, Producer, keyspace
+from producer import IdempotencyConflict, Producer, keyspace
 from producer.job import DeadReason
 from producer.job import JobStatus as Status
-from producer.scripts import Call, run
 from producer.trail import Attempt
 from producer.waiting import WaitReason
-from tests.conftest import chat, until
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.transitions import Q, claim, done, expire_leases, send, settle, where
 from worker.queue import transitions
-from worker.queue.claim import Claim
-from worker.queue.outcomes import Dead, Done, Outcome, Park, Released, Retry
+from worker.queue.outcomes import Dead, Park, Released, Retry
 from worker.queue.transitions import Settled
 from worker.queue.waiting import Waiting
 
-Q = "ai-tasks"
-
 WHY = Waiting(WaitReason.ROUTE, ("provider:google",), "breaker open")
-
-
-def send(client: redis.Redis, call: Call) -> Any:
-    (reply,) = run(client, [call])
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
-
-
-def claim(client: redis.Redis, at_most: int = 1, token: str = "t1", queues: Sequence[str] = (Q,)) -> tuple[Claim, ...]:
-    return transitions.claimed(send(client, transitions.claim(token, at_most, "w1", queues)))[0]
-
-
-def settle(client: redis.Redis, held: Claim, outcome: Outcome) -> Settled:
-    call = transitions.settle(held, outcome, worker_name="w1", attempts=2, run_ms=30)
-    return Settled(send(client, call).decode())
-
-
-def done(job_id: str, text: str = "answer") -> Done:
-    completion = {"choices": [{"message": {"content": text}}]}
-    return Done(JobResult(job_id=job_id, status=Status.DONE, completion=completion, route="r"), keep_seconds=100)
-
-
-def where(client: redis.Redis, job_id: str) -> list[str]:
-    """Every place that holds the job: exactly one, at any time."""
-    places = ["queue"] * client.lrange(keyspace.queue(Q), 0, -1).count(job_id.encode())
-    for name in ("scheduled", "finished", "failed"):
-        if client.zscore(f"rq:{name}:{Q}", job_id) is not None:
-            places.append(name)
-    leased = [lease for lease in client.zrange(keyspace.leases(Q), 0, -1) if lease.startswith(f"{job_id}:".encode())]
-    return places + ["leased"] * len(leased)
-
-
-def expire_leases(client: redis.Redis) -> None:
-    for member in client.zrange(keyspace.leases(Q), 0, -1):
-        client.zadd(keyspace.leases(Q), {member: 1})
 
 
 def test_an_idempotency_key_gives_the_same_job_and_refuses_another_body(

@@ -19,9 +19,10 @@ from bench.throughput import free_port
 from ops.local import embedded
 from ops.web.serve import EVERYWHERE
 from producer import keyspace
-from tests.conftest import Workshop, until
-from tests.proxy import Proxy
-from tests.web import TOKEN, served, tenants
+from tests.support.polling import until
+from tests.support.proxy import Proxy
+from tests.support.web import TOKEN, served, tenants
+from tests.support.workshop import Workshop
 from worker.control import pause
 
 BODY = {"body": {"messages": [{"role": "user", "content": "hello"}]}}

@@ -12,9 +12,10 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegist
 
 from producer import JobResult, LLMJob, Producer, keyspace
 from producer.job import JobStatus, encode_job
-from tests.conftest import BIN, Workshop, chat, until
-
-Q = "ai-tasks"
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.transitions import Q
+from tests.support.workshop import BIN, Workshop
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A worker that dies by SIGKILL at a named point: `python -m tests.kill_worker POINT`. Leases are short, to save time.
+"""A worker that dies by SIGKILL at a named point: `python -m tests.support.kill_worker POINT`. Leases are short, to save time.
 
 The points are on both sides of each thing that a worker does to the world: claim, reserve money, dispatch, call a provider,
 settle, heartbeat.
