@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 from aiohttp import web
+from aiohttp.resolver import DefaultResolver
 from aiosmtpd.controller import Controller
 from standardwebhooks import Webhook
 
@@ -163,7 +164,7 @@ def test_a_name_that_changes_its_mind_gains_nothing(
         port = int(receiver.url.rpartition(":")[2])
         return [{"hostname": "x", "host": host, "port": port, "family": socket.AF_INET, "proto": 0, "flags": 0}]
 
-    monkeypatch.setattr(ssrf_guard.DefaultResolver, "resolve", resolve)
+    monkeypatch.setattr(DefaultResolver, "resolve", resolve)
     next(answers)
     said = asyncio.run(_post(client, Subscriber("acme", "http://rebound.example/x", SECRET)))
     assert receiver.requests == []

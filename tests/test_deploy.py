@@ -96,7 +96,7 @@ def formation(workshop: Workshop) -> Iterator[tuple[subprocess.Popen[bytes], htt
         def ready() -> bool:
             assert process.poll() is None, log.read_text()
             try:
-                return client.get("/readyz").json() == {"ready": True, "reasons": [], "notes": []}
+                return bool(client.get("/readyz").json() == {"ready": True, "reasons": [], "notes": []})
             except httpx.TransportError:
                 return False
 

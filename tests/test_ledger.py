@@ -14,15 +14,18 @@ from producer import keyspace
 from producer.connection import connect_async
 from producer.scripts import ask, run_async
 from tests.support.ledger import MONTH, STEPS, booked, reservation, rows, sums
+from tests.support.replies import fields
 from worker.money.caps import Owner
-from worker.money.ledger import AWAY, BUSY_SECONDS, USED_UP_SECONDS, Ledger, Refusal, sweep
+from worker.money.ledger import AWAY, BUSY_SECONDS, USED_UP_SECONDS, Ledger, Refusal, RefusalReason, sweep
 from worker.queue.batcher import Batcher
 
-USED_UP, BUSY = Refusal("budget", "tenant:acme", USED_UP_SECONDS), Refusal("busy", "tenant:acme", BUSY_SECONDS)
+USED_UP = Refusal(RefusalReason.BUDGET, "tenant:acme", USED_UP_SECONDS)
+BUSY = Refusal(RefusalReason.BUSY, "tenant:acme", BUSY_SECONDS)
 
 
 def alert_thresholds(client: redis.Redis) -> dict[str, Any]:
-    return {scope.decode(): json.loads(raw) for scope, raw in client.hgetall(keyspace.ALERT_THRESHOLDS + MONTH).items()}
+    told = fields(client.hgetall(keyspace.ALERT_THRESHOLDS + MONTH))
+    return {scope: json.loads(raw) for scope, raw in told.items()}
 
 
 def test_a_thousand_reservations_at_once_never_pass_a_cap(url: str, client: redis.Redis) -> None:
@@ -95,7 +98,7 @@ def test_a_lost_counter_is_counted_anew_and_never_zero(url: str, client: redis.R
             each = reservation(number, 100, 10_000)
             assert await ledgers[0].reserve(each) is None
             if number < 20:
-                ledgers[0].close(each, ("settled", "ambiguous")[number % 2], 90, 7, 3)  # type: ignore[arg-type]
+                ledgers[0].close(each, ("settled", "ambiguous")[number % 2], 90, 7, 3)
 
     booked(url, spend)
     before = sums(client)
@@ -160,7 +163,7 @@ def test_one_row_that_redis_refuses_takes_no_other_along(url: str, client: redis
     async def work(ledgers: list[Ledger]) -> None:
         (ledger,) = ledgers
         wrong = reservation(1, 100)
-        wrong.micros = "much"  # type: ignore[assignment]
+        wrong.micros = "much"  # type: ignore[assignment]  # what no type checker sees
         asked = [reservation(number, 100) for number in (2, 3)]
         assert await asyncio.gather(*(ledger.reserve(each) for each in (wrong, *asked))) == [None] * 3
         for each in asked:

@@ -15,7 +15,7 @@ from producer import LLMJob, Producer, keyspace
 from producer.exchange import Receipt
 from producer.job import DeadReason, JobResult, JobStatus
 from producer.trail import RejectedFor, Rejection
-from tests.support.jobs import chat
+from tests.support.jobs import asking, chat
 from tests.support.ledger import MONTH, rows, sums
 from tests.support.money import budgets, failover
 from tests.support.polling import until
@@ -24,8 +24,8 @@ from tests.support.web import served
 from tests.support.workshop import Workshop
 from worker.control.pause import paused
 
-LONG = LLMJob(
-    body={
+LONG = asking(
+    {
         "messages": [
             {"role": "user", "content": "old " * 400},
             {"role": "assistant", "content": "yes"},

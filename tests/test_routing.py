@@ -15,6 +15,7 @@ from producer.policy import Policies
 from producer.trail import RejectedFor, Rejection
 from tests.support.jobs import chat
 from tests.support.polling import until
+from tests.support.replies import texts
 from tests.support.routes import PRICES, asked, done, routing, two_routes
 from tests.support.workshop import Workshop
 
@@ -333,7 +334,7 @@ def test_a_route_over_the_latency_limit_is_passed_over_and_tried_again_later(
     assert [(e.route, e.code) for e in rejections] == [("a/a-1", RejectedFor.TOO_SLOW)]
     workshop.providers.behave("a")
     calls = keyspace.calls("a/a-1")
-    old = [call.partition(b"@")[0] + b"@1000" for call in client.lrange(calls, 0, -1)]
+    old = [call.partition("@")[0] + "@1000" for call in texts(client.lrange(calls, 0, -1))]
     client.delete(calls)
     client.rpush(calls, *old)
     until(lambda: done(producer).route == "a/a-1", "what lies minutes back is no guide")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import redis
@@ -17,6 +18,7 @@ from producer.trail import Attempt
 from producer.waiting import WaitReason
 from tests.support.jobs import chat
 from tests.support.polling import until
+from tests.support.replies import fields
 from tests.support.transitions import Q, claim, done, expire_leases, send, settle, where
 from worker.queue import transitions
 from worker.queue.outcomes import Dead, Park, Released, Retry
@@ -111,7 +113,7 @@ def test_entries_that_are_no_queued_job_leave_the_queue(producer: Producer, clie
     good = producer.enqueue(chat("b"))
     assert [held.job_id for held in claim(client, 9, token="t2")] == [good]
     assert client.llen(keyspace.queue(Q)) == 0
-    assert b"WRONGTYPE" in client.hget(keyspace.QUARANTINE, "poison")
+    assert "WRONGTYPE" in fields(client.hgetall(keyspace.QUARANTINE))["poison"]
 
 
 def test_a_done_job_has_one_result_and_rq_reads_it(producer: Producer, client: redis.Redis) -> None:
@@ -123,7 +125,8 @@ def test_a_done_job_has_one_result_and_rq_reads_it(producer: Producer, client: r
     assert producer.fetch(job_id).text == "answer"
     job = Job.fetch(job_id, connection=client, serializer="json")
     assert job.get_status() == JobStatus.FINISHED
-    assert job.return_value()["route"] == "r"
+    value: Any = job.return_value()
+    assert value["route"] == "r"
     assert FinishedJobRegistry(Q, connection=client).get_job_ids() == [job_id]
     assert client.xlen(keyspace.results(job_id)) == 1
     assert client.zcard(keyspace.accepted(Q)) == 0
@@ -160,7 +163,8 @@ def test_a_retried_job_waits_and_comes_back_first_a_parked_one_last(
     assert settle(client, held, outcome) is Settled.COMMITTED
     assert settle(client, held, outcome) is Settled.AGAIN
     assert where(client, job_id) == ["scheduled"]
-    assert ScheduledJobRegistry(Q, connection=client).get_job_ids() == [job_id]
+    scheduled = ScheduledJobRegistry(Q, connection=client)  # type: ignore[no-untyped-call]  # RQ has no type for it
+    assert scheduled.get_job_ids() == [job_id]
     waiting = producer.fetch(job_id)
     assert (waiting.status, waiting.waiting_for) == (status, "why" if burned else str(WHY))
     assert waiting.waiting_reason is (WaitReason.RETRY if burned else WHY.reason)
@@ -255,7 +259,7 @@ def test_timestamps_are_rqs_own_format_in_any_month(client: redis.Redis) -> None
 
 
 def test_a_new_job_wakes_a_listener_once(url: str, producer: Producer, client: redis.Redis) -> None:
-    with client.pubsub(ignore_subscribe_messages=True) as messages:
+    with client.pubsub(ignore_subscribe_messages=True) as messages:  # type: ignore[no-untyped-call]  # redis-py has no type for it
         messages.subscribe(keyspace.WAKE)
         messages.get_message(timeout=1)
         producer.enqueue(chat("a"))

@@ -201,7 +201,7 @@ def test_every_route_but_health_wants_the_token(web: httpx.Client) -> None:
     )  # fmt: skip
     for wrong in ("", "Bearer", "Bearer nope", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xff"):
         for method, path in routes:
-            refused = web.request(method, path, headers={"Authorization": wrong.encode("latin-1")})
+            refused = web.request(method, path, headers={b"Authorization": wrong.encode("latin-1")})
             assert refused.status_code == 401, (wrong, path)
             assert refused.headers["www-authenticate"] == "Bearer"
             assert TOKEN not in refused.text

@@ -13,6 +13,7 @@ import redis
 
 from producer import keyspace
 from producer.connection import connect_async
+from tests.support.replies import fields
 from worker.money.budget_state import month_of
 from worker.money.caps import Owner
 from worker.money.ledger import Ledger, Reservation
@@ -28,21 +29,19 @@ def reservation(
     owner = Owner(f"job{number}", "acme", "u1", "notes", "ai-tasks", f"job{number}:e")
     terms = (hard, hard if basis is None else basis, tokens)
     caps = {} if terms == (-1, -1, -1) else {"tenant:acme": terms}
-    fields = {"tokens": 10, "caps": caps, **more}
-    return Reservation(f"job{number}:e:1", owner, "openai", "openai/m", "m", "routes.json 1/2", micros, **fields)
+    rest = {"tokens": 10, "caps": caps, **more}
+    return Reservation(f"job{number}:e:1", owner, "openai", "openai/m", "m", "routes.json 1/2", micros, **rest)
 
 
 def sums(client: redis.Redis) -> dict[str, int]:
-    found = client.hgetall(keyspace.SPENT + MONTH)
-    amounts = {name.decode(): value for name, value in found.items() if name != b"since"}
+    amounts = fields(client.hgetall(keyspace.SPENT + MONTH))
+    amounts.pop("since", None)
     return {name: int(value) for name, value in amounts.items() if not name.startswith("terms:")}
 
 
 def rows(client: redis.Redis) -> list[dict[str, str]]:
-    return [
-        {name.decode(): value.decode() for name, value in fields.items()}
-        for _, fields in client.xrange(keyspace.LEDGER + MONTH)
-    ]
+    entries: Any = client.xrange(keyspace.LEDGER + MONTH)
+    return [fields(entry) for _, entry in entries]
 
 
 def booked(url: str, work: Callable[[list[Ledger]], Awaitable[None]], workers: int = 1) -> None:

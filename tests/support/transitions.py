@@ -10,6 +10,7 @@ import redis
 from producer import JobResult, keyspace
 from producer.job import JobStatus as Status
 from producer.scripts import Call, run
+from tests.support.replies import texts
 from worker.queue import transitions
 from worker.queue.claim import Claim
 from worker.queue.outcomes import Done, Outcome
@@ -45,10 +46,10 @@ def where(client: redis.Redis, job_id: str) -> list[str]:
     for name in ("scheduled", "finished", "failed"):
         if client.zscore(f"rq:{name}:{Q}", job_id) is not None:
             places.append(name)
-    leased = [lease for lease in client.zrange(keyspace.leases(Q), 0, -1) if lease.startswith(f"{job_id}:".encode())]
+    leased = [lease for lease in texts(client.zrange(keyspace.leases(Q), 0, -1)) if lease.startswith(f"{job_id}:")]
     return places + ["leased"] * len(leased)
 
 
 def expire_leases(client: redis.Redis) -> None:
-    for member in client.zrange(keyspace.leases(Q), 0, -1):
+    for member in texts(client.zrange(keyspace.leases(Q), 0, -1)):
         client.zadd(keyspace.leases(Q), {member: 1})

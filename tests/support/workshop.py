@@ -64,13 +64,13 @@ class Workshop:
         self.processes.append(process)
         return process
 
-    def run(self, *command: str, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, stdin: str | bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
         """The same, to its end."""
         done = subprocess.run(
             [str(BIN / command[0]), *command[1:]],
             cwd=self.folder,
             env={**self._inherited(), "REDIS_URL": self.url, **self.environment, **environment},
-            input=stdin,
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
             capture_output=True,
             timeout=100,
             check=False,
