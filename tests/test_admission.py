@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.test_breaker import Clock, admitted, fail
+from tests.support.breaker import Clock, admitted, fail
 from worker.breakers.local import RouteBreaker, Rules
 from worker.control.admission import RAMP_SECONDS, AdmissionController, State
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from producer.batch import BadLine, Line, error_line, output_line, read
-from producer.job import JobResult, JobStatus
+from producer.job import DeadReason, JobResult, JobStatus
 
 GOOD: dict[str, Any] = {
     "custom_id": "a",
@@ -69,7 +69,7 @@ def test_blank_lines_are_skipped_and_a_repeated_custom_id_is_told() -> None:
 
 def test_output_lines_have_openais_form() -> None:
     done = JobResult(job_id="j", status=JobStatus.DONE, completion={"id": "c"})
-    dead = JobResult(job_id="j", status=JobStatus.DEAD, dead_reason="exhausted", dead_detail="all down")
+    dead = JobResult(job_id="j", status=JobStatus.DEAD, dead_reason=DeadReason.EXHAUSTED, dead_detail="all down")
     assert output_line("a", "j", done) == {
         "id": "batch_req_j",
         "custom_id": "a",

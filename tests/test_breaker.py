@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from worker.breakers.local import Permit, RouteBreaker, Rules
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.breaker import Clock, admitted, fail
+from worker.breakers.local import RouteBreaker, Rules
 
 
 def opened(clock: Clock) -> RouteBreaker:
@@ -17,17 +11,6 @@ def opened(clock: Clock) -> RouteBreaker:
     fail(breaker, 5)
     assert breaker.state == "open"
     return breaker
-
-
-def admitted(breaker: RouteBreaker) -> Permit:
-    admission = breaker.admit()
-    assert admission is not None
-    return admission
-
-
-def fail(breaker: RouteBreaker, times: int) -> None:
-    for _ in range(times):
-        breaker.record(admitted(breaker), False)
 
 
 def test_five_consecutive_failures_open_it() -> None:

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -19,8 +20,10 @@ from standardwebhooks.webhooks import Webhook
 
 from producer import Producer, keyspace
 from producer.job import JobStatus
-from tests.conftest import Workshop, chat, until
-from tests.web import file_server, served
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.web import file_server, served
+from tests.support.workshop import Workshop
 from worker.control import pause
 from worker.control.pause import EVERYTHING, Scope, paused
 from worker.money import billing_alerts
@@ -299,7 +302,7 @@ def test_nothing_starts_after_the_204_running_jobs_end_and_resume_drains(
         for job_id in running:
             assert producer.wait(job_id, 20).status is JobStatus.DONE
         for worker in workers:
-            until(lambda w=worker: workshop.events(w, "paused"), "each worker knows")  # type: ignore[misc]
+            until(partial(workshop.events, worker, "paused"), "each worker knows")
         assert client.llen(keyspace.queue("ai-tasks")) == 20
         assert workshop.providers.account("a")["asked"] == 10
         assert web.post("/budget/resume").status_code == 204

@@ -14,11 +14,16 @@ import pytest
 import redis
 
 from producer import keyspace
-from tests.conftest import Workshop
+from tests.support.workshop import Workshop
 from worker.money import billing_alerts
 from worker.providers.costs import Month
 
 Answer = tuple[int, Any]
+
+
+def nothing(_query: dict[str, str]) -> Answer:
+    """A path that the provider does not have."""
+    return 404, {"error": {"message": "none"}}
 
 
 class Books:
@@ -39,9 +44,7 @@ def ledger_keys() -> Iterator[Books]:
             parts = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             ledger_keys.asked.append((parts.path, query, {k.lower(): v for k, v in self.headers.items()}))
-            status, content = ledger_keys.answers.get(parts.path, lambda _: (404, {"error": {"message": "none"}}))(
-                query
-            )
+            status, content = ledger_keys.answers.get(parts.path, nothing)(query)
             self.send_response(status)
             self.end_headers()
             self.wfile.write(content if isinstance(content, bytes) else json.dumps(content).encode())

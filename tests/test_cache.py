@@ -13,9 +13,11 @@ import redis
 from producer import LLMJob, Producer
 from producer.errors import ConfigurationError
 from producer.job import JobStatus
-from tests.conftest import Workshop, chat, until
-from tests.test_money import budgets, failover
-from tests.test_routing import PRICES, done
+from tests.support.jobs import asking, chat
+from tests.support.money import budgets, failover
+from tests.support.polling import until
+from tests.support.routes import PRICES, done
+from tests.support.workshop import Workshop
 from worker.money.answer_cache import CachePolicy, Caching, kept, key_of, load_caching
 
 
@@ -60,7 +62,7 @@ def test_no_other_tenant_feature_or_question_has_it(place: Workshop, producer: P
         chat("q", feature="", tenant_id="acme"),
         chat("r", feature="faq", tenant_id="acme"),
         chat("Q", feature="faq", tenant_id="acme"),
-        LLMJob(body={**chat("q").body, "temperature": 1}, feature="faq", tenant_id="acme"),
+        asking({**chat("q").body, "temperature": 1}, feature="faq", tenant_id="acme"),
         chat("q", feature="faq", tenant_id="acme", job_type="batch"),
     ]
     assert not any(done(producer, job).cache_hit for job in others)
@@ -73,7 +75,7 @@ def test_what_is_cut_failed_or_degraded_is_never_kept(place: Workshop, producer:
     assert done(producer, chat("refused", feature="faq")).status is JobStatus.DEAD
     place.providers.behave("a")
     budgets(place, features={"default": {"max_output_tokens": 5}})
-    wordy = LLMJob(body={**chat("long").body, "max_tokens": 100}, feature="faq")
+    wordy = asking({**chat("long").body, "max_tokens": 100}, feature="faq")
     until(lambda: done(producer, wordy.model_copy(update={"feature": "x"})).degraded, "the cap is heard")
     assert done(producer, wordy).degraded == "shorter_answer"
     assert not list(kept(client, None, None))
@@ -102,7 +104,7 @@ def test_what_counts_as_the_same_question() -> None:
 
     def key(text: Any, **fields: Any) -> str:
         body = {"messages": [{"role": "user", "content": text}], **fields}
-        return key_of(LLMJob(body=body), policy)  # type: ignore[arg-type]
+        return key_of(LLMJob(body=body), policy)  # type: ignore[arg-type]  # pydantic checks it as it runs
 
     assert key("Hello there \n") == key("hello there deadbeef0123") == key("HELLO THERE", model="gpt", user="u")
     assert key([{"type": "text", "text": "A b"}]) == key([{"type": "text", "text": "a b"}])

@@ -12,7 +12,8 @@ import redis
 
 from ops.local import embedded
 from producer import Producer, keyspace
-from tests.conftest import Workshop, until
+from tests.support.polling import until
+from tests.support.workshop import Workshop
 
 
 def batch_file(folder: Path, count: int, name: str = "in.jsonl") -> Path:
@@ -107,7 +108,8 @@ def test_a_batch_killed_in_the_middle_and_run_again_is_whole(routed: Workshop) -
 def done_jobs(routed: Workshop) -> list[bytes]:
     socket = embedded.socket_path(routed.folder / ".failover" / "valkey")
     with redis.Redis(unix_socket_path=str(socket)) as client:
-        return client.zrange(keyspace.finished("ai-tasks"), 0, -1)
+        found: list[bytes] = client.execute_command("ZRANGE", keyspace.finished("ai-tasks"), 0, -1)
+        return found
 
 
 def test_detach_enqueues_and_says_that_nobody_listens(routed: Workshop, producer: Producer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -16,8 +17,11 @@ from producer.errors import JobEnded
 from producer.job import DeadReason, JobStatus
 from producer.scripts import ask
 from producer.trail import Attempt
-from tests.conftest import Workshop, chat, until
-from tests.test_transitions import Q, claim, done, expire_leases, send, settle, where
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.replies import texts
+from tests.support.transitions import Q, claim, done, expire_leases, send, settle, where
+from tests.support.workshop import Workshop
 from worker.queue import dead_letters, transitions
 from worker.queue.dead_letters import Filters
 from worker.queue.outcomes import Dead, Released, Retry
@@ -41,8 +45,8 @@ def bury(
     return job_ids
 
 
-def requeue(client: redis.Redis, job_ids: list[str], **options: bool) -> tuple[int, int, int]:
-    done = dead_letters.requeue(client, Q, iter([job_ids]), who="me", **options)
+def requeue(client: redis.Redis, job_ids: list[str], *, force: bool = False) -> tuple[int, int, int]:
+    done = dead_letters.requeue(client, Q, iter([job_ids]), who="me", force=force)
     return done.requeued, done.refused, done.gone
 
 
@@ -157,7 +161,7 @@ def test_two_operators_requeue_each_letter_once(producer: Producer, client: redi
     for operator in operators:
         operator.join()
     assert sum(counts) == 2000
-    queued = [name.decode() for name in client.lrange(keyspace.queue(Q), 0, -1)]
+    queued = texts(client.lrange(keyspace.queue(Q), 0, -1))
     assert sorted(queued) == sorted(job_ids)
 
 
@@ -205,7 +209,8 @@ def test_discarding_many_is_one_call_and_one_line_of_the_audit(producer: Produce
     assert dead_letters.stats(client, Q).total == 0
     assert {result.status for result in producer.fetch_many(buried) if result} == {JobStatus.CANCELLED}
     assert where(client, alive) == ["queue"]
-    ((_, entry),) = client.xrange(keyspace.AUDIT)
+    entries: Any = client.xrange(keyspace.AUDIT)
+    ((_, entry),) = entries
     assert (entry[b"action"], entry[b"jobs"].decode().split()) == (b"discard", buried)
 
 
@@ -265,7 +270,7 @@ def test_a_requeue_killed_in_the_middle_goes_on_where_it_stopped(workshop: Works
     killed.wait()
     assert producer.client.zcard(keyspace.failed(Q)) > 0
     assert workshop.run("failover", "dlq", "requeue", "--all").returncode == 0
-    queued = [name.decode() for name in producer.client.lrange(keyspace.queue(Q), 0, -1)]
+    queued = texts(producer.client.lrange(keyspace.queue(Q), 0, -1))
     assert sorted(queued) == sorted(job_ids)
 
 
@@ -276,8 +281,8 @@ def letters(workshop: Workshop, producer: Producer) -> list[str]:
 
 
 def test_the_commands(workshop: Workshop, producer: Producer, letters: list[str]) -> None:
-    def dlq(*command: str, **options: bytes) -> str:
-        ended = workshop.run("failover", "dlq", *command, **options)
+    def dlq(*command: str, stdin: bytes = b"") -> str:
+        ended = workshop.run("failover", "dlq", *command, stdin=stdin)
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 

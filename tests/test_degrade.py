@@ -10,7 +10,9 @@ import redis
 
 from producer import Producer, keyspace
 from producer.job import ChatBody, JobStatus
-from tests.conftest import Workshop, chat, until
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.workshop import Workshop
 from worker.routes.route import Route
 from worker.routes.schema import RouteEntry
 from worker.routing.degrade import shorter_context, smaller_first

@@ -14,14 +14,17 @@ from typing import Any
 import pytest
 import redis
 from aiohttp import web
+from aiohttp.resolver import DefaultResolver
 from aiosmtpd.controller import Controller
 from standardwebhooks import Webhook
 
 from bench.throughput import free_port
 from ops.simulators import http_server
 from producer import Producer, keyspace
-from tests.conftest import Workshop, chat, until
-from tests.incidents import bury, die, on_call, over
+from tests.support.incidents import bury, die, on_call, over
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.workshop import Workshop
 from worker.notify import ssrf_guard
 from worker.notify.job_webhooks import Deliveries, Subscriber
 from worker.notify.kinds import Kind
@@ -161,7 +164,7 @@ def test_a_name_that_changes_its_mind_gains_nothing(
         port = int(receiver.url.rpartition(":")[2])
         return [{"hostname": "x", "host": host, "port": port, "family": socket.AF_INET, "proto": 0, "flags": 0}]
 
-    monkeypatch.setattr(ssrf_guard.DefaultResolver, "resolve", resolve)
+    monkeypatch.setattr(DefaultResolver, "resolve", resolve)
     next(answers)
     said = asyncio.run(_post(client, Subscriber("acme", "http://rebound.example/x", SECRET)))
     assert receiver.requests == []

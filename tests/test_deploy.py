@@ -21,9 +21,11 @@ from bench.throughput import free_port
 from ops.local import embedded
 from producer import Producer
 from producer.job import JobStatus
-from tests.conftest import BIN, Workshop, chat, until
-from tests.proxy import Proxy
-from tests.web import TOKEN
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.proxy import Proxy
+from tests.support.web import TOKEN
+from tests.support.workshop import BIN, Workshop
 
 ROOT = Path(__file__).parent.parent
 HEROKU_KILLS_AFTER = 30
@@ -94,7 +96,7 @@ def formation(workshop: Workshop) -> Iterator[tuple[subprocess.Popen[bytes], htt
         def ready() -> bool:
             assert process.poll() is None, log.read_text()
             try:
-                return client.get("/readyz").json() == {"ready": True, "reasons": [], "notes": []}
+                return bool(client.get("/readyz").json() == {"ready": True, "reasons": [], "notes": []})
             except httpx.TransportError:
                 return False
 

@@ -9,21 +9,8 @@ import click
 import pytest
 
 from ops.cli import failover
+from tests.support.documents import DOCUMENTS, ROOT, shown
 from worker.cli import command as failover_worker
-
-ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "runbook.md", ROOT / "Procfile", *sorted((ROOT / "docs").glob("*.md"))]
-_COMMAND = re.compile(r"(?:^|[`$ /&])(failover(?:-worker)?)((?: +[^\s`|#&;)]+)*)", re.MULTILINE)
-
-
-def shown(document: Path) -> list[list[str]]:
-    """Every command line in a code span, a code block or a Procfile, in words."""
-    text = document.read_text()
-    spans = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^    (.+)$", text, re.MULTILINE)
-    if document.name == "Procfile":
-        spans = text.splitlines()
-    lines = [found for span in spans for found in _COMMAND.findall(span)]
-    return [[name, *rest.split()] for name, rest in lines]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -7,7 +7,9 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -19,10 +21,11 @@ from producer.connection import connect
 from producer.errors import ConfigurationError, InvalidJob
 from producer.job import JobStatus, LLMJob
 from producer.policy import load_policies
-from tests.conftest import Workshop, chat, until
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.transitions import Q
+from tests.support.workshop import Workshop
 from worker.errors.classify import redacted
-
-Q = "ai-tasks"
 
 
 @pytest.fixture
@@ -45,6 +48,14 @@ def server_pid(workshop: Workshop) -> int:
 def ended(producer: Producer, job_ids: list[str], seconds: float = 60) -> list[JobResult]:
     until(lambda: all(producer.ended(job_ids)), "all jobs end", seconds)
     return [result for result in producer.fetch_many(job_ids) if result]
+
+
+def answered(workshop: Workshop, count: int) -> bool:
+    return bool(workshop.providers.account("hot")["answered"] >= count)
+
+
+def gone(pid: int) -> bool:
+    return not alive(pid)
 
 
 def alive(pid: int) -> bool:
@@ -254,10 +265,10 @@ def test_redis_killed_and_restarted_under_load_loses_and_doubles_nothing(apart: 
         client.config_set("appendfsync", "always")
         job_ids = [r.job_id for r in Producer(client, load_policies({})).enqueue_many(chat(str(n)) for n in range(100))]
     for round_ in range(2):
-        until(lambda done=20 * (round_ + 1): apart.providers.account("hot")["answered"] >= done, "some are answered")
+        until(partial(answered, apart, 20 * (round_ + 1)), "some are answered")
         pid = server_pid(apart)
         os.kill(pid, signal.SIGKILL)
-        until(lambda before=pid: not alive(before), "it is gone")
+        until(partial(gone, pid), "it is gone")
         apart.processes.append(embedded.start_server(tmp_path / "valkey", {"appendfsync": "always"}))
     with connect(apart.url) as client:
         client.script_flush()
@@ -295,11 +306,12 @@ def test_a_redis_url_that_cannot_be_read_is_told_without_its_password(url: str) 
 
 
 def test_bodies_that_cannot_travel_are_refused_at_the_door(producer: Producer) -> None:
-    deep: object = "x"
+    deep: Any = "x"
     for _ in range(300):
         deep = [deep]
-    for content in ("\ud800", deep, float("nan"), object(), b"\xff"):
+    unsendable: list[Any] = ["\ud800", deep, float("nan"), object(), b"\xff"]
+    for content in unsendable:
         with pytest.raises(InvalidJob, match="cannot be sent as JSON"):
-            producer.enqueue(LLMJob(body={"messages": [{"role": "user", "content": content}]}))  # type: ignore[typeddict-unknown-key]
+            producer.enqueue(chat(content))
     with pytest.raises(InvalidJob, match="schema_version"):
         LLMJob.parse({"schema_version": 99, "body": {"messages": [{"role": "user"}]}})

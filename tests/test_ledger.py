@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import redis
@@ -16,63 +13,19 @@ import redis
 from producer import keyspace
 from producer.connection import connect_async
 from producer.scripts import ask, run_async
-from worker.money.budget_state import month_of
+from tests.support.ledger import MONTH, STEPS, booked, reservation, rows, sums
+from tests.support.replies import fields
 from worker.money.caps import Owner
-from worker.money.ledger import AWAY, BUSY_SECONDS, USED_UP_SECONDS, Ledger, Refusal, Reservation, sweep
+from worker.money.ledger import AWAY, BUSY_SECONDS, USED_UP_SECONDS, Ledger, Refusal, RefusalReason, sweep
 from worker.queue.batcher import Batcher
 
-STEPS = (60.0, 80.0, 85.0, 95.0)
-USED_UP, BUSY = Refusal("budget", "tenant:acme", USED_UP_SECONDS), Refusal("busy", "tenant:acme", BUSY_SECONDS)
-MONTH = month_of(datetime.now(UTC))
-
-
-def reservation(
-    number: int, micros: int, hard: int = -1, basis: int | None = None, tokens: int = -1, **more: Any
-) -> Reservation:
-    owner = Owner(f"job{number}", "acme", "u1", "notes", "ai-tasks", f"job{number}:e")
-    terms = (hard, hard if basis is None else basis, tokens)
-    caps = {} if terms == (-1, -1, -1) else {"tenant:acme": terms}
-    fields = {"tokens": 10, "caps": caps, **more}
-    return Reservation(f"job{number}:e:1", owner, "openai", "openai/m", "m", "routes.json 1/2", micros, **fields)
-
-
-def sums(client: redis.Redis) -> dict[str, int]:
-    found = client.hgetall(keyspace.SPENT + MONTH)
-    amounts = {name.decode(): value for name, value in found.items() if name != b"since"}
-    return {name: int(value) for name, value in amounts.items() if not name.startswith("terms:")}
-
-
-def rows(client: redis.Redis) -> list[dict[str, str]]:
-    return [
-        {name.decode(): value.decode() for name, value in fields.items()}
-        for _, fields in client.xrange(keyspace.LEDGER + MONTH)
-    ]
+USED_UP = Refusal(RefusalReason.BUDGET, "tenant:acme", USED_UP_SECONDS)
+BUSY = Refusal(RefusalReason.BUSY, "tenant:acme", BUSY_SECONDS)
 
 
 def alert_thresholds(client: redis.Redis) -> dict[str, Any]:
-    return {scope.decode(): json.loads(raw) for scope, raw in client.hgetall(keyspace.ALERT_THRESHOLDS + MONTH).items()}
-
-
-def booked(url: str, work: Callable[[list[Ledger]], Awaitable[None]], workers: int = 1) -> None:
-    """`work` with the ledgers of so many workers, each with a batcher of its own."""
-
-    async def run() -> None:
-        clients = [connect_async(url, max_connections=2) for _ in range(workers)]
-        batchers = [Batcher(each, random.random) for each in clients]
-        ledgers = [Ledger(uuid4().hex, each, lambda: STEPS) for each in batchers]
-        tasks = [asyncio.create_task(batcher.run()) for batcher in batchers]
-        try:
-            await work(ledgers)
-            for batcher in batchers:
-                await batcher.flush()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for client in clients:
-                await client.aclose()
-
-    asyncio.run(run())
+    told = fields(client.hgetall(keyspace.ALERT_THRESHOLDS + MONTH))
+    return {scope: json.loads(raw) for scope, raw in told.items()}
 
 
 def test_a_thousand_reservations_at_once_never_pass_a_cap(url: str, client: redis.Redis) -> None:
@@ -145,7 +98,7 @@ def test_a_lost_counter_is_counted_anew_and_never_zero(url: str, client: redis.R
             each = reservation(number, 100, 10_000)
             assert await ledgers[0].reserve(each) is None
             if number < 20:
-                ledgers[0].close(each, ("settled", "ambiguous")[number % 2], 90, 7, 3)  # type: ignore[arg-type]
+                ledgers[0].close(each, ("settled", "ambiguous")[number % 2], 90, 7, 3)
 
     booked(url, spend)
     before = sums(client)
@@ -210,7 +163,7 @@ def test_one_row_that_redis_refuses_takes_no_other_along(url: str, client: redis
     async def work(ledgers: list[Ledger]) -> None:
         (ledger,) = ledgers
         wrong = reservation(1, 100)
-        wrong.micros = "much"  # type: ignore[assignment]
+        wrong.micros = "much"  # type: ignore[assignment]  # what no type checker sees
         asked = [reservation(number, 100) for number in (2, 3)]
         assert await asyncio.gather(*(ledger.reserve(each) for each in (wrong, *asked))) == [None] * 3
         for each in asked:

@@ -9,13 +9,15 @@ from typing import cast
 import pytest
 import redis
 
-from producer import LLMJob, Producer, keyspace
+from producer import Producer, keyspace
 from producer.job import JobStatus
 from producer.trail import RejectedFor, Rejection
-from tests.conftest import Workshop, chat, until
-from tests.test_ledger import booked, reservation
-from tests.test_money import budgets
-from tests.test_routing import done
+from tests.support.jobs import asking, chat
+from tests.support.ledger import booked, reservation
+from tests.support.money import budgets
+from tests.support.polling import until
+from tests.support.routes import done
+from tests.support.workshop import Workshop
 from worker.money.caps import Budgets
 from worker.money.ledger import Ledger, Limit, Refusal
 from worker.money.rate_limits import ProviderLimits, RateLimits, limits_in_headers
@@ -161,13 +163,13 @@ def test_a_job_of_many_tokens_waits_and_keeps_no_smaller_one_from_the_route(
 ) -> None:
     workshop.routes(hot=[{"upstream": "a", "tpm": 2000}])
     workshop.worker()
-    large = LLMJob(body={**chat("x").body, "max_tokens": 1500})
+    large = asking({**chat("x").body, "max_tokens": 1500})
     assert done(producer, large).status is JobStatus.DONE
     workshop.providers.behave("a", text="word " * 1200)
     assert done(producer, large).status is JobStatus.DONE
     waiting = producer.enqueue(large)
     until(lambda: "tokens enough" in (producer.fetch(waiting).waiting_for or ""), "it waits")
-    small = LLMJob(body={**chat("y").body, "max_tokens": 10})
+    small = asking({**chat("y").body, "max_tokens": 10})
     assert producer.wait(producer.enqueue(small), 10).status is JobStatus.DONE
 
 

@@ -13,9 +13,12 @@ from producer import Producer, keyspace
 from producer.job import JobStatus
 from producer.scripts import ask
 from producer.waiting import WaitReason
-from tests.conftest import Workshop, chat, until
-from tests.test_transitions import Q, settle
-from tests.test_transitions import claim as claim_by
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.replies import texts
+from tests.support.transitions import Q, settle
+from tests.support.transitions import claim as claim_by
+from tests.support.workshop import Workshop
 from worker.queue import transitions
 from worker.queue.claim import Claim
 from worker.queue.fair_queue import length_call
@@ -45,7 +48,7 @@ def claimed(client: redis.Redis, count: int, one_at_a_time: bool = False) -> lis
 
 def test_one_tenant_alone_fills_rqs_list_in_order(client: redis.Redis, producer: Producer) -> None:
     ids = fill(producer, "acme", 500)
-    assert [name.decode() for name in client.lrange(keyspace.queue(Q), 0, -1)] == ids
+    assert texts(client.lrange(keyspace.queue(Q), 0, -1)) == ids
     assert not client.exists(keyspace.round_robin(Q))
     assert claimed(client, 500) == ids
 
@@ -101,7 +104,7 @@ def test_a_parked_job_returns_to_its_own_lane(client: redis.Redis, producer: Pro
     for each in held:
         settle(client, each, Park(0, Waiting(WaitReason.ROUTE), ()))
     ask(client, [transitions.promote(Q)])
-    tenant_queue = [name.decode() for name in client.lrange(keyspace.tenant_queue(Q, "globex"), 0, -1)]
+    tenant_queue = texts(client.lrange(keyspace.tenant_queue(Q, "globex"), 0, -1))
     assert set(tenant_queue[-len(held) :]) == {each.job_id for each in held}
 
 

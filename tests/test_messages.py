@@ -10,7 +10,9 @@ import redis
 
 from producer import Producer
 from producer.errors import ConfigurationError
-from tests.conftest import Workshop, chat, until
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.workshop import Workshop
 from worker.control import pause
 from worker.notify.client_messages import LONGEST_FACT, PLACEHOLDERS, ClientMessage, load_messages
 from worker.reports.client_status import UNKNOWN_ETA, eta

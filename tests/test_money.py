@@ -10,20 +10,22 @@ from typing import Any
 
 import pytest
 import redis
-import yaml
 
 from producer import LLMJob, Producer, keyspace
 from producer.exchange import Receipt
 from producer.job import DeadReason, JobResult, JobStatus
 from producer.trail import RejectedFor, Rejection
-from tests.conftest import Workshop, chat, until
-from tests.test_ledger import MONTH, rows, sums
-from tests.test_routing import PRICES, done, two_routes
-from tests.web import served
+from tests.support.jobs import asking, chat
+from tests.support.ledger import MONTH, rows, sums
+from tests.support.money import budgets, failover
+from tests.support.polling import until
+from tests.support.routes import PRICES, done, two_routes
+from tests.support.web import served
+from tests.support.workshop import Workshop
 from worker.control.pause import paused
 
-LONG = LLMJob(
-    body={
+LONG = asking(
+    {
         "messages": [
             {"role": "user", "content": "old " * 400},
             {"role": "assistant", "content": "yes"},
@@ -31,19 +33,6 @@ LONG = LLMJob(
         ]
     }
 )
-
-
-def budgets(workshop: Workshop, **fields: Any) -> None:
-    """policies/budgets.yaml beside a jobs.yaml."""
-    if "POLICIES_DIR" not in workshop.environment:
-        workshop.policy()
-    (Path(workshop.environment["POLICIES_DIR"]) / "budgets.yaml").write_text(yaml.safe_dump({"version": 1, **fields}))
-
-
-def failover(workshop: Workshop, *words: str) -> str:
-    ended = workshop.run("failover", *words)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
 
 
 def capped(job: LLMJob, **body: Any) -> LLMJob:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -12,8 +13,11 @@ from ops.simulators import slack_api
 from ops.simulators.slack_api import Slack
 from producer import Producer, keyspace
 from producer.policy import load_policies
-from tests.conftest import Workshop, chat, until
-from tests.incidents import Q, bury, die, incidents, on_call, over, quick_workers
+from tests.support.incidents import bury, die, incidents, on_call, over, quick_workers
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.transitions import Q
+from tests.support.workshop import Workshop
 from worker.control import pause
 from worker.notify import sender
 from worker.notify.kinds import KIND_INFO, Kind
@@ -101,6 +105,12 @@ def test_a_post_that_was_taken_before_the_connection_broke_is_not_made_again(
     assert ["Paused" in slack.in_channel()[0].texts[0], "Over" in slack.in_channel()[1].texts[0]] == [True, True]
 
 
+def holder_of(client: redis.Redis) -> str:
+    """The worker that notifies people; "" for nobody."""
+    found: Any = client.get(keyspace.NOTIFIER)
+    return found.decode() if found else ""
+
+
 def told(client: redis.Redis, incident_id: str, part: str = "opening") -> str:
     value = client.hget(keyspace.incident(incident_id), f"slack:{part}")
     return value.decode() if isinstance(value, bytes) else ""
@@ -155,15 +165,15 @@ def test_the_notifier_is_followed_within_seconds(workshop: Workshop, client: red
     for _ in range(3):
         process = workshop.worker(**slack.environment)
         workers[process.pid] = process
-    holder = until(lambda: client.get(keyspace.NOTIFIER), "somebody leads").decode()
+    holder = until(lambda: holder_of(client), "somebody leads")
     leader = next(process for pid, process in workers.items() if f"-{pid}-" in holder)
     leader.send_signal(signal.SIGKILL)
-    until(lambda: (now := client.get(keyspace.NOTIFIER)) and now.decode() != holder, "another one leads", seconds=15)
-    follower = client.get(keyspace.NOTIFIER).decode()  # type: ignore[union-attr]
+    until(lambda: holder_of(client) not in ("", holder), "another one leads", seconds=15)
+    follower = holder_of(client)
     polite = next(process for pid, process in workers.items() if f"-{pid}-" in follower)
     polite.send_signal(signal.SIGTERM)
     assert polite.wait(30) == 0
-    until(lambda: client.get(keyspace.NOTIFIER) not in (None, follower.encode()), "who leaves gives it back")
+    until(lambda: holder_of(client) not in ("", follower), "who leaves gives it back")
     client.delete(keyspace.worker(holder))  # as it runs out by itself after half a minute
     gone = until(lambda: [m for m in slack.in_channel() if "Worker vanished" in m.texts[0]], "the kill is told")
     assert len(gone) == 1
@@ -207,7 +217,8 @@ def test_letters_that_died_while_nobody_looked_are_not_taken_for_handled(
     workshop.routes(hot=[{"upstream": "a"}])
     on_call(workshop, quiet_minutes=0.03)
     ids = bury(client, producer, 3)
-    died_ms = min(score for _, score in client.zrange(keyspace.dead(Q), 0, -1, withscores=True))
+    scored: Any = client.zrange(keyspace.dead(Q), 0, -1, withscores=True)
+    died_ms = min(score for _, score in scored)
     until(lambda: now_ms(client) > died_ms + 1500, "a while passes without a worker")
     workshop.worker(**slack.environment)
     until(lambda: len(slack.in_channel()) == 2, "quiet")

@@ -12,19 +12,26 @@ import redis
 
 from ops.simulators.slack_api import Slack
 from producer import Producer, keyspace
-from tests.conftest import Workshop, until
-from tests.incidents import die, incidents, on_call, over
-from tests.test_docs import shown
+from tests.support.documents import shown
+from tests.support.incidents import die, incidents, on_call, over
+from tests.support.polling import until
+from tests.support.workshop import Workshop
 from worker.control import pause
 from worker.notify.kinds import Kind
 
-Q = "ai-tasks"
 ROOT = Path(__file__).parent.parent
 
 
-def ran(workshop: Workshop, *words: str, stdin: bytes = b"", code: int = 0, **environment: str) -> str:
-    done = workshop.run("failover", *words, stdin=stdin, **environment)
-    assert done.returncode == code, (words, done.stdout, done.stderr)
+def ran(workshop: Workshop, *words: str, stdin: str | bytes = b"", **environment: str) -> str:
+    return ended(workshop.run("failover", *words, stdin=stdin, **environment), 0)
+
+
+def refused(workshop: Workshop, code: int, *words: str, **environment: str) -> str:
+    return ended(workshop.run("failover", *words, **environment), code)
+
+
+def ended(done: subprocess.CompletedProcess[str], code: int) -> str:
+    assert done.returncode == code, (done.args, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr
 
@@ -45,7 +52,7 @@ def test_incidents_are_listed_shown_silenced_and_exported(
     assert (listed[0]["dead"], listed[0]["reasons"]) == (4, {"rejected": 4})
     exported = ran(workshop, "incidents", "export")
     assert re.search(r"\| 1 \| .* \| Dead letters \| 0 \| 0 \| 0 \| 4 \| tenant0 2, tenant1 2 \|", exported)
-    assert "no incident has the id 99" in ran(workshop, "incidents", "show", "99", code=2)
+    assert "no incident has the id 99" in refused(workshop, 2, "incidents", "show", "99")
     until(lambda: len(slack.in_channel()) == 2, "opened and over")
     ran(workshop, "incidents", "silence", "1", "--for", "2h", "--reason", "we know")
     die(workshop, producer, 1)
@@ -72,7 +79,7 @@ def test_a_month_of_incidents_becomes_a_page(workshop: Workshop, client: redis.R
         in page
     )
     assert r"a\|b is \*open\*" in page
-    assert "a year and a month" in ran(workshop, "incidents", "export", "--month", "November", code=2)
+    assert "a year and a month" in refused(workshop, 2, "incidents", "export", "--month", "November")
 
 
 @pytest.mark.parametrize("way", ["file", "text", "stdin"])
@@ -94,7 +101,7 @@ def test_a_person_answers_in_place_of_a_model(
     result = producer.fetch(job_id)
     assert (result.status, result.text, result.resolved_by) == ("done", "Dear dentist", "human")
     assert "nothing waits for a person" in ran(workshop, "review", "list")
-    assert "it needs no answer" in ran(workshop, "review", "show", job_id, code=2)
+    assert "it needs no answer" in refused(workshop, 2, "review", "show", job_id)
 
 
 def test_every_command_of_the_runbook_runs(
@@ -134,13 +141,13 @@ def test_the_channels_are_tried_and_what_is_wrong_is_said(workshop: Workshop, sl
     assert "slack: it is there" in ran(workshop, "notify", "test", **slack.environment)
     assert "This is how an incident would reach you" in slack.messages[0].whole()
     wrong = {**slack.environment, "SLACK_BOT_TOKEN": "xoxb-wrong"}
-    said = ran(workshop, "notify", "test", code=1, **wrong)
+    said = refused(workshop, 1, "notify", "test", **wrong)
     assert "invalid_auth — SLACK_BOT_TOKEN is wrong" in said
     assert "xoxb-wrong" not in said
-    assert "no channel is set up" in ran(workshop, "notify", "test", code=1)
-    said = ran(workshop, "notify", "test", code=2, SLACK_BOT_TOKEN="xoxb-1")
+    assert "no channel is set up" in refused(workshop, 1, "notify", "test")
+    said = refused(workshop, 2, "notify", "test", SLACK_BOT_TOKEN="xoxb-1")
     assert "SLACK_CHANNEL" in said
-    said = ran(workshop, "notify", "test", code=1, SLACK_WEBHOOK_URL="http://127.0.0.1:9/services/secret-part")
+    said = refused(workshop, 1, "notify", "test", SLACK_WEBHOOK_URL="http://127.0.0.1:9/services/secret-part")
     assert "secret-part" not in said
     assert "cannot be reached" in said
 

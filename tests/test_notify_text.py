@@ -11,7 +11,7 @@ from ops.simulators.slack_api import _wrong
 from worker.notify import incident_text
 from worker.notify.channels.base import Refused, Unknown
 from worker.notify.channels.slack import payload, refusal
-from worker.notify.incidents import Incident
+from worker.notify.incidents import Entry, Incident
 from worker.notify.kinds import KIND_INFO, Kind
 from worker.notify.oncall import OnCall
 
@@ -33,7 +33,7 @@ def test_every_message_fits_into_slack_however_much_there_is_to_say(kind: Kind, 
         kind, subject=long, queue=long[:100], resolved_ms=resolved_ms, lines=(long,) * 60, tenants=many, example=long,
         jobs=tuple(f"{n:032d}" for n in range(50)), dead=500, reasons=many, saved=3, late=5, left=4, degraded_of=many,
     )  # fmt: skip
-    story = [incident_text.Entry(NOW, long)] * 100
+    story = [Entry(NOW, long)] * 100
     paste = tuple((f"To {tenant}", long) for tenant in list(many)[:5])
     for message in (
         incident_text.of_incident(worst, ON_CALL, NOW),

@@ -8,19 +8,23 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any, TypedDict
 
 import pytest
 import redis
 
 from ops.reports.why import story
-from producer import LLMJob, Producer, keyspace
+from producer import Producer, keyspace
 from producer.job import JobStatus
 from producer.scripts import ask
 from producer.trail import Attempt
 from producer.waiting import WaitReason
-from tests.conftest import Workshop, chat, until
-from tests.proxy import Proxy
-from tests.test_transitions import Q, claim, send, settle
+from tests.support.jobs import asking, chat
+from tests.support.polling import until
+from tests.support.proxy import Proxy
+from tests.support.replies import texts
+from tests.support.transitions import Q, claim, send, settle
+from tests.support.workshop import Workshop
 from worker.control import pause
 from worker.control.pause import EVERYTHING, Scope, paused
 from worker.money import billing_alerts
@@ -30,7 +34,13 @@ from worker.queue.outcomes import Park
 from worker.queue.waiting import Waiting
 from worker.reports import backlog
 
-WHO = {"who": "sam@laptop", "why": "testing"}
+
+class Who(TypedDict):
+    who: str
+    why: str
+
+
+WHO: Who = {"who": "sam@laptop", "why": "testing"}
 TRAIL = '[{"execution":1,"route":"a/a-1","tier":"hot","outcome":"server_error","at_ms":1}]'
 GOOGLE = Scope(provider="gemini")
 
@@ -50,7 +60,8 @@ def test_a_flag_tells_who_why_since_and_until(client: redis.Redis, scope: Scope)
     assert 3590 < client.ttl(scope.flag) <= 3600
     assert pause.resume(client, scope, who="sam") == [Scope.of(scope.flag)]
     assert (paused(client, [Q]), pause.resume(client, scope, who="sam")) == ([], [])
-    actions = [entry[b"action"] for _, entry in client.xrange(keyspace.AUDIT)]
+    entries: Any = client.xrange(keyspace.AUDIT)
+    actions = [entry[b"action"] for _, entry in entries]
     assert actions == [b"pause", b"resume"]
 
 
@@ -161,7 +172,7 @@ def test_a_claim_of_before_the_pause_that_arrives_after_it_starts_nothing(
         os.kill(worker.pid, signal.SIGCONT)
         until(lambda: client.zcard(keyspace.leases(Q)) == 0, "it gives back what it may not start")
         assert asked(workshop, "a") == before
-        left = [job_id.decode() for job_id in client.lrange(keyspace.queue(Q), 0, -1)]
+        left = texts(client.lrange(keyspace.queue(Q), 0, -1))
         assert left == ids[len(ids) - len(left) :]
         assert [b"server_error" in (client.hget(keyspace.job(job_id), "trail") or b"") for job_id in left] == [
             True
@@ -316,7 +327,7 @@ def test_a_paused_provider_costs_no_job_its_attempts(
     workshop.worker()
     pause.pause(client, Scope(provider="b"), **WHO)
     tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
-    job = LLMJob(body={"messages": [{"role": "user", "content": "x"}], "tools": tools})
+    job = asking({"messages": [{"role": "user", "content": "x"}], "tools": tools})
     job_id = producer.enqueue(job)
     result = until(lambda: (r := producer.fetch(job_id)).status is JobStatus.PARKED and r, "it is parked")
     assert [entry.excused for entry in result.trail if isinstance(entry, Attempt)] == [True]

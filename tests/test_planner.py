@@ -11,7 +11,7 @@ import pytest
 from producer.errors import ConfigurationError
 from producer.job import LLMJob
 from producer.trail import RejectedFor
-from tests.conftest import chat
+from tests.support.jobs import chat
 from worker.routes.policy import Routing, RoutingPolicy, load_routing
 from worker.routes.prices import Price, billed_micros, cost_micros
 from worker.routes.route import Route, Routes

@@ -13,7 +13,8 @@ import pytest
 from producer import AsyncProducer, InvalidJob, LLMJob, Producer, ServiceUnavailable, UnknownJob
 from producer.job import JobStatus
 from producer.policy import Policies
-from tests.conftest import Workshop, chat
+from tests.support.jobs import chat
+from tests.support.workshop import Workshop
 
 
 def test_async_is_the_same_as_sync(url: str, producer: Producer, policies: Policies) -> None:

@@ -7,23 +7,26 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
 
 from ops.local import session
-from producer import LLMJob, Producer, keyspace
+from producer import Producer, keyspace
 from producer.job import JobStatus
 from producer.policy import Policies
 from producer.scripts import Script
 from producer.trail import BROKEN_OFF
-from tests.conftest import Workshop, chat, until
-from tests.kill_worker import POINTS
-from tests.proxy import proxy
-from tests.test_ledger import sums
-from tests.test_money import budgets
-from tests.test_transitions import Q, where
+from tests.support.jobs import asking, chat
+from tests.support.kill_worker import POINTS
+from tests.support.ledger import sums
+from tests.support.money import budgets
+from tests.support.polling import until
+from tests.support.proxy import proxy
+from tests.support.transitions import Q, where
+from tests.support.workshop import Workshop
 from worker.configuration import Configuration
 from worker.queue import maintenance, transitions
 from worker.routes.route import read_routes
@@ -44,6 +47,10 @@ def holds(client: redis.Redis, producer: Producer, job_ids: list[str]) -> None:
     assert list(client.scan_iter("rq:execution*")) == []
 
 
+def all_ended(producer: Producer, job_ids: list[str]) -> bool:
+    return all(producer.ended(job_ids))
+
+
 def served_micros(workshop: Workshop) -> int:
     """What `hot` would bill, at $1 and $2 a million tokens."""
     usages = [entry["usage"] for entry in workshop.providers.log("hot") if entry["usage"]]
@@ -60,7 +67,7 @@ def test_killed_at_any_point_every_job_ends_once(
     workshop.providers.behave("hot", latency=(0.5, 0.6) if point == "heartbeat" else (0.05, 0.1))
     job_ids = [receipt.job_id for receipt in producer.enqueue_many(chat(str(n)) for n in range(6))]
     environment = {**os.environ, "REDIS_URL": workshop.url, **workshop.environment, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.kill_worker", f"{point}-{when}"]
+    command = [sys.executable, "-m", "tests.support.kill_worker", f"{point}-{when}"]
     killed = subprocess.run(command, cwd=workshop.folder, env=environment, check=False, timeout=60, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     before = workshop.providers.account("hot")["asked"]
@@ -92,7 +99,7 @@ def test_any_command_or_reply_lost_changes_nothing(
             job_ids = [receipt.job_id for receipt in producer.enqueue_many(chat(str(n)) for n in range(5))]
             with session.own_worker(between.url, Configuration(policies, routes), slots=3):
                 direct = Producer(client, policies)
-                until(lambda ids=job_ids, ask=direct: all(ask.ended(ids)), f"all end, call {position} lost", 40)
+                until(partial(all_ended, direct, job_ids), f"all end, call {position} lost", 40)
             producer.close()
             between.lose = -1
             holds(client, Producer(client, policies), job_ids)
@@ -116,9 +123,7 @@ def test_no_outcome_is_lost_or_applied_twice(
     direct = Producer(client, policies)
     workshop.providers.behave("hot", status=500, times=2)
     retried = direct.enqueue(chat("retried"))
-    buried = direct.enqueue(
-        LLMJob(body={"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]})
-    )
+    buried = direct.enqueue(asking({"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]}))
     with proxy(Path(url.removeprefix("unix://"))) as between:
         between.script, between.lose, between.lose_reply = script.sha.encode(), 0, lose_reply
         with session.own_worker(between.url, Configuration(policies, routes), slots=1):

@@ -15,7 +15,8 @@ import redis
 from ops.simulators.provider import Control
 from producer.connection import connect_async
 from producer.trail import Attempt
-from tests.conftest import chat, until
+from tests.support.jobs import chat
+from tests.support.polling import until
 from worker.breakers.health import of_routes
 from worker.breakers.local import RULES, Rules
 from worker.breakers.registry import Breakers
@@ -343,9 +344,9 @@ def test_calls_of_tools_survive_a_stream() -> None:
         assembly.add(
             json.dumps({"choices": [{"index": 0, "delta": {"tool_calls": piece}, "finish_reason": ""}]}).encode()
         )
-    assert not assembly.finished
+    before = assembly.finished
     assembly.add(b'{"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}')
-    assert assembly.finished
+    assert (before, assembly.finished) == (False, True)
     (choice,) = assembly.completion()["choices"]
     calls = [(call["id"], call["function"]["arguments"]) for call in choice["message"]["tool_calls"]]
     assert calls == [("a", '{"x": 1}'), ("b", "{}"), ("c", "{}")]

@@ -12,7 +12,9 @@ from ops.importers.litellm import imported
 from ops.reports.route_diff import compare
 from producer import Producer
 from producer.errors import ConfigurationError
-from tests.conftest import Workshop, chat, until
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.workshop import Workshop
 from worker.routes.route import read_routes
 from worker.routes.schema import RouteMap, read_map
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
@@ -14,31 +13,11 @@ from producer import Producer, keyspace
 from producer.job import JobStatus, LLMJob
 from producer.policy import Policies
 from producer.trail import RejectedFor, Rejection
-from tests.conftest import Workshop, chat, until
-
-PRICES = {"a": {"input": 1, "output": 2}, "b": {"input": 10, "output": 20}}
-
-
-def two_routes(workshop: Workshop, **fields: Any) -> None:
-    workshop.routes(
-        hot=[{"upstream": "a", "price": PRICES["a"], **fields}],
-        warm=[{"upstream": "b", "price": PRICES["b"], **fields}],
-    )
-
-
-def routing(workshop: Workshop, **default: Any) -> None:
-    """policies/routing.yaml with one policy, beside jobs.yaml."""
-    folder = Path(workshop.environment["POLICIES_DIR"])
-    (folder / "routing.yaml").write_text(json.dumps({"version": 1, "job_types": {"default": default}}))
-
-
-def done(producer: Producer, job: LLMJob | None = None) -> Any:
-    return producer.wait(producer.enqueue(job or chat()), 30)
-
-
-def asked(workshop: Workshop, upstream: str) -> int:
-    count: int = workshop.providers.account(upstream)["asked"]
-    return count
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.replies import texts
+from tests.support.routes import PRICES, asked, done, routing, two_routes
+from tests.support.workshop import Workshop
 
 
 def test_a_kill_switch_set_in_one_process_is_obeyed_by_eight_workers(workshop: Workshop, producer: Producer) -> None:
@@ -355,7 +334,7 @@ def test_a_route_over_the_latency_limit_is_passed_over_and_tried_again_later(
     assert [(e.route, e.code) for e in rejections] == [("a/a-1", RejectedFor.TOO_SLOW)]
     workshop.providers.behave("a")
     calls = keyspace.calls("a/a-1")
-    old = [call.partition(b"@")[0] + b"@1000" for call in client.lrange(calls, 0, -1)]
+    old = [call.partition("@")[0] + "@1000" for call in texts(client.lrange(calls, 0, -1))]
     client.delete(calls)
     client.rpush(calls, *old)
     until(lambda: done(producer).route == "a/a-1", "what lies minutes back is no guide")

@@ -16,11 +16,13 @@ from producer.errors import ConfigurationError
 from producer.job import JobStatus, LLMJob
 from producer.policy import load_yaml, read_policies
 from producer.trail import Planned
-from tests.conftest import Workshop, chat, until
-from tests.test_routing import asked, done, routing, two_routes
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.routes import asked, done, routing, two_routes
+from tests.support.workshop import Workshop
 from worker.providers.sse import Assembly
 from worker.queue.trail import spent_micros
-from worker.routes.prices import billed_micros
+from worker.routes.prices import Price, billed_micros
 from worker.routes.route import Route, read_routes
 from worker.routes.schema import RouteEntry, read_map
 from worker.routes.tokens import estimated, longest_answer
@@ -247,7 +249,7 @@ def test_images_are_not_counted_as_text_nor_absurd_numbers_as_tokens() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 1_400_000}}
     assert estimated({"messages": [{"role": "user", "content": [{"type": "text", "text": "What?"}, image]}]}) < 2000
     assert longest_answer({"max_tokens": 10**400}) == 10**9
-    route = Route("a", "hot", RouteEntry(provider="a", model="m", base_url="x", price={"input": 1, "output": 1}), "x")
+    route = Route("a", "hot", RouteEntry(provider="a", model="m", base_url="x", price=Price(input=1, output=1)), "x")
     assert route.price is not None
     for absurd in (10**400, True, float("nan"), -1, "7", None, 1.5):
         assert billed_micros(route.price, {"prompt_tokens": absurd, "completion_tokens": 1}) is None

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.conftest import BIN, Workshop
-from tests.web import TOKEN, served, tenants
+from tests.support.web import TOKEN, served, tenants
+from tests.support.workshop import BIN, Workshop
 
 
 def test_schemathesis_finds_nothing(workshop: Workshop, tmp_path: Path) -> None:

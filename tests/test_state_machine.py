@@ -19,8 +19,9 @@ from producer.errors import JobEnded
 from producer.job import DeadReason
 from producer.policy import load_policies
 from producer.waiting import WaitReason
-from tests.conftest import chat
-from tests.test_transitions import Q, claim, done, expire_leases, send, settle, where
+from tests.support.jobs import chat
+from tests.support.replies import texts
+from tests.support.transitions import Q, claim, done, expire_leases, send, settle, where
 from worker.queue import dead_letters, transitions
 from worker.queue.claim import Claim
 from worker.queue.outcomes import Dead, Outcome, Park, Released, Retry
@@ -118,7 +119,7 @@ class Transitions(RuleBasedStateMachine):
 
     @rule()
     def time_passes(self) -> None:
-        for job_id in self.client.zrange(keyspace.scheduled(Q), 0, -1):
+        for job_id in texts(self.client.zrange(keyspace.scheduled(Q), 0, -1)):
             self.client.zadd(keyspace.scheduled(Q), {job_id: 1})
         send(self.client, transitions.promote(Q))
         for model in self.jobs.values():
@@ -172,10 +173,10 @@ class Transitions(RuleBasedStateMachine):
             has_result = self.producer.fetch(job_id).completion is not None
             assert has_result == (model.results == 1)
         live = {job_id for job_id, model in self.jobs.items() if model.place in ("queue", "leased", "scheduled")}
-        assert {name.decode() for name in self.client.zrange(keyspace.accepted(Q), 0, -1)} == live
-        assert {name.decode() for name in self.client.zrange(keyspace.promised(Q), 0, -1)} == live
+        assert set(texts(self.client.zrange(keyspace.accepted(Q), 0, -1))) == live
+        assert set(texts(self.client.zrange(keyspace.promised(Q), 0, -1))) == live
         dead = {job_id for job_id, model in self.jobs.items() if model.place == "failed"}
-        assert {name.decode() for name in self.client.zrange(keyspace.dead(Q), 0, -1)} == dead
+        assert set(texts(self.client.zrange(keyspace.dead(Q), 0, -1))) == dead
 
 
 @pytest.mark.timeout(3600)

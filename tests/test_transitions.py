@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,58 +11,21 @@ from rq import Queue
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry, StartedJobRegistry
 
-from producer import IdempotencyConflict, JobResult, Producer, keyspace
+from producer import IdempotencyConflict, Producer, keyspace
 from producer.job import DeadReason
 from producer.job import JobStatus as Status
-from producer.scripts import Call, run
 from producer.trail import Attempt
 from producer.waiting import WaitReason
-from tests.conftest import chat, until
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.replies import fields
+from tests.support.transitions import Q, claim, done, expire_leases, send, settle, where
 from worker.queue import transitions
-from worker.queue.claim import Claim
-from worker.queue.outcomes import Dead, Done, Outcome, Park, Released, Retry
+from worker.queue.outcomes import Dead, Park, Released, Retry
 from worker.queue.transitions import Settled
 from worker.queue.waiting import Waiting
 
-Q = "ai-tasks"
-
 WHY = Waiting(WaitReason.ROUTE, ("provider:google",), "breaker open")
-
-
-def send(client: redis.Redis, call: Call) -> Any:
-    (reply,) = run(client, [call])
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
-
-
-def claim(client: redis.Redis, at_most: int = 1, token: str = "t1", queues: Sequence[str] = (Q,)) -> tuple[Claim, ...]:
-    return transitions.claimed(send(client, transitions.claim(token, at_most, "w1", queues)))[0]
-
-
-def settle(client: redis.Redis, held: Claim, outcome: Outcome) -> Settled:
-    call = transitions.settle(held, outcome, worker_name="w1", attempts=2, run_ms=30)
-    return Settled(send(client, call).decode())
-
-
-def done(job_id: str, text: str = "answer") -> Done:
-    completion = {"choices": [{"message": {"content": text}}]}
-    return Done(JobResult(job_id=job_id, status=Status.DONE, completion=completion, route="r"), keep_seconds=100)
-
-
-def where(client: redis.Redis, job_id: str) -> list[str]:
-    """Every place that holds the job: exactly one, at any time."""
-    places = ["queue"] * client.lrange(keyspace.queue(Q), 0, -1).count(job_id.encode())
-    for name in ("scheduled", "finished", "failed"):
-        if client.zscore(f"rq:{name}:{Q}", job_id) is not None:
-            places.append(name)
-    leased = [lease for lease in client.zrange(keyspace.leases(Q), 0, -1) if lease.startswith(f"{job_id}:".encode())]
-    return places + ["leased"] * len(leased)
-
-
-def expire_leases(client: redis.Redis) -> None:
-    for member in client.zrange(keyspace.leases(Q), 0, -1):
-        client.zadd(keyspace.leases(Q), {member: 1})
 
 
 def test_an_idempotency_key_gives_the_same_job_and_refuses_another_body(
@@ -151,7 +113,7 @@ def test_entries_that_are_no_queued_job_leave_the_queue(producer: Producer, clie
     good = producer.enqueue(chat("b"))
     assert [held.job_id for held in claim(client, 9, token="t2")] == [good]
     assert client.llen(keyspace.queue(Q)) == 0
-    assert b"WRONGTYPE" in client.hget(keyspace.QUARANTINE, "poison")
+    assert "WRONGTYPE" in fields(client.hgetall(keyspace.QUARANTINE))["poison"]
 
 
 def test_a_done_job_has_one_result_and_rq_reads_it(producer: Producer, client: redis.Redis) -> None:
@@ -163,7 +125,8 @@ def test_a_done_job_has_one_result_and_rq_reads_it(producer: Producer, client: r
     assert producer.fetch(job_id).text == "answer"
     job = Job.fetch(job_id, connection=client, serializer="json")
     assert job.get_status() == JobStatus.FINISHED
-    assert job.return_value()["route"] == "r"
+    value: Any = job.return_value()
+    assert value["route"] == "r"
     assert FinishedJobRegistry(Q, connection=client).get_job_ids() == [job_id]
     assert client.xlen(keyspace.results(job_id)) == 1
     assert client.zcard(keyspace.accepted(Q)) == 0
@@ -200,7 +163,8 @@ def test_a_retried_job_waits_and_comes_back_first_a_parked_one_last(
     assert settle(client, held, outcome) is Settled.COMMITTED
     assert settle(client, held, outcome) is Settled.AGAIN
     assert where(client, job_id) == ["scheduled"]
-    assert ScheduledJobRegistry(Q, connection=client).get_job_ids() == [job_id]
+    scheduled = ScheduledJobRegistry(Q, connection=client)  # type: ignore[no-untyped-call]  # RQ has no type for it
+    assert scheduled.get_job_ids() == [job_id]
     waiting = producer.fetch(job_id)
     assert (waiting.status, waiting.waiting_for) == (status, "why" if burned else str(WHY))
     assert waiting.waiting_reason is (WaitReason.RETRY if burned else WHY.reason)
@@ -295,7 +259,7 @@ def test_timestamps_are_rqs_own_format_in_any_month(client: redis.Redis) -> None
 
 
 def test_a_new_job_wakes_a_listener_once(url: str, producer: Producer, client: redis.Redis) -> None:
-    with client.pubsub(ignore_subscribe_messages=True) as messages:
+    with client.pubsub(ignore_subscribe_messages=True) as messages:  # type: ignore[no-untyped-call]  # redis-py has no type for it
         messages.subscribe(keyspace.WAKE)
         messages.get_message(timeout=1)
         producer.enqueue(chat("a"))

@@ -19,9 +19,10 @@ from bench.throughput import free_port
 from ops.local import embedded
 from ops.web.serve import EVERYWHERE
 from producer import keyspace
-from tests.conftest import Workshop, until
-from tests.proxy import Proxy
-from tests.web import TOKEN, served, tenants
+from tests.support.polling import until
+from tests.support.proxy import Proxy
+from tests.support.web import TOKEN, served, tenants
+from tests.support.workshop import Workshop
 from worker.control import pause
 
 BODY = {"body": {"messages": [{"role": "user", "content": "hello"}]}}
@@ -200,7 +201,7 @@ def test_every_route_but_health_wants_the_token(web: httpx.Client) -> None:
     )  # fmt: skip
     for wrong in ("", "Bearer", "Bearer nope", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xff"):
         for method, path in routes:
-            refused = web.request(method, path, headers={"Authorization": wrong.encode("latin-1")})
+            refused = web.request(method, path, headers={b"Authorization": wrong.encode("latin-1")})
             assert refused.status_code == 401, (wrong, path)
             assert refused.headers["www-authenticate"] == "Bearer"
             assert TOKEN not in refused.text

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from functools import partial
 
 import pytest
 import redis
 from rq import Queue, Worker
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
-from producer import JobResult, LLMJob, Producer, keyspace
+from producer import JobResult, Producer, keyspace
 from producer.job import JobStatus, encode_job
-from tests.conftest import BIN, Workshop, chat, until
-
-Q = "ai-tasks"
+from tests.support.jobs import asking, chat
+from tests.support.polling import until
+from tests.support.transitions import Q
+from tests.support.workshop import BIN, Workshop
 
 
 @pytest.fixture
 def two_tiers(workshop: Workshop) -> Workshop:
     workshop.routes(hot=[{"upstream": "hot"}], warm=[{"upstream": "warm"}])
     return workshop
+
+
+def asked_times(workshop: Workshop, count: int) -> bool:
+    return bool(workshop.providers.account("hot")["asked"] == count)
 
 
 def submit(producer: Producer, count: int) -> list[str]:
@@ -189,7 +195,7 @@ def test_a_drain_charges_nothing_even_under_the_smallest_cap(workshop: Workshop,
     (job_id,) = submit(producer, 1)
     for drained in range(2):
         worker = workshop.worker("--drain-seconds", "0")
-        until(lambda asked=drained + 1: workshop.providers.account("hot")["asked"] == asked, "it is asked")
+        until(partial(asked_times, workshop, drained + 1), "it is asked")
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(timeout=15) == 0
     broken_off = producer.fetch(job_id)
@@ -206,7 +212,7 @@ def test_jobs_that_no_open_route_can_take_and_poison_jobs_keep_nobody_waiting(
     """Fifty jobs wait for a route that is down, at the head of the queue; the others are served meanwhile."""
     workshop.routes(hot=[{"upstream": "able", "capabilities": ["tools"]}, {"upstream": "plain", "capabilities": []}])
     workshop.providers.behave("able", status=503)
-    tools = LLMJob(body={"messages": [{"role": "user", "content": "x"}], "tools": [{}]})
+    tools = asking({"messages": [{"role": "user", "content": "x"}], "tools": [{}]})
     producer.enqueue_many([tools] * 50)
     plain = submit(producer, 20)
     workshop.worker("--concurrency", "5")

@@ -1,6 +1,6 @@
 """One of several workers' breakers, with random outcomes: prints what it did in the order in which Redis saw it.
 
-python -m tests.breaker_process REDIS_URL STEPS SEED
+python -m tests.support.breaker_process REDIS_URL STEPS SEED
 """
 
 from __future__ import annotations

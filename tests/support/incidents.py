@@ -16,17 +16,20 @@ from producer import Producer, keyspace
 from producer.job import DeadReason
 from producer.policy import load_policies
 from producer.scripts import ask
-from tests.conftest import Workshop, chat, until
+from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.transitions import Q
+from tests.support.workshop import Workshop
 from worker.breakers.local import Rules
 from worker.configuration import Configuration
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import Kind
 from worker.notify.settings import load_settings
 from worker.queue import transitions
+from worker.queue.claim import Claim
 from worker.queue.outcomes import Dead
 from worker.routes.route import load_routes
 
-Q = "ai-tasks"
 SOON = {
     "on_call": [{"name": "Kira", "contact": "@kira"}],
     "tells_clients": {"default": "Dana"},
@@ -82,7 +85,7 @@ def die(workshop: Workshop, producer: Producer, count: int, tenants: int = 1) ->
     return ids
 
 
-def _dead(claim: transitions.Claim, detail: str) -> Any:
+def _dead(claim: Claim, detail: str) -> Any:
     outcome = Dead(DeadReason.REJECTED, detail, (), 1000)
     return transitions.settle(claim, outcome, worker_name="w", attempts=1, run_ms=1)
 

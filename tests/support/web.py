@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 
 from bench.throughput import free_port
-from tests.conftest import Workshop, until
+from tests.support.polling import until
+from tests.support.workshop import Workshop
 
 TOKEN = "a-token-of-tests"
 

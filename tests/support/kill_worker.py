@@ -1,4 +1,4 @@
-"""A worker that dies by SIGKILL at a named point: `python -m tests.kill_worker POINT`. Leases are short, to save time.
+"""A worker that dies by SIGKILL at a named point: `python -m tests.support.kill_worker POINT`. Leases are short, to save time.
 
 The points are on both sides of each thing that a worker does to the world: claim, reserve money, dispatch, call a provider,
 settle, heartbeat.
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from producer import scripts
 from producer.environment import load_environment
 from producer.scripts import Call
 from worker import worker as worker_module
@@ -52,9 +53,8 @@ def sends_settle(batcher: Batcher) -> bool:
 def writes(batcher: Batcher, step: str) -> bool:
     """Whether the next round trip writes such a step into the ledger."""
     calls = (request.built() for request in batcher._waiting)
-    return any(
-        isinstance(call, Call) and call.script is LEDGER and f'"{step}"'.encode() in call.words[-1] for call in calls
-    )
+    steps = [call.words[-1] for call in calls if isinstance(call, Call) and call.script is LEDGER]
+    return any(isinstance(each, bytes) and f'"{step}"'.encode() in each for each in steps)
 
 
 def main() -> None:
@@ -70,14 +70,14 @@ def main() -> None:
         return True
 
     if point == "claim":
-        worker_module.ask_async = die_at(point, when, worker_module.ask_async, sends)
+        worker_module.ask_async = die_at(point, when, scripts.ask_async, sends)  # type: ignore[attr-defined]  # its own import
     elif point == "heartbeat":
-        maintenance.ask_async = die_at(point, when, maintenance.ask_async, sends)
+        maintenance.ask_async = die_at(point, when, scripts.ask_async, sends)  # type: ignore[attr-defined]  # its own import
     elif point == "call":
-        Providers.complete = die_at(point, when, Providers.complete, anything)  # type: ignore[method-assign]
+        Providers.complete = die_at(point, when, Providers.complete, anything)  # type: ignore[method-assign]  # it dies there
     elif point in ("reserve", "dispatch", "settle"):
         due = sends_settle if point == "settle" else lambda batcher: writes(batcher, point)
-        Batcher._send = die_at(point, when, Batcher._send, due)  # type: ignore[method-assign]
+        Batcher._send = die_at(point, when, Batcher._send, due)  # type: ignore[method-assign]  # it dies there
     environment = load_environment()
     configuration = Configuration.load(environment)
     worker = FailoverWorker(environment["REDIS_URL"], configuration.routes.queues, configuration, concurrency=3)

@@ -1,0 +1,1 @@
+"""What tests share: a workshop of real processes, a proxy that loses replies, clocks, jobs, and straight ways to the server."""

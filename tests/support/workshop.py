@@ -1,0 +1,99 @@
+"""A folder with a routing map and policies, and the real processes that run in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ops.simulators import provider
+from producer.connection import connect
+from producer.policy import Policies, read_policies
+from tests.support.polling import until
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Workshop:
+    """A folder with a routing map and policies, and the processes that run in it."""
+
+    folder: Path
+    url: str
+    providers: provider.Control
+    environment: dict[str, str] = field(default_factory=dict)
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def routes(self, **tiers: list[dict[str, Any]]) -> None:
+        """`routes(hot=[{"upstream": "a"}])`; other fields of a route as in routes.json."""
+
+        def entry(fields: dict[str, Any]) -> dict[str, Any]:
+            fields = dict(fields)
+            upstream = fields.pop("upstream")
+            base = {"provider": upstream, "model": f"{upstream}-1", "apiKeyEnv": ""}
+            return {**base, "baseUrl": self.providers.base_url(upstream), **fields}
+
+        path = self.folder / "routes.json"
+        path.write_text(json.dumps({tier: [entry(fields) for fields in entries] for tier, entries in tiers.items()}))
+        self.environment["ROUTES_FILE"] = str(path)
+
+    def policy(self, **fields: Any) -> Policies:
+        """One job type, `default`, with these fields."""
+        (self.folder / "policies").mkdir(exist_ok=True)
+        path = self.folder / "policies" / "jobs.yaml"
+        path.write_text(json.dumps({"version": 1, "job_types": {"default": fields, "batch": fields}}))
+        self.environment["POLICIES_DIR"] = str(path.parent)
+        return read_policies(path)
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
+        """One of our commands, in this folder; its output goes to {command}-{n}.log."""
+        log = self.folder / f"{command[0]}-{len(self.processes)}.log"
+        with log.open("wb") as sink:
+            process = subprocess.Popen(
+                [str(BIN / command[0]), *command[1:]],
+                cwd=self.folder,
+                env={**self._inherited(), "REDIS_URL": self.url, **self.environment, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+            )
+        self.processes.append(process)
+        return process
+
+    def run(self, *command: str, stdin: str | bytes = b"", **environment: str) -> subprocess.CompletedProcess[str]:
+        """The same, to its end."""
+        done = subprocess.run(
+            [str(BIN / command[0]), *command[1:]],
+            cwd=self.folder,
+            env={**self._inherited(), "REDIS_URL": self.url, **self.environment, **environment},
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
+        return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def worker(self, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+        """A `failover-worker` that is listening."""
+        with connect(self.url) as client:
+            before = client.scard("rq:workers")
+            process = self.start("failover-worker", *options, **environment)
+            until(lambda: client.scard("rq:workers") > before or process.poll() is not None, "a worker registers")
+        assert process.poll() is None, self.log(process)
+        return process
+
+    def log(self, process: subprocess.Popen[bytes]) -> str:
+        number = self.processes.index(process)
+        return "".join(path.read_text() for path in self.folder.glob(f"*-{number}.log"))
+
+    def events(self, process: subprocess.Popen[bytes], event: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log(process).splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == event]
+
+    def _inherited(self) -> dict[str, str]:
+        ours = ("REDIS_URL", "ROUTES_FILE", "POLICIES_DIR", "ANTHROPIC", "OPENAI", "GEMINI")
+        return {name: value for name, value in os.environ.items() if not name.startswith(ours)}

@@ -1,0 +1,213 @@
+"""What people should know of, as tables: routes that are open or refused, pause flags, and one incident for one trouble."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+import redis
+
+from worker.breakers.health import Health
+from worker.control.pause import BUDGET, Paused
+from worker.money.budget_state import CapStatus
+from worker.notify.conditions import Condition, ConditionReader, Snapshot, _flags, _readable, _routes
+from worker.notify.incidents import Incident
+from worker.notify.kinds import Kind
+from worker.notify.oncall import OnCall
+from worker.notify.reconcile import AFTER_COLD_MS, Reconciler, _with_late
+
+NOW = 1_795_000_000_000
+NO_SERVER = cast(redis.Redis, None)  # the functions under test ask nothing of it
+ON_CALL = OnCall.model_validate({"on_call": [{"name": "Kira"}]})
+
+
+def health(route: str, breaker: str = "closed", rests_for: str | None = None, reopens: float | None = None) -> Health:
+    return Health(route, breaker, reopens, rests_for, (), 0, None, None, None)
+
+
+def told(*standing: Health, held: frozenset[str] = frozenset()) -> list[tuple[Kind, str]]:
+    return [(each.kind, each.subject) for each in conditions(*standing, held=held)]
+
+
+def conditions(*standing: Health, held: frozenset[str] = frozenset()) -> list[Condition]:
+    """A route's provider stands before its slash. Twelve jobs wait."""
+    usable = {each.route: {"provider": each.route.partition("/")[0]} for each in standing}
+    return list(_routes(usable, {each.route: each for each in standing}, set(held), NOW, lambda: 12))
+
+
+WELL = health("mistral/m")
+OPEN, HALF_OPEN = health("openai/o", "open", None, 7.5), health("openai/o", "half-open")
+UNPAID = health("openai/o", "closed", "billing", 300.0)
+
+
+@pytest.mark.parametrize(
+    ("standing", "expected"),
+    [
+        ([], []),
+        ([WELL], []),
+        ([WELL, OPEN], [(Kind.ROUTE_OPEN, "openai")]),
+        ([OPEN], [(Kind.ROUTE_OPEN, "openai"), (Kind.COLD, "")]),
+        ([WELL, HALF_OPEN], []),  # nobody knows yet
+        ([HALF_OPEN], [(Kind.COLD, "")]),
+        ([WELL, UNPAID], [(Kind.CREDENTIALS, "openai")]),
+        ([UNPAID], [(Kind.CREDENTIALS, "openai"), (Kind.COLD, "")]),
+        ([WELL, replace(OPEN, rests_for="billing")], [(Kind.ROUTE_OPEN, "openai"), (Kind.CREDENTIALS, "openai")]),
+        ([health("openai/o", "closed", "rate_limited", 60.0)], []),  # a rate limit's rest is no matter for people
+        ([health("openai/o", "closed", "rate_limited", 61.0)], [(Kind.COLD, "")]),
+        ([WELL, health("gemini/g", "open"), health("google/h", "open")], [(Kind.ROUTE_OPEN, "google")]),
+        ([health("b/x", "open"), health("a/x", "open"), WELL], [(Kind.ROUTE_OPEN, "a"), (Kind.ROUTE_OPEN, "b")]),
+    ],
+)
+def test_routes_that_do_not_serve(standing: list[Health], expected: list[tuple[Kind, str]]) -> None:
+    assert told(*standing) == expected
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        ({"openai/o"}, []),  # operators know of it
+        ({"mistral/m"}, [(Kind.ROUTE_OPEN, "openai"), (Kind.COLD, "")]),  # what is left is open
+        ({"openai/o", "mistral/m"}, []),
+    ],
+)
+def test_routes_that_are_paused_count_for_nothing(held: set[str], expected: list[tuple[Kind, str]]) -> None:
+    assert told(WELL, OPEN, held=frozenset(held)) == expected
+
+
+def test_an_outage_says_how_many_wait_and_when_the_first_route_is_tried_again() -> None:
+    *_, cold = conditions(OPEN, replace(UNPAID, route="gemini/g"))
+    assert cold.lines == ("12 jobs in the queue.", "openai/o: fails", "gemini/g: wants to be paid")
+    assert cold.marks == {
+        "openai/o fails": "openai/o answers again",
+        "gemini/g wants to be paid": "gemini/g answers again",
+    }
+    assert cold.until_ms == NOW + 7500
+
+
+def test_nobody_counts_the_queue_while_a_route_serves() -> None:
+    def counted() -> int:
+        raise AssertionError("thousands of jobs cost milliseconds")
+
+    usable = {"mistral/m": {"provider": "mistral"}, "openai/o": {"provider": "openai"}}
+    standing = {"mistral/m": WELL, "openai/o": OPEN}
+    assert len(list(_routes(usable, standing, set(), NOW, counted))) == 1
+
+
+SAM = Paused(None, who="sam", why="a test", until=2000.0)
+BY_BUDGET = Paused(None, provider="google", who=BUDGET, until=1000.0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], []),
+        ([SAM], [(Kind.PAUSED, "everything", 2_000_000)]),
+        ([Paused("q", who="sam")], [(Kind.PAUSED, "queue q", None)]),
+        ([Paused(None, route="a/m", who="sam")], []),  # `failover status` tells of it
+        ([SAM, Paused("q")], [(Kind.PAUSED, "everything", 2_000_000), (Kind.PAUSED, "queue q", None)]),
+        ([BY_BUDGET, replace(BY_BUDGET, provider="openai", until=3000.0)], [(Kind.BUDGET, "", 3_000_000)]),
+        ([BY_BUDGET, replace(BY_BUDGET, provider="openai", until=None)], [(Kind.BUDGET, "", None)]),
+        ([SAM, BY_BUDGET], [(Kind.BUDGET, "", 1_000_000), (Kind.PAUSED, "everything", 2_000_000)]),
+    ],
+)
+def test_flags(flags: list[Paused], expected: list[tuple[Kind, str, int | None]]) -> None:
+    assert [(each.kind, each.subject, each.until_ms) for each in _flags(flags, lambda: 12)] == expected
+
+
+@pytest.mark.parametrize(
+    ("flag", "lines", "mark", "end"),
+    [
+        (SAM, (f"{SAM}", "12 jobs in the queue."), f"paused: {SAM}", "everything goes on"),
+        (BY_BUDGET, (f"{BY_BUDGET}",), f"paused: {BY_BUDGET}", "provider google goes on"),  # others serve
+    ],
+)
+def test_what_a_flag_says(flag: Paused, lines: tuple[str, ...], mark: str, end: str) -> None:
+    (found,) = _flags([flag], lambda: 12)
+    assert (found.lines, found.marks) == (lines, {mark: end})
+
+
+@pytest.mark.parametrize(
+    ("step", "full", "expected"),
+    [
+        (59.0, False, []),
+        (60.0, False, [(Kind.SPEND, "total: 60%", 1)]),
+        (94.0, False, [(Kind.SPEND, "total: 85%", 1)]),
+        (95.0, False, [(Kind.SPEND, "total: 95%", 2)]),  # and what is done about it
+        (100.0, True, [(Kind.SPEND, "total: 95%", 2), (Kind.CAPPED, "total", 1)]),
+        (0.0, True, [(Kind.CAPPED, "total", 1)]),
+    ],
+)
+def test_a_cap_that_comes_to_its_end(step: float, full: bool, expected: list[tuple[Kind, str, int]]) -> None:
+    reader = ConditionReader(NO_SERVER, ON_CALL, (60.0, 85.0, 95.0))
+    found = reader._cap_status(CapStatus("total", step, full, 10, 10, -1, 9))
+    assert [(each.kind, each.subject, len(each.lines)) for each in found] == expected
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, KeyError, AttributeError])
+def test_a_source_that_cannot_be_read_silences_no_other(
+    error: Callable[[str], Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> tuple[Condition, ...]:
+        raise error("of a wrong type")
+
+    with caplog.at_level(logging.ERROR, "failover.worker"):
+        assert _readable(broken) == []
+    assert [record.message for record in caplog.records] == ["what should be told of cannot be read"]
+    assert _readable(lambda: (Condition(Kind.COLD),)) == [Condition(Kind.COLD)]
+
+
+COLD, BUDGETED, SPEND = Condition(Kind.COLD), Condition(Kind.BUDGET), Condition(Kind.SPEND, "total: 95%")
+ROUTE, KEYS = Condition(Kind.ROUTE_OPEN, "openai"), Condition(Kind.CREDENTIALS, "openai")
+LATE = Condition(Kind.LATE, "", "q", ("3 late",), {"acme waits": "acme waits no more"}, {"acme": 3}, 3, ("j1",))
+
+
+def opened(condition: Condition, **fields: Any) -> Incident:
+    return Incident("7", condition.kind, condition.subject, condition.queue, NOW, None, NOW, **fields)
+
+
+def joined(sight: list[Condition], *incidents: Incident) -> list[Condition]:
+    return list(Reconciler(NO_SERVER, ON_CALL)._joined(Snapshot(NOW, tuple(sight)), incidents))
+
+
+WITH_LATE = _with_late(COLD, [LATE])
+
+
+@pytest.mark.parametrize(
+    ("sight", "incidents", "expected"),
+    [
+        ([LATE, SPEND], [], [LATE, SPEND]),
+        ([ROUTE, LATE, SPEND], [], [_with_late(ROUTE, [LATE]), SPEND]),
+        ([BUDGETED, ROUTE, LATE], [], [BUDGETED, _with_late(ROUTE, [LATE])]),  # to the one that weighs most
+        ([COLD, LATE], [], [WITH_LATE]),  # they are late for the outage
+        ([COLD, LATE], [opened(LATE)], [COLD, LATE]),  # told before it
+        ([LATE], [opened(COLD)], []),  # ... for an outage that is just over
+        ([ROUTE, KEYS, COLD], [], [COLD]),
+        ([ROUTE, KEYS, COLD], [opened(ROUTE)], [ROUTE, COLD]),
+        ([ROUTE], [opened(COLD)], []),  # what is left of it
+        ([BUDGETED, SPEND], [], [BUDGETED]),  # the pause says it
+        ([BUDGETED, SPEND], [opened(SPEND)], [BUDGETED, SPEND]),
+        ([SPEND], [opened(BUDGETED)], []),
+    ],
+)
+def test_one_trouble_is_one_incident(
+    sight: list[Condition], incidents: list[Incident], expected: list[Condition]
+) -> None:
+    assert joined(sight, *incidents) == expected
+
+
+@pytest.mark.parametrize(("passed", "expected"), [(AFTER_COLD_MS - 1, []), (AFTER_COLD_MS, [ROUTE])])
+def test_a_route_that_is_open_long_after_an_outage_is_news(passed: int, expected: list[Condition]) -> None:
+    reconciler = Reconciler(NO_SERVER, ON_CALL)
+    assert list(reconciler._joined(Snapshot(NOW, (COLD,)), ())) == [COLD]
+    assert list(reconciler._joined(Snapshot(NOW + passed, (ROUTE,)), ())) == expected
+
+
+def test_late_jobs_of_all_queues_are_told_with_their_outage() -> None:
+    other = replace(LATE, queue="r", lines=("2 late",), tenants={"acme": 1, "globex": 1}, late=2, jobs=("j2",))
+    found = _with_late(replace(COLD, lines=("down",)), [LATE, other])
+    assert (found.lines, found.late, found.jobs) == (("down", "3 late", "2 late"), 5, ("j1", "j2"))
+    assert found.tenants == {"acme": 4, "globex": 1}
+    assert found.marks == {"acme waits": "acme waits no more"}
