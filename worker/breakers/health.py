@@ -96,7 +96,7 @@ def _health(route: str, now_ms: int, values: Sequence[bytes | None], made: Seque
 def recent_p95_ms(made: Sequence[bytes], now: float) -> int | None:
     """The p95 (ms) of a route's successes in the last RECENT_SECONDS; None with fewer than RECENT_CALLS of them.
 
-    Older calls do not count, so a route that was slow becomes unknown and is tried again. `now`: Redis TIME in Unix seconds.
+    Older calls do not count, so a route that was slow becomes unknown and is tried again. `now`: Redis TIME, Unix seconds.
     """
     recent = sorted(ms for ms, at in map(_answered, made) if ms is not None and at > now - RECENT_SECONDS)
     return _quantile(recent, 0.95) if len(recent) >= RECENT_CALLS else None

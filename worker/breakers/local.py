@@ -92,7 +92,7 @@ class RouteBreaker:
         return "breaker half-open, its probe under way" if self._probing else f"breaker {self.state}"
 
     def rest(self, seconds: float, why: str) -> None:
-        """Start a route cooldown: admit nothing for `seconds`. The provider asked for it, or its account has to be fixed."""
+        """Start a route cooldown: admit nothing for `seconds`. The provider asked for it, or the account must be fixed."""
         if self._clock() + seconds > self._rests_until:
             self._rests_until, self._rests_for = self._clock() + seconds, why
 

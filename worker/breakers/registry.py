@@ -124,7 +124,7 @@ class Breakers(dict[str, SharedBreaker]):
             log.warning("routes with new keys rest until their time", extra={"routes": renewed, "error": str(error)})
 
     def heard(self, message: bytes) -> None:
-        """Apply a published change. Invalid messages are ignored: anybody can publish, and `sync` reads every state again."""
+        """Apply a published change. Invalid messages are ignored: anybody can publish, and `sync` reads every state."""
         with contextlib.suppress(ValueError, TypeError, KeyError):
             fields = from_json(message)
             if not self.alone and (breaker := self.get(fields["route"])) is not None:

@@ -21,7 +21,7 @@ Kind = Literal["ok", "failed", "neutral", "unused"]
 
 @dataclass(frozen=True)
 class View:
-    """The last known state of a route's breaker, with the fields of lua/breaker.lua. Times: this worker's monotonic clock."""
+    """The last known state of a route's breaker; fields as in lua/breaker.lua. Times: of the worker's monotonic clock."""
 
     version: int = 0
     epoch: int = 0
@@ -193,8 +193,8 @@ class SharedBreaker:
         rest: float = 0.0,
         why: str = "",
     ) -> None:
-        """Record the result of an admitted attempt; None is neutral. `ms`: its latency. `rest`: seconds of a route cooldown,
-        and `why` it is needed. Every permit must be recorded exactly once."""
+        """Record the result of an admitted attempt; None is neutral. `ms`: its latency. `rest`: seconds of route cooldown
+        that it asks for, and `why`. Every permit must be recorded exactly once."""
         self.probes.discard(permit.token)
         if self.owner.alone:
             self.local.record(permit, succeeded)

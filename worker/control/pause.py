@@ -22,7 +22,7 @@ from worker.routes.names import canonical
 _LUA = Path(__file__).parent / "lua"
 PAUSE, RESUME, LOOK = (Script.load(_LUA, name) for name in ("pause", "resume", "look"))
 
-BUDGET = "budget"  # `who` of a pause set by a budget and not by a person; also written in producer/lua/shared/pause_flags.lua
+BUDGET = "budget"  # `who` of a pause that a budget set; producer/lua/shared/pause_flags.lua spells it too
 RQ = "rq suspend"  # `who` of RQ's own pause
 
 
