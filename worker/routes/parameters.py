@@ -1,8 +1,8 @@
-"""What each provider's chat-completions endpoint takes, as data: allow-lists, and other names for the same thing.
+"""The parameters that each provider's chat-completions endpoint accepts, as data: allow-lists, and renamed parameters.
 
-A list is for the provider's own host; behind a gateway nobody knows, so everything is sent, and what a 400 names is
-dropped once. docs/dialects.md tells of the same differences, row by row. Sources: the providers' API references and the
-issues of gateways, as of November 2026.
+A list applies to the provider's own host. Behind a gateway the accepted parameters are unknown, so all are sent, and one
+that a 400 names is dropped once. docs/dialects.md documents the same differences, row by row. Sources: the providers' API
+references and the issues of gateways, as of November 2026.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _ALL = _EVERYWHERE | {"stream_options"}
 
 @dataclass(frozen=True)
 class Parameters:
-    """`takes`: the top level of a body, as it is sent; `renames`: what goes by another name there. `not_in_messages`: fields of
-    messages that are refused. `lacks`: what no model there can."""
+    """The parameters of one endpoint. `takes`: accepted top-level names of a body. `renames`: our name -> its name for the
+    same thing. `not_in_messages`: message fields that it refuses. `lacks`: capabilities that none of its models has."""
 
     takes: Set[str]
     renames: Mapping[str, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ LISTS = {
         _ALL | {"max_tokens", "max_completion_tokens", "parallel_tool_calls", "reasoning_effort", "response_format"}
     ),
     "mistral": Parameters(
-        _EVERYWHERE  # its streams tell their usage without being asked
+        _EVERYWHERE  # its streams report usage without `stream_options`
         | {"frequency_penalty", "max_tokens", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_mode"}
         | {"random_seed", "response_format", "safe_prompt"},
         {"max_completion_tokens": "max_tokens", "seed": "random_seed"},
@@ -68,15 +68,15 @@ LISTS = {
         {"max_completion_tokens": "max_tokens"},
         lacks=frozenset({"json_schema", "vision"}),
     ),
-    # Ignores response_format without a word, so a job that has one may not go there: `"api": "anthropic"` speaks natively.
+    # It ignores response_format silently, so jobs that have one must not use it. `"api": "anthropic"` uses the native API.
     "anthropic": Parameters(
         _ALL | {"max_completion_tokens", "max_tokens", "parallel_tool_calls", "response_format"},
         lacks=frozenset({"json_mode", "json_schema"}),
     ),
 }
 
-NATIVE_OUTPUT_TOKENS = 4096  # of Anthropic's Messages, which want a limit: where neither job nor route names one
-# What worker/providers/anthropic.py can say in Anthropic's Messages.
+NATIVE_OUTPUT_TOKENS = 4096  # max_tokens, which Anthropic's Messages API requires, if neither job nor route names it
+# The parameters that worker/providers/anthropic.py can translate to Anthropic's Messages API.
 NATIVE = Parameters(
     _ALL
     | {"max_completion_tokens", "max_tokens", "parallel_tool_calls", "response_format", "service_tier", "thinking"}
@@ -94,12 +94,12 @@ _HOSTS = {
 
 
 def of_host(base_url: str) -> Parameters | None:
-    """The list of the provider whose own host this is; None: anything may be sent."""
+    """The parameters of the provider whose own host this is; None if unknown: everything is sent."""
     return LISTS.get(_HOSTS.get(urlsplit(base_url).hostname or "", ""))
 
 
 def essential(body: Mapping[str, Any], known: Parameters | None) -> set[str]:
-    """What the body has, the provider does not know, and no answer would be right without."""
+    """The body's parameters that the provider does not accept and that must not be dropped, or the answer is wrong."""
     if known is None:
         return set()
     foreign = {name for name in body.keys() - known.takes if body[name] is not None}
@@ -107,13 +107,13 @@ def essential(body: Mapping[str, Any], known: Parameters | None) -> set[str]:
 
 
 def fitted(body: Mapping[str, Any], known: Parameters | None) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """(the body as the provider takes it, what was dropped or renamed, in words)."""
+    """(the body as the provider accepts it, the names of what was dropped or renamed, for the trail)."""
     if known is None:
         return body, ()
     foreign, refused = body.keys() - known.takes, _refused_in_messages(body, known)
     if not foreign and not refused:
         return body, ()
-    sent, told = dict(body), [f"messages.{name}" for name in sorted(refused)]
+    sent, changes = dict(body), [f"messages.{name}" for name in sorted(refused)]
     if refused:
         sent["messages"] = [{n: v for n, v in message.items() if n not in refused} for message in body["messages"]]
     for name in sorted(foreign):
@@ -122,10 +122,10 @@ def fitted(body: Mapping[str, Any], known: Parameters | None) -> tuple[Mapping[s
             continue
         if other and other not in sent:
             sent[other] = value
-            told.append(f"{name} as {other}")
+            changes.append(f"{name} as {other}")
         else:
-            told.append(name)
-    return sent, tuple(told)
+            changes.append(name)
+    return sent, tuple(changes)
 
 
 def _refused_in_messages(body: Mapping[str, Any], known: Parameters) -> set[str]:
