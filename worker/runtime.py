@@ -42,9 +42,9 @@ log = logging.getLogger("failover.worker")
 class Runtime:
     """The parts of one worker. Create and close it on the event loop that uses it.
 
-    `slots`: jobs at once. `current`: the configuration to begin with; `adopt` replaces it. `rules`: of the breakers, instead of
-    routes.json's. `changed` is called when a route opens or closes, or a flag is set or cleared.
-    `reloads`: the stamp of the configuration files before they were read; if given, the files are watched.
+    `slots`: jobs at once. `current`: the configuration to begin with; `adopt` replaces it. `rules`: of the breakers,
+    instead of routes.json's. `changed` is called when a route opens or closes, or a flag is set or cleared. `reloads`: the
+    stamp of the configuration files before they were read; if given, the files are watched.
     """
 
     def __init__(

@@ -51,10 +51,10 @@ BYTES_IN_FLIGHT = 256 * 1024 * 1024  # compressed data of running jobs; with mor
 class FailoverWorker(BaseWorker):
     """Claims from `queues` (highest first), executes up to `concurrency` jobs at once, drains on request.
 
-    With `burst` it stops once nothing runs and nothing can be claimed (queue empty or paused, no route open); it does not wait
-    for scheduled retries. `rules`: of the breakers, instead of routes.json's. `settings`: who gets messages of incidents.
-    `reloads`: stamp of the configuration files before they were read; if given, they are watched. `hooks` are called with
-    every event (worker/events.py). `keys.put` adds API keys in memory.
+    With `burst` it stops once nothing runs and nothing can be claimed (queue empty or paused, no route open); it does not
+    wait for scheduled retries. `rules`: of the breakers, instead of routes.json's. `settings`: who gets messages about
+    incidents. `reloads`: stamp of the configuration files before they were read; if given, they are watched. `hooks` are
+    called with every event (worker/events.py). `keys.put` adds API keys in memory.
     """
 
     def __init__(
