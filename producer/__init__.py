@@ -1,4 +1,4 @@
-"""failover-worker's public API: what a web app or a script needs to hand in LLM work and read its results."""
+"""failover-worker's public API: what a web app or a script needs to submit LLM jobs and read their results."""
 
 from producer.client import AsyncProducer, Producer
 from producer.errors import (

@@ -1,7 +1,7 @@
-"""Batch files in OpenAI Batch form: JSONL in, JSONL out. A line that cannot be read spoils no other line.
+"""Batch files in the OpenAI Batch format: JSONL in, JSONL out. A line that cannot be read does not affect other lines.
 
-The idempotency key of a line comes from what it says (custom_id, body, job type), so the same file run again finds
-the jobs of the first run and pays nothing twice.
+The idempotency key of a line is a hash of its custom_id, body and job type. So the same file, submitted again, finds the
+jobs of the first time, and nothing is paid twice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from producer.job import JobResult, JobStatus, LLMJob
 
 @dataclass(frozen=True)
 class Line:
-    """A line that is a job. `number` counts from 1."""
+    """An input line that is a valid job. `number`: of the line, from 1."""
 
     number: int
     custom_id: str
@@ -30,7 +30,7 @@ class Line:
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line that is not; `field` is the dotted path of what is wrong, empty for the line as a whole."""
+    """An input line that is not. `field`: dotted path of the wrong field, "" for the whole line. `what`: what is wrong."""
 
     number: int
     custom_id: str | None
@@ -42,7 +42,7 @@ class BadLine:
 
 
 class _Form(BaseModel):
-    """An input line as OpenAI documents it."""
+    """An input line as OpenAI's Batch API documents it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -53,7 +53,7 @@ class _Form(BaseModel):
 
 
 def read(lines: Iterable[bytes], *, job_type: str, tenant_id: str, feature: str = "") -> Iterator[Line | BadLine]:
-    """Every line that is not blank, in order."""
+    """Yield every line that is not blank, in order."""
     seen: dict[str, int] = {}
     for number, raw in enumerate(lines, start=1):
         if not raw.strip():
@@ -68,7 +68,7 @@ def read(lines: Iterable[bytes], *, job_type: str, tenant_id: str, feature: str 
         yield line
 
 
-def _read_line(number: int, raw: bytes, whose: dict[str, str]) -> Line | BadLine:
+def _read_line(number: int, raw: bytes, job_fields: dict[str, str]) -> Line | BadLine:
     try:
         data = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
@@ -79,8 +79,10 @@ def _read_line(number: int, raw: bytes, whose: dict[str, str]) -> Line | BadLine
         return BadLine(number, None, "", "is not a JSON object")
     try:
         form = _Form.model_validate(data)
-        key = sha256(json.dumps([whose["job_type"], form.custom_id, form.body], sort_keys=True).encode()).hexdigest()
-        job = {**whose, "body": form.body, "idempotency_key": f"batch:{key}"}
+        key = sha256(
+            json.dumps([job_fields["job_type"], form.custom_id, form.body], sort_keys=True).encode()
+        ).hexdigest()
+        job = {**job_fields, "body": form.body, "idempotency_key": f"batch:{key}"}
         return Line(number, form.custom_id, LLMJob.parse(job))
     except ValidationError as error:
         return BadLine(number, known_id, *first_problem(error))
@@ -89,7 +91,7 @@ def _read_line(number: int, raw: bytes, whose: dict[str, str]) -> Line | BadLine
 
 
 def output_line(custom_id: str, job_id: str, result: JobResult | None) -> dict[str, Any]:
-    """The output line of a job that has ended; None is a result past its retention."""
+    """The output line of a job that has ended. `result` None: it is past its retention."""
     line: dict[str, Any] = {"id": f"batch_req_{job_id}", "custom_id": custom_id, "response": None, "error": None}
     if result is None:
         line["error"] = {"code": "result_gone", "message": f"job {job_id} is past its retention (policies/jobs.yaml)"}

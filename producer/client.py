@@ -1,6 +1,6 @@
-"""Producer: hand in jobs, read their results. AsyncProducer is the same for code that runs on an asyncio loop.
+"""Producer submits jobs and reads their results. AsyncProducer is the same for code on an asyncio event loop.
 
-What is sent and what comes back is written once, in exchange.py; the two classes only drive it.
+The commands and the handling of replies are written once, in exchange.py; the two classes only send and wait.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from producer.policy import Policies, load_policies
 from producer.scripts import Command, ask, ask_async
 
 DEFAULT_QUEUE = "ai-tasks"
-RESEND_FOR_SECONDS = 0.5  # plus a last connect and a last reply: every call ends within 2 s
+RESEND_FOR_SECONDS = 0.5  # with the timeouts of the last connect and reply, every call ends within 2 s
 CONNECT_TIMEOUT_SECONDS = 0.5
 REPLY_TIMEOUT_SECONDS = 1.0
 LONGEST_CALL_SECONDS = 2.0
@@ -43,8 +43,8 @@ class Producer:
     >>> job_id = producer.enqueue(LLMJob(body={"messages": [{"role": "user", "content": "Hello"}]}))
     >>> producer.wait(job_id, timeout=60).text
 
-    Errors: InvalidJob, IdempotencyConflict, UnknownJob, JobEnded; ServiceUnavailable within 2 s when Redis does not take the
-    job, in which case it may be submitted again with the same idempotency key.
+    Raises InvalidJob, IdempotencyConflict, UnknownJob, JobEnded; ServiceUnavailable within 2 s when Redis does not accept
+    the job. The job may then be submitted again with the same idempotency key.
     """
 
     def __init__(self, client: redis.Redis, policies: Policies, queue: str = DEFAULT_QUEUE) -> None:
@@ -57,38 +57,38 @@ class Producer:
 
     @classmethod
     def from_environment(cls, environment: Environment | None = None) -> Producer:
-        """REDIS_URL and POLICIES_DIR from the environment or `.env`."""
+        """Read REDIS_URL and POLICIES_DIR (environment, `.env`). Raises ConfigurationError, ServiceUnavailable."""
         environment = load_environment() if environment is None else environment
         return cls.from_url(_redis_url(environment), load_policies(environment))
 
     def enqueue(self, job: LLMJob, *, job_id: str | None = None) -> str:
-        """Accept one job; its id. A known idempotency key gives the id of the job that holds it."""
+        """Submit one job. Returns its id; if its idempotency key is known already, the id of the job that has the key."""
         return self._drive(exchange.enqueue_one(job, job_id, self.policies, self.queue))
 
     def enqueue_many(self, jobs: Iterable[LLMJob]) -> list[Receipt]:
-        """Accept many, in order, some hundred a round trip. A conflict is told in its receipt, not raised."""
+        """Submit many jobs, in order, up to 200 per round trip. A conflict is not raised, but noted in the job's receipt."""
         return self._drive(exchange.enqueue(((job, None) for job in jobs), self.policies, self.queue))
 
     def fetch(self, job_id: str) -> JobResult:
-        """How the job stands now."""
+        """The job's current state, with its answer once it is done. Raises UnknownJob."""
         return self._drive(exchange.fetch_one(job_id))
 
     def fetch_many(self, job_ids: Sequence[str]) -> list[JobResult | None]:
-        """The same for many in one round trip; None for an unknown id."""
+        """As `fetch` for many jobs in one round trip; None for an unknown id."""
         return self._drive(exchange.fetch(job_ids))
 
     def ended(self, job_ids: Sequence[str]) -> list[bool]:
-        """Whether each job has ended (or is unknown): a light question to ask about many."""
+        """Whether each job has ended or is unknown. Cheap also for many jobs."""
         return self._drive(exchange.ended(job_ids))
 
     def wait(self, job_id: str, timeout: float) -> JobResult:
-        """The result once the job has ended, or how it stands after `timeout` seconds."""
+        """Wait until the job has ended, at most `timeout` seconds. Returns its state then. Raises UnknownJob."""
         return self._drive(exchange.wait(job_id, timeout))
 
     def cancel(self, job_id: str, *, who: str) -> None:
-        """Take a job that has not ended out of the system; a running call's answer is not taken. Again: no harm.
+        """Cancel a job that has not ended. If it runs, its answer is ignored. May be called again.
 
-        Raises JobEnded for one that is done or dead.
+        Raises UnknownJob; JobEnded for a job that is done or dead.
         """
         self._drive(exchange.cancel(job_id, who))
 
@@ -123,7 +123,7 @@ class Producer:
 
 
 class AsyncProducer:
-    """Producer for an asyncio loop; see there."""
+    """Producer for an asyncio event loop, with the same methods and errors."""
 
     def __init__(self, client: redis.asyncio.Redis, policies: Policies, queue: str = DEFAULT_QUEUE) -> None:
         self.client, self.policies, self.queue = client, policies, queue
@@ -201,7 +201,7 @@ def _redis_url(environment: Environment) -> str:
 
 
 def _unavailable(error: BaseException) -> ServiceUnavailable:
-    said = str(error) or f"no answer within {LONGEST_CALL_SECONDS:.0f} s"
+    reason = str(error) or f"no answer within {LONGEST_CALL_SECONDS:.0f} s"
     return ServiceUnavailable(
-        f"Redis did not answer: {said} — try again when it is back; a job with the same idempotency key is accepted once"
+        f"Redis did not answer: {reason} — try again when it is back; a job with the same idempotency key is accepted once"
     )

@@ -1,7 +1,7 @@
-"""REDIS_URL -> clients, with every wait bounded and every retry owned by us.
+"""Redis clients from REDIS_URL. Every wait has a limit, and redis-py makes no retries.
 
-redis-py resends a command up to ten times by default after a lost reply; here it resends none. Callers resend what is
-idempotent (our scripts), so that nothing is applied twice.
+By default redis-py resends a command up to ten times after a lost reply, which could apply it twice. Here only our code
+resends, and only what is idempotent (our scripts).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ SCHEMES = ("redis", "rediss", "unix")
 
 
 def redis_url(environment: Environment) -> str | None:
-    """REDIS_URL. With REDIS_TLS_VERIFY=false, for a rediss:// server whose certificate nobody signed, as Heroku's."""
+    """REDIS_URL, None if it is not set. With REDIS_TLS_VERIFY=false the certificate of a rediss:// server is not verified,
+    as needed for self-signed ones (Heroku)."""
     url = environment.get("REDIS_URL") or None
     if url and url.startswith("rediss://") and not flag(environment, "REDIS_TLS_VERIFY", default=True):
         return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=none"
@@ -43,8 +44,8 @@ def connect(
     reply_timeout: float = REPLY_TIMEOUT_SECONDS,
     max_connections: int | None = None,
 ) -> redis.Redis:
-    """A blocking client (redis://, rediss://, unix://). No connection is made yet. `max_connections`: of all threads
-    together; a thread beyond that waits for one."""
+    """A blocking client (redis://, rediss://, unix://). It connects with the first command. `max_connections`: of all
+    threads together; further threads wait for a connection. Raises ConfigurationError."""
 
     def client(url: str) -> redis.Redis:
         options = {
@@ -58,7 +59,7 @@ def connect(
         else:
             pool = redis.BlockingConnectionPool.from_url(url, max_connections=max_connections, timeout=10, **options)
             client = redis.Redis.from_pool(pool)
-        client.connection_pool.make_connection()  # says now what is wrong with the URL's options
+        client.connection_pool.make_connection()  # raises now if the URL's options are wrong
         return client
 
     return _checked(url, client)
@@ -71,7 +72,8 @@ def connect_async(
     connect_timeout: float = CONNECT_TIMEOUT_SECONDS,
     reply_timeout: float | None = REPLY_TIMEOUT_SECONDS,
 ) -> redis.asyncio.Redis:
-    """An asyncio client with at most `max_connections` connections; a caller beyond that waits for one."""
+    """An asyncio client with at most `max_connections` connections; further callers wait for one. Raises
+    ConfigurationError."""
 
     def client(url: str) -> redis.asyncio.Redis:
         pool = redis.asyncio.BlockingConnectionPool.from_url(
@@ -89,7 +91,7 @@ def connect_async(
 
 
 def check_reachable(client: redis.Redis, url: str) -> None:
-    """Raise ServiceUnavailable, with the fix, unless Redis answers."""
+    """Raises ServiceUnavailable, with the fix, if Redis does not answer."""
     try:
         client.ping()
     except RedisError as error:
@@ -100,7 +102,7 @@ def check_reachable(client: redis.Redis, url: str) -> None:
 
 
 def check_safe(client: redis.Redis) -> list[str]:
-    """What makes this Redis lose jobs, each with its fix; empty when nothing does. See docs/guarantees.md."""
+    """The reasons why this Redis can lose jobs, each with its fix; [] if there are none. See docs/guarantees.md."""
     info = client.info()
     found = []
     version = str(info.get("redis_version", "0"))
@@ -117,18 +119,18 @@ def check_safe(client: redis.Redis) -> list[str]:
 
 
 def require_safe(client: redis.Redis, *, allowed: bool) -> list[str]:
-    """What `check_safe` finds, for the log; raises ServiceUnavailable for it unless it is `allowed`."""
+    """The reasons of `check_safe`, for the log. Raises ServiceUnavailable if there are any, unless `allowed`."""
     dangers = check_safe(client)
     if dangers and not allowed:
-        told = "".join(f"\n  - {danger}" for danger in dangers)
+        lines = "".join(f"\n  - {danger}" for danger in dangers)
         raise ServiceUnavailable(
-            f"this Redis is not safe to keep jobs in:{told}\nALLOW_UNSAFE_REDIS=true starts all the same"
+            f"this Redis is not safe to keep jobs in:{lines}\nALLOW_UNSAFE_REDIS=true starts all the same"
         )
     return dangers
 
 
 def _snapshots(client: redis.Redis) -> bool | None:
-    """Whether RDB snapshots are on; None where the provider does not let us look."""
+    """Whether RDB snapshots are on; None if the Redis provider does not allow CONFIG GET."""
     try:
         return bool(client.config_get("save").get("save"))
     except RedisError:
@@ -136,7 +138,7 @@ def _snapshots(client: redis.Redis) -> bool | None:
 
 
 def without_secret(url: str) -> str:
-    """The URL as it may be shown: no user, no password, no query; of one that cannot be read, nothing."""
+    """The URL without user, password and query; `REDIS_URL` in place of a URL that cannot be parsed."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -149,7 +151,8 @@ def without_secret(url: str) -> str:
 
 
 def _checked(url: str, connection_of: Callable[[str], T]) -> T:
-    """The client, or ConfigurationError for a URL that redis-py cannot use. Its own words may hold the password."""
+    """The client. Raises ConfigurationError for a URL that redis-py cannot use, without redis-py's text, which may contain
+    the password."""
     fix = f"it starts with one of {', '.join(s + '://' for s in SCHEMES)}, as in redis://:password@host:6379/0"
     if url.partition("://")[0] not in SCHEMES:
         raise ConfigurationError([Problem("REDIS_URL", "", "is not a Redis URL", fix)])

@@ -1,6 +1,6 @@
 """Where configuration comes from: the process environment, then a `.env` file, then the packaged example.
 
-Every function takes the environment as an argument, so that nothing reads `os.environ` behind a caller's back.
+Every function takes the environment as an argument; only `load_environment` reads `os.environ`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _CHECKOUT = Path(__file__).parent.parent  # in a checkout or an editable install
 
 
 def load_environment(dotenv: Path | None = None) -> Environment:
-    """The process environment over the values of `.env` in the working folder (which is read last: it never overrides)."""
+    """The process environment, and for names that it does not have, the values of `.env` in the working folder.
+
+    Raises ConfigurationError if `.env` is not a readable text file.
+    """
     path = dotenv or Path(".env")
     try:
         from_file = {key: value for key, value in dotenv_values(path).items() if value is not None}
@@ -33,9 +36,9 @@ def load_environment(dotenv: Path | None = None) -> Environment:
 
 
 def find_configuration(name: str, variable: str, environment: Environment) -> Path:
-    """The path of a configuration file or folder: `variable`'s value, the working folder's, then the packaged one.
+    """The path of a configuration file or folder: the value of `variable`, else in the working folder, else packaged.
 
-    A path named by `variable` is returned as it is, so that its reader can say that it is missing.
+    A path in `variable` is returned even if it does not exist, so that its reader reports it as missing.
     """
     if chosen := environment.get(variable):
         return Path(chosen)
@@ -43,12 +46,15 @@ def find_configuration(name: str, variable: str, environment: Environment) -> Pa
 
 
 def packaged(name: str) -> Path:
-    """A file that comes with failover-worker: from the wheel, or from the checkout."""
+    """The path of a file that is part of failover-worker: in the wheel, or in the checkout."""
     return next((folder / name for folder in (_PACKAGED, _CHECKOUT) if (folder / name).exists()), Path(name))
 
 
 def flag(environment: Environment, name: str, default: bool) -> bool:
-    """An on/off variable: 1, true, yes, on (any case) are on; 0, false, no, off are off; unset or empty is `default`."""
+    """An on/off variable: 1, true, yes, on (any case) are on; 0, false, no, off are off; unset or empty is `default`.
+
+    Raises ConfigurationError for any other value.
+    """
     value = environment.get(name, "").strip().lower()
     if not value:
         return default

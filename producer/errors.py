@@ -1,4 +1,4 @@
-"""The errors that reach a person. Each says what is wrong, where, and how to fix it; none carries a secret.
+"""The errors that people see. Each says what is wrong, where, and how to fix it; none contains a secret.
 
 FailoverError                    exit 1   HTTP 500
 ├── ConfigurationError           exit 2   one Problem per wrong field, all of them at once
@@ -7,10 +7,10 @@ FailoverError                    exit 1   HTTP 500
 ├── InvalidJob                   exit 2   422   the job itself is wrong; names the field
 ├── IdempotencyConflict          exit 1   409   same key, another body
 ├── UnknownJob                   exit 1   404   no such job id
-├── JobCancelled                 exit 1   404   it was, and is no resource any more
-├── JobEnded                     exit 1   409   what has ended cannot be cancelled
+├── JobCancelled                 exit 1   404   the job was cancelled, so it is no HTTP resource any more
+├── JobEnded                     exit 1   409   a job that has ended cannot be cancelled
 └── BadRequest                            400   over HTTP only
-    ├── InvalidBody                       422   a field of a body that is no job; names it
+    ├── InvalidBody                       422   a field of another body than a job's is wrong; names it
     ├── Unauthorized                      401   no token, or a wrong one
     ├── BodyTooLarge                      413
     └── TooManyJobs                       429   a tenant is over its rate; says when to come back
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 
 class FailoverError(Exception):
-    """Base of every error that a person may see as a sentence."""
+    """Base of every error that is shown to people as a sentence."""
 
     exit_code = 1
     status = 500  # HTTP
     code = "internal_error"  # for programs: OpenAI's `error.code`
 
     def headers(self) -> dict[str, str]:
-        """Of the HTTP response."""
+        """Additional headers of the HTTP response."""
         return {}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One wrong thing: `where` (file or variable), `field` (dotted path, may be empty), what is wrong and how to fix it."""
+    """One problem: `where` (file or variable), `field` (dotted path, may be ""), `what` is wrong and how to `fix` it."""
 
     where: str
     field: str
@@ -54,7 +54,7 @@ class Problem:
 
 
 class ConfigurationError(FailoverError):
-    """Configuration that cannot be used. Its text is one line per problem."""
+    """The configuration cannot be used. The text has one line per problem."""
 
     exit_code = 2
 
@@ -80,7 +80,7 @@ class ServiceUnavailable(FailoverError):
 
 
 class InvalidJob(FailoverError):
-    """A job that cannot be accepted; `field` is the dotted path of what is wrong."""
+    """A job that cannot be accepted. `field`: dotted path of the wrong field, "" for the job as a whole."""
 
     exit_code = 2
     status, code = 422, "invalid_job"
@@ -91,7 +91,7 @@ class InvalidJob(FailoverError):
 
 
 class IdempotencyConflict(FailoverError):
-    """The idempotency key is taken by a job with another body."""
+    """The idempotency key belongs to a job with another body."""
 
     status, code = 409, "idempotency_conflict"
 
@@ -113,7 +113,7 @@ class UnknownJob(FailoverError):
 
 
 class JobCancelled(FailoverError):
-    """A job that was cancelled is asked for over HTTP, where DELETE takes a resource away."""
+    """A cancelled job is requested over HTTP, where DELETE removes a resource."""
 
     status, code = 404, "job_cancelled"
 
@@ -138,7 +138,7 @@ class BadRequest(FailoverError):
 
 
 class InvalidBody(BadRequest):
-    """A body that is JSON and not what the route reads; `field` is the dotted path of what is wrong."""
+    """A JSON body with a wrong field. `field`: its dotted path."""
 
     status, code = 422, "invalid_body"
 
@@ -157,7 +157,7 @@ class Unauthorized(BadRequest):
 
 
 class BodyTooLarge(BadRequest):
-    """More bytes than a route reads."""
+    """The body has more bytes than allowed."""
 
     status, code = 413, "body_too_large"
 
@@ -166,7 +166,7 @@ class BodyTooLarge(BadRequest):
 
 
 class TooManyJobs(BadRequest):
-    """A tenant submits faster than its policy allows; `seconds` until its next job is accepted."""
+    """A tenant submits faster than its policy allows. `seconds`: until its next job is accepted."""
 
     status, code = 429, "too_many_jobs"
 
@@ -179,13 +179,13 @@ class TooManyJobs(BadRequest):
 
 
 def first_problem(error: ValidationError) -> tuple[str, str]:
-    """(field, what) of the first problem in a pydantic error, in words of ours; the input's value is never repeated."""
+    """(field, what) of the first problem in a pydantic error, in our wording. It never contains the input's value."""
     details = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return ".".join(str(part) for part in details["loc"]), what_is_wrong(details["type"], details["msg"])
 
 
 def what_is_wrong(kind: str, message: str) -> str:
-    """pydantic's message in words for the person who wrote the file."""
+    """pydantic's message, reworded for the person who wrote the file."""
     known = {
         "missing": "is missing",
         "extra_forbidden": "is not a field here: mistyped?",
@@ -196,7 +196,7 @@ def what_is_wrong(kind: str, message: str) -> str:
 
 
 def problems_of(where: str, error: ValidationError) -> list[Problem]:
-    """Every problem in a pydantic error as a Problem of the file `where`."""
+    """Every problem in a pydantic error, as Problems of the file `where`."""
     return [
         Problem(where, ".".join(str(part) for part in details["loc"]), what_is_wrong(details["type"], details["msg"]))
         for details in error.errors(include_url=False, include_input=False, include_context=False)

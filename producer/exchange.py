@@ -1,7 +1,7 @@
-"""What a producer says to Redis and what it makes of the answer, written once for the sync and the async client.
+"""The exchange with Redis for each method of a producer, written once for the blocking and the asyncio client.
 
-Each verb is a generator that yields the commands of one round trip (or a Sleep), is given the replies, and returns its
-result.
+Each method is a generator. It yields the commands of one round trip (or a Sleep), receives the replies, and returns the
+method's result.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of a submission. `conflict`: the key belongs to `job_id`, which has another body."""
+    """The result of a submission. `duplicate`: `job_id` is the job that has the same key and body. `conflict`: the key
+    belongs to `job_id`, which has another body; nothing was accepted."""
 
     job_id: str
     outcome: Literal["accepted", "duplicate", "conflict"]
@@ -40,6 +41,8 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Sleep:
+    """Yielded in place of commands: the client waits."""
+
     seconds: float
 
 
@@ -59,7 +62,7 @@ def enqueue(jobs: Iterable[tuple[LLMJob, str | None]], policies: Policies, queue
     size = 0
     wanted = list(jobs)
     for job, _ in wanted:
-        policies.of(job.job_type)  # all are looked at before the first is accepted
+        policies.of(job.job_type)  # raises before any job is accepted
     for job, job_id in wanted:
         data = encode_job(job)
         batch.append(_enqueue_call(job, job_id or uuid4().hex, data, policies, queue))
@@ -89,7 +92,7 @@ def _enqueue_call(job: LLMJob, job_id: str, data: bytes, policies: Policies, que
     fields: Mapping[str, str | bytes | int] = {
         "data": data,
         "origin": queue,
-        "description": f"{job.job_type} for {job.tenant_id}",  # shown by every RQ tool, so no prompt in it
+        "description": f"{job.job_type} for {job.tenant_id}",  # RQ's tools show it, so it contains nothing of the prompt
         JobField.TENANT: job.tenant_id,
         JobField.TYPE: job.job_type,
         "timeout": int(policy.deadline_seconds),
@@ -103,8 +106,8 @@ def _enqueue_call(job: LLMJob, job_id: str, data: bytes, policies: Policies, que
     flat = [word for pair in fields.items() for word in pair]
     at_head = "1" if job.priority else "0"
     promised_ms = int(policy.max_time_to_answer_seconds * 1000)
-    told = (job_id, job.fingerprint(), expires_ms, at_head, keyspace.JOB, keyspace.WAKE, promised_ms, job.tenant_id)
-    return ENQUEUE.call(keys, [*told, *flat])
+    args = (job_id, job.fingerprint(), expires_ms, at_head, keyspace.JOB, keyspace.WAKE, promised_ms, job.tenant_id)
+    return ENQUEUE.call(keys, [*args, *flat])
 
 
 def _receipts(replies: Sequence[Any]) -> list[Receipt]:
@@ -163,8 +166,8 @@ def cancel(job_id: str, who: str) -> Steps[None]:
 
 
 def withdrawn_from(queue: str, job_id: str) -> list[str]:
-    """The KEYS of lua/withdraw.lua."""
+    """KEYS 1-10 of lua/shared/withdraw.lua."""
     q = queue
-    places = [keyspace.queue(q), keyspace.scheduled(q), keyspace.leases(q), keyspace.wip(q), keyspace.failed(q)]
-    ledger_keys = [keyspace.accepted(q), keyspace.dead(q), keyspace.results(job_id), keyspace.AUDIT]
-    return [keyspace.job(job_id), *places, *ledger_keys]
+    lists = [keyspace.queue(q), keyspace.scheduled(q), keyspace.leases(q), keyspace.wip(q), keyspace.failed(q)]
+    records = [keyspace.accepted(q), keyspace.dead(q), keyspace.results(job_id), keyspace.AUDIT]
+    return [keyspace.job(job_id), *lists, *records]

@@ -1,7 +1,7 @@
-"""Jobs over HTTP: a client gets 202 and a job id where a failing provider would have given it an error.
+"""Jobs over HTTP: a client gets 202 and a job id, also while a provider would answer with an error.
 
-`jobs(...)` is a router for the web process, or for a FastAPI app of your own. Bodies are read by hand: bounded, strict
-JSON, and every error a sentence.
+`jobs(...)` is a router for the web process, or for your own FastAPI app. Bodies are read by hand, so that their size is
+limited, the JSON is strict, and every error is a sentence.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ from producer.limiter import wait_ms
 from producer.openapi import request_body
 
 JOB_BYTES = 4 * 1024 * 1024
-LARGE_BYTES = 256 * 1024  # one such body is read at a time: of odd JSON it may take fifty times its size
-PASSED_OVER_BYTES = 128 * 1024 * 1024  # of a body that is too large
+LARGE_BYTES = (
+    256 * 1024
+)  # larger bodies are parsed one at a time, because some JSON needs fifty times its size in memory
+PASSED_OVER_BYTES = 128 * 1024 * 1024  # of a body that is too large: how much is read and ignored
 BODY_SECONDS = 20.0
 LONGEST_WAIT_SECONDS = 20.0
-WAITERS = 200  # requests held at once; more are answered at once
+WAITERS = 200  # requests that wait for a job's end; further ones are answered without waiting
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -55,7 +57,7 @@ IdempotencyKey = Annotated[
 
 
 class Accepted(BaseModel):
-    """A job that is kept until it has ended; where to ask for it."""
+    """An accepted job, which is kept until it has ended, and the URL of its state."""
 
     job_id: str
     status_url: str
@@ -70,7 +72,7 @@ class ErrorFacts(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The form of every error: OpenAI's."""
+    """The format of every error, as OpenAI's API has it."""
 
     error: ErrorFacts
 
@@ -92,29 +94,29 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 class Intake:
-    """The routes' work. `note`: what a client should know now (a pause), in a sentence or ""."""
+    """The handlers of the routes. `note`: returns a sentence that clients should know now (a pause), or ""."""
 
     def __init__(self, producer: AsyncProducer, note: Callable[[], Awaitable[str]]) -> None:
         self._producer, self._note = producer, note
         self._held, self._large = asyncio.Semaphore(WAITERS), asyncio.Semaphore(1)
 
     async def submit(self, request: Request, prefer: Prefer = "", idempotency_key: IdempotencyKey = None) -> Response:
-        """Hand in a job. It is kept from now on, whatever becomes of providers, workers or this process."""
+        """Submit a job. An accepted job is kept until it has ended, even if providers, workers or this process fail."""
         raw = await body(request, JOB_BYTES)
         async with self._large if len(raw) > LARGE_BYTES else contextlib.nullcontext():
             job_id = await self._accept(raw, idempotency_key)
-        # it is ours now: whatever fails below, nobody may be told to send it again
+        # The job is accepted: no failure below may make the client send it again.
         if seconds := _wait(prefer):
             with contextlib.suppress(ServiceUnavailable):
                 result = await self._waited(job_id, seconds)
                 if result.status.ended:
-                    return _told(result, 200, seconds)
+                    return _response(result, 200, seconds)
         note = ""
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             note = await self._note()
         message = f"accepted; the answer will be at /jobs/{job_id}. {note}".rstrip()
         accepted = Accepted(job_id=job_id, status_url=f"/jobs/{job_id}", message=message)
-        return _told(accepted, 202, seconds, Location=accepted.status_url)
+        return _response(accepted, 202, seconds, Location=accepted.status_url)
 
     async def _accept(self, raw: bytes, idempotency_key: str | None) -> str:
         job = _job(raw, idempotency_key)
@@ -124,17 +126,17 @@ class Intake:
         return await self._producer.enqueue(job)
 
     async def show(self, job_id: str, prefer: Prefer = "") -> Response:
-        """How a job stands, and its answer once there is one. One that was cancelled is not found any more."""
+        """The job's current state, with its answer once it is done. A cancelled job is not found any more."""
         seconds = _wait(prefer)
         result = await self._waited(job_id, seconds)
         if result.status is JobStatus.CANCELLED:
             raise JobCancelled(job_id)
-        return _told(result, 200, seconds)
+        return _response(result, 200, seconds)
 
     async def cancel(self, job_id: str) -> Response:
-        """Cancel a job that has not ended. The answer of a call that runs is not taken."""
+        """Cancel a job that has not ended. If it runs, its answer is ignored."""
         await self._producer.cancel(job_id, who="http")
-        return _told(await self._producer.fetch(job_id), 200, 0)
+        return _response(await self._producer.fetch(job_id), 200, 0)
 
     async def _waited(self, job_id: str, seconds: float) -> JobResult:
         if seconds <= 0 or self._held.locked():
@@ -144,7 +146,7 @@ class Intake:
 
 
 def jobs(producer: AsyncProducer, note: Callable[[], Awaitable[str]]) -> APIRouter:
-    """POST /jobs, GET and DELETE /jobs/{id}."""
+    """The router with POST /jobs, GET /jobs/{id} and DELETE /jobs/{id}."""
     router, intake = APIRouter(tags=["jobs"]), Intake(producer, note)
     in_time: dict[int | str, dict[str, Any]] = {200: {"model": JobResult, "description": "It ended in time"}}
     router.post(
@@ -170,9 +172,10 @@ def _job(raw: bytes, idempotency_key: str | None) -> LLMJob:
 
 
 async def body(request: Request, limit: int) -> bytes:
-    """The body, of at most `limit` bytes; no more than that is ever held.
+    """The body of a request, at most `limit` bytes; more are never kept in memory.
 
-    Raises BodyTooLarge, after the rest was passed over: a client that is still sending would not hear of it.
+    Raises BodyTooLarge, after reading the remaining bytes: a client that is still sending would not read the error. Raises
+    BadRequest for a body that does not arrive in BODY_SECONDS.
     """
     chunks: list[bytes] = []
     size = 0
@@ -193,7 +196,7 @@ async def body(request: Request, limit: int) -> bytes:
 
 
 def read_json(raw: bytes) -> Any:
-    """Strict JSON: no NaN, no lone surrogate, not deeper than some two hundred. Raises BadRequest."""
+    """Parse strict JSON: no NaN, no lone surrogates, at most about 200 levels deep. Raises BadRequest."""
     try:
         return from_json(raw, allow_inf_nan=False)
     except ValueError as error:
@@ -201,17 +204,17 @@ def read_json(raw: bytes) -> Any:
 
 
 def install_errors(app: FastAPI) -> None:
-    """Every error of ours, of Redis and of the framework, in one form."""
+    """Make the app answer our errors, Redis's and the framework's in one format (ErrorBody)."""
 
     async def ours(request: Request, error: Exception) -> Response:
-        assert isinstance(error, FailoverError)  # noqa: S101 - what it is registered for
+        assert isinstance(error, FailoverError)  # noqa: S101 - the handler is registered for it
         param = error.field if isinstance(error, (InvalidBody, InvalidJob)) else None
         return told_error(error.status, str(error), error.code, param, error.headers())
 
     async def frameworks(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
-        said = {404: f"there is no {request.url.path} here", 405: f"{request.method} is not for {request.url.path}"}
-        message = said.get(error.status_code, str(error.detail))
+        messages = {404: f"there is no {request.url.path} here", 405: f"{request.method} is not for {request.url.path}"}
+        message = messages.get(error.status_code, str(error.detail))
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = ", ".join(sorted(_methods(app, request)))
@@ -233,7 +236,7 @@ def install_errors(app: FastAPI) -> None:
 
 
 def _methods(app: FastAPI, request: Request) -> set[str]:
-    """What any route takes at this path."""
+    """The HTTP methods that the app's routes accept at the request's path."""
     here = [
         methods for path, methods in app.openapi()["paths"].items() if compile_path(path)[0].match(request.url.path)
     ]
@@ -243,20 +246,20 @@ def _methods(app: FastAPI, request: Request) -> set[str]:
 def told_error(
     status: int, message: str, code: str, param: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """An error's response. What cannot be UTF-8 is shown as it would be escaped."""
+    """The response of an error. Lone surrogates in the message, which UTF-8 cannot encode, become U+FFFD."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     message = _SURROGATES.sub("\ufffd", message)
     facts = ErrorFacts(message=message, type=kind, code=code, param=param)
     return JSONResponse({"error": facts.model_dump()}, status, headers=headers)
 
 
-def _told(model: BaseModel, status: int, waited: float, **headers: str) -> Response:
+def _response(model: BaseModel, status: int, waited: float, **headers: str) -> Response:
     if waited:
         headers["Preference-Applied"] = f"wait={waited:g}"
     return Response(model.model_dump_json(), status, headers, media_type="application/json")
 
 
 def _wait(prefer: str) -> float:
-    """Seconds of `wait=` in a Prefer header (RFC 7240), at most LONGEST_WAIT_SECONDS; anything else is not preferred."""
+    """Seconds of `wait=` in a Prefer header (RFC 7240), at most LONGEST_WAIT_SECONDS; 0 if there is none."""
     found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", prefer)
     return min(float(found[1]), LONGEST_WAIT_SECONDS) if found else 0.0

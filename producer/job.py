@@ -1,7 +1,7 @@
-"""The contract between those who submit work, those who execute it and those who read the result.
+"""LLMJob and JobResult: the contract between producers, workers and readers of results.
 
-Both models are versioned JSON. In Redis a job is an RQ job (rq 2.12 format, JSON serializer) whose single argument is
-the LLMJob, so RQ's tools can read it; stock `rq worker` refuses to run it (see `llm_job`).
+Both models are versioned JSON. In Redis a job is an RQ job (rq 2.12 format, JSON serializer) whose single argument is the
+LLMJob, so RQ's tools can read it. Stock `rq worker` fails it without running anything (see `llm_job`).
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"
 
 def _number(value: Any) -> Any:
     if isinstance(value, (bool, str)):
-        raise ValueError("should be a number")  # noqa: TRY004 - what pydantic listens to
+        raise ValueError("should be a number")  # noqa: TRY004 - pydantic needs a ValueError
     return value
 
 
-NUMBER = BeforeValidator(_number)  # true is no 1, and "5" is no 5
+NUMBER = BeforeValidator(_number)  # refuses true for 1, and "5" for 5
 
 
 class JobStatus(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
-    RETRYING = "retrying"  # an execution failed; waits for its next one
-    PARKED = "parked"  # no route could take it; waits, with no execution burned
+    RETRYING = "retrying"  # an execution failed; it waits for the next one
+    PARKED = "parked"  # no route could take it; it waits, and has used up no execution
     DONE = "done"
     DEAD = "dead"
     CANCELLED = "cancelled"
@@ -59,16 +59,16 @@ class DeadReason(StrEnum):
 
     EXHAUSTED = "exhausted"  # every execution or attempt that its policy allows has failed
     EXPIRED = "expired"  # its answer would come too late to be worth anything
-    REJECTED = "rejected"  # a provider's 4xx: no route can fix the request
+    REJECTED = "rejected"  # a provider's 4xx: the request is wrong, so no other route would accept it
     REFUSED = "refused"  # content filter or refusal: a human decides
     CRASHED = "crashed"  # three workers vanished while executing it
-    MALFORMED = "malformed"  # not a job that we can read
-    DISALLOWED = "disallowed"  # an RQ job that is not ours; it is never run
+    MALFORMED = "malformed"  # it cannot be read as a job
+    DISALLOWED = "disallowed"  # an RQ job that is not an LLM job; it is never run
     OVER_BUDGET = "over_budget"
 
 
 class Message(TypedDict):
-    """One chat message; what else it holds (content, tool calls) is the provider's business."""
+    """One chat message. Its other fields (content, tool calls) are passed on unchecked."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]  # pydantic's documented way
 
@@ -76,7 +76,7 @@ class Message(TypedDict):
 
 
 class ChatBody(TypedDict, total=False):
-    """An OpenAI chat-completions body: checked for what routing needs, otherwise passed on as it is."""
+    """An OpenAI chat-completions body. The fields that routing needs are checked; all others are passed on unchecked."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
@@ -87,11 +87,11 @@ class ChatBody(TypedDict, total=False):
 
 
 class LLMJob(BaseModel):
-    """One unit of work: a chat completion to get, and for whom.
+    """One unit of work: a chat completion, and for whom it is.
 
-    `body` is an OpenAI chat-completions body; its `model` is a wish, the route decides. `idempotency_key` makes a
-    resubmission return the same job, within one tenant, for as long as the job is kept; without it every submission is
-    new work. `expires_after_seconds` overrides the job type's policy. `priority` 1 enters at the head of the queue.
+    `body` is an OpenAI chat-completions body; its `model` is ignored, because the route sets it. With an `idempotency_key`,
+    a resubmission returns the same job, within one tenant and for as long as the job is kept; without it every submission
+    is a new job. `expires_after_seconds` overrides the job type's policy. `priority` 1 puts the job at the queue's head.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -108,12 +108,12 @@ class LLMJob(BaseModel):
     metadata: dict[str, str] = Field(default_factory=dict)
 
     def provider_key(self, job_id: str) -> str:
-        """The Idempotency-Key of every call for this job: of one tenant, and safe in a header."""
+        """The Idempotency-Key header of every call for this job: a hash, different for each tenant, safe in a header."""
         return sha256(f"{self.tenant_id}\0{self.key_for(job_id)}".encode()).hexdigest()
 
     @classmethod
     def parse(cls, data: Any) -> LLMJob:
-        """A job from plain data. Raises InvalidJob naming the first wrong field."""
+        """A job from plain data. Raises InvalidJob, which names the first wrong field."""
         if not isinstance(data, dict):
             raise InvalidJob("", "a job is an object with a `body`")
         if "messages" in data and "body" not in data:
@@ -124,9 +124,9 @@ class LLMJob(BaseModel):
             raise InvalidJob(*first_problem(error)) from None
 
     def fingerprint(self) -> str:
-        """Hash of what the job asks for; the same key with another fingerprint is a conflict."""
-        asked = json.dumps({"type": self.job_type, "body": self.body}, sort_keys=True, separators=(",", ":"))
-        return sha256(asked.encode()).hexdigest()
+        """Hash of job type and body. The same idempotency key with another fingerprint is a conflict."""
+        request = json.dumps({"type": self.job_type, "body": self.body}, sort_keys=True, separators=(",", ":"))
+        return sha256(request.encode()).hexdigest()
 
     def key_for(self, job_id: str) -> str:
         """The idempotency key: the caller's, or the hash of user id, job id and input (SOP step 9)."""
@@ -136,13 +136,13 @@ class LLMJob(BaseModel):
 
 
 class JobResult(BaseModel):
-    """How a job stands or ended. Money in US dollars (null while unknown), times in milliseconds.
+    """A job's state, and its result once it has ended. Money in US dollars (null if unknown), times in milliseconds.
 
-    `queue_latency_ms` is time waiting, `run_ms` time working; together the time to answer. `completion` is the
-    provider's chat completion as it came. `attempts` counts HTTP calls, `failover_hops` moves to a next route in the
-    execution that answered. `cost_usd` is of all attempts whose tokens are known; `baseline_cost_usd` what the answer's tokens
-    would have cost on the baseline route, `cost_delta_usd` the difference. `trail` is the decision: what was planned,
-    which routes were not tried and why, every attempt.
+    `queue_latency_ms` is the time waited and `run_ms` the time worked; the sum is the time to answer. `completion` is the
+    provider's chat completion, unchanged. `attempts` counts HTTP calls; `failover_hops` counts the moves to a next route in
+    the execution that answered. `cost_usd` is the cost of all attempts whose tokens are known; `baseline_cost_usd` is what
+    the answer's tokens would have cost on the baseline route; `cost_delta_usd` is the difference. `trail` explains the
+    routing: the plan, the routes that were not tried and why, and every attempt.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -162,19 +162,19 @@ class JobResult(BaseModel):
     queue_latency_ms: int | None = None
     run_ms: int | None = None
     degraded: str | None = None
-    cache_hit: bool = False  # the answer was kept from an earlier job: nobody was called for it
-    truncated: bool = False  # the answer ended at its limit of tokens, not by itself
+    cache_hit: bool = False  # the answer is from the cache: no provider was called
+    truncated: bool = False  # the answer was cut off at its limit of tokens
     resolved_by: Literal["model", "human"] | None = None
     dead_reason: DeadReason | None = None
     dead_detail: str | None = None
-    waiting_reason: WaitReason | None = None  # for programs; `waiting_for` says the same to people
+    waiting_reason: WaitReason | None = None  # for programs; `waiting_for` is the text for people
     waiting_for: str | None = None
     waiting_until_ms: int | None = None  # Unix time
     trail: list[TrailEntry] = Field(default_factory=list)
 
     @property
     def attempted(self) -> list[Attempt]:
-        """The trail's attempts alone."""
+        """The attempts in the trail."""
         return [entry for entry in self.trail if isinstance(entry, Attempt)]
 
     @property
@@ -195,7 +195,7 @@ class JobResult(BaseModel):
 
 
 def llm_job(_job: dict[str, Any]) -> NoReturn:
-    """What an LLM job looks like to RQ. Only failover-worker executes it; stock `rq worker` fails it with this text."""
+    """The function that RQ sees in an LLM job. Only failover-worker executes such jobs; `rq worker` gets this error."""
     raise RuntimeError("this job is executed by `failover-worker`, not by `rq worker`")
 
 
@@ -213,7 +213,7 @@ def encode_job(job: LLMJob) -> bytes:
 
 
 class ForeignJob(Exception):
-    """An RQ job that is not an LLM job; `function` is what it would have run."""
+    """An RQ job that is not an LLM job. `function`: the function that it names."""
 
     def __init__(self, function: str) -> None:
         self.function = function
@@ -226,8 +226,8 @@ MAX_JOB_BYTES = 64 * 1024 * 1024
 def decode_job(data: bytes) -> LLMJob:
     """The LLMJob in RQ's `data` field.
 
-    Raises ForeignJob for another function's job and InvalidJob for what cannot be read. Nothing named in the data is
-    ever imported or called.
+    Raises ForeignJob for a job of another function, InvalidJob for data that cannot be read, NewerSchema for a job of a
+    newer release. No function named in the data is ever imported or called.
     """
     try:
         unpacked = zlib.decompressobj().decompress(data, MAX_JOB_BYTES)

@@ -1,6 +1,6 @@
-"""Every Redis key that failover-worker reads or writes. No other file spells one.
+"""Every Redis key that failover-worker reads or writes. No other Python file spells one.
 
-RQ's own (formats of rq 2.12, so that `rq info`, rq-dashboard and rq-exporter show the truth):
+RQ's own (in the formats of rq 2.12, so that `rq info`, rq-dashboard and rq-exporter work):
 
 | key                          | type   | what                                             | written by                         |
 |------------------------------|--------|--------------------------------------------------|------------------------------------|
@@ -26,62 +26,62 @@ Ours:
 | pause_ai_tasks              | string | "1" = paused; "0", empty or absent = running          | until resume        |
 | pause_ai_tasks:{queue}      | string | the same for one queue                                | until resume        |
 | failover:paused-provider:{p} | string | the same for the routes of one provider              | until resume        |
-| failover:disabled:{route}   | string | "1" = no worker calls the route: its kill switch     | until enabled       |
+| failover:disabled:{route}   | string | kill switch: "1" = no worker calls the route          | until enabled       |
 | failover:pause              | hash   | a flag's key: its note (JSON: who, why, since, until) | until resume        |
 | failover:stopped:{queue}    | hash   | how long it was paused (lua/shared/running_clock.lua) | for good            |
-| failover:lanes:{queue}      | list   | the tenants in turn, as in lua/shared/fair_queue.lua  | while there are any |
-| failover:lane:{queue}|{tenant} | list | a tenant's queued jobs, while others' fill the list  | until they are claimed |
-| failover:filler:{queue}     | string | the tenant whose jobs fill the list                   | for good            |
-| failover:first:{queue}      | string | how many at the list's head go before all lanes       | while there are lanes |
+| failover:lanes:{queue}      | list   | round robin of tenants (lua/shared/fair_queue.lua)    | with tenant queues  |
+| failover:lane:{queue}|{tenant} | list | tenant queue: a tenant's jobs beside RQ's list       | until claimed       |
+| failover:filler:{queue}     | string | the tenant whose jobs fill RQ's list                  | for good            |
+| failover:first:{queue}      | string | how many of the list's jobs go before all tenant queues | with tenant queues |
 | failover:leases:{queue}     | zset   | {job}:{execution}, score lease end (ms of Redis TIME) | while executed      |
 | failover:accepted:{queue}   | zset   | jobs accepted and not ended, score expiry (ms)        | until done or dead  |
 | failover:accepted:{queue}:promised | zset | the same jobs, score time promised (ms)  | the same            |
 | failover:idempotency:{hash} | hash   | job_id, fingerprint of a tenant's idempotency key     | as long as its job  |
-| failover:rate:{tenant}      | string | when its next job over HTTP is due (ms), for its rate | until then          |
-| failover:spend              | hash   | {provider} or {provider}:{budget id}: what billing said (JSON) | for good   |
-| failover:spend-message:{hash} | string | a message of billing that was heard                 | 7 days              |
-| failover:reservations       | hash   | a row of the ledger whose call runs, by its id (JSON) | while it runs       |
-| failover:reservations:ages  | zset   | the same, score last seen to run (ms)                 | the same            |
-| failover:ledger:{month}     | stream | a row of each attempt that was settled or released    | 45 days             |
+| failover:rate:{tenant}      | string | when its next job over HTTP is allowed (ms), by its rate | until then       |
+| failover:spend              | hash   | {provider} or {provider}:{budget id}: the last billing report (JSON) | for good |
+| failover:spend-message:{hash} | string | a billing report that was counted                   | 7 days              |
+| failover:reservations       | hash   | ledger rows of running calls, by row id (JSON)        | while the call runs |
+| failover:reservations:ages  | zset   | the same row ids, score last seen running (ms)        | the same            |
+| failover:ledger:{month}     | stream | ledger rows of attempts that were settled or released | 45 days             |
 | failover:ambiguous:{month}  | hash   | rows of attempts that may have been billed (JSON)     | 45 days             |
-| failover:spent:{month}      | hash   | sums of those rows, as in worker/money/lua/ledger_rows.lua        | 400 days            |
+| failover:spent:{month}      | hash   | sums of the rows, as in worker/money/lua/ledger_rows.lua | 400 days         |
 | failover:ladder:{month}     | hash   | the alert threshold that a scope has reached (JSON)   | 45 days             |
 | failover:booked:{worker}    | string | number of a worker's last batch of rows, and its reply | 1 h                |
 | failover:limit:{route or provider} | hash | requests and tokens of the last minute, by ticks | 1 h                 |
-| failover:limit:{...}:open   | zset   | rows of the calls that run under it, score begun (ms) | 1 day               |
-| failover:budgets            | hash   | a scope: the caps that operators set over the file's (JSON) | until taken back |
-| failover:reduce             | string | somebody reduces the cost of every job (JSON: who, why, since) | as long as they said |
+| failover:limit:{...}:open   | zset   | row ids of the calls that run under it, score begun (ms) | 1 day            |
+| failover:budgets            | hash   | by scope: the caps that operators set over the file's (JSON) | until removed |
+| failover:reduce             | string | operators reduce the cost of every job (JSON: who, why, since) | until its end |
 | failover:cache:{tenant}:{feature}:{hash} | string | a kept answer (zlib of JSON); all three hashed | its feature's ttl_seconds |
 | failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
-| failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until someone acts  |
-| failover:routes:{worker}    | string | a worker's slots, and the routes of its map (JSON)    | 30 s                |
-| failover:breaker:{route}    | hash   | a route's breaker and rest, as in worker/breakers/lua/breaker.lua | 7 days unused    |
+| failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until removed by hand |
+| failover:routes:{worker}    | string | a worker's slots, routes and warnings (JSON)          | 30 s                |
+| failover:breaker:{route}    | hash   | a route's breaker and cooldown, as in worker/breakers/lua/breaker.lua | 7 days unused |
 | failover:calls:{route}      | list   | its latest 200 calls, newest first: +ms@s or -ms@s    | 7 days unused       |
-| failover:recorded:{worker}  | string | number of a worker's last report on its attempts      | 1 h                 |
+| failover:recorded:{worker}  | string | number of a worker's last report to the breakers      | 1 h                 |
 | failover:dead:{queue}       | zset   | dead letters, score time of burial (ms)               | until requeued, ... |
 | failover:dead:{queue}:*:*   | zset   | the same by reason:, tenant: and route:               | the same            |
 | failover:dead:{queue}:indexes | set  | the keys of those indexes                             | the same            |
 | failover:audit              | stream | who requeued, resolved, discarded, cancelled what     | the last 100,000    |
-| failover:audit-turn:{queue} | string | a worker looked for strays lately                     | 5 min               |
-| failover:news:{queue}       | hash   | counts that no incident holds yet: dead letters, degraded, saved | until folded |
+| failover:audit-turn:{queue} | string | a worker has looked for stray jobs                    | 5 min               |
+| failover:news:{queue}       | hash   | counts that are in no incident yet: dead letters, degraded, saved | until folded |
 | failover:news:{queue}:first | list   | ids of the first of those dead letters                | until folded        |
-| failover:subscribers        | hash   | whose job events are wanted: `*`, a tenant            | 7 days unspoken of  |
+| failover:subscribers        | hash   | whose job events have a subscriber: `*`, a tenant     | 7 days unless renewed |
 | failover:outbox:{subscriber} | stream | ends of jobs not delivered yet; the last 100,000    | until delivered     |
-| failover:notifier           | string | the worker that tells people                          | 6 s                 |
-| failover:gone               | zset   | workers that vanished, score first seen to be (ms)    | 1 day               |
-| failover:trouble            | hash   | a channel: since when it takes nothing, and why (JSON) | until it takes one |
+| failover:notifier           | string | the worker that sends the messages to people          | 6 s                 |
+| failover:gone               | zset   | workers that vanished, score when first noticed (ms)  | 1 day               |
+| failover:trouble            | hash   | by channel: since when it accepts no message, and why (JSON) | until it accepts one |
 | failover:incidents          | hash   | the open ones: {kind}|{subject}|{queue} -> id         | until resolved      |
 | failover:incidents:all      | zset   | every incident, score opened (ms)                     | 400 days            |
-| failover:incidents:untold   | set    | resolved ones that somebody has to be told of         | until told, 1 day   |
+| failover:incidents:untold   | set    | resolved ones that a channel still needs a message of | until sent, 1 day   |
 | failover:incidents:number   | string | the id of the latest                                  | for good            |
-| failover:incident:{id}      | hash   | one incident: its state, its counts, what each channel was told | 400 days  |
+| failover:incident:{id}      | hash   | one incident: its state, its counts, what each channel was sent | 400 days  |
 | failover:incident:{id}:story | list  | what happened in it (JSON)                            | 400 days            |
-| failover:silence:{incident key} | string | who keeps it quiet, and why                       | as long as they said |
+| failover:silence:{incident key} | string | who silenced it, and why                          | until its end       |
 | failover:wake               | pubsub | a job became available                                | -                   |
 | failover:breakers           | pubsub | a breaker changed (JSON)                              | -                   |
 | failover:control            | pubsub | an operator changed what may run                      | -                   |
 
-Redis Cluster is not supported (RQ is not either): scripts reach job keys by the prefixes given here.
+Redis Cluster is not supported (nor is it by RQ): scripts make the keys of jobs from the prefixes given here.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def queue(name: str) -> str:
 
 
 def round_robin(queue_name: str) -> str:
-    """Spelled by lua/shared/fair_queue.lua too, as the other keys of the line."""
+    """lua/shared/fair_queue.lua spells it too, and the other keys of the fair queue."""
     return "failover:lanes:" + queue_name
 
 
@@ -201,7 +201,7 @@ def disabled(route: str) -> str:
 
 
 def stopped(queue_name: str) -> str:
-    """Spelled by lua/shared/pause_flags.lua too."""
+    """lua/shared/pause_flags.lua spells it too."""
     return "failover:stopped:" + queue_name
 
 
@@ -214,7 +214,7 @@ def accepted(queue_name: str) -> str:
 
 
 def promised(queue_name: str) -> str:
-    """Spelled by lua/shared/leaves.lua too. What is scored before now is late."""
+    """lua/shared/leaves.lua spells it too. Jobs with a score before now are late."""
     return accepted(queue_name) + ":promised"
 
 
@@ -228,7 +228,7 @@ def dead_by(queue_name: str, kind: str, value: str) -> str:
 
 
 def news(queue_name: str) -> str:
-    """Spelled by lua/shared/dead_letters.lua too."""
+    """lua/shared/dead_letters.lua spells it too."""
     return "failover:news:" + queue_name
 
 
@@ -237,7 +237,7 @@ def first_news(queue_name: str) -> str:
 
 
 def outbox(subscriber: str) -> str:
-    """Spelled by lua/shared/event.lua too."""
+    """lua/shared/event.lua spells it too."""
     return "failover:outbox:" + subscriber
 
 
@@ -286,13 +286,13 @@ def cache(tenant_id: str, feature: str, digest: str) -> str:
 
 
 def cached(tenant_id: str | None, feature: str | None) -> str:
-    """The pattern of such keys; None: of all."""
+    """The pattern of the keys of kept answers; None for all tenants, or all features."""
     wanted = ("*" if name is None else _short(name) for name in (tenant_id, feature))
     return "failover:cache:" + ":".join(wanted) + ":*"
 
 
 def _short(name: str) -> str:
-    """Hashed: features come from outside."""
+    """A hash, because names of features come from outside."""
     return sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -305,25 +305,25 @@ def rate(tenant_id: str) -> str:
 
 
 def spend_message(message_id: str) -> str:
-    """Hashed: ids come from outside."""
+    """Hashed, because ids come from outside."""
     return "failover:spend-message:" + sha256(message_id.encode()).hexdigest()
 
 
 def idempotency(tenant_id: str, key: str) -> str:
-    """The record of one tenant's idempotency key. Hashed: keys come from outside, of any length and alphabet."""
+    """The record of one tenant's idempotency key. Hashed: keys come from outside, with any length and characters."""
     return "failover:idempotency:" + sha256(f"{tenant_id}\0{key}".encode()).hexdigest()
 
 
 class JobField:
-    """Our fields in RQ's job hash, beside RQ's own. Times are milliseconds of Redis TIME."""
+    """Our fields in RQ's job hash. Times are Unix milliseconds of Redis TIME."""
 
     ACCEPTED = "accepted_ms"
     PROMISED = "promised_ms"  # the job is late after this (its policy's max_time_to_answer_seconds)
-    EXPIRES = "expires_ms"  # the job is worth nothing after this, if its queue never stands paused
-    STOPPED = "stopped_ms"  # how long its queue had stood paused when it was accepted
+    EXPIRES = "expires_ms"  # the answer is worth nothing after this; later if its queue is paused meanwhile
+    STOPPED = "stopped_ms"  # how long its queue had been paused in all when the job was accepted
     IDEMPOTENCY = "idempotency"  # key of its idempotency record
-    LEASE = "lease"  # execution id that holds the job now
-    SETTLED = "settled"  # execution id that last ended one, for the resend of a settle
+    LEASE = "lease"  # id of the execution that holds the job now
+    SETTLED = "settled"  # id of the execution that was settled last, to recognise the resend of a settle
     EXECUTIONS = "executions"  # executions that failed
     CRASHES = "crashes"  # executions whose worker vanished
     ATTEMPTS = "attempts"  # HTTP calls to providers so far
@@ -332,7 +332,7 @@ class JobField:
     WAITING = "waiting"  # retry | park | park in turn, while scheduled
     WAITING_REASON = "waiting_reason"  # why, as producer/waiting.py names it
     WAITING_SUBJECTS = "waiting_subjects"  # what it waits for: `provider:openai tenant:acme`
-    WAITING_FOR = "waiting_for"  # why, in words
+    WAITING_FOR = "waiting_for"  # why, as text for people
     WAITING_UNTIL = "waiting_until_ms"
     DEAD_REASON = "dead_reason"
     DEAD_DETAIL = "dead_detail"
@@ -340,6 +340,6 @@ class JobField:
     TENANT = "tenant"
     TYPE = "job_type"
     GENERATION = "generation"  # how often it was requeued from the dead letters
-    REQUEUED_BY = "requeued_by"  # token of the call that did
+    REQUEUED_BY = "requeued_by"  # token of the call that requeued it
     REQUEUED_WHO = "requeued_who"
     REQUEUED = "requeued_ms"

@@ -1,4 +1,4 @@
-"""How fast a tenant may hand in jobs: a rate and a burst, held in Redis for all web processes together."""
+"""Limits how fast a tenant may submit jobs over HTTP: a rate and a burst, for all web processes together (in Redis)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ RATE = Script.load(Path(__file__).parent / "lua", "rate")
 
 
 async def wait_ms(producer: AsyncProducer, tenant_id: str) -> int:
-    """Take one job off the tenant's rate: 0, or the milliseconds until its next one. Raises RedisError: it is not sent again,
-    as it would count twice."""
+    """Count one job against the tenant's rate. Returns 0 if it is accepted, else the milliseconds until the next one is.
+
+    Raises RedisError. The script is not resent, because it would count twice.
+    """
     policy = producer.policies.of_tenant(tenant_id)
     call = RATE.call([keyspace.rate(tenant_id)], [60_000 / policy.jobs_per_minute, policy.burst])
     (wait,) = await ask_async(producer.client, [call])

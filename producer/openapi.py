@@ -1,4 +1,4 @@
-"""The schemas that the OpenAPI document shows for bodies which the routes read by hand."""
+"""The OpenAPI schemas of bodies that the routes read by hand, which FastAPI cannot derive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ COMPONENTS: dict[str, Any] = {
 def request_body(
     model: type[BaseModel], *, required: bool = True, strict: bool = False, **fields: Any
 ) -> dict[str, Any]:
-    """For a route's `openapi_extra`. `fields` are laid over those of the model; `strict`: no string may hold a NUL."""
+    """The `openapi_extra` of a route whose body is `model`. `fields`: additions to the schema of each field. `strict`: no
+    string may contain NUL."""
     schema = model.model_json_schema()
     for name, more in fields.items():
         schema["properties"][name] |= more
@@ -33,7 +34,7 @@ def request_body(
 
 
 def _resolved(node: Any, definitions: dict[str, Any], strict: bool) -> Any:
-    """The schema with its own definitions in their places."""
+    """The schema with its `$ref`s replaced by their definitions."""
     if isinstance(node, list):
         return [_resolved(item, definitions, strict) for item in node]
     if not isinstance(node, dict):

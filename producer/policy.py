@@ -26,7 +26,7 @@ def _variable_name(value: str) -> str:
 
 VariableName = Annotated[str, AfterValidator(_variable_name)]
 Lines = dict[tuple[str, ...], int]
-MOST_PLACES = 20_000  # of one file of policies
+MOST_PLACES = 20_000  # values in one policy file
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -76,7 +76,7 @@ class TenantPolicy(BaseModel):
 
 
 class Tenants(BaseModel):
-    """policies/tenants.yaml. A tenant that is not in it is as `default`."""
+    """policies/tenants.yaml. A tenant that is not in it has the policy `default`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -85,7 +85,7 @@ class Tenants(BaseModel):
 
 
 class Policies(BaseModel):
-    """All job types. `default` always exists."""
+    """policies/jobs.yaml, and the tenants. The job type `default` always exists."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -97,7 +97,8 @@ class Policies(BaseModel):
         return self.tenants.tenants.get(tenant_id) or self.tenants.tenants.get("default") or TenantPolicy()
 
     def of(self, job_type: str) -> JobPolicy:
-        """The policy of a job type; one that is not in the file is refused, so that a typo loses no promise."""
+        """The policy of a job type. Raises InvalidJob for one that is not in the file, so that a typo cannot select a wrong
+        policy."""
         policy = self.job_types.get(job_type)
         if policy is None:
             raise InvalidJob(
@@ -106,13 +107,13 @@ class Policies(BaseModel):
         return policy
 
     def of_known(self, job_type: str) -> JobPolicy:
-        """The policy of an accepted job, whose type may have left the file since: then `default`'s."""
+        """The policy of an accepted job. If its type has been removed from the file since, the policy of `default`."""
         return self.job_types.get(job_type) or self.job_types["default"]
 
 
 def load_policies(environment: Environment) -> Policies:
-    """The files of POLICIES_DIR: jobs.yaml and, if it is there, tenants.yaml. Raises ConfigurationError with every problem
-    in the first wrong one."""
+    """Read jobs.yaml and, if it exists, tenants.yaml of POLICIES_DIR. Raises ConfigurationError with every problem of the
+    first wrong file."""
     folder = find_configuration("policies", "POLICIES_DIR", environment)
     policies = read_policies(folder / "jobs.yaml")
     tenants = folder / "tenants.yaml"
@@ -124,19 +125,20 @@ def load_policies(environment: Environment) -> Policies:
 
 
 def read_policies(path: Path) -> Policies:
-    """jobs.yaml alone."""
+    """Read one jobs.yaml. Raises ConfigurationError."""
     return read_yaml(path, Policies, lambda data: with_defaults(data, "job_types"))
 
 
 def read_yaml(path: Path, model: type[M], prepared: Callable[[Any], Any] = lambda data: data) -> M:
-    """One file of policies/ as its model. `prepared` sees the data before it is checked. Raises ConfigurationError."""
+    """Read one policy file as `model`. `prepared` changes the data before it is checked. Raises ConfigurationError with
+    every problem."""
     try:
         text = path.read_text(encoding="utf-8")
         data, lines = load_yaml(text)
     except OSError as error:
         fix = f"set POLICIES_DIR to a folder that holds {path.name}"
         raise ConfigurationError([Problem(str(path), "", error.strerror or str(error), fix)]) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none is a ValueError
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # an invalid date is a ValueError
         raise ConfigurationError([Problem(str(path), "", f"is not YAML: {_one_line(error)}")]) from None
     try:
         return model.model_validate(prepared(data))
@@ -145,8 +147,8 @@ def read_yaml(path: Path, model: type[M], prepared: Callable[[Any], Any] = lambd
 
 
 def load_yaml(text: str) -> tuple[Any, Lines]:
-    """The data of a YAML text, and the line of each of its places. Raises YAMLError, ValueError or RecursionError, also for a
-    text that is small and grows by its aliases."""
+    """(the data of a YAML text, the line of each value by its path). Raises YAMLError, ValueError or RecursionError, also
+    for a small text that aliases would make very large."""
     lines: Lines = {}
     if (root := yaml.compose(text, Loader=yaml.SafeLoader)) is not None:
         _number_lines(root, (), lines)
@@ -154,7 +156,7 @@ def load_yaml(text: str) -> tuple[Any, Lines]:
 
 
 def with_defaults(data: Any, section: str) -> Any:
-    """Each entry of the section over the fields of its `default`."""
+    """Lay each entry of the section over the fields of its `default`."""
     if not isinstance(data, dict) or not isinstance(data.get(section), dict):
         return data if isinstance(data, dict) and section in data else {section: "missing"}
     default = data[section].get("default") or {}
@@ -172,7 +174,7 @@ def _problems(path: Path, lines: Lines, error: ValidationError) -> list[Problem]
     for details in error.errors(include_url=False, include_input=False, include_context=False):
         field = tuple(str(part) for part in details["loc"])
         if len(field) >= 3 and field[:3] not in lines and (field[0], "default", field[2]) in lines:
-            continue  # inherited from default, and told there
+            continue  # inherited from `default`: the problem is reported there
         line = next((lines[field[:n]] for n in range(len(field), 0, -1) if field[:n] in lines), None)
         what = what_is_wrong(details["type"], details["msg"])
         problems.append(Problem(f"{path}:{line}" if line else str(path), ".".join(field), what))

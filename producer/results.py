@@ -39,7 +39,7 @@ _STATUS = {
 
 
 def status_of(rq_status: bytes) -> JobStatus:
-    """RQ's word for a job's status in ours. (A parked job is `scheduled` to RQ, like a retrying one.)"""
+    """Our status for RQ's. (For RQ, parked and retrying jobs are both `scheduled`.)"""
     return _STATUS.get(rq_status.decode(errors="replace"), JobStatus.QUEUED)
 
 
@@ -49,7 +49,7 @@ def encode_result(result: JobResult) -> bytes:
 
 
 def result_commands(job_id: str) -> list[Command]:
-    """What to ask for one job; `result_of` reads the two replies."""
+    """The two commands that read a job's result; `result_of` reads the replies."""
     return [
         ("HMGET", keyspace.job(job_id), *FIELDS),
         ("XREVRANGE", keyspace.results(job_id), "+", "-", "COUNT", 1),

@@ -1,9 +1,9 @@
-"""Lua scripts: loaded from the package, called by hash, loaded into Redis again when it has forgotten them.
+"""Lua scripts: loaded from the package, called by their hash, and loaded into Redis again when it has lost them.
 
-A script file opens with its KEYS, ARGV, returns and invariant. A line `-- prelude: NAME ...` puts those files before it,
-so that scripts share local functions; a line `-- flags: ...` declares Redis's script flags. Every script is idempotent
-under resend, so a call may be sent again after a lost reply. All open with Redis 7's `#!lua`: a full Redis then refuses
-a script before it begins and not in its middle, but for those with `allow-oom`, by which jobs in flight end.
+A script file begins with its KEYS, ARGV, returns and invariant. A line `-- prelude: NAME ...` puts those files before the
+script, so that scripts share local functions. A line `-- flags: ...` sets Redis's script flags. Every script is
+idempotent, so a call may be resent after a lost reply. All scripts begin with Redis 7's `#!lua`: a full Redis then refuses
+a script before it starts, not in the middle. Scripts with `allow-oom` are never refused, so that running jobs can end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PRELUDES = Path(__file__).parent / "lua" / "shared"
 
 @dataclass(frozen=True)
 class Script:
-    """One Lua script and the SHA-1 that Redis knows it by."""
+    """One Lua script with its preludes, and its SHA-1, by which Redis calls it."""
 
     text: str
     sha: str
@@ -56,12 +56,12 @@ Command = Call | tuple[Word, ...]
 
 
 def ask(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
-    """`run`, for a caller to whom one failed command fails all: raises the first exception among the replies."""
+    """As `run`, but raises the first exception among the replies."""
     return _checked(run(client, commands) if commands else [])
 
 
 async def ask_async(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:
-    """`ask` for an asyncio client."""
+    """As `ask`, for an asyncio client."""
     return _checked(await run_async(client, commands) if commands else [])
 
 
@@ -73,7 +73,7 @@ def _checked(replies: list[Any]) -> list[Any]:
 
 
 def run(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
-    """Send all commands in one round trip; one reply each, in order. A failed one has its exception as its reply."""
+    """Send all commands in one round trip. Returns one reply each, in order; the reply of a failed one is its exception."""
     replies: list[Any] = _pipeline(client, commands).execute(raise_on_error=False)
     if forgotten := _forgotten(commands, replies):
         for script in {call.script for call in forgotten.values()}:
@@ -85,7 +85,7 @@ def run(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
 
 
 async def run_async(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:
-    """`run` for an asyncio client."""
+    """As `run`, for an asyncio client."""
     replies: list[Any] = await _pipeline(client, commands).execute(raise_on_error=False)
     if forgotten := _forgotten(commands, replies):
         for script in {call.script for call in forgotten.values()}:

@@ -1,4 +1,4 @@
-"""The entries of a job's trail: what an execution planned, which routes it did not try and why, every attempt."""
+"""The entries of a job's trail: the plan of an execution, the routes that it did not try and why, and every attempt."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-BROKEN_OFF = "broken_off"  # the outcome of an attempt that the worker's drain ended
+BROKEN_OFF = "broken_off"  # the outcome of an attempt that the worker's drain cut off
 
 
 class Planned(BaseModel):
-    """What an execution set out to do, as the trail tells it. Money in US dollars.
+    """The plan of one execution. Money in US dollars.
 
-    `candidates`: the routes that were kept, in the order to try them. What was known of them when they were ordered:
-    `estimates_usd`, what a call would cost at most by the estimate of its tokens, and `p95_ms`, their latency lately.
+    `candidates`: the routes to try, in order. `estimates_usd`: the estimated maximum cost of a call on each route, and
+    `p95_ms`: each route's recent latency, both as known when the plan was made.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -24,14 +24,14 @@ class Planned(BaseModel):
     candidates: tuple[str, ...]
     baseline: str | None = None  # the route that costs are compared with
     max_cost_usd: float | None = None
-    spent_usd: float = 0.0  # by the attempts before it, or perhaps
+    spent_usd: float = 0.0  # cost of all attempts before it; ambiguous ones count at their maximum
     estimates_usd: dict[str, float] = Field(default_factory=dict)
     p95_ms: dict[str, int] = Field(default_factory=dict)
-    reduced: str | None = None  # why it was to cost less than usual
+    reduced: str | None = None  # why it ran in cost-saving mode
 
 
 class Attempt(BaseModel):
-    """One HTTP call to a provider, as the trail tells it. Times in milliseconds, money in US dollars."""
+    """One HTTP call to a provider. Times in milliseconds, money in US dollars."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,20 +43,21 @@ class Attempt(BaseModel):
     ms: int = 0
     ambiguous: bool = False  # the provider may have done, and billed, the work
     probe: bool = False  # made to see whether an open route has recovered
-    excused: bool = False  # in an execution that ended for want of a route that was paused
+    excused: bool = False  # not counted, because its execution ended only because another route was paused
     at_ms: int = 0  # when it began, Unix time of the worker
-    breaker: str = "closed"  # how it stood when the attempt was let through
+    breaker: str = "closed"  # the breaker's state when the attempt was admitted
     key: str | None = None  # where the key came from, never the key: `environment OPENAI_API_KEY#2`
-    dropped: tuple[str, ...] = ()  # parameters of the job that the route was not sent, or was sent by another name
+    dropped: tuple[str, ...] = ()  # parameters of the job that were dropped or renamed for the route
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost_usd: float | None = None
-    may_cost_usd: float | None = None  # at most, if an ambiguous attempt was billed after all
+    may_cost_usd: float | None = None  # the maximum cost of an ambiguous attempt, which may have been billed
     detail: str | None = None
 
     @property
     def charged(self) -> bool:
-        """Whether it counts toward the policy's cap: no probe does, none that our own drain broke off or a pause excused."""
+        """Whether it counts toward the policy's cap on attempts. Not counted: probes, excused attempts, and attempts that
+        the drain cut off."""
         return not (self.probe or self.excused) and self.outcome != BROKEN_OFF
 
 
@@ -64,28 +65,28 @@ class RejectedFor(StrEnum):
     """Why a route was not tried: a closed set. None of these made a network call."""
 
     LACKS_CAPABILITY = "lacks_capability"
-    UNSUPPORTED_PARAMETER = "unsupported_parameter"  # one that no answer would be right without
+    UNSUPPORTED_PARAMETER = "unsupported_parameter"  # one that cannot be dropped
     CONTEXT_WINDOW = "context_window"
     OUTPUT_LIMIT = "output_limit"
     OVER_COST = "over_cost"
-    NO_PRICE = "no_price"  # it cannot be held to a cap on costs
+    NO_PRICE = "no_price"  # without a price no cap on costs can be enforced
     OVER_BUDGET = "over_budget"  # a month's cap is used up
-    LIMITED = "limited"  # its rpm, tpm or concurrency is
-    NO_LEDGER = "no_ledger"  # Redis is away, or its ledger cannot be read, so that no cap and no limit can be held
+    LIMITED = "limited"  # its rpm, tpm or concurrency is used up
+    NO_LEDGER = "no_ledger"  # Redis is away, or the ledger cannot be read, so that no cap or limit can be enforced
     TOO_SLOW = "too_slow"
     NOT_PINNED = "not_pinned"
-    CANARY = "canary"  # it takes some jobs only, and this one is not among them
+    CANARY = "canary"  # it takes only some of the jobs, and not this one
     BYPASS = "bypass"  # BYPASS_ROUTER is on: only the first route is called
-    DISABLED = "disabled"  # by its kill switch
-    PAUSED = "paused"  # its provider is
-    BREAKER = "breaker"
-    RESTS = "rests"  # until a time that its provider named, or its account is fixed
-    NO_ATTEMPTS = "no_attempts"
-    NO_TIME = "no_time"
+    DISABLED = "disabled"  # its kill switch is set
+    PAUSED = "paused"  # its provider is paused
+    BREAKER = "breaker"  # its breaker is open or half-open
+    RESTS = "rests"  # it is in a cooldown that its provider asked for, or that its account needs
+    NO_ATTEMPTS = "no_attempts"  # the job's attempts are used up
+    NO_TIME = "no_time"  # the deadline is too near
 
 
 class Rejection(BaseModel):
-    """A route that an execution did not try, and why: `code` for programs, `rejected` in words."""
+    """A route that an execution did not try, and why: `code` for programs, `rejected` as text for people."""
 
     model_config = ConfigDict(frozen=True)
 

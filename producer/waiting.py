@@ -1,4 +1,4 @@
-"""Why a job waits: a closed set, for programs. The text for people stands beside it (`JobResult.waiting_for`)."""
+"""Why a job waits: a closed set, for programs. The text for people is `JobResult.waiting_for`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from enum import StrEnum
 class WaitReason(StrEnum):
     """What has to happen before a waiting job runs again."""
 
-    RETRY = "retry"  # it failed on every route; its backoff has to end
-    ROUTE = "route"  # a route has to open: breakers are open, or routes cool down
+    RETRY = "retry"  # it failed on every route; its backoff must end
+    ROUTE = "route"  # a route must open: breakers are open, or routes are in a cooldown
     PAUSED_ROUTE = "paused_route"  # operators paused a route that could take it, and the other routes failed
-    ABLE_ROUTE = "able_route"  # the routes that were tried cannot do it; another one may be able to
+    ABLE_ROUTE = "able_route"  # the routes that were tried do not support the job; another one may
     SLOW_ROUTE = "slow_route"  # every route is slower than the policy allows
-    PINNED_ROUTE = "pinned_route"  # the routes of its pin are left out of the routing map now
+    PINNED_ROUTE = "pinned_route"  # the routes that its policy pins are left out of routes.json now
     BUDGET = "budget"  # a cap of this month has too little left
-    BUDGET_RESERVED = "budget_reserved"  # calls that run now hold what is left of a cap
+    BUDGET_RESERVED = "budget_reserved"  # what is left of a cap is reserved by calls that run
     RATE_LIMIT = "rate_limit"  # a route or a provider is at its limit of requests
-    TOKENS = "tokens"  # ... at its limit of tokens in this minute
-    REDIS = "redis"  # Redis did not answer, and a hard cap has to be held
-    LEDGER = "ledger"  # the ledger holds what cannot be read
+    TOKENS = "tokens"  # a route or a provider is at its limit of tokens per minute
+    REDIS = "redis"  # Redis did not answer, so that its hard cap or limit could not be enforced
+    LEDGER = "ledger"  # the ledger holds data that cannot be read
     NEWER_WORKER = "newer_worker"  # its schema is newer than this worker

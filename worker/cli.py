@@ -44,7 +44,7 @@ def command(
     SIGTERM drains: no new job starts, running ones end or go back to the head of the queue, exit 0.
     """
     environment = load_environment()
-    reloads = stamp()  # what changes from here on is read anew
+    reloads = stamp()  # before the files are read, so that later changes are noticed
     configuration = Configuration.load(environment)
     routes = configuration.routes
     url = redis_url(environment)
@@ -89,7 +89,7 @@ async def _run(worker: FailoverWorker) -> None:
 
 
 def main() -> None:
-    """Entry point: errors become one sentence on stderr and the exit code of their kind."""
+    """Entry point: an error becomes one sentence on stderr and its exit code."""
     try:
         command.main(standalone_mode=False)
     except FailoverError as error:

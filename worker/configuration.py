@@ -1,7 +1,7 @@
-"""What a worker goes by (routes, policies, keys), and its reload while the worker runs.
+"""The configuration of a worker (routes, policies, keys), and its reload while the worker runs.
 
-A changed file is read within a second or two. One that cannot be used is refused aloud, and the old configuration stays;
-jobs that run keep the one that they began with.
+A changed file is read within about two seconds. If it cannot be used, the worker logs a warning and keeps the old
+configuration. A running job keeps the configuration that it began with.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(frozen=True)
 class Configuration:
-    """One state of the files and the environment. `tenant_keys`: by tenant and provider."""
+    """The configuration read from the files and the environment at one time. `tenant_keys`: by tenant and provider."""
 
     policies: Policies
     routes: Routes
@@ -44,16 +44,17 @@ class Configuration:
 
     @classmethod
     def load(cls, environment: Environment, *, tenants_keys: bool = True) -> Configuration:
-        """Raises ConfigurationError. `tenants_keys`: read them too, which only a worker needs."""
+        """Read the configuration. `tenants_keys`: also read the tenants' API keys, which only a worker needs. Raises
+        ConfigurationError with every problem of the first wrong file."""
         policies, routes = load_policies(environment), load_routes(environment)
         try:
             routing = load_routing(environment, policies.job_types, routes)
         except ConfigurationError:
             if not routes.bypass:
                 raise
-            routing = Routing()  # the switch for when all else fails asks no policy
+            routing = Routing()  # BYPASS_ROUTER must work also while routing.yaml is wrong
         for route in routes.routes:
-            _ = route.price  # list prices are read now, and not when a job waits for them
+            _ = route.price  # load the list prices now, so that no job waits for it
         keys = _tenant_keys(policies, routes, environment) if tenants_keys else {}
         money = (load_budgets(environment), Guardrail.of(environment), load_caching(environment))
         return cls(policies, routes, routing, keys, *money)
@@ -61,7 +62,7 @@ class Configuration:
 
 @dataclass
 class Current:
-    """The configuration that is in force, replaced as a whole. An execution reads it once, when it begins."""
+    """Holds the configuration in force, which is replaced as a whole. An execution reads it once, when it begins."""
 
     configuration: Configuration
 
@@ -89,7 +90,7 @@ def _tenant_keys(policies: Policies, routes: Routes, environment: Environment) -
 
 
 def stamp(environment: Callable[[], Environment] = load_environment) -> Stamp:
-    """When each file of a configuration was last written; what cannot be read has none."""
+    """The time, size and inode of each configuration file, to notice changes. Files that cannot be read are left out."""
     try:
         found = environment()
     except ConfigurationError:
@@ -101,8 +102,8 @@ def stamp(environment: Callable[[], Environment] = load_environment) -> Stamp:
 
 
 class Reload:
-    """Watches the files that a configuration was read from. `adopt` is called with each new one, on the loop; `seen`: how the
-    files stood before the first was read."""
+    """Watches the configuration files. `adopt` is called on the event loop with each new configuration. `seen`: the stamp
+    of the files before `current` was read."""
 
     def __init__(
         self,
@@ -112,11 +113,11 @@ class Reload:
         environment: Callable[[], Environment] = load_environment,
     ) -> None:
         self._current, self._seen, self._adopt, self._environment = current, seen, adopt, environment
-        self._files = _files(seen)  # that have to stay: what took their place would be another configuration
-        self.refused = ""  # why the files cannot be used as they stand now
+        self._files = _files(seen)  # must not disappear: a default or packaged file would silently replace them
+        self.refused = ""  # why the changed files cannot be used; "" if they can
 
     async def look(self) -> None:
-        """Adopt what has changed."""
+        """Read the configuration if its files have changed, and adopt it."""
         found = await asyncio.to_thread(self._changed)
         if found is not None and found != self._current:
             self._warn(found)
@@ -125,7 +126,7 @@ class Reload:
             log.info("configuration reloaded", extra={"routes": [route.name for route in found.routes.routes]})
 
     def _warn(self, found: Configuration) -> None:
-        """What a change does that nobody may have meant."""
+        """Log effects of a change that may not be intended."""
         known = {out.name for out in self._current.routes.left_out}
         for out in (out for out in found.routes.left_out if out.name not in known):
             log.warning("route left out", extra={"route": out.name, "why": out.why})
@@ -135,7 +136,7 @@ class Reload:
             log.warning("cold.queue has changed: workers listen on it after their next start")
 
     def _changed(self) -> Configuration | None:
-        """The new configuration; the old one with the switches of the environment, if it cannot be used."""
+        """The new configuration; if it cannot be used, the old one with the new switches; None if nothing has changed."""
         now = stamp(self._environment)
         if now == self._seen:
             return None
@@ -172,7 +173,7 @@ def _stamp_of(paths: list[Path]) -> Stamp:
     for path in paths:
         try:
             stat = path.stat()
-        except (OSError, ValueError):  # ValueError: no path at all
+        except (OSError, ValueError):  # ValueError: not a valid path
             continue
         found.append((str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino))
     return tuple(found)

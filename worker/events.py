@@ -1,6 +1,6 @@
-"""What happens in a worker, as one type of event: the seam for logs, notifications, metrics, traces and history.
+"""Events: one type for everything that happens in a worker. Logs, notifications, metrics and traces subscribe to it.
 
-An event is emitted once, where it happens; whoever wants to know subscribes. docs/hooks.md lists the fields of each kind.
+An event is emitted once, where it happens. docs/hooks.md lists the facts of each kind.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ log = logging.getLogger("failover.worker")
 
 
 class EventKind(StrEnum):
-    """A closed set."""
+    """The kinds of events: a closed set."""
 
     CLAIMED = "claimed"
     ATTEMPTED = "attempted"  # one call to a provider ended
     FAILED_OVER = "failed over"  # a route failed, and the next one is tried
-    SPENT = "spent"  # a row of the ledger was closed
+    SPENT = "spent"  # a ledger row was closed
     DONE = "done"
     RETRIED = "retry"
     PARKED = "parked"
     DEAD = "dead"
     RELEASED = "released"
-    FENCED = "fenced"  # the lease was somebody else's: the outcome changed nothing
+    FENCED = "fenced"  # the execution no longer held the lease, so its outcome changed nothing
     PAUSED = "paused"
     RESUMED = "resumed"
     BREAKER = "breaker"  # a route's breaker opened or closed
@@ -34,8 +34,8 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """`job_id` is empty for what concerns no single job. `at`: Unix seconds of this worker. `facts`: plain values, as
-    documented."""
+    """One event. `job_id`: "" if it concerns no single job. `facts`: plain values, as docs/hooks.md lists them. `at`: Unix
+    seconds of this worker's clock."""
 
     kind: EventKind
     job_id: str = ""
@@ -47,23 +47,23 @@ Hook = Callable[[Event], None]
 
 
 class Hooks:
-    """The subscribers of one worker. A hook runs on the worker's loop, so it must be quick, and never block."""
+    """The subscribers of one worker. A hook runs on the worker's event loop, so it must be fast and must not block."""
 
     def __init__(self) -> None:
         self._hooks: dict[EventKind, list[Hook]] = {}
         self._broken: set[int] = set()  # hooks that raised, by id: each is logged once
 
     def subscribe(self, hook: Hook, kinds: Collection[EventKind] = tuple(EventKind)) -> None:
-        """Call `hook` with every event of these kinds, from now on."""
+        """Call `hook` with every later event of these kinds."""
         for kind in kinds:
             self._hooks.setdefault(kind, []).append(hook)
 
     def wants(self, kind: EventKind) -> bool:
-        """Whether anybody subscribed: facts that cost time are gathered only then."""
+        """Whether any hook subscribed to this kind. If not, expensive facts need not be collected."""
         return kind in self._hooks
 
     def emit(self, event: Event) -> None:
-        """Tell every subscriber. One that raises harms neither the job nor the other subscribers."""
+        """Call every subscriber of the event's kind. If one raises, neither the job nor the others are affected."""
         for hook in self._hooks.get(event.kind, ()):
             try:
                 hook(event)

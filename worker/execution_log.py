@@ -26,7 +26,7 @@ def subscribe(hooks: Hooks) -> None:
 
 
 def write(event: Event) -> None:
-    """One line: the kind is its event, the job and the facts are its fields."""
+    """Write one log line: the kind is the text, the job and the facts are the fields."""
     level = logging.WARNING if event.kind in _WARNINGS else logging.INFO
     job = {"job": event.job_id} if event.job_id else {}
     log.log(level, str(event.kind), extra={**job, **event.facts})

@@ -1,4 +1,4 @@
-"""One execution of one job, straight down the page: what was claimed -> plan -> attempts -> outcome."""
+"""One execution of one job, as numbered steps: claim -> plan -> attempts -> outcome."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ NEWER_SCHEMA_WAIT_SECONDS = 60.0
 
 
 class Executor:
-    """Executes claims by the current configuration; an execution keeps the one that it began with. `jitter` gives numbers
-    in 0..1; `p95_ms`: the recent p95 latency of routes by name."""
+    """Executes claims with the current configuration; an execution keeps the one that it began with. `jitter` returns
+    numbers in 0..1. `p95_ms`: recent p95 latencies by route name, in milliseconds."""
 
     def __init__(
         self,
@@ -65,14 +65,15 @@ class Executor:
         self._planned_by: tuple[Configuration, Planner] | None = None
 
     def _planner(self, configuration: Configuration) -> Planner:
-        """The planner of one configuration, made once."""
+        """The planner of a configuration, created once per configuration."""
         if self._planned_by is None or self._planned_by[0] is not configuration:
             planner = Planner(configuration.routes, configuration.routing, self._p95_ms)
             self._planned_by = (configuration, planner)
         return self._planned_by[1]
 
     async def run(self, claim: Claim) -> Executed:
-        """Every claim ends in an outcome: cancelled (the drain), it is Released; a fault of ours is a Retry."""
+        """Execute a claim. Every claim gets an outcome: Released if it is cancelled (the drain), Retry (or Dead after the
+        last execution) if our own code fails."""
         trail = trail_of(claim)
         before = ended(trail)
         try:
@@ -82,16 +83,16 @@ class Executor:
         except Exception as error:
             log.exception("an execution failed in our own code", extra={"job": claim.job_id})
             policy = self._current.configuration.policies.of_known("default")
-            said = f"failover-worker itself failed: {type(error).__name__}"
-            outcome: Outcome = Retry(policy.backoff_seconds.max, said, trail)
+            detail = f"failover-worker itself failed: {type(error).__name__}"
+            outcome: Outcome = Retry(policy.backoff_seconds.max, detail, trail)
             if claim.executions + 1 >= policy.executions:
-                outcome = Dead(DeadReason.EXHAUSTED, said, trail, policy.keep_dead_seconds)
+                outcome = Dead(DeadReason.EXHAUSTED, detail, trail, policy.keep_dead_seconds)
             return Executed(outcome, claim.attempts + ended(trail) - before, claim.run_ms)
 
     async def _run(self, claim: Claim, trail: list[TrailEntry]) -> Executed:
         now = self._current.configuration
 
-        # 1. is the answer still worth anything?
+        # 1. has the job expired?
         left_ms = claim.expires_ms - claim.claimed_ms
         if left_ms <= 0:
             keep = now.policies.of_known("default").keep_dead_seconds
@@ -103,12 +104,12 @@ class Executor:
             return without_attempt(claim, job)
         policy = now.policies.of_known(job.job_type)
 
-        # 3. has it been answered before?
+        # 3. is the answer in the cache?
         if (kept := await self._cache.find(job)) is not None:
             result = _kept(claim, kept, trail)
             return Executed(Done(result, policy.keep_results_seconds), claim.attempts, claim.run_ms)
 
-        # 4. plan: which routes, in which order; what to give up when it is late, or costs too much
+        # 4. plan: which routes, in which order; what to degrade when the job is late or costs too much
         spent, owner = spent_micros(trail), Owner.of(job, claim.job_id, claim.queue, claim.lease)
         planned, sent = self._plan(claim, job, policy, owner, spent, now)
         if sent.over:
@@ -145,7 +146,7 @@ class Executor:
     def _plan(
         self, claim: Claim, job: LLMJob, policy: JobPolicy, owner: Owner, spent: int, now: Configuration
     ) -> tuple[Plan, ReducedJob]:
-        """The plan, and what is sent: with what a late, too long or too expensive job gives up for it."""
+        """The plan, and the body to send, degraded where the job is late, too long or too expensive."""
 
         def replan(body: ChatBody, restraint: CostPolicy) -> Plan:
             return planner.plan(claim.job_id, job, body, policy.requires, spent, restraint)
@@ -169,6 +170,7 @@ class Executor:
 
 
 def _read(claim: Claim, now: Configuration) -> LLMJob | Outcome:
+    """The claimed job, or the outcome of a job that cannot be read."""
     keep = now.policies.of_known("default").keep_dead_seconds
     try:
         return decode_job(claim.data)
@@ -221,7 +223,7 @@ def _result(
 
 
 def _context(claim: Claim, job: LLMJob, policy: JobPolicy, planned: Plan, sent: ReducedJob, owner: Owner) -> JobContext:
-    """What this execution goes by."""
+    """What stays the same during the execution. The deadline is the policy's, but not later than the job's expiry."""
     seconds = min(policy.deadline_seconds, (claim.expires_ms - claim.claimed_ms) / 1000)
     return JobContext(
         job_id=claim.job_id,
@@ -237,7 +239,7 @@ def _context(claim: Claim, job: LLMJob, policy: JobPolicy, planned: Plan, sent: 
 
 
 def _kept(claim: Claim, kept: Mapping[str, Any], trail: Sequence[TrailEntry]) -> JobResult:
-    """The result of a job whose answer was kept: it costs what its own attempts did, mostly nothing."""
+    """The result of a job whose answer is in the cache. Its cost is that of its own earlier attempts, usually nothing."""
     return JobResult(
         **kept,
         job_id=claim.job_id,
@@ -253,12 +255,12 @@ def _kept(claim: Claim, kept: Mapping[str, Any], trail: Sequence[TrailEntry]) ->
 
 
 def _too_long(planned: Plan) -> bool:
-    """Whether no route is left, and some would take less context."""
+    """Whether the plan has no candidate, and a shorter context would allow one."""
     codes = (each.code for each in planned.rejected)
     return not planned.candidates and any(code is RejectedFor.CONTEXT_WINDOW for code in codes)
 
 
 def _too_large(answer: Answer | Unanswered) -> bool:
-    """Whether every route that was tried found the context too long."""
+    """Whether every route that was tried refused the context as too long."""
     failures = answer.failures if isinstance(answer, Unanswered) and answer.passed_over is None else ()
     return bool(failures) and all(failure.action is Action.LARGER for failure in failures)

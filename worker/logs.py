@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, or readable text on a terminal. An event's facts go into `extra`, never into the text."""
+"""Log formats: one JSON object per line, or text on a terminal. The facts of a log line are in `extra`, not in its text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
-    """Send `failover.*` and RQ's logs to `stream`."""
+    """Write all logs to `stream`: `failover.*` from `level`, all others from WARNING."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Text() if stream.isatty() else _Json())
     root = logging.getLogger()

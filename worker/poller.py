@@ -1,7 +1,7 @@
-"""One poller for everything that a worker does again and again: each step at its own interval, through all Redis trouble.
+"""The poller runs a worker's repeated steps, each at its own interval. Redis trouble does not stop it.
 
-Trouble is logged when it begins and when it ends, once for all steps together where Redis is away, and once a step for what
-Redis refuses (a key of a wrong type).
+When Redis is away, that is logged once for all steps together, and once when it is back. When Redis refuses a step (a key
+has the wrong type), that is logged once per step.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 log = logging.getLogger("failover.worker")
 
-SLOW_SECONDS = 1.0  # a step that takes longer met a Redis that stands still
+SLOW_SECONDS = 1.0  # a step that takes longer means that Redis was stuck
 
 
 @dataclass
 class Step:
-    """`seconds` between two runs, give or take a tenth; `kick`: run it at once when this is set. `on_trouble` is called
-    after Redis did not answer, or answered late. `at_start`: run it before the first wait."""
+    """One step. `seconds`: the wait between two runs, with 10 % jitter. `kick`: when set, the step runs at once.
+    `on_trouble`: called when Redis does not answer, or answers late. `at_start`: run it before the first wait."""
 
     name: str
     seconds: float
@@ -38,12 +38,12 @@ class Step:
 
 
 class Poller:
-    """The polls of one worker."""
+    """The repeated steps of one worker."""
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
         self._away: set[str] = set()  # steps whose last run found Redis away
-        self._refused: dict[str, str] = {}  # steps whose last run Redis refused: why
+        self._refused: dict[str, str] = {}  # steps whose last run Redis refused: name -> why
 
     def every(
         self,
@@ -55,16 +55,16 @@ class Poller:
         on_trouble: Callable[[], None] = lambda: None,
         at_start: bool = True,
     ) -> None:
-        """Run it again and again, once `services` runs."""
+        """Add a step (see `Step`). It runs when the coroutines of `services` run."""
         self._steps.append(Step(name, seconds, run, kick, on_trouble, at_start))
 
     @property
     def refused(self) -> dict[str, str]:
-        """Why Redis refuses a step, by the step's name."""
+        """The steps that Redis refuses: name -> why."""
         return dict(self._refused)
 
     def services(self) -> list[Coroutine[Any, Any, None]]:
-        """One coroutine a step, for ever."""
+        """One endless coroutine per step."""
         return [self._run(step) for step in self._steps]
 
     async def _run(self, step: Step) -> None:
@@ -92,7 +92,7 @@ class Poller:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await step.kick.wait()
-            await asyncio.sleep(0)  # what happened at the same moment goes together
+            await asyncio.sleep(0)  # let other changes of the same moment happen first, so that one run covers them
 
     def _failed(self, step: Step, error: RedisError) -> None:
         if isinstance(error, RedisConnectionError | RedisTimeoutError):

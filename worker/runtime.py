@@ -1,5 +1,4 @@
-"""Puts one worker's parts together: what executes claims, what keeps its knowledge up to date, and how a new configuration
-is adopted."""
+"""Puts the parts of one worker together: what executes claims, what polls Redis, and how a new configuration is adopted."""
 
 from __future__ import annotations
 
@@ -41,11 +40,11 @@ log = logging.getLogger("failover.worker")
 
 
 class Runtime:
-    """Made on the loop that uses it, and closed there.
+    """The parts of one worker. Create and close it on the event loop that uses it.
 
-    `current`: the configuration to begin with; `adopt` replaces it. `rules`: for the breakers, in place of the map's.
-    `changed` is called when a route or a queue is closed or let go. `reloads`: how the configuration's files stood before
-    it was read; set, they are watched.
+    `slots`: jobs at once. `current`: the configuration to begin with; `adopt` replaces it. `rules`: of the breakers,
+    instead of routes.json's. `changed` is called when a route opens or closes, or a flag is set or cleared. `reloads`: the
+    stamp of the configuration files before they were read; if given, the files are watched.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class Runtime:
         self.adopt(configuration)
 
     def adopt(self, configuration: Configuration) -> None:
-        """Go by it from now on. Executions that run keep the one that they began with."""
+        """Use this configuration from now on. Running executions keep the one that they began with."""
         routes, before = configuration.routes, self._current.configuration.routes
         self._current.configuration = configuration
         names = [route.name for route in routes.routes]
@@ -102,22 +101,22 @@ class Runtime:
             )
 
     def update_admission(self) -> AdmissionController:
-        """The admission controller, at its present state."""
+        """Update the admission controller by flags, breakers and switches, and return it."""
         routes = self._current.configuration.routes
         self.admission.update(paused=self.flags.all_paused, ignores_breakers=routes.bypass or not routes.cold_queue)
         return self.admission
 
     async def learn(self) -> None:
-        """What must be known before the first call. Raises RedisError."""
+        """Read what must be known before the first call: the budgets. Raises RedisError."""
         await self._budget.look()
 
     def look_again(self) -> None:
-        """An operator changed what may run."""
+        """An operator changed a flag: use refused keys again, and read the flags at once."""
         self._keys.forgive()
         self.flags.look_soon()
 
     def poll(self, poller: Poller) -> None:
-        """What keeps its knowledge up to date."""
+        """Add the steps that read Redis and the configuration files again and again."""
         poller.every("flags", FLAG_SECONDS, self.flags.look, kick=self.flags.kick)
         poller.every("breakers", BREAKER_SECONDS, self.breakers.poll, kick=self.breakers.kick, at_start=False)
         poller.every("latencies", LATENCY_SECONDS, self._latencies.look)
@@ -127,17 +126,17 @@ class Runtime:
             poller.every("configuration", RELOAD_SECONDS, self._reload.look, at_start=False)
 
     def services(self) -> list[Coroutine[Any, Any, None]]:
-        """What runs beside the jobs for ever, and is no poll."""
+        """The endless coroutines that are no polled steps."""
         return [self.batcher.run()]
 
     async def _sweep(self) -> None:
-        """Rows of the ledger whose worker is gone."""
+        """Close the ledger rows of workers that are gone."""
         ((released, ambiguous),) = await ask_async(self._client, [sweep(self._budget.steps)])
         if released or ambiguous:
             log.warning("calls of a vanished worker", extra={"released": released, "may_be_billed": ambiguous})
 
     def view(self) -> Command:
-        """What it shows operators of itself."""
+        """The command that writes this worker's state for operators (worker_registry.view)."""
         refused = self._reload.refused if self._reload else ""
         routes = self._current.configuration.routes
         return worker_registry.view(self._name, routes, self._slots, refused, self._keys.told())

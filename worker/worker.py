@@ -1,7 +1,7 @@
 """FailoverWorker: an RQ worker that executes many jobs at once on one asyncio loop.
 
-To RQ's tools it is a worker like any other (registration, heartbeat, state, `rq info`). RQ's own dequeue, recovery and
-retry paths are not used: jobs move only through the transitions.
+RQ's tools see a normal worker (registration, heartbeat, state, `rq info`), but RQ's own dequeue, recovery and retry are not
+used: only the transitions change a job's state.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from worker.runtime import Runtime
 
 log = logging.getLogger("failover.worker")
 
-CLAIM_AT_MOST = 200  # of one script call, which holds Redis for its length
-IDLE_SECONDS = 1.0  # an idle worker looks again this often; a wake-up message comes sooner
-GATHER_SECONDS = 0.01  # slots that fall free close together are filled by one claim
+CLAIM_AT_MOST = 200  # jobs per claim, because the script blocks Redis while it runs
+IDLE_SECONDS = 1.0  # an idle worker claims again after it, or when a wake-up message arrives
+GATHER_SECONDS = 0.01  # slots that become free within it are filled by one claim
 RECONNECT_SECONDS = (0.2, 5.0)  # first wait, longest wait
-FAREWELL_SECONDS = 1.0
-BYTES_IN_FLIGHT = 256 * 1024 * 1024  # of compressed job data; beyond it a worker claims no more
+FAREWELL_SECONDS = 1.0  # for the last writes to Redis when the worker stops
+BYTES_IN_FLIGHT = 256 * 1024 * 1024  # compressed data of running jobs; with more, the worker claims nothing
 
 
 class FailoverWorker(BaseWorker):
     """Claims from `queues` (highest first), executes up to `concurrency` jobs at once, drains on request.
 
-    With `burst` it stops once nothing runs and nothing can be claimed: an empty or paused queue, or no route open. It does
-    not wait for scheduled retries. `settings`: whom it tells of incidents; without them it tells nobody. `reloads`: how the
-    configuration's files stood before it was read; set, they are watched. `hooks` are called with every event
-    (worker/events.py). `keys.put` gives it keys that stand in no file.
+    With `burst` it stops once nothing runs and nothing can be claimed (queue empty or paused, no route open); it does not
+    wait for scheduled retries. `rules`: of the breakers, instead of routes.json's. `settings`: who gets messages about
+    incidents. `reloads`: stamp of the configuration files before they were read; if given, they are watched. `hooks` are
+    called with every event (worker/events.py). `keys.put` adds API keys in memory.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class FailoverWorker(BaseWorker):
             worker_ttl=worker_registry.WORKER_TTL_SECONDS,
         )
         self.concurrency, self.drain_seconds, self.burst = concurrency, drain_seconds, burst
-        self.ended = 0  # executions whose outcome was settled here
+        self.ended = 0  # executions whose outcome this worker has settled
         self._current = Current(configuration)
         self.keys = Keys(of_tenants=lambda: self._current.configuration.tenant_keys)
         self.hooks = Hooks()
@@ -91,7 +91,7 @@ class FailoverWorker(BaseWorker):
         self._settings, self._reloads = settings, reloads
         self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
         self._bytes_in_flight = 0  # of the executions' job data
-        self._hungry = False  # more could have been claimed, had there been room
+        self._hungry = False  # there may be more jobs to claim, but no free slot
         self._unanswered: str | None = None  # the token of a claim whose reply was lost
         self._broken: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -100,14 +100,14 @@ class FailoverWorker(BaseWorker):
         self._wake = asyncio.Event()
 
     def work(self, *_: Any, **__: Any) -> bool:
-        """Work until drained; True if any execution ended here. RQ's options belong to RQ's loop and are ignored."""
+        """Work until drained; True if any execution ended. RQ's options are ignored, because RQ's loop is not used."""
         asyncio.run(self.run())
         return self.ended > 0
 
     def drain(self, *, hurry: bool = False) -> None:
-        """Claim nothing more, let running jobs end within `drain_seconds` (`hurry`: not at all), release the rest.
+        """Stop claiming, let running jobs end within `drain_seconds` (`hurry`: do not wait), and release the others.
 
-        Safe from a signal handler and from another thread; calling it again changes nothing.
+        It may be called from a signal handler or another thread, and more than once.
         """
 
         def begin() -> None:
@@ -123,7 +123,7 @@ class FailoverWorker(BaseWorker):
                 self._loop.call_soon_threadsafe(begin)
 
     async def run(self) -> None:
-        """`work` for a caller that has a loop. Raises RedisError when Redis cannot be reached at the start."""
+        """`work` for a caller on an event loop. Raises RedisError when Redis cannot be reached at the start."""
         self._loop = asyncio.get_running_loop()
         self._redis = connect_async(self._url, max_connections=2)
         queues = self.queue_names()
@@ -143,7 +143,7 @@ class FailoverWorker(BaseWorker):
         self._poller = Poller()
         await runtime.learn()
         await asyncio.to_thread(self.register_birth)
-        self.connection.connection_pool.disconnect()  # it was for that alone
+        self.connection.connection_pool.disconnect()  # the blocking client is used only for the registration
         log.info("worker started", extra={"worker": self.name, "queues": queues, "slots": self.concurrency})
         services = [asyncio.create_task(service) for service in self._services()]
         for service in services:
@@ -167,7 +167,7 @@ class FailoverWorker(BaseWorker):
             raise self._broken
 
     def _service_ended(self, service: asyncio.Task[None]) -> None:
-        """A service never ends by itself: without it leases or results would be lost, so the worker stops."""
+        """A service must never end. If one fails, the worker stops, because leases or results would be lost without it."""
         if not service.cancelled() and (error := service.exception()) is not None:
             log.critical("a part of the worker broke, it stops", exc_info=error)
             self._broken = error
@@ -205,7 +205,7 @@ class FailoverWorker(BaseWorker):
                 continue
             wait = RECONNECT_SECONDS[0]
             held = any(self._flags.paused(claim.queue) for claim in claimed)
-            # what is given back goes to the head of the queue: the last one first, so that the order stays
+            # claims of a paused queue go back to the head of the queue: the last one first, to keep their order
             for claim in reversed(claimed) if held else claimed:
                 self._start(claim)
             if not claimed:
@@ -219,7 +219,7 @@ class FailoverWorker(BaseWorker):
                 await self._rest(IDLE_SECONDS)
 
     async def _claim(self, at_most: int) -> tuple[Claim, ...]:
-        """A claim whose reply was lost is asked for again by its token, so what it took is not left to its lease."""
+        """Claim jobs. After a lost reply the same token is sent again, so that its jobs are not left to the reaper."""
         self._unanswered = self._unanswered or uuid4().hex
         asked, queues = self._flags.asked, self.queue_names()
         call = transitions.claim(self._unanswered, at_most, self.name, queues, asked.providers, asked.routes)
@@ -230,7 +230,7 @@ class FailoverWorker(BaseWorker):
         return claims
 
     async def _room(self) -> int:
-        """How many jobs may start now, and a line in the log when the last route closes or the first one opens."""
+        """How many jobs may start now. Logs when the last route closes and when the first one opens again."""
         was_probing = self._runtime.admission.probing
         admission = self._runtime.update_admission()
         if admission.probing:
@@ -244,7 +244,7 @@ class FailoverWorker(BaseWorker):
         return 0 if self._bytes_in_flight > BYTES_IN_FLIGHT else admission.room(len(self._executions))
 
     async def _rest(self, seconds: float) -> None:
-        """Until something changes (a wake-up, a free slot, the drain), at most `seconds`."""
+        """Wait until something changes (a wake-up, a free slot, the drain), at most `seconds`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
             await asyncio.sleep(GATHER_SECONDS)
@@ -263,9 +263,9 @@ class FailoverWorker(BaseWorker):
             self._wake.set()
 
     async def _execute(self, claim: Claim) -> None:
-        """Cancelled (drain, lost lease), it leaves its outcome to whoever cancelled."""
+        """Execute a claim and settle its outcome. When it is cancelled (drain, lost lease), the canceller does the rest."""
         execution = self._executions[claim.lease]
-        if self._flags.paused(claim.queue):  # claimed before the pause, and heard of after it
+        if self._flags.paused(claim.queue):  # claimed just before the pause
             execution.executed = given_back(claim)
         else:
             execution.executed = await self._runtime.executor.run(claim)
@@ -289,7 +289,7 @@ class FailoverWorker(BaseWorker):
         self.hooks.emit(event_of(claim, executed, verdict))
 
     async def _beat(self) -> None:
-        """Heartbeat of the worker and of every lease it holds; what is lost is dropped at once."""
+        """Send the heartbeat of the worker and of all its leases; cancel executions whose lease is lost."""
         self.last_heartbeat = now()
         self._state = WorkerStatus.BUSY if self._executions else WorkerStatus.IDLE
         leases: dict[str, list[str]] = {}
@@ -306,10 +306,10 @@ class FailoverWorker(BaseWorker):
                 held.task.cancel()
 
     async def _let_running_end(self) -> None:
-        """The drain: wait for what ends in time, then give the rest back to the head of the queue, in order."""
+        """The drain: wait for running jobs to end, then give the others back to the head of the queue, in order."""
         if self._unanswered is not None:
             with contextlib.suppress(RedisError):
-                for claim in await self._claim(0):  # what it took, and nothing more
+                for claim in await self._claim(0):  # the jobs of the claim whose reply was lost, and no others
                     self._start(claim)
         if not self._executions:
             return

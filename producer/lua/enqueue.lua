@@ -6,11 +6,11 @@
 -- ARGV  1 job id   2 fingerprint   3 expires after (ms)   4 '1' to enter at the head   5 rq:job: prefix
 --       6 wake channel   7 promised within (ms)   8 tenant   9.. field, value, ... of the job hash
 -- Returns {'accepted' | 'duplicate' | 'conflict', job id that holds the key}
--- Invariant: one key, one job. The job hash, its place in the queue and the record appear together or not at all.
---            A resend finds its own record and answers the same; a job id that is taken is a conflict.
+-- Invariant: one job per key. The job hash, its queue entry and the record are written together or not at all.
+--            A resend finds its own record and returns the same; a job id that exists already is a conflict.
 local held = redis.call('HMGET', KEYS[1], 'job_id', 'fingerprint')
 if held[1] and redis.call('EXISTS', ARGV[5] .. held[1]) == 1 then
-  if held[1] == ARGV[1] and held[2] == ARGV[2] then return {'accepted', ARGV[1]} end -- our own resend
+  if held[1] == ARGV[1] and held[2] == ARGV[2] then return {'accepted', ARGV[1]} end -- a resend
   return {held[2] == ARGV[2] and 'duplicate' or 'conflict', held[1]}
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then
@@ -21,7 +21,7 @@ redis.call('HSET', KEYS[1], 'job_id', ARGV[1], 'fingerprint', ARGV[2])
 redis.call('PERSIST', KEYS[1])
 local now = iso(now_ms)
 local held, ends_ms = held_by({KEYS[7], KEYS[8], KEYS[9]})
-if held then stand(KEYS[6], held, ends_ms, false) end -- nobody else may have seen the flag yet
+if held then stand(KEYS[6], held, ends_ms, false) end -- maybe no worker has seen the flag yet
 local stopped, expires_ms = stopped_ms(KEYS[6]), now_ms + tonumber(ARGV[3])
 redis.call('HSET', KEYS[2], 'created_at', now, 'enqueued_at', now, 'status', 'queued',
   'accepted_ms', now_ms, 'expires_ms', expires_ms, 'stopped_ms', stopped,

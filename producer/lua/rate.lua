@@ -1,10 +1,10 @@
 -- prelude: clock
--- One job of a tenant, by its rate and burst (the generic cell rate algorithm: one time, no counters).
+-- Count one job against a tenant's rate and burst (generic cell rate algorithm: it stores one time, no counters).
 --
 -- KEYS  1 failover:rate:{tenant}
--- ARGV  1 ms a job   2 burst
--- Returns 0, or the ms after which the next one is accepted.
--- Invariant: over any time t at most burst + t / ms a job are accepted.
+-- ARGV  1 ms per job   2 burst
+-- Returns 0 if the job is accepted, else the ms until the next one is.
+-- Invariant: in any t ms at most burst + t / (ms per job) jobs are accepted.
 local each, burst = tonumber(ARGV[1]), tonumber(ARGV[2])
 local due = math.max(tonumber(redis.call('GET', KEYS[1]) or '') or 0, now_ms)
 local wait = due - (burst - 1) * each - now_ms

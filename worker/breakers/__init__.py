@@ -1,1 +1,1 @@
-"""The circuit breakers of all routes, and how routes stand."""
+"""The circuit breakers of all routes, and the routes' health."""

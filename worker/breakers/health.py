@@ -1,4 +1,4 @@
-"""How routes stand, for people: the shared breaker, the rest, and what the latest calls showed."""
+"""The health of routes, for people: the shared breaker, the cooldown, and the results of the latest calls."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ RECENT_CALLS = 20
 
 @dataclass(frozen=True)
 class Health:
-    """One route. Times in seconds and milliseconds as named.
+    """The health of one route. Times in seconds or milliseconds, as the names say.
 
-    `breaker`: closed | open | half-open. `reopens_in_seconds`: until it may be called again, if it may not now.
-    `last`: its latest calls, newest last, 1 for a success. The rate and the latencies are of the latest `calls`.
+    `breaker`: closed | open | half-open. `reopens_in_seconds`: until it may be called again, None if it may be called now.
+    `rests_for`: the reason of its cooldown, None without one. `last`: its latest calls, newest last, 1 for a success.
+    `error_rate` (0..1) and the latencies are computed from the latest `calls` calls; None where there were none.
     """
 
     route: str
@@ -35,25 +36,25 @@ class Health:
     error_rate: float | None
     p50_ms: int | None
     p95_ms: int | None
-    recent_p95_ms: int | None = None  # of the last minutes alone, if there were calls enough to tell
-    succeeded_ms: int = 0  # Redis TIME of its last success, to about a second
+    recent_p95_ms: int | None = None  # of the last RECENT_SECONDS alone; None with too few calls
+    succeeded_ms: int = 0  # Redis TIME of its last success, exact to about a second
 
     @property
     def serves(self) -> bool:
-        """Whether any job may go there now."""
+        """Whether jobs may use the route now."""
         return self.breaker == "closed" and not self.rests_for
 
 
 def restore(client: redis.Redis, route: str, *, who: str) -> list[str]:
-    """Close the route's breaker and end its rest, for all workers; what it had to be freed from, in words."""
+    """Close the route's breaker and end its cooldown, for all workers. Returns what was ended, as text for people."""
     keys = [keyspace.breaker(route), keyspace.AUDIT, keyspace.QUEUES]
     ((state, rested_for),) = ask(client, [RESTORE.call(keys, [route, keyspace.BREAKERS, who])])
-    told = ["its breaker was open"] if state == b"open" else []
-    return told + ([f"it rested for {rested_for.decode(errors='replace')}"] if rested_for else [])
+    ended = ["its breaker was open"] if state == b"open" else []
+    return ended + ([f"it rested for {rested_for.decode(errors='replace')}"] if rested_for else [])
 
 
 def of_routes(client: redis.Redis, routes: Sequence[str]) -> dict[str, Health]:
-    """Two round trips, however many routes."""
+    """The health of each route, by name. Makes two round trips, however many routes there are."""
     ((seconds, micros),) = ask(client, [("TIME",)])
     now_ms = int(seconds) * 1000 + int(micros) // 1000
     fields = ("state", "opens_ms", "probe", "probe_until_ms", "rests_until_ms", "rests_for", "succeeded_ms")
@@ -62,14 +63,14 @@ def of_routes(client: redis.Redis, routes: Sequence[str]) -> dict[str, Health]:
         commands.append(("HMGET", keyspace.breaker(route), *fields))
         commands.append(("LRANGE", keyspace.calls(route), 0, -1))
     replies = ask(client, commands)
-    standing, calls = replies[::2], replies[1::2]
+    breakers, calls = replies[::2], replies[1::2]
     return {
-        route: _health(route, now_ms, found, made) for route, found, made in zip(routes, standing, calls, strict=True)
+        route: _health(route, now_ms, values, made) for route, values, made in zip(routes, breakers, calls, strict=True)
     }
 
 
-def _health(route: str, now_ms: int, found: Sequence[bytes | None], made: Sequence[bytes]) -> Health:
-    state, opens_ms, probe, probe_until, rests_until, rests_for, succeeded_ms = found
+def _health(route: str, now_ms: int, values: Sequence[bytes | None], made: Sequence[bytes]) -> Health:
+    state, opens_ms, probe, probe_until, rests_until, rests_for, succeeded_ms = values
     is_open = state == b"open"
     until = [_ms(rests_until)]
     if is_open:
@@ -93,14 +94,16 @@ def _health(route: str, now_ms: int, found: Sequence[bytes | None], made: Sequen
 
 
 def recent_p95_ms(made: Sequence[bytes], now: float) -> int | None:
-    """The p95 of a route's successes in the last minutes, if there were enough. What lies further back is no guide: the route
-    is then unknown, and tried again. `now` is Unix seconds of Redis."""
+    """The p95 (ms) of a route's successes in the last RECENT_SECONDS; None with fewer than RECENT_CALLS of them.
+
+    Older calls do not count, so a route that was slow becomes unknown and is tried again. `now`: Redis TIME, Unix seconds.
+    """
     recent = sorted(ms for ms, at in map(_answered, made) if ms is not None and at > now - RECENT_SECONDS)
     return _quantile(recent, 0.95) if len(recent) >= RECENT_CALLS else None
 
 
 def _answered(call: bytes) -> tuple[int | None, float]:
-    """(milliseconds of a call that succeeded, None for others; when it was reported), of `+ms@s`."""
+    """Reads a call `+ms@s` or `-ms@s`: (its milliseconds, None for a failure; when it was reported, Unix seconds)."""
     ms, _, at = call[1:].partition(b"@")
     return (int(ms) if call.startswith(b"+") else None), float(at or 0)
 

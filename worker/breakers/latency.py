@@ -1,4 +1,4 @@
-"""How fast routes are lately, for policies that choose by it: their shared latest calls, read anew every other second."""
+"""The recent latency of routes, for policies that choose by it; read from the routes' latest calls every two seconds."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class Latencies(dict[str, int]):
         self._client, self._routes = client, list[str]()
 
     def adopt(self, routes: Sequence[str]) -> None:
-        """Read the latencies of these routes from now on; of none where no policy asks for them."""
+        """Read the latencies of these routes from now on. Pass no routes when no policy uses latencies."""
         self._routes = list(routes)
         for name in self.keys() - set(self._routes):
             del self[name]
 
     async def look(self) -> None:
-        """Read them anew. While Redis is away, what was last known holds."""
-        routes = began = self._routes
+        """Read the latencies from Redis. While Redis is away, the last known ones stay. Raises RedisError."""
+        routes = self._routes
         if not routes:
             return
         commands: list[Command] = [("LRANGE", keyspace.calls(route), 0, -1) for route in routes]
         (seconds, _), *calls = await ask_async(self._client, [("TIME",), *commands])
         found = {route: recent_p95_ms(made, int(seconds)) for route, made in zip(routes, calls, strict=True)}
-        if began is not self._routes:
-            return  # other routes were adopted meanwhile, or nobody asks any more
+        if routes is not self._routes:
+            return  # other routes were adopted meanwhile
         self.clear()
         self.update({route: p95 for route, p95 in found.items() if p95 is not None})

@@ -1,13 +1,16 @@
-"""One process's circuit breaker of a route, and the only file that knows pybreaker.
+"""A route's circuit breaker inside one process; the only file that imports pybreaker.
 
-It protects the routes while Redis is away; otherwise all workers share one (registry.py), by the same rules.
+It protects the routes while Redis is away. Otherwise all workers share one breaker per route (registry.py), with the same
+rules.
 
-pybreaker guards a call while holding a lock, which would serialise a whole worker; so the HTTP call stays outside and
-only its bookkeeping goes through: `admit` before an attempt, `record` after it. Three things are ours, because
-pybreaker does not keep them: half-open admits one probe at a time; a result from before the opening settles nothing;
-a neutral outcome is neither a failure nor a success. The cooldown is ours too, on a clock that is an argument.
+pybreaker holds a lock during the call that it guards, which would make a whole worker serial. So the HTTP call is made
+outside of it, and only the result is passed to it: `admit` before an attempt, `record` after it. Three rules are ours,
+because pybreaker does not have them: half-open admits one probe at a time; the result of an attempt that was admitted
+before the breaker opened does not count; a neutral result is neither a failure nor a success. The cooldown is ours too,
+so that the clock is an argument.
 
-Beside the breaker a route may rest: its provider said when to come back (429 with Retry-After). That is no failure.
+A route may also have a cooldown while its breaker is closed: its provider said when to come back (429 with Retry-After).
+That is no failure.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ PROBE_SECONDS = 1.0  # how soon to look again while a probe is under way
 
 @dataclass(frozen=True)
 class Rules:
-    """`failures` in a row open a route for a cooldown, which doubles with each failed probe; `successes` of probes close it."""
+    """`failures` in a row open the breaker for a cooldown, which doubles with each failed probe up to the longest one;
+    `successes` of probes in a row close it. The defaults are explained in docs/failures.md."""
 
     failures: int = 5
     successes: int = 2
@@ -46,7 +50,7 @@ def _fail() -> None:
 
 @dataclass(frozen=True)
 class Permit:
-    """Leave to make one attempt on a route, given while the breaker was in its `epoch`. A shared probe has a `token`."""
+    """Permission for one attempt on a route. `epoch`: the breaker's when it was given. `token`: of a shared probe."""
 
     epoch: int
     probe: bool
@@ -54,7 +58,7 @@ class Permit:
 
 
 class RouteBreaker:
-    """closed -> open after consecutive failures -> half-open after the cooldown -> closed after probes that succeed."""
+    """closed -> open after failures in a row -> half-open after the cooldown -> closed after successful probes."""
 
     def __init__(self, rules: Rules, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._rules, self._cooldown = clock, rules, rules.cooldown_seconds
@@ -64,14 +68,14 @@ class RouteBreaker:
             throw_new_error_on_trip=False,
             listeners=[_States(self._turn)],
         )
-        self._epoch = -1  # counted down: never an epoch of the shared breaker's
+        self._epoch = -1  # counts down, so it is never equal to an epoch of the shared breaker
         self._probing = False
         self._opened_at = self._rests_until = -math.inf
         self._rests_for = ""
 
     @property
     def state(self) -> str:
-        """closed | open | half-open; an open one whose cooldown is over is half-open."""
+        """closed | open | half-open. An open breaker whose cooldown is over is half-open."""
         state = self._breaker.current_state
         return "half-open" if state == pybreaker.STATE_OPEN and self._cools_for() <= 0 else state
 
@@ -82,18 +86,19 @@ class RouteBreaker:
         return max(0.0, self._cools_for(), self._rests_until - self._clock())
 
     def closed_off(self) -> str:
-        """Why no attempt is admitted now."""
+        """Why no attempt is admitted now, as text for people."""
         if self._rests_until > self._clock():
             return f"{self._rests_for} for {self._rests_until - self._clock():.0f} s"
         return "breaker half-open, its probe under way" if self._probing else f"breaker {self.state}"
 
     def rest(self, seconds: float, why: str) -> None:
-        """Admit nothing for `seconds`: the provider asked for it, or the account has to be fixed first."""
+        """Start a route cooldown: admit nothing for `seconds`. The provider asked for it, or the account must be fixed."""
         if self._clock() + seconds > self._rests_until:
             self._rests_until, self._rests_for = self._clock() + seconds, why
 
     @property
     def resting(self) -> bool:
+        """Whether a route cooldown is in force."""
         return self._rests_until > self._clock()
 
     @property
@@ -110,7 +115,7 @@ class RouteBreaker:
         return not self.open_for_all() and not self._probing and self.reopens_in() <= 0
 
     def admit(self) -> Permit | None:
-        """Leave for one attempt, or None: the route rests, is open, or half-open with its probe under way."""
+        """A permit for one attempt, or None: the route is cooling down, open, or half-open with a probe under way."""
         if self._rests_until > self._clock():
             return None
         if self._breaker.current_state == pybreaker.STATE_CLOSED:
@@ -123,9 +128,9 @@ class RouteBreaker:
         return Permit(self._epoch, probe=True)
 
     def record(self, permit: Permit, succeeded: bool | None) -> None:
-        """What the admitted attempt showed; None is neutral: a probe that shows nothing is made again after a cooldown.
+        """Record the result of an admitted attempt; None is neutral. After a neutral probe the next one waits a cooldown.
 
-        Every permit is recorded exactly once.
+        Every permit must be recorded exactly once.
         """
         if permit.epoch != self._epoch:
             return
@@ -139,16 +144,18 @@ class RouteBreaker:
             self._breaker.call(int if succeeded else _fail)
 
     def _cools_for(self) -> float:
+        """Seconds of the open breaker's cooldown that are left; may be negative."""
         if self._breaker.current_state != pybreaker.STATE_OPEN:
             return 0.0
         return self._opened_at + self._cooldown - self._clock()
 
     def open_for(self, seconds: float) -> None:
-        """Open it now, half-open after `seconds`."""
+        """Open the breaker now; it is half-open after `seconds`."""
         self._breaker.open()
         self._opened_at = self._clock() + seconds - self._cooldown
 
     def _turn(self, old: str | None, new: str) -> None:
+        """pybreaker has changed its state from `old` to `new`."""
         self._epoch -= 1
         self._probing = False
         if new == pybreaker.STATE_CLOSED:
@@ -160,7 +167,7 @@ class RouteBreaker:
 
 
 class _States(pybreaker.CircuitBreakerListener):
-    """Tells of every change of state."""
+    """Calls `turn` on every change of state."""
 
     def __init__(self, turn: Callable[[str | None, str], None]) -> None:
         self._turn = turn

@@ -1,9 +1,9 @@
 """The breakers of all routes, shared by all workers through Redis.
 
-The truth is one hash a route (lua/breaker.lua). A worker keeps a view of it, so that choosing a route asks nobody:
-every change is published, and every second the views are read anew. What attempts showed is reported in batches, a
-failure at once; only a probe asks Redis for leave. While Redis is away, each worker protects the routes with a breaker
-of its own (local.py), which starts from the last view.
+The state of a route's breaker is one hash in Redis (lua/breaker.lua). Each worker keeps a view of it, so that choosing a
+route needs no round trip: changes are published, and every second all views are read again. The results of attempts are
+reported in batches, failures at once. Only a probe needs a permit from Redis. While Redis is away, each worker protects
+the routes with a breaker of its own (local.py), which starts from the last view.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _LUA = Path(__file__).parent / "lua"
 ADMIT, RECORD = (Script.load(_LUA, name) for name in ("admit", "record"))
 
 POLL_SECONDS = 1.0
-REPORT_SECONDS = 0.25  # how long successes wait for company; a failure does not wait, and takes those before it along
-PROBE_LEASE_SECONDS = 5.0  # held on by every poll; a killed worker's probe is free again after it
-CALLS_KEPT = 200  # a route's latest, for its latency and error rate
-KEYS_FIX = ("unauthorized", "forbidden")  # what a route rests for that other keys may fix
-UNUSED_SECONDS = 2.0  # leave to probe is given back after it
-GRACE_SECONDS = 60.0  # after a success, in which one job's own retries do not open a route
-REPORTED_AT_ONCE = 1000
+REPORT_SECONDS = 0.25  # how long a success waits to share a report; a failure is reported at once
+PROBE_LEASE_SECONDS = 5.0  # extended by every poll; after it, another worker may probe in place of a killed one
+CALLS_KEPT = 200  # the latest calls of a route, for its latency and error rate
+KEYS_FIX = ("unauthorized", "forbidden")  # reasons of a route cooldown that new keys may fix
+UNUSED_SECONDS = 2.0  # an unused probe permit is given back after it
+GRACE_SECONDS = 60.0  # for so long after a success, the retries of a single job do not open a route
+REPORTED_AT_ONCE = 1000  # results per route and report
 
 
 class Breakers(dict[str, SharedBreaker]):
-    """Every route's breaker by the route's name, for one worker. `changed` is called when one opens or closes."""
+    """The breakers of one worker, by route name. `changed` is called when a route opens or closes."""
 
     def __init__(
         self,
@@ -59,22 +59,22 @@ class Breakers(dict[str, SharedBreaker]):
         self.rules, self.changed, self.hooks = rules, changed, hooks or Hooks()
         self.alone = False  # Redis is away: each breaker decides by itself
         self._client, self._worker = client, worker_name
-        self._report: Call | None = None  # sent, and not answered yet
+        self._report: Call | None = None  # the report that Redis has not answered yet
         self._number = 0
         self._asks_again_at = -math.inf  # monotonic; while Redis is away
-        self._renewed: set[str] = set()  # to be told to Redis
-        self.kick = asyncio.Event()  # set: report at once
+        self._renewed: set[str] = set()  # routes with new keys that are not restored in Redis yet
+        self.kick = asyncio.Event()  # set it to report at once
         self._timer: asyncio.TimerHandle | None = None
 
     def adopt(self, routes: Sequence[str], rules: Rules) -> None:
-        """Know these routes too. A route that went stays known, for the attempts that still run on it."""
+        """Add these routes. A removed route keeps its breaker, for the attempts that still run on it."""
         self.rules = rules
         for route in routes:
             if route not in self:
                 self[route] = SharedBreaker(route, self, RouteBreaker(rules))
 
     def renew(self, routes: Sequence[str]) -> None:
-        """These routes have other keys now: one that rests because its keys were refused is well again."""
+        """These routes have new keys: end the cooldown of each whose old keys were refused."""
         for route in routes:
             if self[route].view.rests_for in KEYS_FIX and self[route].view.rests_until > time.monotonic():
                 self._renewed.add(route)
@@ -82,12 +82,13 @@ class Breakers(dict[str, SharedBreaker]):
             self.kick.set()
 
     async def poll(self) -> None:
-        """`sync`; while Redis is away, no failure of a route is a reason to ask it sooner."""
+        """Call `sync`. While Redis is away, a failure of a route does not cause an earlier attempt to reach Redis."""
         if not self.alone or time.monotonic() >= self._asks_again_at:
             await self.sync()
 
     async def sync(self) -> None:
-        """One report, and every view anew. Redis trouble leaves each breaker to itself until the next one."""
+        """Send one report and update every view from the reply. On Redis trouble, each breaker decides alone until the next
+        report succeeds. Raises nothing for Redis trouble."""
         for breaker in self.values():
             if breaker.reserved_at < time.monotonic() - UNUSED_SECONDS:
                 breaker.forgo()  # another worker may have a job for it
@@ -105,15 +106,15 @@ class Breakers(dict[str, SharedBreaker]):
             log.info("breakers are shared again")
             self.alone = False
         for raw in reply:
-            told = from_json(raw)
-            self[told["route"]].hear(told, newest=True)
+            fields = from_json(raw)
+            self[fields["route"]].hear(fields, newest=True)
         if any(breaker.unreported for breaker in self.values()):
             self.report_soon(at_once=False)
         if self._renewed:
             await self._restore()
 
     async def _restore(self) -> None:
-        """Tell Redis of the routes whose keys were renewed."""
+        """Restore the routes whose keys were renewed, in Redis."""
         renewed, self._renewed = list(self._renewed), set()
         keys = [[keyspace.breaker(route), keyspace.AUDIT, keyspace.QUEUES] for route in renewed]
         calls = [RESTORE.call(k, [r, keyspace.BREAKERS, self._worker]) for k, r in zip(keys, renewed, strict=True)]
@@ -123,13 +124,14 @@ class Breakers(dict[str, SharedBreaker]):
             log.warning("routes with new keys rest until their time", extra={"routes": renewed, "error": str(error)})
 
     def heard(self, message: bytes) -> None:
-        """A published change. What is none is passed over: anybody may write to a channel, and every second tells all."""
+        """Apply a published change. Invalid messages are ignored: anybody can publish, and `sync` reads every state."""
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            told = from_json(message)
-            if not self.alone and (breaker := self.get(told["route"])) is not None:
-                breaker.hear(told, newest=False)
+            fields = from_json(message)
+            if not self.alone and (breaker := self.get(fields["route"])) is not None:
+                breaker.hear(fields, newest=False)
 
     def report_soon(self, *, at_once: bool) -> None:
+        """Send a report within REPORT_SECONDS, or now."""
         if at_once:
             self.kick.set()
         elif self._timer is None:
@@ -140,7 +142,7 @@ class Breakers(dict[str, SharedBreaker]):
         self.kick.set()
 
     async def reserve(self, breakers: Sequence[SharedBreaker] | None = None) -> None:
-        """Ask for leave to probe wherever it may be given now; whether it was stands in `may_probe`."""
+        """Ask Redis for probe permits of the routes that are due. Afterwards `may_probe` says whether one was granted."""
         asked = [breaker for breaker in (breakers or self.values()) if breaker.due() and not breaker.asking]
         if not asked:
             return
@@ -167,7 +169,7 @@ class Breakers(dict[str, SharedBreaker]):
                 breaker.reserved_at = time.monotonic()
 
     def forgo(self) -> None:
-        """Give back every leave to probe that nobody used."""
+        """Give back all unused probe permits."""
         for breaker in self.values():
             breaker.forgo()
 
@@ -182,10 +184,11 @@ class Breakers(dict[str, SharedBreaker]):
         rules = self.rules
         seconds = (rules.cooldown_seconds, rules.longest_cooldown_seconds, PROBE_LEASE_SECONDS)
         cooldown, longest, lease = (math.ceil(1000 * value) for value in seconds)
-        told = (self._number, keyspace.BREAKERS, rules.failures, rules.successes, cooldown, longest, lease)
-        return RECORD.call(keys, [*told, CALLS_KEPT, int(GRACE_SECONDS * 1000), to_json(entries)])
+        args = (self._number, keyspace.BREAKERS, rules.failures, rules.successes, cooldown, longest, lease)
+        return RECORD.call(keys, [*args, CALLS_KEPT, int(GRACE_SECONDS * 1000), to_json(entries)])
 
     def _go_alone(self, error: RedisError) -> None:
+        """Redis is away: start a local breaker for each route, in the state of the last view."""
         if self.alone:
             return
         log.warning("redis is away, each worker's breakers decide alone", extra={"error": str(error)})

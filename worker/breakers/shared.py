@@ -1,4 +1,4 @@
-"""One route's breaker as one worker sees it: its view of what stands in Redis, and what its own attempts showed."""
+"""One worker's side of a shared breaker: its view of the state in Redis, and the results that it has not reported yet."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from producer.trail import RejectedFor
 from worker.breakers.local import Permit, RouteBreaker
 from worker.events import Event, EventKind, Hooks
 
-WITHHELD_SECONDS = 5.0  # after which a job that has no other route looks again
+WITHHELD_SECONDS = 5.0  # a job that has no other route looks again after it
 
 Kind = Literal["ok", "failed", "neutral", "unused"]
 
 
 @dataclass(frozen=True)
 class View:
-    """How a route's breaker stood when this worker last heard of it. Times by the worker's monotonic clock."""
+    """The last known state of a route's breaker; fields as in lua/breaker.lua. Times: of the worker's monotonic clock."""
 
     version: int = 0
     epoch: int = 0
@@ -33,21 +33,22 @@ class View:
     rests_for: str = ""
 
     @classmethod
-    def heard(cls, told: Mapping[str, Any], now: float) -> View:
+    def heard(cls, fields: Mapping[str, Any], now: float) -> View:
+        """From the JSON of lua/breaker.lua, whose times are milliseconds from now."""
         return cls(
-            version=int(told["version"]),
-            epoch=int(told["epoch"]),
-            state=told["state"],
-            opens_at=now + told["opens_in"] / 1000,
-            probe=told["probe"],
-            probe_until=now + told["probe_in"] / 1000 if told["probe"] else -math.inf,
-            rests_until=now + told["rests_in"] / 1000,
-            rests_for=told["rests_for"],
+            version=int(fields["version"]),
+            epoch=int(fields["epoch"]),
+            state=fields["state"],
+            opens_at=now + fields["opens_in"] / 1000,
+            probe=fields["probe"],
+            probe_until=now + fields["probe_in"] / 1000 if fields["probe"] else -math.inf,
+            rests_until=now + fields["rests_in"] / 1000,
+            rests_for=fields["rests_for"],
         )
 
 
 class WithheldBy(StrEnum):
-    """Who keeps every job from a route."""
+    """What keeps every job from a route."""
 
     PAUSE = "pause"  # its provider is paused
     KILL_SWITCH = "kill_switch"  # the route is disabled
@@ -56,19 +57,19 @@ class WithheldBy(StrEnum):
 
 @dataclass(frozen=True)
 class Withheld:
-    """A route that operators keep every job from. `name`: of the provider that is paused, or of the route."""
+    """Why operators withhold a route from every job. `name`: of the paused provider, or of the route."""
 
     by: WithheldBy
     name: str
 
     @property
     def for_good(self) -> bool:
-        """Whether no job waits for it."""
+        """Whether no job should wait for the route: only a pause is expected to end."""
         return self.by is not WithheldBy.PAUSE
 
     @property
     def subject(self) -> str:
-        """As jobs that wait for it name it (worker/queue/waiting.py)."""
+        """The subject that a waiting job records (worker/queue/waiting.py)."""
         return f"{'provider' if self.by is WithheldBy.PAUSE else 'route'}:{self.name}"
 
     def __str__(self) -> str:
@@ -82,7 +83,7 @@ class Withheld:
 
 
 class Owner(Protocol):
-    """All breakers of a worker (registry.py)."""
+    """The breakers of a worker, as one of them sees it (implemented in registry.py)."""
 
     alone: bool  # Redis is away: each breaker decides by itself
     changed: Callable[[], None]
@@ -94,17 +95,17 @@ class Owner(Protocol):
 
 @dataclass
 class SharedBreaker:
-    """One route's breaker as this worker sees it."""
+    """One worker's side of a route's shared breaker."""
 
     route: str
     owner: Owner
     local: RouteBreaker
     withheld: Withheld | None = None
     view: View = field(default_factory=View)
-    reserved: Permit | None = None  # leave to probe that no attempt has used yet
+    reserved: Permit | None = None  # a probe permit that no attempt has used yet
     reserved_at: float = -math.inf
-    probes: set[str] = field(default_factory=set)  # tokens of our probes under way
-    asking: bool = False
+    probes: set[str] = field(default_factory=set)  # tokens of this worker's probes under way
+    asking: bool = False  # Redis is being asked for a probe permit
     unreported: deque[dict[str, Any]] = field(default_factory=deque)
 
     def open_for_all(self) -> bool:
@@ -128,13 +129,13 @@ class SharedBreaker:
         return self.local.probing if self.owner.alone else bool(self.probes)
 
     def may_probe(self) -> bool:
-        """Whether this worker holds leave for one attempt that is not made yet."""
+        """Whether this worker holds an unused permit for one probe."""
         if self.withheld:
             return False
         return self.local.may_probe() if self.owner.alone else self.reserved is not None
 
     def due(self) -> bool:
-        """Whether it is worth asking for leave to probe."""
+        """Whether to ask Redis for a probe permit now."""
         return not self.owner.alone and self.reserved is None and not self.open_for_all() and self.reopens_in() <= 0
 
     def reopens_in(self) -> float:
@@ -150,7 +151,7 @@ class SharedBreaker:
         return max(0.0, opens - now, self.view.rests_until - now)
 
     def closed_off(self) -> tuple[RejectedFor, str]:
-        """Why no attempt is admitted now."""
+        """Why no attempt is admitted now: the code, and text for people."""
         if self.withheld:
             return RejectedFor.DISABLED if self.withheld.for_good else RejectedFor.PAUSED, str(self.withheld)
         if self.owner.alone:
@@ -161,9 +162,9 @@ class SharedBreaker:
         return RejectedFor.BREAKER, "breaker half-open, its probe under way" if half_open else "breaker open"
 
     async def admit(self, *, regardless: bool = False) -> Permit | None:
-        """Leave for one attempt, or None: the route rests, is open, or half-open with a probe under way somewhere, withheld.
+        """A permit for one attempt. None: the route is withheld, cooling down, open, or half-open with a probe under way.
 
-        `regardless` of how the breaker stands: only what operators withhold is not let through.
+        `regardless`: ignore the breaker and the cooldown; None only if operators withhold the route.
         """
         if self.withheld:
             return None
@@ -192,10 +193,8 @@ class SharedBreaker:
         rest: float = 0.0,
         why: str = "",
     ) -> None:
-        """What the admitted attempt showed; None is neutral. `rest`: seconds for which nobody should call the route.
-
-        Every permit is recorded exactly once.
-        """
+        """Record the result of an admitted attempt; None is neutral. `ms`: its latency. `rest`: seconds of route cooldown
+        that it asks for, and `why`. Every permit must be recorded exactly once."""
         self.probes.discard(permit.token)
         if self.owner.alone:
             self.local.record(permit, succeeded)
@@ -206,14 +205,14 @@ class SharedBreaker:
         self._observe(kind, permit, ms=ms, job=job, rest=rest, why=why)
 
     def rest(self, seconds: float, why: str) -> None:
-        """Call the route for nobody for `seconds`: its account has to be fixed first."""
+        """Start a route cooldown of `seconds`: its account has to be fixed first."""
         if self.owner.alone:
             self.local.rest(seconds, why)
         else:
             self._observe("neutral", Permit(self.view.epoch, probe=False), rest=seconds, why=why)
 
     def forgo(self) -> None:
-        """Give leave to probe back unused."""
+        """Give an unused probe permit back."""
         if self.reserved is not None:
             permit, self.reserved = self.reserved, None
             self._observe("unused", permit)
@@ -223,7 +222,8 @@ class SharedBreaker:
     ) -> None:
         until = time.monotonic() + rest
         if until > self.view.rests_until and rest:
-            self.view = replace(self.view, rests_until=until, rests_for=why)  # at once here, elsewhere with the report
+            # At once in this worker; the other workers learn of it by the report.
+            self.view = replace(self.view, rests_until=until, rests_for=why)
         self.unreported.append(
             {
                 "kind": kind,
@@ -237,12 +237,12 @@ class SharedBreaker:
         )
         self.owner.report_soon(at_once=kind != "ok" or permit.probe)
 
-    def hear(self, told: Mapping[str, Any], *, newest: bool) -> None:
-        """A report's reply is the newest by its nature; a published change may come after one that is newer."""
-        view = View.heard(told, time.monotonic())
+    def hear(self, fields: Mapping[str, Any], *, newest: bool) -> None:
+        """Update the view. `newest`: from a script's reply, so it cannot be outdated; a published change may be."""
+        view = View.heard(fields, time.monotonic())
         if not newest and view.version <= self.view.version:
             return
-        if any(seen["rest"] for seen in self.unreported):  # Redis has not heard of it yet
+        if any(seen["rest"] for seen in self.unreported):  # Redis does not know this cooldown yet: keep it
             view = replace(view, rests_until=self.view.rests_until, rests_for=self.view.rests_for)
         was_open, before = self.open_for_all(), self.view.state
         self.view = view

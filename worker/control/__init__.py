@@ -1,1 +1,1 @@
-"""What operators may stop, and how many jobs a worker may start."""
+"""Pauses and kill switches of operators, and how many jobs a worker may start."""

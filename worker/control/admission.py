@@ -1,9 +1,11 @@
-"""How many jobs a worker may start now, as explicit states.
+"""Admission: how many jobs a worker may start now, as explicit states.
 
-OPEN: as many as there are free slots. PROBING, while no route is open: only as many as this worker holds permits to probe,
-so an outage of all providers costs probes and nothing else, and no job leaves the queue to wait elsewhere. PAUSED, by
-operators or the budget: the first claim that is let through is small. RAMPING, after both: more and more, so that the
-backlog does not fall on a provider that has just come back.
+- OPEN: as many as there are free slots.
+- PROBING, while no route is open: as many as this worker holds probe permits. An outage of all providers then costs only
+  probes, and the jobs stay in the queue.
+- PAUSED, by operators or by a budget: the first claim after it is small.
+- RAMPING, after PROBING or PAUSED: more and more jobs, so that the backlog does not overload a provider that has just
+  recovered.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from enum import Enum, auto
 
 from worker.breakers.shared import SharedBreaker
 
-RAMP_SECONDS = 20.0  # from the first few jobs to all slots
+RAMP_SECONDS = 20.0  # from the first share of the slots to all slots
 RAMP_FIRST_SHARE = 0.05  # of the slots
 
 
@@ -26,18 +28,18 @@ class State(Enum):
 
 
 class AdmissionController:
-    """`slots`: jobs at once. `update` moves the state; everything else only reads it."""
+    """`slots`: how many jobs the worker runs at once. Only `update` changes the state; the other methods read it."""
 
     def __init__(
         self, breakers: Collection[SharedBreaker], slots: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._breakers, self._slots, self._clock = breakers, slots, clock
-        self._ramps_since = 0.0  # by the clock
+        self._ramps_since = 0.0  # clock time
         self.state = State.OPEN
 
     def update(self, *, paused: bool, ignores_breakers: bool) -> State:
-        """The state now. `paused`: no job may start anywhere. `ignores_breakers`: jobs that no route can take do not wait,
-        or no breaker is asked (ENABLE_COLD_QUEUE off, BYPASS_ROUTER)."""
+        """Update the state and return it. `paused`: no job may start in any of the worker's queues. `ignores_breakers`:
+        claim jobs although no route is open (ENABLE_COLD_QUEUE is off, or BYPASS_ROUTER is on)."""
         self.state = self._next(paused, ignores_breakers)
         return self.state
 
@@ -54,11 +56,11 @@ class AdmissionController:
         return State.OPEN
 
     def room(self, running: int) -> int:
-        """How many more jobs may start beside `running` ones, as things stood at the last update."""
+        """How many more jobs may start when `running` jobs run, by the state of the last update."""
         return max(0, min(self._slots - running, self._limit(running) - running))
 
     def _limit(self, running: int) -> int:
-        """How many jobs may run at once."""
+        """How many jobs may run at once in the present state."""
         match self.state:
             case State.OPEN:
                 return self._slots
@@ -72,7 +74,7 @@ class AdmissionController:
                 return self._share((self._clock() - self._ramps_since) / RAMP_SECONDS)
 
     def _share(self, passed: float) -> int:
-        """`passed`: how much of the ramp is behind us, 0..1."""
+        """The number of slots in use at a point of the ramp; `passed`: the part of the ramp that is over, 0..1."""
         return max(1, int(self._slots * (RAMP_FIRST_SHARE + (1 - RAMP_FIRST_SHARE) * min(passed, 1.0))))
 
     @property
@@ -81,5 +83,5 @@ class AdmissionController:
         return self.state is State.PROBING
 
     def opens_in(self) -> float | None:
-        """Seconds until a probe may be made; None while a route is open for all."""
+        """Seconds until a probe may be made; None when a route was open at the last update."""
         return min(breaker.reopens_in() for breaker in self._breakers) if self.probing else None

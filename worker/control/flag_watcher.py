@@ -1,7 +1,7 @@
-"""What operators have closed, as one worker knows it: the pause flags, the routes of paused providers, kill switches.
+"""One worker's copy of the flags that operators set: paused queues, paused providers, disabled routes (kill switches).
 
-A claim brings the newest word along, a published change is looked at when it comes, and every second the flags are read
-anew. The same look keeps the queues' running clocks, by which no pause burns an expiry.
+The flags are read with every claim, when a change is published, and every second. The script that reads them also updates
+the queues' running clocks, so that a pause does not shorten the life of a job.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class AskedFlags:
-    """What a look or a claim asks the flags of, in this order."""
+    """The providers and routes whose flags a claim or a look reads, in this order."""
 
     providers: tuple[str, ...]
     routes: tuple[str, ...]
 
 
 class FlagWatcher:
-    """`changed` is called when anything is closed or let go."""
+    """Reads the flags and applies them to the breakers. `changed` is called when a flag was set or cleared."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class FlagWatcher:
         self.asked = AskedFlags((), ())
         self._providers: dict[str, str] = {}  # by route
         self._paused: set[str] = set()
-        self.kick = asyncio.Event()  # set: look at once
+        self.kick = asyncio.Event()  # set it to read the flags at once
 
     def adopt(self, routes: Sequence[Route]) -> None:
-        """These are the worker's routes from now on. One that is no longer among them takes no more attempts."""
+        """Use these routes from now on. A route that is not among them any more gets no new attempts."""
         self._providers = {route.name: canonical(route.entry.provider) for route in routes}
         self.asked = AskedFlags(tuple(dict.fromkeys(self._providers.values())), tuple(self._providers))
         for name, breaker in self._breakers.items():
@@ -63,7 +63,7 @@ class FlagWatcher:
         self.look_soon()
 
     def paused(self, queue: str) -> bool:
-        """Whether no job of the queue may start, as far as is known."""
+        """Whether no job of the queue may start, by the flags that were read last."""
         return queue in self._paused
 
     @property
@@ -72,35 +72,39 @@ class FlagWatcher:
         return len(self._paused) == len(self._queues)
 
     def look_soon(self) -> None:
+        """Read the flags at once, without waiting for the next second."""
         self.kick.set()
 
     async def look(self) -> None:
+        """Read the flags from Redis and apply them. Raises RedisError."""
         asked = self.asked
         (flags,) = await ask_async(self._client, [look(self._queues, asked.providers, asked.routes)])
         self.hear(flags, asked)
 
     def hear(self, flags: Sequence[int], asked: AskedFlags) -> None:
-        """How the flags stand: 1 or 0 for everything, for each queue, for each provider and each route that was asked about.
+        """Apply the flags of a reply: 1 or 0 for everything, then for each queue, and each provider and route of `asked`.
 
-        The reply of a claim that was sent again may be of other routes than are asked about now: the next look tells.
+        A claim that was sent again may return the flags of other routes than the present ones. Such a reply is ignored; the
+        next look reads the right ones.
         """
         if asked is not self.asked or len(flags) != 1 + len(self._queues) + len(asked.providers) + len(asked.routes):
             return
-        everything, told = bool(flags[0]), iter(flags[1:])
+        everything, values = bool(flags[0]), iter(flags[1:])
         queues, providers, routes = (
-            [name for name, closed in zip(names, told, strict=False) if closed]
+            [name for name, is_set in zip(names, values, strict=False) if is_set]
             for names in (self._queues, asked.providers, asked.routes)
         )
-        before = self._standing()
+        before = self._state()
         self._paused = {name for name in self._queues if everything or name in queues}
         for route, provider in self._providers.items():
             paused = Withheld(WithheldBy.PAUSE, provider) if provider in providers else None
             disabled = Withheld(WithheldBy.KILL_SWITCH, route) if route in routes else None
             self._breakers[route].withheld = disabled or paused
-        if self._standing() != before:
+        if self._state() != before:
             facts = {"everything": everything, "queues": queues, "providers": providers, "routes": routes}
             self._hooks.emit(Event(EventKind.PAUSED if any(facts.values()) else EventKind.RESUMED, "", facts))
             self._changed()
 
-    def _standing(self) -> tuple[object, ...]:
+    def _state(self) -> tuple[object, ...]:
+        """All that a change of the flags can change, for comparison."""
         return (self.all_paused, *(breaker.withheld for breaker in self._breakers.values()))

@@ -1,8 +1,8 @@
-"""The pause flags: who set them, why, since when, until when. Claims read them, so nothing starts after one is set.
+"""The pause flags: who set them, why, since when, until when. Claims read them, so no job starts once a flag is set.
 
-`pause_ai_tasks` stops everything, `pause_ai_tasks:{queue}` one queue, and a provider's flag closes its routes while others
-serve. Any tool may set the bare flag to "1"; then who and why are simply not known. A flag with an end is a Redis key with
-a TTL, so it needs nobody to clear it.
+`pause_ai_tasks` pauses everything, `pause_ai_tasks:{queue}` one queue. A provider's flag pauses its routes while the other
+routes serve. Any tool may set a flag to "1" without a note; who and why are then unknown. A flag with an end is a Redis
+key with a TTL, so nobody has to clear it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,13 @@ from worker.routes.names import canonical
 _LUA = Path(__file__).parent / "lua"
 PAUSE, RESUME, LOOK = (Script.load(_LUA, name) for name in ("pause", "resume", "look"))
 
-BUDGET = (
-    "budget"  # who: the budget's webhook or poll, and not a person; producer/lua/shared/pause_flags.lua spells it too
-)
-RQ = "rq suspend"  # who: RQ's own pause
+BUDGET = "budget"  # `who` of a pause that a budget set; producer/lua/shared/pause_flags.lua spells it too
+RQ = "rq suspend"  # `who` of RQ's own pause
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What a flag stops: everything, one queue, the routes of one provider, or one route (its kill switch)."""
+    """What a flag pauses: everything, one queue, the routes of one provider, or one route (its kill switch)."""
 
     queue: str | None = None
     provider: str | None = None
@@ -38,7 +36,7 @@ class Scope:
 
     @property
     def flag(self) -> str:
-        """The flag's key."""
+        """The Redis key of the flag."""
         if self.route is not None:
             return keyspace.disabled(self.route)
         if self.provider is not None:
@@ -47,7 +45,7 @@ class Scope:
 
     @classmethod
     def of(cls, flag: str) -> Scope:
-        """The scope of a flag's key."""
+        """The scope that belongs to the Redis key of a flag."""
         if flag.startswith(prefix := keyspace.paused_provider("")):
             return cls(provider=flag.removeprefix(prefix))
         if flag.startswith(prefix := keyspace.disabled("")):
@@ -67,7 +65,8 @@ EVERYTHING = Scope()
 
 @dataclass(frozen=True)
 class Paused:
-    """One flag that is set. `queue`, `provider` and `route` None: everything. `since` and `until` in Unix seconds."""
+    """One flag that is set. If `queue`, `provider` and `route` are None, it pauses everything. `since` and `until`: Unix
+    seconds; None is unknown, or no end."""
 
     queue: str | None
     provider: str | None = None
@@ -82,11 +81,11 @@ class Paused:
         return Scope(self.queue, self.provider, self.route)
 
     def concerns(self, queue: str) -> bool:
-        """Whether no job of this queue starts for it."""
+        """Whether this flag keeps every job of the queue from starting."""
         return self.provider is None and self.route is None and self.queue in (None, queue)
 
     def closes(self, route: str, provider: str) -> bool:
-        """Whether nobody calls this route of this provider for it."""
+        """Whether this flag keeps every worker from calling this route of this provider."""
         return self.route == route or (self.provider is not None and self.provider == canonical(provider))
 
     def __str__(self) -> str:
@@ -96,7 +95,7 @@ class Paused:
 
 
 def utc(seconds: float) -> str:
-    """A time as people read it."""
+    """Unix seconds as text for people: `2026-11-28 05:11 UTC`."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
@@ -106,47 +105,48 @@ def _keys(scope: Scope) -> list[str]:
 
 
 def note_of(*, who: str, why: str) -> str:
-    """What stands beside a flag, in JSON; the script adds until when."""
+    """The note of a flag, in JSON. The script adds `until`."""
     return json.dumps({"who": _clean(who), "why": _clean(why), "since": round(time.time())})
 
 
 def _clean(text: str) -> str:
-    """Without the halves of characters that a terminal's wrong bytes leave, which no JSON may hold."""
+    """The text without lone surrogates, which a terminal can pass on for invalid bytes and JSON cannot hold."""
     return text.encode("utf-8", "replace").decode()
 
 
 def pause(
     client: redis.Redis, scope: Scope = EVERYTHING, *, who: str, why: str, seconds: float | None = None
 ) -> Paused:
-    """Set the flag, for `seconds` or until it is resumed; how it stands now. Running jobs end; no other starts.
+    """Set the flag for `seconds`, or until it is resumed. Returns its state now. Running jobs end; no other job starts.
 
-    A pause that is set already is never shortened, and keeps its reason if this one has none.
+    A pause that is already set is never shortened, and keeps its reason if this call gives none.
     """
-    told = (round((seconds or 0) * 1000), note_of(who=who, why=why), who, keyspace.CONTROL)
-    (note,) = ask(client, [PAUSE.call(_keys(scope), told)])
+    args = (round((seconds or 0) * 1000), note_of(who=who, why=why), who, keyspace.CONTROL)
+    (note,) = ask(client, [PAUSE.call(_keys(scope), args)])
     return _paused(scope, note)
 
 
 def resume_call(scope: Scope, *, who: str, also_budgets: bool = False, again_at: float | None = None) -> Call:
-    """Clear the flag. Reply: the flags that were set.
+    """Clear the flag. Reply: the keys of the flags that were set and are now cleared.
 
-    With the general one, if the budget set it or with `also_budgets`, go those that the budget set beside it. `again_at`:
-    the percentage at which the known budgets (or the scope's provider's) pause again, in their present interval.
+    Clearing the flag of everything also clears the other flags that a budget set, if a budget set it or with
+    `also_budgets`. `again_at`: the percentage at which the known budgets (or those of the scope's provider) pause again in
+    their present interval.
     """
     below = "" if again_at is None else again_at
     provider = canonical(scope.provider) if scope.provider is not None else ""
-    told = (who, keyspace.CONTROL, keyspace.WAKE, int(also_budgets), below, provider)
-    return RESUME.call(_keys(scope), told)
+    args = (who, keyspace.CONTROL, keyspace.WAKE, int(also_budgets), below, provider)
+    return RESUME.call(_keys(scope), args)
 
 
 def resume(client: redis.Redis, scope: Scope = EVERYTHING, *, who: str, again_at: float | None = None) -> list[Scope]:
-    """Send `resume_call`; what was paused."""
+    """Clear the flag, as `resume_call` describes. Returns the scopes that were paused."""
     (cleared,) = ask(client, [resume_call(scope, who=who, again_at=again_at)])
     return [Scope.of(flag.decode()) for flag in cleared]
 
 
 def paused(client: redis.Redis, queues: Sequence[str]) -> list[Paused]:
-    """Every flag that is set: the general one first, those of `queues` and any that has a note, RQ's `rq suspend`."""
+    """Every flag that is set: the one of everything, those of `queues`, any other with a note, and RQ's `rq suspend`."""
     raw_notes, suspended = ask(client, [("HGETALL", keyspace.PAUSE_NOTES), ("EXISTS", keyspace.SUSPENDED)])
     notes = {flag.decode(): value for flag, value in raw_notes.items()}
     flags = list(dict.fromkeys([keyspace.PAUSE, *map(keyspace.pause_of, queues), *sorted(notes)]))
@@ -160,7 +160,7 @@ def paused(client: redis.Redis, queues: Sequence[str]) -> list[Paused]:
 
 
 def holding(client: redis.Redis, queue: str) -> list[Paused]:
-    """The flags for which no job of the queue starts."""
+    """The flags that keep every job of the queue from starting."""
     return [flag for flag in paused(client, [queue]) if flag.concerns(queue)]
 
 
@@ -169,19 +169,18 @@ def _paused(scope: Scope, raw_note: bytes | None) -> Paused:
         note = json.loads(raw_note or b"{}")
     except ValueError:
         note = {}
-    told = {name: note.get(name) for name in ("who", "why", "since", "until")} if isinstance(note, dict) else {}
-    told |= {name: _clean(str(told[name])) for name in ("who", "why") if told.get(name) is not None}
-    return Paused(scope.queue, scope.provider, scope.route, **told)
+    fields = {name: note.get(name) for name in ("who", "why", "since", "until")} if isinstance(note, dict) else {}
+    fields |= {name: _clean(str(fields[name])) for name in ("who", "why") if fields.get(name) is not None}
+    return Paused(scope.queue, scope.provider, scope.route, **fields)
 
 
 def _set(value: bytes) -> bool:
-    """As claim.lua reads it: empty and "0" are running; anything else is paused."""
+    """Whether a flag's value means paused, as running_clock.lua reads it: empty and "0" do not, anything else does."""
     return value not in (b"", b"0")
 
 
 def look(queues: Sequence[str], providers: Sequence[str], routes: Sequence[str] = ()) -> Call:
-    """Reply: 1 or 0 for everything, for each queue, for each provider: whether it is paused; for each route: whether it is
-    disabled."""
+    """Read the flags. Reply: 1 or 0 for everything, each queue, each provider (paused), and each route (disabled)."""
     keys = [keyspace.PAUSE, keyspace.SUSPENDED, keyspace.PAUSE_NOTES]
     for queue in queues:
         keys += [keyspace.pause_of(queue), keyspace.stopped(queue)]
@@ -189,5 +188,6 @@ def look(queues: Sequence[str], providers: Sequence[str], routes: Sequence[str] 
 
 
 def flag_keys(providers: Sequence[str], routes: Sequence[str]) -> list[str]:
+    """The keys of the flags of providers, then of routes."""
     paused = [keyspace.paused_provider(provider) for provider in providers]
     return [*paused, *(keyspace.disabled(route) for route in routes)]

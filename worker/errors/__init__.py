@@ -1,1 +1,1 @@
-"""What an answer of a provider means."""
+"""What each answer of a provider means: the error catalog, its classification, and times to wait."""

@@ -1,8 +1,8 @@
 """The catalog of failures, as data: what each signal of a provider means and what we do about it.
 
-Read by classify.py from the top: an error's code or type, then its wording, then the HTTP status. Held by the answers
-in tests/answers/, one file for each provider. Sources: the providers' error pages and the issues of their SDKs and
-gateways, as of November 2026.
+classify.py checks in this order: the error's code or type, then its wording, then the HTTP status. The recorded answers in
+tests/answers/ (one file per provider) test the catalog. Sources: the providers' error pages and the issues of their SDKs
+and gateways, as of November 2026.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Breaker(StrEnum):
 
 
 class Scope(StrEnum):
-    """What rests when a provider names a time to come back, or its account has to be fixed first."""
+    """What gets the cooldown when a provider names a time to come back, or its account has to be fixed first."""
 
     ROUTE = "route"
     ACCOUNT = "account"  # every route that uses the same keys of the same provider
@@ -44,9 +44,9 @@ ROUTES_RETRIES = 5  # as many as the route is configured to make
 class Failure:
     """One failed attempt. `ambiguous`: it may have been billed.
 
-    `retry_after`: seconds that the provider named. `cooldown`: seconds for which nobody should call the `scope`, when it is
-    the account or the route itself that is wrong: no job is to blame, and calling again soon fixes nothing. `parameter`:
-    what the route does not know, and `instead` what it knows it by.
+    `retry_after`: seconds to wait that the provider named. `cooldown`: seconds for which nobody should call the `scope`,
+    because the account or the route itself is wrong and an early retry cannot help. `parameter`: the name that the route
+    does not know; `instead`: the name that it uses for the same thing.
     """
 
     code: str

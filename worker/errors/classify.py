@@ -1,7 +1,7 @@
 """What a provider's answer means: one Failure, or None for a completion that can be used.
 
-`classify` reads a Reply (an HTTP response that arrived whole) or a Broken (none did) by the taxonomy. A Failure says what to
-do next and what the route's breaker learns; nobody else looks at status codes.
+`classify` looks up a Reply (a complete HTTP response) or a Broken (none arrived) in the catalog. The Failure says what to
+do next and what the route's breaker counts. No other module reads status codes.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from worker.errors.wordings import FAMILIES, INSTEAD, NAMED_FIELD, UNKNOWN_PARAM
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole HTTP response. `body` is the parsed JSON, or None when it is not JSON. Header names in lower case.
+    """A complete HTTP response. `body`: the parsed JSON, None when it is not JSON. Header names are in lower case.
 
-    `note` is for the trail: what was odd about an answer that is good all the same.
+    `note`: for the trail, what was unusual about an answer that can still be used.
     """
 
     status: int
@@ -60,7 +60,7 @@ class Broke(StrEnum):
 
 @dataclass(frozen=True)
 class Broken:
-    """An attempt without a whole response."""
+    """An attempt without a complete response."""
 
     how: Broke
     detail: str = ""

@@ -1,6 +1,6 @@
-"""How long a provider asks us to wait: headers, wordings and details, none of which is to be trusted.
+"""How long a provider asks us to wait, in headers, message texts and error details. None of them can be trusted.
 
-Retry-After may be negative, nan, a date in the past or 10^10. What is absurd is cut, what cannot be read is passed over.
+Retry-After may be negative, nan, a date in the past or 10^10. Absurd values are limited, unreadable ones are ignored.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What calls cost, the caps that hold them, and answers that are given again."""
+"""What calls cost, the caps on it, rate limits, and the answer cache."""

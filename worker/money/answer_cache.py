@@ -1,7 +1,7 @@
-"""Answers that are given again: policies/cache.yaml, and what is kept in Redis. The fields are explained at the head of the
-file.
+"""The answer cache: policies/cache.yaml (its fields are explained at the head of that file), and the answers kept in Redis.
 
-Written through when an answer comes, before its job is done. A Redis that does not answer is a miss, never an error.
+An answer is written to the cache when it arrives, before its job is done. If Redis does not answer, that is a cache miss,
+never an error.
 """
 
 from __future__ import annotations
@@ -29,12 +29,19 @@ from worker.errors.endings import Ending, worst_ending
 log = logging.getLogger("failover.worker")
 
 FILE = "cache.yaml"
-LARGEST_BYTES = 1024 * 1024  # of an answer, compressed
+LARGEST_BYTES = 1024 * 1024  # a larger answer (compressed) is not kept
 LONGEST_SECONDS = 30 * 86400
-_NO_PART = ("model", "user", "metadata", "store", "stream", "stream_options")  # of a question
+_NO_PART = (
+    "model",
+    "user",
+    "metadata",
+    "store",
+    "stream",
+    "stream_options",
+)  # body fields that do not change the answer
 _KEPT = ("completion", "route", "provider", "model", "tier", "usage")
 Ignored = Literal["uuids", "hex", "numbers", "blanks"]
-_IGNORED: dict[Ignored, re.Pattern[str]] = {  # each takes a time that grows with the text alone
+_IGNORED: dict[Ignored, re.Pattern[str]] = {  # no pattern backtracks: matching takes time linear in the text
     "uuids": re.compile(r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"),
     "hex": re.compile(r"\b[0-9a-fA-F]{8,}\b"),
     "numbers": re.compile(r"\d+"),
@@ -45,7 +52,7 @@ Ask = Callable[[Command], "Future[Any]"]
 
 
 class CachePolicy(BaseModel):
-    """Of one feature."""
+    """The cache policy of one feature."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,7 +62,7 @@ class CachePolicy(BaseModel):
     ignore: tuple[Ignored, ...] = ()
 
     def normalized(self, text: str) -> str:
-        """What is left of a text when what makes no difference is taken away."""
+        """The text without the parts that the policy ignores."""
         for what in self.ignore:
             text = _IGNORED[what].sub(" " if what == "blanks" else "", text)
         text = "\n".join(line.rstrip() for line in text.split("\n")).strip()
@@ -71,28 +78,29 @@ class Caching(BaseModel):
     features: dict[str, CachePolicy] = Field(default_factory=dict)
 
     def of(self, feature: str) -> CachePolicy | None:
-        """None: its answers are not kept."""
+        """The policy of a feature; None if its answers are not kept."""
         policy = self.features.get(feature) or self.features.get("default")
         return policy if policy is not None and policy.ttl_seconds is not None else None
 
 
 def load_caching(environment: Environment) -> Caching:
-    """POLICIES_DIR/cache.yaml; without it nothing is kept. Raises ConfigurationError with every problem."""
+    """Read POLICIES_DIR/cache.yaml; without the file nothing is kept. Raises ConfigurationError with every problem."""
     path = find_configuration("policies", "POLICIES_DIR", environment) / FILE
     return read_yaml(path, Caching, lambda data: with_defaults(data, "features")) if path.exists() else Caching()
 
 
 def key_of(job: LLMJob, policy: CachePolicy) -> str:
-    """The key under which the answer to a job is kept."""
+    """The Redis key of the kept answer to a job."""
     body: dict[str, Any] = {name: value for name, value in job.body.items() if name not in _NO_PART}
-    body["messages"] = [_asked(message, policy) for message in job.body["messages"]]
-    whose = (job.tenant_id, job.feature, job.job_type)
-    told = (whose, policy.policy_version, policy.ignore, policy.ignore_case, body)
-    digest = sha256(json.dumps(told, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+    body["messages"] = [_normalized(message, policy) for message in job.body["messages"]]
+    owner = (job.tenant_id, job.feature, job.job_type)
+    parts = (owner, policy.policy_version, policy.ignore, policy.ignore_case, body)
+    digest = sha256(json.dumps(parts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
     return keyspace.cache(job.tenant_id, job.feature, digest)
 
 
-def _asked(message: Any, policy: CachePolicy) -> dict[str, Any]:
+def _normalized(message: Any, policy: CachePolicy) -> dict[str, Any]:
+    """A message with its texts normalized."""
     content = message.get("content")
     if isinstance(content, str):
         return {**message, "content": policy.normalized(content)}
@@ -108,13 +116,13 @@ def _asked(message: Any, policy: CachePolicy) -> dict[str, Any]:
 
 
 class Cache:
-    """One worker's. `ask` sends a command along with others; what it gives is None where Redis did not answer."""
+    """The answer cache as one worker uses it. `ask` sends a command; its future gets None if Redis does not answer."""
 
     def __init__(self, ask: Ask, caching: Callable[[], Caching]) -> None:
         self._ask, self._caching = ask, caching
 
     async def find(self, job: LLMJob) -> dict[str, Any] | None:
-        """The fields of a result whose answer was kept for such a job."""
+        """The fields of a JobResult whose kept answer fits the job; None if there is none."""
         policy = self._caching().of(job.feature)
         if policy is None:
             return None
@@ -122,7 +130,7 @@ class Cache:
         return _read(raw, job.feature) if isinstance(raw, bytes) else None
 
     def keep(self, job: LLMJob, result: JobResult) -> None:
-        """Keep the answer, if its feature is cached and it is a whole one."""
+        """Keep the answer, if its feature is cached and the answer is neither truncated nor degraded."""
         policy = self._caching().of(job.feature)
         if policy is None or policy.ttl_seconds is None or result.truncated or result.degraded is not None:
             return
@@ -134,19 +142,19 @@ class Cache:
 
 
 def _read(raw: bytes, feature: str) -> dict[str, Any] | None:
-    """None for what cannot be read, or is of another release."""
+    """The fields of a kept answer; None if it cannot be read, or another release wrote it."""
     try:
         kept = from_json(zlib.decompress(raw))
-        found = {name: kept[name] for name in _KEPT}
-        JobResult(job_id="", status=JobStatus.DONE, **found)
+        fields = {name: kept[name] for name in _KEPT}
+        JobResult(job_id="", status=JobStatus.DONE, **fields)
     except (zlib.error, ValueError, TypeError, KeyError):
         log.warning("what is kept for a job cannot be read", extra={"feature": feature})
         return None
-    return found
+    return fields
 
 
 def purge(client: redis.Redis, tenant: str | None, feature: str | None) -> int:
-    """Forget the answers kept for a tenant, a feature, or both; how many there were. None: of all."""
+    """Delete the kept answers of a tenant, a feature, or both (None: of all). Returns how many there were."""
     gone = 0
     for page in kept(client, tenant, feature):
         (removed,) = ask(client, [("UNLINK", *page)])
@@ -155,7 +163,7 @@ def purge(client: redis.Redis, tenant: str | None, feature: str | None) -> int:
 
 
 def kept(client: redis.Redis, tenant: str | None, feature: str | None) -> Iterator[list[bytes]]:
-    """The keys of kept answers, some hundred at a time."""
+    """Yield the keys of kept answers, page by page. `tenant`, `feature`: None for all."""
     cursor: Any = 0
     while True:
         (found,) = ask(client, [("SCAN", cursor, "MATCH", keyspace.cached(tenant, feature), "COUNT", 1000)])

@@ -1,7 +1,7 @@
-"""What billing says of the providers' budgets, and the pause that follows at BUDGET_PAUSE_AT_PERCENT.
+"""Billing alerts: what billing reports about the providers' budgets, and the pause at BUDGET_PAUSE_AT_PERCENT.
 
-The provider's own cap is the last resort: Google enforces its spend cap some ten minutes late. Messages come at least once
-and in any order: each counts once, an older one never lowers the value, and no value ever resumes.
+The pause is needed because a provider's own cap acts late: Google enforces its spend cap after about ten minutes. Messages
+arrive at least once and in any order: each counts once, an older one never lowers the value, and no value ever resumes.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from producer.scripts import Call, Script, ask
 from worker.control.pause import BUDGET, EVERYTHING, Scope, note_of
 from worker.routes.names import canonical
 
-TOTAL = "total"  # in a provider's place: the budget of all of them together
-OWN_LEDGER, OWN_NAME = "ledger", "our own ledger"  # the id and name of the budget that ledger.py keeps
+TOTAL = "total"  # instead of a provider: the budget of all providers together
+OWN_LEDGER, OWN_NAME = "ledger", "our own ledger"  # id and name of the budget that our ledger reports
 
 SPEND = Script.load(Path(__file__).parent / "lua", "billing_alert")
 
 
 @dataclass(frozen=True)
 class Guardrail:
-    """When a budget pauses, and what: everything, as a provider's bill is the whole business's, or its routes alone."""
+    """When a budget pauses jobs, and which: `scope` "all" pauses everything, "provider" only the provider's routes."""
 
     at_percent: float = 80.0
     scope: Literal["all", "provider"] = "all"
 
     @classmethod
     def of(cls, environment: Environment) -> Guardrail:
-        """BUDGET_PAUSE_AT_PERCENT and BUDGET_PAUSE_SCOPE."""
+        """Read BUDGET_PAUSE_AT_PERCENT and BUDGET_PAUSE_SCOPE. Raises ConfigurationError."""
         text = environment.get("BUDGET_PAUSE_AT_PERCENT") or "80"
         scope = environment.get("BUDGET_PAUSE_SCOPE") or "all"
         try:
@@ -55,9 +55,9 @@ class Guardrail:
 
 @dataclass(frozen=True)
 class BillingReport:
-    """One word of billing. `at_ms`: when it was so, None for now; `interval`: the begin of the budget's month as billing
-    writes it; `message_id`: the same for the same message; `who`: where it comes from; `budget_id` and `budget_name`: which
-    of the provider's budgets, where there are several."""
+    """One report of billing: `percent` of the budget is used. `at_ms`: when that was so (Unix ms), None for now.
+    `interval`: start of the budget's month, as billing writes it. `message_id`: equal for repetitions of one message.
+    `who`: the source. `budget_id` and `budget_name`: which budget, if the provider has several."""
 
     provider: str
     percent: float
@@ -71,7 +71,7 @@ class BillingReport:
 
 @dataclass(frozen=True)
 class Observed:
-    """What became of a word of billing; `paused`: it set a flag."""
+    """The effect of a billing report; `paused`: it set a pause flag."""
 
     outcome: Literal["noted", "duplicate", "older"]
     paused: bool
@@ -79,8 +79,8 @@ class Observed:
 
 @dataclass(frozen=True)
 class ProviderSpend:
-    """What is known of a provider's budget. `at` in Unix seconds; `again_at`: the percentage up to which an operator let
-    it go on."""
+    """The last known use of a provider's budget. `at`: Unix seconds. `again_at`: the percentage at which it pauses again,
+    after an operator resumed."""
 
     provider: str
     percent: float
@@ -94,11 +94,11 @@ class ProviderSpend:
 
 
 def observe_call(spend: BillingReport, guardrail: Guardrail) -> Call:
-    """Reply for `observed`."""
+    """Record a billing report, and pause at the threshold. Read the reply with `observed`."""
     provider = canonical(spend.provider)
     budget = f"its budget ({spend.budget_name})" if spend.budget_name else "its budget"
-    said = "the total" if provider == TOTAL else provider
-    why = f"{said} has used {spend.percent:.4g}% of {budget} (the pause begins at {guardrail.at_percent:g}%)"
+    subject = "the total" if provider == TOTAL else provider
+    why = f"{subject} has used {spend.percent:.4g}% of {budget} (the pause begins at {guardrail.at_percent:g}%)"
     keys = [
         keyspace.SPEND,
         keyspace.spend_message(f"{provider} {spend.message_id}"),
@@ -111,30 +111,31 @@ def observe_call(spend: BillingReport, guardrail: Guardrail) -> Call:
     ]
     when = "" if spend.at_ms is None else spend.at_ms
     field = f"{provider}:{spend.budget_id}" if spend.budget_id else provider
-    told = (field, spend.percent, when, spend.interval, spend.message_id, guardrail.at_percent)
+    args = (field, spend.percent, when, spend.interval, spend.message_id, guardrail.at_percent)
     note = note_of(who=BUDGET, why=why)
     return SPEND.call(
-        keys, [*told, int(guardrail.scope == "all"), note, spend.who, keyspace.CONTROL, spend.budget_name]
+        keys, [*args, int(guardrail.scope == "all"), note, spend.who, keyspace.CONTROL, spend.budget_name]
     )
 
 
 def observed(reply: Any) -> Observed:
+    """Reads the reply of `observe_call`."""
     outcome, paused = reply
     return Observed(outcome.decode(), bool(paused))
 
 
 def observe(client: redis.Redis, spend: BillingReport, guardrail: Guardrail) -> Observed:
-    """Note it and pause at the threshold."""
+    """Record a billing report, and pause at the threshold."""
     return observed(ask(client, [observe_call(spend, guardrail)])[0])
 
 
 def known(client: redis.Redis) -> list[ProviderSpend]:
-    """The newest word of each provider."""
+    """The last known use of each budget, from Redis."""
     (found,) = ask(client, [("HGETALL", keyspace.SPEND)])
     spends = []
     for field, raw in sorted(found.items()):
-        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # anybody may write into Redis
-            told, provider = json.loads(raw), field.decode().partition(":")[0]
-            at, again_at, name = told["at"] / 1000, told.get("again_at"), told.get("name", "")
-            spends.append(ProviderSpend(provider, told["percent"], at, told["who"], again_at, name))
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # not written by us: skip it
+            fields, provider = json.loads(raw), field.decode().partition(":")[0]
+            at, again_at, name = fields["at"] / 1000, fields.get("again_at"), fields.get("name", "")
+            spends.append(ProviderSpend(provider, fields["percent"], at, fields["who"], again_at, name))
     return spends

@@ -1,7 +1,7 @@
-"""What may be spent now, as one worker knows it: the file's caps, what operators set over them, how far each month is.
+"""One worker's copy of the budgets: the caps of the file, the caps that operators set over them, and how much is used.
 
-Read anew every second. A hard cap is held by the ledger itself (ledger.py), to the micro-dollar; what stands here is for
-the alert thresholds, cost saving and the pause.
+It is read every second, and serves the alert thresholds, cost saving and the pause. Hard caps are enforced by the ledger
+itself (ledger.py), to the micro-dollar.
 """
 
 from __future__ import annotations
@@ -30,17 +30,22 @@ from worker.routes.prices import dollars
 log = logging.getLogger("failover.worker")
 
 LOOK_SECONDS = 1.0
-CAPS_KEPT = 10_000  # scopes whose cap was looked up
-TOLD_SECONDS = 62 * 86400  # until the month of what billing was told is over
-WAKE_LOOKS = 2  # looks after a change of caps: a job that was refused just before it may not wait yet at the first
+CAPS_KEPT = 10_000  # scopes in the memory of caps; beyond it, the memory is cleared
+TOLD_SECONDS = 62 * 86400  # how long a reported step is remembered: longer than its month
+WAKE_LOOKS = (
+    2  # looks that wake jobs after a change of caps: one that was refused just before may not wait yet at the first
+)
 
 WAKE_CAPPED = Script.load(Path(__file__).parent / "lua", "wake_capped")
 
 
 @dataclass(frozen=True)
 class CapStatus:
-    """How far a scope is. `step`: the alert threshold that it has reached, in percent; `full`: less is left than some call
-    may cost. Money in micro-dollars."""
+    """How much of its cap a scope has used this month. Money in micro-dollars.
+
+    `step`: the alert threshold that it has reached, in percent. `full`: less is left than the maximum cost of a call that
+    was refused. `basis`: the amount that the percentages refer to. `hard`, `tokens`: the hard caps, -1 for none.
+    """
 
     scope: str
     step: float
@@ -52,7 +57,7 @@ class CapStatus:
 
     @property
     def terms(self) -> Terms:
-        """The cap that it goes by."""
+        """The cap that this status was computed with."""
         return self.hard, self.basis, self.tokens
 
     def __str__(self) -> str:
@@ -67,19 +72,19 @@ class CapStatus:
 
 
 def once_full(scope: str) -> str:
-    """What becomes of a scope's jobs when nothing is left."""
+    """What happens to a scope's jobs when nothing is left of its cap, as text for people."""
     return "others serve its jobs" if scope.startswith("provider:") else "its jobs wait"
 
 
 def steps_of(budgets: Budgets, guardrail: Guardrail) -> tuple[float, ...]:
-    """Where the ledger tells that a scope has come to, in percent."""
+    """The percentages at which the ledger records that a scope has reached them: alert thresholds, and the pause's."""
     return tuple(sorted({*budgets.alert_thresholds, guardrail.at_percent}))
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What Redis says: caps that operators set, by scope; the scopes that have reached an alert threshold; why all cost is
-    reduced."""
+    """The budget state in Redis. `caps`: set by operators, by scope. `cap_statuses`: scopes that have reached an alert
+    threshold or are full. `reduced`: why operators reduce the cost of every job, as text; "" if they do not."""
 
     caps: Mapping[str, Cap]
     cap_statuses: Mapping[str, CapStatus]
@@ -90,7 +95,7 @@ NOTHING = Standing({}, {})
 
 
 def month_of(now: datetime) -> str:
-    """As the keys name it."""
+    """The UTC month as keys name it: `2026-11`."""
     return now.astimezone(UTC).strftime("%Y-%m")
 
 
@@ -99,12 +104,12 @@ def _commands(month: str) -> list[Command]:
 
 
 def standing(client: redis.Redis, month: str | None = None) -> Standing:
-    """`month` as in 2026-11; None is this one."""
+    """Read the budget state of a month (as in 2026-11; None is this one)."""
     return _standing(ask(client, _commands(month or month_of(datetime.now(UTC)))))
 
 
 def _standing(replies: Iterable[Any]) -> Standing:
-    """What cannot be read of it is passed over: anybody may write into Redis."""
+    """Entries that cannot be read are skipped: anybody can write into Redis."""
     caps, alert_thresholds, reduced = replies
     cap_statuses = [
         status for scope, raw in sorted(alert_thresholds.items()) if (status := _cap_status(scope, raw)) is not None
@@ -118,39 +123,39 @@ def _standing(replies: Iterable[Any]) -> Standing:
 
 def _reduced(raw: bytes) -> str:
     try:
-        told = json.loads(raw)
-        why = f": {told['why']}" if told.get("why") else ""
-        return f"cost is reduced by {told['who']}{why}"
+        note = json.loads(raw)
+        why = f": {note['why']}" if note.get("why") else ""
+        return f"cost is reduced by {note['who']}{why}"
     except (ValueError, TypeError, KeyError, AttributeError):
         return "cost is reduced by somebody"
 
 
 def _cap(raw: bytes) -> Cap | None:
     try:
-        told = json.loads(raw)
-        return Cap.model_validate({name: told.get(name) for name in Cap.model_fields})
+        fields = json.loads(raw)
+        return Cap.model_validate({name: fields.get(name) for name in Cap.model_fields})
     except (ValueError, AttributeError):
         return None
 
 
 def _cap_status(scope: bytes, raw: bytes) -> CapStatus | None:
     try:
-        told = json.loads(raw)
-        numbers = {name: int(told[name]) for name in ("basis", "hard", "tokens", "spent")}
-        return CapStatus(scope.decode(), float(told["step"]), bool(told["full"]), **numbers)
+        fields = json.loads(raw)
+        numbers = {name: int(fields[name]) for name in ("basis", "hard", "tokens", "spent")}
+        return CapStatus(scope.decode(), float(fields["step"]), bool(fields["full"]), **numbers)
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
 
 
 class BudgetState:
-    """What may be spent at one moment, by policies/budgets.yaml and by what Redis said of it last. Nothing in it changes."""
+    """The budgets at one moment: policies/budgets.yaml, and the last state read from Redis. Immutable."""
 
     def __init__(self, budgets: Budgets, standing: Standing = NOTHING) -> None:
         self.budgets, self.standing = budgets, standing
-        self._caps: dict[str, Cap] = {}  # looked up before
+        self._caps: dict[str, Cap] = {}  # results of `cap`
 
     def cap(self, scope: str) -> Cap:
-        """The operators', else the file's."""
+        """The cap of a scope: set by operators, else by the file."""
         found = self._caps.get(scope)
         if found is None:
             if len(self._caps) > CAPS_KEPT:
@@ -159,15 +164,15 @@ class BudgetState:
         return found
 
     def _scopes(self, owner: Owner, provider: str | None) -> tuple[str, ...]:
-        """Of a call. Provider None: it is paid by its tenant's own key, and no matter of our total."""
+        """The scopes that a call counts for. `provider` None: the tenant's own key pays, so our total does not count it."""
         return owner.scopes if provider is None else (TOTAL, f"provider:{canonical(provider)}", *owner.scopes)
 
     def terms(self, owner: Owner, provider: str | None) -> dict[str, Terms]:
-        """The caps that concern a call, by scope."""
+        """The caps that apply to a call, by scope."""
         return {scope: cap.terms for scope in self._scopes(owner, provider) if (cap := self.cap(scope)).sets}
 
     def ceiling(self, owner: Owner, provider: str) -> Ceiling:
-        """The lowest hard caps that concern the job's calls to a provider."""
+        """The lowest hard caps that apply to the job's calls to a provider."""
         caps = [(scope, cap) for scope in self._scopes(owner, provider) if (cap := self.cap(scope)).holds]
         if not caps:
             return UNCAPPED
@@ -176,7 +181,7 @@ class BudgetState:
         return Ceiling(hard[0], hard[1], tokens)
 
     def cost_saving(self, owner: Owner) -> str:
-        """Why the job is to cost less; "" if it need not."""
+        """Why the job runs in cost-saving mode, as text; "" if it does not."""
         if not (self.standing.reduced or self.standing.cap_statuses):
             return ""
         if owner.feature in self.budgets.cost_saving.critical_features:
@@ -184,44 +189,45 @@ class BudgetState:
         return self.standing.reduced or self._last(TOTAL, *owner.scopes)
 
     def avoided(self, providers: Iterable[str]) -> frozenset[str]:
-        """Those whose month is at its last step."""
+        """The providers whose budget of this month has reached the last alert threshold."""
         if not self.standing.cap_statuses:
             return frozenset()
         return frozenset(each for each in providers if self._last(f"provider:{canonical(each)}"))
 
     def full(self, owner: Owner, provider: str) -> str:
-        """Which hard cap has too little left for some calls, in words; "" for none."""
+        """The hard cap that has too little left for some calls, as text for people; "" for none."""
         cap_statuses = (self.standing.cap_statuses.get(scope) for scope in self._scopes(owner, provider))
         return next((str(status) for status in cap_statuses if status is not None and status.full), "")
 
     def _last(self, *scopes: str) -> str:
-        """Which of them has reached the last alert threshold, in words."""
+        """The first of the scopes that has reached the last alert threshold, as text for people; "" for none."""
         last = self.budgets.alert_thresholds[-1]
         cap_statuses = (self.standing.cap_statuses.get(scope) for scope in scopes)
         return next((str(status) for status in cap_statuses if status is not None and status.step >= last), "")
 
 
 class BudgetWatcher:
-    """The budget state of one worker, kept up to date. `guardrail`: the threshold in force, at which our own ledger pauses."""
+    """Keeps the budget state of one worker up to date. `guardrail` returns the threshold in force for budget pauses."""
 
     def __init__(self, client: redis.asyncio.Redis, guardrail: Callable[[], Guardrail]) -> None:
         self.state = BudgetState(Budgets())
         self._client, self._guardrail = client, guardrail
-        self._wakes = 0  # looks at which jobs that wait for money are to ask again
-        self._paused = set[str]()  # messages that billing has heard
+        self._wakes = 0  # how many of the next looks wake the jobs that wait for budget
+        self._paused = set[str]()  # reports that were made already
 
     def adopt(self, budgets: Budgets) -> None:
-        """Go by this file from now on."""
+        """Use this budgets.yaml from now on."""
         if budgets != self.state.budgets:
             self._wakes = WAKE_LOOKS
             self.state = BudgetState(budgets, self.state.standing)
 
     @property
     def steps(self) -> tuple[float, ...]:
+        """The percentages that the ledger records, in the present configuration."""
         return steps_of(self.state.budgets, self._guardrail())
 
     async def look(self) -> None:
-        """Read it anew. While Redis is away, what was last known holds."""
+        """Read the state from Redis. While Redis is away, the last known state stays. Raises RedisError."""
         month = month_of(datetime.now(UTC))
         found = _standing(await ask_async(self._client, _commands(month)))
         before = self.state.standing
@@ -238,7 +244,7 @@ class BudgetWatcher:
             await ask_async(self._client, [WAKE_CAPPED.call([keyspace.QUEUES], [])])
 
     async def _forget(self, month: str) -> None:
-        """Rungs of caps that are others now, or none: the next call tells anew."""
+        """Delete the statuses of caps that have changed or are gone: the next call records them again."""
         standing = self.state.standing
         stale = [
             scope for scope, status in standing.cap_statuses.items() if status.terms != self.state.cap(scope).terms
@@ -254,23 +260,26 @@ class BudgetWatcher:
         )
 
     async def _pause(self, month: str) -> None:
-        """Billing hears of what our own ledger say of a provider's month, or the total's: once a step, whoever resumes."""
+        """Report what our own ledger has of a provider's budget, or of the total, as a billing alert: it pauses jobs.
+
+        Each step is reported once, so that a pause does not return after an operator resumed.
+        """
         guardrail = self._guardrail()
         for status in self.state.standing.cap_statuses.values():
             kind, _, provider = status.scope.partition(":")
             if kind not in (TOTAL, "provider") or status.step < guardrail.at_percent or status.basis <= 0:
                 continue
-            told = f"{OWN_LEDGER} {status.scope} {month} {status.step:g} {status.basis}"
-            if told in self._paused:
+            report = f"{OWN_LEDGER} {status.scope} {month} {status.step:g} {status.basis}"
+            if report in self._paused:
                 continue
-            marker = keyspace.spend_message("told " + told)
+            marker = keyspace.spend_message("told " + report)
             (known,) = await ask_async(self._client, [("EXISTS", marker)])
             if not known:
                 percent = max(status.step, math.floor(1000 * status.spent / status.basis) / 10)
                 spend = BillingReport(
-                    provider or TOTAL, percent, "the ledger", interval=month, message_id=told,
+                    provider or TOTAL, percent, "the ledger", interval=month, message_id=report,
                     budget_id=OWN_LEDGER, budget_name=OWN_NAME,
                 )  # fmt: skip
                 narrowed = replace(guardrail, scope="all" if kind == TOTAL else "provider")
                 await ask_async(self._client, [observe_call(spend, narrowed), ("SET", marker, "1", "EX", TOLD_SECONDS)])
-            self._paused.add(told)
+            self._paused.add(report)

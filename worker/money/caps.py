@@ -1,8 +1,7 @@
-"""policies/budgets.yaml: what a month may cost by scope, what one job may, and what is given up near the end. The fields are
-explained at the head of the file.
+"""policies/budgets.yaml: caps on the cost of a month by scope, caps on one job, alert thresholds and cost saving.
 
-A scope is one of `total`, `provider:{p}`, `tenant:{t}`, `user:{tenant}/{user}`, `feature:{f}`. Caps are of a calendar month
-in UTC, as the providers bill it.
+The fields are explained at the head of the file. A scope is one of `total`, `provider:{p}`, `tenant:{t}`,
+`user:{tenant}/{user}`, `feature:{f}`. Caps are for a calendar month in UTC, as the providers bill it.
 """
 
 from __future__ import annotations
@@ -40,7 +39,8 @@ Tokens = Annotated[int, Field(ge=1, le=10**12)]
 
 
 class Cap(BaseModel):
-    """Of one scope and month."""
+    """The caps of one scope for a month; None for no cap. A hard cap refuses calls; the alert thresholds refer to the soft
+    cap, or to the hard one if there is no soft one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,29 +56,29 @@ class Cap(BaseModel):
 
     @property
     def sets(self) -> bool:
-        """Whether it holds or tells anything."""
+        """Whether it has any cap, hard or soft."""
         return self.terms != (-1, -1, -1)
 
     @property
     def holds(self) -> bool:
-        """Whether a call may be refused for it."""
+        """Whether it can refuse a call."""
         return self.hard_usd is not None or self.tokens is not None
 
     @property
     def terms(self) -> tuple[int, int, int]:
-        """As lua/ledger_rows.lua takes it: hard and the basis of the alert thresholds in micro-dollars, tokens; -1 for none."""
+        """(hard cap, basis of the alert thresholds, tokens) as lua/ledger_rows.lua takes it: micro-dollars; -1 for none."""
         hard, soft = micros_of(self.hard_usd), micros_of(self.soft_usd)
         return hard, hard if soft < 0 else soft, -1 if self.tokens is None else self.tokens
 
 
 class ProviderCap(Cap):
-    """`tokens_per_minute`: of all its routes together."""
+    """The caps of a provider. `tokens_per_minute`: of all its routes together."""
 
     tokens_per_minute: Tokens | None = None
 
 
 class FeatureCap(Cap):
-    """`max_*`: of one job."""
+    """The caps of a feature. `max_*`: of one job."""
 
     max_cost_usd: Dollars | None = None
     max_input_tokens: Tokens | None = None
@@ -86,16 +86,17 @@ class FeatureCap(Cap):
     when_over: Literal["degrade", "abort"] = "degrade"
 
 
-OLD_NAMES = {"ladder": "alert_thresholds", "safeguard": "cost_saving"}  # read too
+OLD_NAMES = {"ladder": "alert_thresholds", "safeguard": "cost_saving"}  # accepted for older files
 
 
 def _also(old: str) -> Any:
-    """A field that files may still call by its old name."""
+    """A field that may also be given by its old name."""
     return Field(validation_alias=AliasChoices(OLD_NAMES[old], old))
 
 
 class CostSaving(BaseModel):
-    """What is given up at the last alert threshold."""
+    """Cost-saving mode, which begins at the last alert threshold. `output_tokens`: the limit for jobs that name none, None
+    for no limit. `critical_features`: these features are not affected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -104,7 +105,7 @@ class CostSaving(BaseModel):
 
 
 class Budgets(BaseModel):
-    """The whole file. Without it nothing is capped."""
+    """The whole file. Without it there are no caps."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -143,18 +144,18 @@ class Budgets(BaseModel):
 
     @property
     def named(self) -> dict[str, Cap]:
-        """Every scope that the file gives a cap, `default` of a section being `{section}:default`."""
+        """The cap of every scope that has one in the file; a section's `default` is named as in `tenant:default`."""
         sections = {section: getattr(self, section) for section in SECTIONS}
         caps = {f"{section[:-1]}:{name}": cap for section, found in sections.items() for name, cap in found.items()}
         return {scope: cap for scope, cap in {TOTAL: self.total, **caps}.items() if cap.sets}
 
     @property
     def wants_prices(self) -> bool:
-        """Whether a cap in dollars refuses calls."""
+        """Whether there is a hard cap in dollars, which needs the prices of routes."""
         return any(cap.hard_usd is not None for cap in self.named.values())
 
     def cap_of(self, scope: str) -> Cap:
-        """The file's cap of a scope; one that is not named has its section's default."""
+        """The cap of a scope; a scope that the file does not name has its section's default."""
         kind, _, name = scope.partition(":")
         if kind == TOTAL:
             return self.total
@@ -170,7 +171,7 @@ class Budgets(BaseModel):
 
 @dataclass(frozen=True)
 class Owner:
-    """Whose a call is, as its row says."""
+    """The job, tenant, user, feature, queue and lease that a call belongs to, as its ledger row holds them."""
 
     job: str
     tenant: str
@@ -181,7 +182,7 @@ class Owner:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Of tenant, user and feature, as lua/ledger_rows.lua spells them."""
+        """The scopes of tenant, user and feature, as lua/ledger_rows.lua spells them."""
         mine = [f"tenant:{self.tenant}"]
         if self.user:
             mine.append(f"user:{self.tenant.replace('/', '%2F')}/{self.user}")
@@ -199,7 +200,7 @@ NOBODY = Owner("", "", "", "", "", "")
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The lowest hard caps of a month that concern a call: micro-dollars and whose they are, tokens; None for none."""
+    """The lowest hard caps of a month for a call: micro-dollars, the scope of that cap, tokens; None for no cap."""
 
     micros: int | None = None
     scope: str = ""
@@ -214,20 +215,20 @@ def uncapped(_provider: str) -> Ceiling:
 
 
 def micros_of(usd: float | None) -> int:
-    """Whole micro-dollars, never more than the amount; -1 for none."""
+    """Whole micro-dollars, rounded down; -1 for None."""
     return -1 if usd is None else math.floor(round(usd * PER_MILLION, 3))
 
 
 def load_budgets(environment: Environment) -> Budgets:
-    """POLICIES_DIR/budgets.yaml; without it no cap holds. Raises ConfigurationError with every problem."""
+    """Read POLICIES_DIR/budgets.yaml; without the file there are no caps. Raises ConfigurationError with every problem."""
     path = find_configuration("policies", "POLICIES_DIR", environment) / FILE
     return read_yaml(path, Budgets, _with_defaults) if path.exists() else Budgets()
 
 
 def _with_defaults(data: Any) -> Any:
-    """Each section's entries over its `default`; a section may be left out."""
+    """Lay each section's entries over its `default`; a section may be left out."""
     if not isinstance(data, dict):
-        return {"version": data}  # an emptied file lifts no cap
+        return {"version": data}  # an empty file is an error: it must not remove all caps
     for old, new in OLD_NAMES.items():
         if old in data:
             log.warning("budgets.yaml uses an old name", extra={"old": old, "new": new})

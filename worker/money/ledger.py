@@ -1,10 +1,8 @@
-"""The ledger as one worker writes it: money and a place in the route's limits are reserved before a call, and settled after it.
+"""The ledger as one worker writes it: it reserves each call's maximum cost and slot on the route, and settles them.
 
-The truth is in Redis (lua/ledger_rows.lua): one row an attempt, reserved -> dispatched -> settled | ambiguous | released. What
-a worker has to write goes along with the committer's next round trip, in order, and counts once however often it is sent.
-
-While Redis is away a hard cap or a limit cannot be held, so a call that one concerns is not made. Others are, and written
-down later.
+The ledger is in Redis (lua/ledger_rows.lua): one row per attempt, reserved -> dispatched -> settled | ambiguous | released.
+What a worker writes goes with the batcher's next round trip, in order, and counts once however often it is resent. While
+Redis is away, hard caps and limits cannot be enforced: calls that have one wait, the rows of others are written later.
 """
 
 from __future__ import annotations
@@ -33,18 +31,18 @@ _LUA = Path(__file__).parent / "lua"
 LEDGER, SWEEP, SUMS, CAP = (Script.load(_LUA, name) for name in ("ledger", "sweep", "sums", "cap"))
 
 STEPS_AT_ONCE = 500
-USED_UP_SECONDS = 60.0  # until a job asks again for money of a cap that is used up
-BUSY_SECONDS = 1.0  # and of one whose rest is reserved by calls that run
-SWEEP_AFTER_SECONDS = 12.0  # a row is looked at again this often, for as long as its call runs
+USED_UP_SECONDS = 60.0  # a job asks again after it when a cap is used up
+BUSY_SECONDS = 1.0  # ... and after it when the remainder is only reserved by calls that run
+SWEEP_AFTER_SECONDS = 12.0  # a row is checked again after it, as long as its call runs
 SWEEP_AT_MOST = 500
 
 State = Literal["settled", "ambiguous", "released"]
-Terms = tuple[int, int, int]  # of a cap, as `Cap.terms`
+Terms = tuple[int, int, int]  # `Cap.terms`
 
 
 @dataclass(frozen=True)
 class Limit:
-    """Of a route or a provider: what it takes in any minute, and at once; None for no limit."""
+    """The limits of a route or a provider: requests and tokens in any minute, calls at once. None for no limit."""
 
     name: str
     requests: int | None = None
@@ -53,20 +51,20 @@ class Limit:
 
     @property
     def terms(self) -> tuple[str, int, int, int]:
-        """As lua/ledger_rows.lua takes it: -1 for none."""
+        """(name, requests, tokens, concurrency) as lua/ledger_rows.lua takes it: -1 for none."""
         numbers = (-1 if number is None else number for number in (self.requests, self.tokens, self.concurrency))
         return (self.name, *numbers)  # type: ignore[return-value]  # three of them
 
 
 class RefusalReason(StrEnum):
-    """Why no call may be made."""
+    """Why the ledger refuses a call."""
 
     BUDGET = "budget"  # a cap of this month has too little left
-    BUSY = "busy"  # calls that run hold what is left of it
-    LIMIT = "limit"  # a limit of requests a minute, or of calls at once
-    TOKENS = "tokens"  # a limit of tokens a minute
-    AWAY = "away"  # Redis is, and a cap or a limit has to be held
-    BROKEN = "broken"  # the ledger holds what cannot be read
+    BUSY = "busy"  # what is left of a cap is reserved by calls that run
+    LIMIT = "limit"  # a limit of requests per minute, or of calls at once
+    TOKENS = "tokens"  # a limit of tokens per minute
+    AWAY = "away"  # Redis is away, so that the call's caps and limits cannot be enforced
+    BROKEN = "broken"  # the ledger holds data that cannot be read
 
 
 _WAITS = {
@@ -89,27 +87,27 @@ _REJECTED_FOR = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why no call may be made. `of`: the scope whose cap is used up, or the limit. `seconds`: until it may be asked again."""
+    """A refused call. `of`: the cap's scope, or the limit. `seconds`: when to ask again. `left`, `asked`: micro-dollars."""
 
     why: RefusalReason
     of: str = ""
     seconds: float = 0.0
-    left: int = field(default=0, compare=False)  # micro-dollars
+    left: int = field(default=0, compare=False)
     asked: int = field(default=0, compare=False)
 
     @property
     def for_a_place(self) -> bool:
-        """Whether a place on the route is worth waiting for."""
+        """Whether a rate limit refused the call, so that waiting for a slot on the route helps."""
         return self.why in (RefusalReason.LIMIT, RefusalReason.TOKENS)
 
     @property
     def cools_route(self) -> bool:
-        """Whether no job gets a place on the route now."""
+        """Whether the route has no slot for any job now, and not only for this call."""
         return self.why is RefusalReason.LIMIT
 
     @property
     def holds_back(self) -> bool:
-        """Whether it concerns the call, and not the route."""
+        """Whether only this call is refused, so that other jobs can still use the route."""
         return self.why is not RefusalReason.LIMIT
 
     @property
@@ -118,7 +116,7 @@ class Refusal:
 
     @property
     def waiting(self) -> Waiting:
-        """Why a job waits that was refused so."""
+        """The wait reason of a job that was refused for this."""
         return Waiting(_WAITS[self.why], (self.of,) if self.of else (), left=self.left, asked=self.asked)
 
     def __str__(self) -> str:
@@ -130,8 +128,8 @@ AWAY = Refusal(RefusalReason.AWAY, seconds=5.0)
 
 @dataclass
 class Reservation:
-    """One attempt's row. `micros` and `tokens`: what it may cost at most, by the estimate. `caps`: those that concern it, by
-    scope; `capped`: a hard one is among them. `own`: it is paid by its tenant's own key."""
+    """The ledger row of one attempt. `micros` and `tokens`: its estimated maximum, in micro-dollars and tokens. `caps`: the
+    caps that apply to it, by scope. `own`: the tenant's own key pays for it."""
 
     id: str
     owner: Owner
@@ -144,20 +142,21 @@ class Reservation:
     caps: Mapping[str, Terms] = field(default_factory=dict)
     limits: Sequence[Limit] = ()
     own: bool = False
-    month: str = ""  # once it is granted
+    month: str = ""  # set when it is granted
 
     @property
     def capped(self) -> bool:
+        """Whether a hard cap applies."""
         return any(hard >= 0 or tokens >= 0 for hard, _, tokens in self.caps.values())
 
     @property
     def strict(self) -> bool:
-        """Whether the call may go out only if the ledger says so."""
+        """Whether the call may be made only after the ledger has granted it."""
         return self.capped or bool(self.limits)
 
     @property
     def row(self) -> dict[str, Any]:
-        """As lua/ledger_rows.lua takes it."""
+        """The row as lua/ledger_rows.lua takes it."""
         owner = self.owner
         return {
             "id": self.id, "job": owner.job, "queue": owner.queue, "lease": owner.lease, "tenant": owner.tenant,
@@ -169,7 +168,7 @@ class Reservation:
 
 @dataclass
 class _Step:
-    """One thing to write. `answer` is waited for; a step without it is written and nobody waits."""
+    """One write to the ledger (`words` as in lua/ledger.lua). Without `answer`, nobody waits for the reply."""
 
     words: list[Any]
     reservation: Reservation
@@ -177,26 +176,27 @@ class _Step:
 
 
 class Ledger:
-    """The ledger of one worker. Its rows go first in the batcher's round trips. `steps`: the alert thresholds, in percent."""
+    """The ledger as one worker writes it; first in the batcher's round trips. `steps` returns the alert thresholds in %."""
 
     def __init__(self, worker_name: str, batcher: Batcher, steps: Callable[[], Sequence[float]] = lambda: ()) -> None:
         self._worker, self._batcher, self._steps = worker_name, batcher, steps
         self._waiting: list[_Step] = []
-        self._sent: list[_Step] = []  # in the call that is not answered yet
+        self._sent: list[_Step] = []  # the steps of the call that is not answered yet
         self._in_flight = False
         self._number = 0
-        self._one_by_one = 0  # steps among which there is one that Redis refuses
+        self._one_by_one = 0  # this many steps are sent one by one, because Redis refused their batch
         self._away = False
 
     async def reserve(self, reservation: Reservation) -> Refusal | None:
-        """None: it is granted. It is then closed once; also by a caller that was cancelled, who cannot know."""
+        """None: it is granted, and must be closed exactly once. A caller that is cancelled must close it too, because it
+        cannot know."""
         words = ["reserve", reservation.row, [limit.terms for limit in reservation.limits]]
         if self._away and self._in_flight:
             if reservation.strict:
                 return AWAY
             self._write(_Step(words, reservation))
             return None
-        reply: list[Any] = await self._asked(words, reservation)
+        reply: list[Any] = await self._reply(words, reservation)
         match reply:
             case ["refused", scope, left]:
                 return Refusal(RefusalReason.BUDGET, scope, USED_UP_SECONDS, left, reservation.micros)
@@ -211,21 +211,21 @@ class Ledger:
         return None
 
     async def dispatch(self, reservation: Reservation) -> bool:
-        """The call is about to go out. False: it must not, the reservation is gone or nobody can say."""
+        """Mark the row as dispatched, just before the call. False: do not call, the row is gone or Redis is away."""
         if not reservation.capped:
-            return True  # its row has said so from the beginning
-        reply: list[Any] = await self._asked(["dispatch", reservation.id], reservation)
+            return True  # such a row is written as dispatched when it is reserved
+        reply: list[Any] = await self._reply(["dispatch", reservation.id], reservation)
         return reply == ["dispatched"]
 
     def close(
         self, reservation: Reservation, state: State, micros: int = 0, prompt: int = 0, completion: int = 0
     ) -> None:
-        """The call has ended. `micros` and tokens: what it cost, or may have."""
+        """Close the row of an ended call. `micros` (micro-dollars), tokens: what it cost, or the maximum if ambiguous."""
         words = ["close", reservation.id, reservation.month, state, micros, prompt, completion]
         self._write(_Step(words, reservation))
 
     def _book(self, closed: _Step) -> None:
-        """The whole row of a call whose reservation stands nowhere: it went out while Redis was away, or Redis has lost it."""
+        """Write the whole row of a call whose reservation is not in Redis: Redis was away during the call, or lost it."""
         _, row_id, _, *ended = closed.words
         log.warning("a call had no row, it is written now", extra={"row": row_id})
         self._write(_Step(["book", closed.reservation.row, *ended], closed.reservation))
@@ -235,7 +235,7 @@ class Ledger:
         self._submit()
 
     def _submit(self) -> None:
-        """One call at a time: the next one takes along what was written until it is sent."""
+        """Submit the next script call, one at a time; it carries all steps that are waiting when it is sent."""
         if self._waiting and not self._in_flight:
             self._in_flight = True
             self._batcher.submit(Request(self._next_call, self._answered, self._lost, until_answered=True), first=True)
@@ -272,14 +272,14 @@ class Ledger:
             step.answer.set_result(answer)
 
     def _refused(self, sent: list[_Step], error: Any) -> None:
-        """A batch that Redis will never take is taken apart: what is wrong with one row is no matter of the others."""
+        """Redis will never accept this batch: send its steps one by one, so that one bad row does not block the others."""
         log.error("the ledger cannot be written", extra={"error": str(error), "rows": len(sent)})
         self._answer_away(sent)
         if len(sent) > 1:
             self._one_by_one, self._waiting[:0] = len(sent), sent
 
     def _lost(self) -> None:
-        """Redis did not answer: whoever waits is told so, and what was to be written stays to be written."""
+        """Redis did not answer: callers that wait get "away"; the steps stay, to be sent again."""
         self._answer_away([*self._sent, *self._waiting])
 
     def _answer_away(self, steps: Sequence[_Step]) -> None:
@@ -288,9 +288,9 @@ class Ledger:
             if step.answer is not None and not step.answer.done():
                 step.answer.set_result(["away"])
                 if step.reservation.strict and step.words[0] == "reserve":
-                    self.close(step.reservation, "released")  # it may have been granted
+                    self.close(step.reservation, "released")  # Redis may have granted it
 
-    async def _asked(self, words: list[Any], reservation: Reservation) -> list[Any]:
+    async def _reply(self, words: list[Any], reservation: Reservation) -> list[Any]:
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._write(_Step(words, reservation, answer))
         return await answer
@@ -298,7 +298,7 @@ class Ledger:
 
 def _words_of(step: _Step) -> list[Any]:
     if step.words[0] == "close":
-        step.words[2] = step.reservation.month  # known by now
+        step.words[2] = step.reservation.month  # it was not known when the step was made
     return step.words
 
 
@@ -306,7 +306,7 @@ _ROWS = (keyspace.RESERVATIONS, keyspace.RESERVATION_AGES)
 
 
 def ledger_keys(steps: Sequence[float]) -> tuple[Sequence[str], list[Any]]:
-    """The KEYS and the first of the ARGV of lua/ledger_rows.lua."""
+    """KEYS 1-2 and ARGV 1-6 of lua/ledger_rows.lua."""
     return _ROWS, _arguments(steps)
 
 
@@ -316,6 +316,6 @@ def _arguments(steps: Sequence[float]) -> list[Any]:
 
 
 def sweep(steps: Sequence[float]) -> Call:
-    """Reply: [rows released, rows that are ambiguous now]."""
+    """Close the rows of executions that are gone. Reply: [rows released, rows that are ambiguous now]."""
     words = (keyspace.LEASES, int(SWEEP_AFTER_SECONDS * 1000), SWEEP_AT_MOST)
     return SWEEP.call(_ROWS, [*_arguments(steps), *words])

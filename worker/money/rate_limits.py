@@ -1,7 +1,7 @@
-"""What a route takes in a minute and at once: its `rpm`, `tpm`, `maxConcurrency`, and what its provider says of itself.
+"""The rate limits of routes: `rpm`, `tpm`, `maxConcurrency`, and the lower limits that a provider's headers name.
 
-A place is reserved with the money (ledger.py), for all workers together. Within a worker, the jobs that wait for a route's
-next place stand in line: the first one asks for it, the others wait behind.
+A slot on the route is reserved together with the cost (ledger.py), for all workers together. Within a worker, jobs that
+wait for a slot queue up per route: only the first one asks the ledger.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from worker.money.ledger import Ledger, Limit, Refusal, RefusalReason, Reservati
 from worker.routes.names import canonical
 from worker.routes.route import Route
 
-LONGEST_SLEEP_SECONDS = 0.25  # a place may come free sooner than was said: a call ended that took less
-REFUSED_SECONDS = 1.0  # after which a route that has none is asked again
+LONGEST_SLEEP_SECONDS = 0.25  # a slot may be free sooner than the ledger said, when a call uses less than it reserved
+REFUSED_SECONDS = 1.0  # a route without a free slot is asked again after it
 
-_HEADERS = {  # (limit, remaining, reset), as OpenAI and as Anthropic name them; the others name theirs as OpenAI does
+# (limit, remaining, reset) of OpenAI and of Anthropic; other providers use OpenAI's names
+_HEADERS = {
     "requests": (
         ("x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"),
         ("anthropic-ratelimit-requests-limit", "anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset"),
@@ -34,7 +35,8 @@ _HEADERS = {  # (limit, remaining, reset), as OpenAI and as Anthropic name them;
 
 @dataclass(frozen=True)
 class ProviderLimits:
-    """What a provider's headers say: its limits a minute, None if it names none; seconds for which nothing is left."""
+    """The limits in a provider's headers: requests and tokens, None if not named. `rest`: seconds until one that is used up
+    is reset."""
 
     requests: int | None = None
     tokens: int | None = None
@@ -45,7 +47,7 @@ NOTHING = ProviderLimits()
 
 
 def limits_in_headers(headers: Mapping[str, str], now: float) -> ProviderLimits:
-    """`now`: Unix seconds. What cannot be read says nothing."""
+    """Read a response's headers. `now`: Unix seconds. Values that cannot be read are ignored."""
     if not any("ratelimit" in name for name in headers):
         return NOTHING
     limits: dict[str, int | None] = {}
@@ -61,19 +63,19 @@ def limits_in_headers(headers: Mapping[str, str], now: float) -> ProviderLimits:
 
 
 class RateLimits:
-    """One worker's."""
+    """The rate limits as one worker applies them."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._told: dict[str, ProviderLimits] = {}
-        self._lines: dict[str, asyncio.Lock] = {}
-        self._freed: dict[str, asyncio.Event] = {}  # by route: a call of ours has ended
+        self._from_headers: dict[str, ProviderLimits] = {}  # by route
+        self._waiting: dict[str, asyncio.Lock] = {}  # by route: held by the first job that waits for a slot
+        self._freed: dict[str, asyncio.Event] = {}  # by route: set when a call of this worker has ended
 
     def of(self, route: Route, budgets: Budgets) -> tuple[Limit, ...]:
-        """What holds a call on the route: its own limits, or lower ones that its provider told, and its provider's."""
+        """The limits of a call on the route: the route's (lowered by the provider's headers), and the provider's."""
         entry, limits = route.entry, list[Limit]()
         if entry.rpm or entry.tpm or entry.max_concurrency:
-            known = self._told.get(route.name, NOTHING)
+            known = self._from_headers.get(route.name, NOTHING)
             limits.append(
                 Limit(
                     f"route {route.name}",
@@ -87,19 +89,19 @@ class RateLimits:
         return tuple(limits)
 
     async def reserve(self, reservation: Reservation, patience: float) -> Refusal | None:
-        """`Ledger.reserve`, after waiting up to `patience` seconds for a place. A limit's refusal then names the seconds until
-        jobs should stand in line again, so that a place is taken as soon as it is free."""
+        """`Ledger.reserve`, waiting up to `patience` seconds for a slot. If a limit refuses the call, the refusal's
+        `seconds` say when the job should wait here again, early enough to take the slot as soon as it is free."""
         if not reservation.limits:
             return await self._ledger.reserve(reservation)
-        line = self._lines.setdefault(reservation.route, asyncio.Lock())
-        if not line.locked():  # nobody waits: many may ask at once
+        waiting = self._waiting.setdefault(reservation.route, asyncio.Lock())
+        if not waiting.locked():  # no job waits for a slot: ask at once
             refusal = await self._ledger.reserve(reservation)
             if refusal is None or not refusal.for_a_place:
                 return refusal
         clock = asyncio.get_running_loop().time
         end, freed = clock() + patience, self._freed.setdefault(reservation.route, asyncio.Event())
         try:
-            async with asyncio.timeout_at(end), line:
+            async with asyncio.timeout_at(end), waiting:
                 while True:
                     freed.clear()
                     refusal = await self._ledger.reserve(reservation)
@@ -111,22 +113,22 @@ class RateLimits:
                         async with asyncio.timeout(min(refusal.seconds, LONGEST_SLEEP_SECONDS)):
                             await freed.wait()
         except TimeoutError:
-            self._ledger.close(reservation, "released")  # it may just have been granted
+            self._ledger.close(reservation, "released")  # Redis may have granted it just now
             return Refusal(RefusalReason.LIMIT, reservation.limits[0].name, REFUSED_SECONDS)
 
     def free(self, route: str) -> None:
-        """A call has ended: whoever is first in line asks again."""
+        """A call on the route has ended: the first waiting job asks again."""
         if route in self._freed:
             self._freed[route].set()
 
     def hear(self, route: Route, headers: Mapping[str, str], now: float) -> float:
-        """What a reply says of the route; seconds for which it wants no further call."""
-        found = limits_in_headers(headers, now)
-        if found.requests is not None or found.tokens is not None:
-            self._told[route.name] = found
-        return found.rest
+        """Remember the limits in a response's headers. Returns the seconds for which the provider wants no further call."""
+        limits = limits_in_headers(headers, now)
+        if limits.requests is not None or limits.tokens is not None:
+            self._from_headers[route.name] = limits
+        return limits.rest
 
 
 def _lower(ours: int | None, theirs: int | None) -> int | None:
-    """A limit that is ours is lowered by theirs; theirs alone says nothing of minutes, as some count days."""
+    """Our limit, lowered by the provider's. The provider's alone is not used: it may be a limit per day, not per minute."""
     return ours if ours is None or theirs is None else min(ours, theirs)

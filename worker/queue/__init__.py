@@ -1,1 +1,1 @@
-"""The queue: every transition of a job, as one atomic script each."""
+"""The queue: every transition of a job is one atomic Lua script."""

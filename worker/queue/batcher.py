@@ -1,7 +1,7 @@
 """Group commit: commands that are sent close together share one round trip to Redis.
 
-Outcomes, rows of the ledger and look-ups of the cache all go this way. Every script is idempotent under resend, so what
-must not be lost (`until_answered`) waits here while Redis is away, and is sent again until Redis answers.
+Outcomes, ledger rows and cache look-ups are sent through it. Every script is idempotent when it is sent again, so a
+command that must not be lost (`until_answered`) waits here while Redis is away and is resent until Redis answers.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from producer.scripts import Call, Command, run_async
 
 log = logging.getLogger("failover.worker")
 
-GATHER_SECONDS = 0.01
-BATCH = 200  # commands of one round trip
+GATHER_SECONDS = 0.01  # how long a command waits for others, so that they share its round trip
+BATCH = 200  # commands per round trip
 LONGEST_RESEND_SECONDS = 2.0
 
 _TRANSIENT = (
@@ -50,16 +50,16 @@ _TRANSIENT_PREFIXES = ("BUSY", "MISCONF", "NOREPLICAS")
 class Request:
     """One command for Redis.
 
-    `build`: makes the command when it is first sent. `on_reply`: is called with the reply, an exception among them.
-    `on_away`: is called each time that Redis did not answer. `until_answered`: send it again then; otherwise its reply is
-    None.
+    `build` makes the command just before it is first sent. `on_reply` is called with the reply, which may be an exception.
+    `on_away` is called each time that Redis does not answer. With `until_answered` the command is then sent again;
+    without it, `on_reply` gets None.
     """
 
     build: Callable[[], Command]
     on_reply: Callable[[Any], None]
     on_away: Callable[[], None] | None = None
     until_answered: bool = False
-    command: Command | None = None  # once it was built
+    command: Command | None = None  # set when it has been built
 
     def built(self) -> Command:
         self.command = self.command or self.build()
@@ -67,7 +67,7 @@ class Request:
 
 
 class Batcher:
-    """The batcher of one worker; it sends while `run` runs. `jitter` gives numbers in 0..1."""
+    """The batcher of one worker. Commands are sent while `run` is running. `jitter` returns numbers in 0..1."""
 
     def __init__(self, client: redis.asyncio.Redis, jitter: Callable[[], float]) -> None:
         self._client, self._jitter = client, jitter
@@ -75,12 +75,12 @@ class Batcher:
         self._work = asyncio.Event()
 
     def submit(self, request: Request, *, first: bool = False) -> None:
-        """Send it with the next round trip. `first`: before whatever else waits."""
+        """Send the request with the next round trip. `first`: ahead of all waiting requests."""
         self._waiting.insert(0 if first else len(self._waiting), request)
         self._work.set()
 
     def ask(self, command: Command) -> asyncio.Future[Any]:
-        """Send a command once; the future gets its reply, or None where Redis gave none."""
+        """Send a command once. The future gets the reply, or None if Redis did not answer."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def replied(reply: Any) -> None:
@@ -91,9 +91,9 @@ class Batcher:
         return answer
 
     def commit(self, call: Call) -> asyncio.Future[Any]:
-        """Send a script until Redis has answered, however long Redis is away.
+        """Send a script again and again until Redis answers, however long Redis is away.
 
-        The future raises ResponseError when Redis can never take it (a key of a wrong type).
+        The future raises ResponseError when Redis can never execute it (a key has the wrong type).
         """
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -122,12 +122,12 @@ class Batcher:
                 self._work.clear()
 
     async def flush(self) -> None:
-        """Send all that waits; stops when Redis does not answer."""
+        """Send all waiting requests; stop when Redis does not answer."""
         while self._waiting and await self._send():
             pass
 
     async def _send(self) -> bool:
-        """One round trip; whether Redis took all of it."""
+        """Make one round trip. Returns whether Redis answered every command that must be answered."""
         batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
         if not batch:
             return True
@@ -137,7 +137,7 @@ class Batcher:
             waiting = sum(request.until_answered for request in batch)
             log.warning("redis is away, results wait", extra={"results": waiting, "error": str(error)})
             replies = [_NO_REPLY] * len(batch)
-        except BaseException:  # cancelled: `flush` sends them again
+        except BaseException:  # cancelled: put them back, `flush` sends them
             self._waiting[:0] = batch
             raise
         again: list[Request] = []
@@ -156,7 +156,7 @@ class Batcher:
 
 
 def _is_transient(reply: object) -> bool:
-    """Whether a failed script may succeed when it is sent again."""
+    """Whether a failed command may succeed when it is sent again."""
     return isinstance(reply, _TRANSIENT) or (
         isinstance(reply, Exception) and str(reply).startswith(_TRANSIENT_PREFIXES)
     )

@@ -1,4 +1,4 @@
-"""One claim: a job under this worker's lease."""
+"""A claim: one job that this worker holds under a lease."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Claim:
-    """One job under our lease. Times are Unix milliseconds of Redis TIME."""
+    """One job that this worker holds under a lease. Times are Unix milliseconds of Redis TIME.
+
+    `data` is RQ's job data (compressed). `attempts`, `run_ms` and `trail` (JSON): of the executions before this one.
+    """
 
     job_id: str
     execution_id: str
@@ -16,8 +19,8 @@ class Claim:
     data: bytes
     accepted_ms: int
     expires_ms: int
-    executions: int  # that failed before this one
-    crashes: int
+    executions: int  # executions that failed before this one
+    crashes: int  # executions whose worker vanished
     attempts: int
     run_ms: int
     trail: bytes
@@ -28,5 +31,5 @@ class Claim:
 
     @property
     def ordinal(self) -> int:
-        """The ordinal of this execution, from 1."""
+        """The number of this execution among the job's executions, counted from 1."""
         return self.executions + self.crashes + 1

@@ -1,8 +1,7 @@
-"""Dead letters as operators work with them: list, count, requeue, resolve with a human's answer, discard.
+"""What operators do with dead letters: list, count, requeue, resolve with a human's answer, discard.
 
-The letters are RQ's FailedJobRegistry; the indexes beside it (by time, reason, tenant, route) make one page of a
-hundred thousand as quick as one page of ten. Every change is one atomic script an entry, so two operators at it, or one
-who was killed and starts again, requeue each letter once.
+The dead letters are the jobs in RQ's FailedJobRegistry. Our indexes (by time, reason, tenant, route) keep reading a page
+fast for any number of letters. Atomic scripts requeue each letter once, even for two operators or after a killed command.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from producer.scripts import Call, Command, ask
 from worker.queue import transitions
 
 PAGE = 500
-RESENDS = 3
+RESENDS = 3  # of a script whose reply was lost
 GENERATIONS_ALLOWED = 3
 FORCED_GENERATIONS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Filters:
-    """Which dead letters; None takes all. `since_ms`: buried at or after this Unix time."""
+    """Selects dead letters; a field that is None selects all. `since_ms`: buried at or after this Unix time (ms)."""
 
     reason: str | None = None
     tenant: str | None = None
@@ -48,6 +47,8 @@ class Filters:
 
 @dataclass(frozen=True)
 class DeadLetter:
+    """One dead letter. `died_ms`: Unix time (ms). `route`: the last one tried. `generation`: how often it was requeued."""
+
     job_id: str
     reason: str
     detail: str
@@ -60,7 +61,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class Stats:
-    """Counts; the groups are sorted, the largest first."""
+    """Counts of dead letters; each group is sorted, largest first. `oldest_ms`: Unix time (ms) of the first burial."""
 
     total: int
     oldest_ms: int | None
@@ -71,7 +72,7 @@ class Stats:
 
 @dataclass
 class Requeued:
-    """What a requeue did. `refused`: requeued too often already; `gone`: no dead letter any more."""
+    """Counts of a requeue. `refused`: requeued too often before; `gone`: no longer a dead letter."""
 
     requeued: int = 0
     refused: int = 0
@@ -81,13 +82,13 @@ class Requeued:
 def pages(
     client: redis.Redis, queue: str, filters: Filters, *, until_ms: int, newest_first: bool = False
 ) -> Iterator[list[tuple[str, int]]]:
-    """(job id, died ms) of the letters that match, page by page. Safe while letters come and go."""
+    """Yield (job id, died ms) of the matching letters, page by page. Safe while letters are added and removed."""
     wanted = filters.indexes(queue)
     sizes = ask(client, [("ZCARD", key) for key in wanted]) if wanted else []
     by_size = [key for _, key in sorted(zip(sizes, wanted, strict=True))]
     index, others = (by_size[0], by_size[1:]) if by_size else (keyspace.dead(queue), [])
     low, high = filters.since_ms or 0, until_ms
-    seen: set[str] = set()  # at the score where the last page ended
+    seen: set[str] = set()  # ids already read at the score where the last page ended
     while True:
         limit = ("LIMIT", 0, PAGE + len(seen))
         command: Command = ("ZRANGEBYSCORE", index, low, high, "WITHSCORES", *limit)
@@ -106,16 +107,16 @@ def pages(
 
 
 def _matching(
-    client: redis.Redis, queue: str, found: list[tuple[str, int]], others: list[str]
+    client: redis.Redis, queue: str, entries: list[tuple[str, int]], others: list[str]
 ) -> list[tuple[str, int]]:
-    """Those that every other index has too, and that are still dead letters to RQ."""
-    names = [name for name, _ in found]
+    """The entries that are in every other index too, and still in RQ's FailedJobRegistry."""
+    names = [name for name, _ in entries]
     replies = ask(client, [("ZMSCORE", key, *names) for key in (keyspace.failed(queue), *others)])
-    return [entry for entry, *scores in zip(found, *replies, strict=True) if None not in scores]
+    return [entry for entry, *scores in zip(entries, *replies, strict=True) if None not in scores]
 
 
 def listed(client: redis.Redis, queue: str, filters: Filters, limit: int) -> list[DeadLetter]:
-    """The newest `limit` letters that match."""
+    """The newest `limit` matching letters, newest first."""
     letters: list[DeadLetter] = []
     for page in pages(client, queue, filters, until_ms=now_ms(client), newest_first=True):
         letters += _letters(client, page[: limit - len(letters)])
@@ -124,7 +125,7 @@ def listed(client: redis.Redis, queue: str, filters: Filters, limit: int) -> lis
     return letters
 
 
-def _letters(client: redis.Redis, found: Sequence[tuple[str, int]]) -> list[DeadLetter]:
+def _letters(client: redis.Redis, entries: Sequence[tuple[str, int]]) -> list[DeadLetter]:
     fields = (
         JobField.DEAD_REASON,
         JobField.DEAD_DETAIL,
@@ -133,9 +134,9 @@ def _letters(client: redis.Redis, found: Sequence[tuple[str, int]]) -> list[Dead
         JobField.DEAD_ROUTE,
         JobField.GENERATION,
     )
-    replies = ask(client, [("HMGET", keyspace.job(job_id), *fields) for job_id, _ in found])
+    replies = ask(client, [("HMGET", keyspace.job(job_id), *fields) for job_id, _ in entries])
     letters = []
-    for (job_id, died_ms), reply in zip(found, replies, strict=True):
+    for (job_id, died_ms), reply in zip(entries, replies, strict=True):
         reason, detail, tenant, job_type, route, generation = (value and value.decode() for value in reply)
         letters.append(
             DeadLetter(
@@ -153,7 +154,7 @@ def _letters(client: redis.Redis, found: Sequence[tuple[str, int]]) -> list[Dead
 
 
 def stats(client: redis.Redis, queue: str) -> Stats:
-    """How many, since when, and by what."""
+    """Counts of a queue's dead letters by reason, tenant and route, and the time of the oldest."""
     dead = keyspace.dead(queue)
     commands: list[Command] = [
         ("ZCARD", keyspace.failed(queue)),
@@ -184,7 +185,8 @@ def requeue(
     told: Callable[[Requeued], None] = lambda _: None,
     done: Requeued | None = None,
 ) -> Requeued:
-    """Requeue the letters of `batches`, at most `rate` a second, and count in `done`. Killed, a new call goes on."""
+    """Requeue the letters of `batches` (job ids), at most `rate` a second, and add to the counts in `done`. After a kill, a
+    new call continues. `force` lifts the limit of requeues of one letter; `told` gets the counts after each script."""
     done = done or Requeued()
     allowed = FORCED_GENERATIONS if force else GENERATIONS_ALLOWED
     began = time.monotonic()
@@ -192,7 +194,7 @@ def requeue(
         for start in range(0, len(batch), _step(rate)):
             chunk = batch[start : start + _step(rate)]
             call = transitions.requeue(queue, chunk, token=uuid4().hex, who=who, generations=allowed)
-            reply = _told(client, call)
+            reply = _reply(client, call)
             requeued, refused, gone = (len(ids) for ids in reply)
             done.requeued, done.refused, done.gone = done.requeued + requeued, done.refused + refused, done.gone + gone
             told(done)
@@ -206,9 +208,10 @@ def _step(rate: float | None) -> int:
 
 
 def resolve(client: redis.Redis, job_id: str, answer: str, *, who: str, keep_seconds: int) -> None:
-    """A human's answer (text, or a chat completion as JSON) becomes the result of a job that has none yet.
+    """Store a human's answer (text, or a chat completion as JSON) as the result of a job that has none yet.
 
-    Most are dead letters; one that still waits or runs is taken from whoever has it. Raises UnknownJob, UsageError.
+    Usually the job is a dead letter. A job that still waits or runs is withdrawn, and a worker that runs it is fenced.
+    Raises UnknownJob; UsageError when the job has a result or was cancelled.
     """
     queue = queue_of(client, job_id)
     before = fetched(client, job_id)
@@ -222,13 +225,13 @@ def resolve(client: redis.Redis, job_id: str, answer: str, *, who: str, keep_sec
         resolved_by="human",
     )
     call = transitions.resolve(queue, result, token=uuid4().hex, who=who, keep_seconds=keep_seconds)
-    reply = _told(client, call)
+    reply = _reply(client, call)
     if reply == b"ended":
         raise UsageError(f"job {job_id} has a result or was cancelled; `failover job show {job_id}` says how it ended")
 
 
 def fetched(client: redis.Redis, job_id: str) -> JobResult:
-    """How a job stands. Raises UnknownJob."""
+    """The job's current state as a JobResult. Raises UnknownJob."""
     result = result_of(job_id, *ask(client, result_commands(job_id)))
     if result is None:
         raise UnknownJob(job_id)
@@ -253,16 +256,16 @@ def _completion(job_id: str, answer: str) -> dict[str, Any]:
 
 
 def discard(client: redis.Redis, queue: str, job_ids: Sequence[str], *, who: str) -> int:
-    """Give dead letters up for good; how many there were. The other ids are left alone."""
+    """Discard dead letters; returns how many were discarded. Ids that are no dead letters are ignored."""
     discarded = 0
     for start in range(0, len(job_ids), PAGE):
         call = transitions.discard(queue, job_ids[start : start + PAGE], token=uuid4().hex, who=who)
-        discarded += len(_told(client, call)[0])
+        discarded += len(_reply(client, call)[0])
     return discarded
 
 
-def _told(client: redis.Redis, call: Call) -> Any:
-    """The reply of a script, sent again after a lost one: its token makes that harmless."""
+def _reply(client: redis.Redis, call: Call) -> Any:
+    """The reply of a script. After a lost reply the script is sent again; its token makes that harmless."""
     for _ in range(RESENDS):
         try:
             return ask(client, [call])[0]
@@ -272,7 +275,7 @@ def _told(client: redis.Redis, call: Call) -> Any:
 
 
 def by_queue(client: redis.Redis, job_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Those of `job_ids` that are dead letters, under the queue of each."""
+    """The dead letters among `job_ids`, grouped by queue."""
     found: dict[str, list[str]] = {}
     origins = ask(client, [("HGET", keyspace.job(job_id), "origin") for job_id in job_ids])
     queues = [(job_id, origin.decode()) for job_id, origin in zip(job_ids, origins, strict=True) if origin]
@@ -284,6 +287,7 @@ def by_queue(client: redis.Redis, job_ids: Sequence[str]) -> dict[str, list[str]
 
 
 def queue_of(client: redis.Redis, job_id: str) -> str:
+    """The queue of a job. Raises UnknownJob."""
     origin = client.hget(keyspace.job(job_id), "origin")
     if origin is None:
         raise UnknownJob(job_id)
@@ -291,5 +295,6 @@ def queue_of(client: redis.Redis, job_id: str) -> str:
 
 
 def now_ms(client: redis.Redis) -> int:
+    """Redis TIME in Unix milliseconds."""
     seconds, micros = client.time()
     return int(seconds) * 1000 + int(micros) // 1000

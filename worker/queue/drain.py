@@ -1,4 +1,4 @@
-"""The drain: running jobs may end in time, the rest returns to the head of the queue, in order."""
+"""The drain: running jobs get some time to end; those that do not end return to the head of the queue, in order."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from worker.queue.claim import Claim
 from worker.queue.outcomes import Executed, given_back
 
-RELEASE_SECONDS = 2.0  # after the drain: to give back what did not end
+RELEASE_SECONDS = 2.0  # after the drain's time is over: for releasing the jobs that did not end
 
 
 @dataclass
 class Execution:
-    """One that runs in a worker."""
+    """One execution that runs in this worker."""
 
     claim: Claim
     task: asyncio.Task[None]
     executed: Executed | None = None
-    settling: bool = False  # an outcome is on its way: cancelling would lose it
-    lost: bool = False  # the lease went to somebody else
+    settling: bool = False  # its outcome is being written: cancelling now would lose it
+    lost: bool = False  # this worker no longer holds the lease
 
 
 async def let_end(
@@ -30,7 +30,7 @@ async def let_end(
     seconds: float,
     hurried: asyncio.Event,
 ) -> None:
-    """Wait at most `seconds`, or until `hurried`, for `executions` in the order claimed; settle the others as released."""
+    """Wait at most `seconds`, or until `hurried`, for `executions` (in the order claimed) to end; release the others."""
     hurry: asyncio.Future[Any] = asyncio.create_task(hurried.wait())
     all_ended: asyncio.Future[Any] = asyncio.gather(*(e.task for e in executions), return_exceptions=True)
     await asyncio.wait([hurry, all_ended], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -49,7 +49,7 @@ async def let_end(
 
 
 async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel until it is heard: a cancel that meets a time-out inside a Redis call can be swallowed there."""
+    """Cancel the tasks until all have ended. One cancel is not enough: a timeout inside a Redis call can swallow it."""
     pending = set(tasks)
     while pending:
         for task in pending:

@@ -1,5 +1,4 @@
-"""The line in which a queue's jobs wait, as it is read: RQ's list, and the lanes of other tenants
-(lua/shared/fair_queue.lua)."""
+"""Reads the fair queue: RQ's list, and the tenant queues beside it (producer/lua/shared/fair_queue.lua)."""
 
 from __future__ import annotations
 
@@ -16,17 +15,17 @@ PAGE = 5000
 
 
 def length_call(queue: str) -> Call:
-    """Reply: [how many jobs wait, the id of the next one or None]."""
+    """Reply: [number of queued jobs, id of the next job or None]."""
     return LENGTH.call([keyspace.queue(queue)], [])
 
 
 def tenant_queues(ring: list[bytes], queue: str) -> list[str]:
-    """The keys of a queue's lanes, by its ring."""
+    """The keys of a queue's tenant queues; `ring` is the round robin as read from Redis, in which b"" is RQ's list."""
     return [keyspace.tenant_queue(queue, tenant.decode()) for tenant in ring if tenant]
 
 
 async def ids(client: redis.asyncio.Redis, queue: str) -> set[bytes]:
-    """Of all jobs in it, read a page at a time while it moves."""
+    """The ids of all queued jobs, read page by page. Jobs that move meanwhile may be missed."""
     (ring,) = await ask_async(client, [("LRANGE", keyspace.round_robin(queue), 0, -1)])
     found: set[bytes] = set()
     for key in (keyspace.queue(queue), *tenant_queues(ring, queue)):
@@ -39,7 +38,7 @@ async def ids(client: redis.asyncio.Redis, queue: str) -> set[bytes]:
 
 
 def place(client: redis.Redis, queue: str, job_id: str, tenant: str) -> str:
-    """Where a queued job stands, in words; "" if nowhere."""
+    """The position of a queued job, as text for people; "" if it is not in the queue."""
     in_list, in_lane, ring = ask(
         client,
         [

@@ -1,6 +1,6 @@
-"""What a worker does beside executing jobs: listen for wake-ups, keep its leases, reap those of the dead, promote.
+"""A worker's maintenance of the queue: receive messages, extend its leases, reap expired leases, promote due jobs.
 
-Every worker does all of it, so there is no scheduler process to forget.
+Every worker does all of it, so no separate scheduler process has to run.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ REAP_SECONDS = 2.0
 PROMOTE_SECONDS = 1.0
 EXPIRE_SECONDS = 5.0
 AUDIT_SECONDS = 300
-AUDIT_AT_MOST = 200_000  # queued jobs; a longer list is too much to read in one go
-AUDIT_CHUNK = 20  # strays of one script call, which looks through the whole list for each
+AUDIT_AT_MOST = 200_000  # queued jobs; with more, the audit is skipped because reading them all takes too long
+AUDIT_CHUNK = 20  # stray jobs per script call, because the script searches the whole list for each
 PAGE = 5000
 RECONNECT_SECONDS = 2.0
 
@@ -42,18 +42,19 @@ RECONNECT_SECONDS = 2.0
 def poll(
     poller: Poller, client: redis.asyncio.Redis, queues: Sequence[str], beat: Callable[[], Awaitable[None]]
 ) -> None:
-    """Let the poller do all of it; `beat` is the worker's own heartbeat."""
+    """Add all maintenance steps to the poller. `beat` sends the worker's heartbeat."""
     reaper = Reaper(client, queues)
     poller.every("heartbeat", HEARTBEAT_SECONDS, beat, on_trouble=reaper.trouble)
     poller.every("reap", REAP_SECONDS, reaper.reap, on_trouble=reaper.trouble)
     poller.every("promote", PROMOTE_SECONDS, partial(promote, client, queues), on_trouble=reaper.trouble)
     poller.every("expire", EXPIRE_SECONDS, partial(expire, client, queues), on_trouble=reaper.trouble)
-    poller.every("audit", AUDIT_SECONDS, partial(audit, client, queues))  # its length says nothing of Redis
+    # No `on_trouble`: an audit may take long while Redis is well.
+    poller.every("audit", AUDIT_SECONDS, partial(audit, client, queues))
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What a worker does on each kind of message."""
+    """The callbacks for each kind of message."""
 
     wake: Callable[[], None]
     shutdown: Callable[[], None]
@@ -62,9 +63,10 @@ class Heard:
 
 
 async def listen(url: str, worker_name: str, heard: Heard) -> None:
-    """Wake-ups, RQ's `shutdown` command, changes of breakers and of what operators closed, over a connection of its own.
+    """Receive messages for ever, over a connection of its own: wake-ups, RQ's `shutdown` command, changes of breakers, of
+    pauses and of kill switches.
 
-    A lost message costs a second, no job.
+    A lost message delays its effect by about a second, because the worker also polls. No job is lost.
     """
     while True:
         client = connect_async(url, max_connections=1, reply_timeout=None)
@@ -100,7 +102,7 @@ def _command(data: bytes) -> str | None:
 async def extend(
     client: redis.asyncio.Redis, leases: Mapping[str, Sequence[str]], also: Iterable[Command]
 ) -> list[str]:
-    """Hold `leases` (by queue) for longer and send `also` in the same round trip; the leases that are lost."""
+    """Extend `leases` (by queue) and send `also` in the same round trip. Returns the leases that are lost."""
     held = [(queue, members) for queue, members in leases.items() if members]
     replies = await ask_async(client, [*(transitions.extend(*entry) for entry in held), *also])
     lost: list[str] = []
@@ -110,11 +112,11 @@ async def extend(
 
 
 class Reaper:
-    """Takes the jobs of vanished workers back.
+    """Takes jobs back from workers that vanished.
 
-    When Redis has stood still, every lease has run out and nobody is to blame: heartbeats and results that waited go
-    first. So after trouble a reaper holds still for the length of a lease, and a reap that was sent before the trouble
-    and arrives after it reaps nothing.
+    When Redis itself did not answer for a while, every lease has expired although the workers live. Their waiting
+    heartbeats and results must arrive first. So after trouble the reaper pauses for the length of a lease, and a reap that
+    was sent before the trouble and arrives after it does nothing.
     """
 
     def __init__(self, client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
@@ -122,6 +124,7 @@ class Reaper:
         self._not_before = -math.inf  # monotonic
 
     def trouble(self) -> None:
+        """Redis did not answer, or answered late: reap nothing for the length of a lease."""
         self._not_before = time.monotonic() + transitions.LEASE_SECONDS
 
     async def reap(self) -> None:
@@ -142,22 +145,24 @@ class Reaper:
 
 
 def _some(job_ids: list[str]) -> dict[str, object]:
-    """The count, and ids enough to begin with."""
+    """Log fields: the number of jobs, and the first ten ids."""
     return {"count": len(job_ids), "jobs": job_ids[:10]}
 
 
 async def expire(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
+    """Bury the jobs that waited past their expiry."""
     for queue, reply in zip(queues, await ask_async(client, [transitions.expire(q) for q in queues]), strict=True):
         if reply:
             log.error("jobs waited past their expiry and are dead letters", extra={"queue": queue, "jobs": len(reply)})
 
 
 async def promote(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
+    """Move the scheduled jobs that are due back to their queue."""
     await ask_async(client, [transitions.promote(queue) for queue in queues])
 
 
 async def audit(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
-    """The last net, one worker at a time: accepted jobs that are nowhere are queued again; old entries go."""
+    """Last safety check, by one worker at a time: queue accepted jobs again that are in no list, and remove old entries."""
     for queue in queues:
         if await client.set(keyspace.audit_turn(queue), "1", nx=True, ex=AUDIT_SECONDS - 10):
             await _trim(client, queue)
@@ -173,7 +178,7 @@ async def audit(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
 
 
 async def _trim(client: redis.asyncio.Redis, queue: str) -> None:
-    """Registry entries past their retention (RQ's own tools do the same), and index entries of letters that are gone."""
+    """Remove registry entries past their retention (as RQ's own tools do) and index entries of letters that are gone."""
     ((seconds, _),) = await ask_async(client, [("TIME",)])
     registries = (keyspace.finished(queue), keyspace.failed(queue))
     trims: list[Command] = [("ZREMRANGEBYSCORE", name, "-inf", int(seconds)) for name in registries]
@@ -192,7 +197,7 @@ async def _trim(client: redis.asyncio.Redis, queue: str) -> None:
 
 
 async def _nowhere(client: redis.asyncio.Redis, queue: str) -> list[str]:
-    """Accepted jobs that seem to be in no list, lease or schedule; the audit script looks again before it acts."""
+    """Accepted jobs that seem to be in no list, lease or schedule. The audit script checks each again before it acts."""
     whole = (0, -1)
     accepted_ids, leases, scheduled, (length, _) = await ask_async(
         client,

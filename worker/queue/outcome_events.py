@@ -1,4 +1,4 @@
-"""The event of an execution that ended: its kind, and the facts that people and programs want of it."""
+"""Makes the event of an execution that ended: its kind, and the facts that logs, messages and metrics use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from worker.queue.transitions import Settled
 
 
 def event_of(claim: Claim, executed: Executed, verdict: Settled) -> Event:
-    """`verdict`: what the settle did; a fenced outcome changed nothing."""
+    """The event of an outcome. `verdict`: what the settle did; a fenced outcome changed nothing, and has its own kind."""
     facts: dict[str, object] = {}
     match executed.outcome:
         case Done(result=result):

@@ -1,4 +1,4 @@
-"""How one execution of a job ends: a closed set. Nothing else comes out of `execution.run`."""
+"""The outcomes of one execution: a closed set. `Executor.run` returns nothing else."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ KEEP_DEAD_SECONDS = 90 * 86400
 
 @dataclass(frozen=True)
 class Done:
-    """A provider answered. `saved`: it was not the first route of the job's plan. `thrifty`: what was given up was for
-    money."""
+    """A provider answered. `saved`: not the first route of the job's plan answered. `thrifty`: the answer was degraded to
+    save cost."""
 
     result: JobResult
     keep_seconds: int
@@ -29,7 +29,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Retry:
-    """The job failed on every route that it could take; it is executed again after `wait_seconds`. Burns an execution."""
+    """The job failed on every route that could take it; it is executed again after `wait_seconds`. Uses up an execution."""
 
     wait_seconds: float
     why: str
@@ -38,10 +38,10 @@ class Retry:
 
 @dataclass(frozen=True)
 class Park:
-    """No route could take the job now; it waits `wait_seconds`. Burns nothing.
+    """No route could take the job now; it waits `wait_seconds`. Uses up no execution.
 
-    It returns to the tail of the queue, so that others may use what it cannot; `in_turn` to the head, as no other job
-    could go either.
+    The job returns to the tail of the queue, so that other jobs can use the routes that are open. With `in_turn` it returns
+    to the head, because no other job could be executed either.
     """
 
     wait_seconds: float
@@ -52,7 +52,7 @@ class Park:
 
 @dataclass(frozen=True)
 class Dead:
-    """No further execution can help, or none is allowed."""
+    """The job becomes a dead letter: no further execution can help, or none is allowed."""
 
     reason: DeadReason
     detail: str
@@ -62,7 +62,7 @@ class Dead:
 
 @dataclass(frozen=True)
 class Released:
-    """The worker gives the job back unfinished. Burns nothing; the trail tells what was broken off."""
+    """The worker gives the job back unfinished. Uses up no execution; the trail has the attempt that was cut off."""
 
     trail: Trail
 
@@ -72,7 +72,7 @@ Outcome = Done | Retry | Park | Dead | Released
 
 @dataclass(frozen=True)
 class Executed:
-    """An outcome, with the job's totals over all its executions so far."""
+    """An outcome, with the job's totals over all its executions so far: HTTP calls, and milliseconds of work."""
 
     outcome: Outcome
     attempts: int
@@ -80,16 +80,16 @@ class Executed:
 
 
 def without_attempt(claim: Claim, outcome: Outcome) -> Executed:
-    """An outcome without an attempt."""
+    """An outcome of an execution that made no attempt: the totals stay as they were claimed."""
     return Executed(outcome, claim.attempts, claim.run_ms)
 
 
 def given_back(claim: Claim) -> Executed:
-    """A claim that was not executed."""
+    """The outcome of a claim that was not executed: Released."""
     return without_attempt(claim, Released(trail_of(claim)))
 
 
 def unwritable(claim: Claim) -> Executed:
-    """In place of an outcome that has no form in Redis: asked again, it would be paid for again."""
+    """Replaces an outcome that cannot be written to Redis. The job dies, because another execution would be paid again."""
     dead = Dead(DeadReason.EXHAUSTED, "its outcome cannot be written, see the worker's log", (), KEEP_DEAD_SECONDS)
     return without_attempt(claim, dead)

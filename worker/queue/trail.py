@@ -10,16 +10,17 @@ from producer.trail import BROKEN_OFF, Attempt, Planned, Rejection, TrailEntry
 from worker.queue.claim import Claim
 from worker.routes.prices import PER_MILLION
 
-FREE_TOLD = 20  # probes, and as many of the attempts that were excused
+FREE_TOLD = 20  # kept probes, and kept excused attempts: they cost the job nothing, so there may be very many
 
 NO_TRAIL = b"[]"
 _TRAIL = TypeAdapter(list[TrailEntry])
 
 
 def trail_of(claim: Claim) -> list[TrailEntry]:
-    """The attempts so far, the newest probes among them, and the newest plan, which knows what those before it cost.
+    """The job's trail so far: its attempts and its newest plan, which holds what all attempts before it cost.
 
-    A trail that cannot be read is not worth a job.
+    Of probes and of excused attempts only the newest FREE_TOLD each are kept, so that the trail stays small. A trail that
+    cannot be read counts as empty: the job matters more than its trail.
     """
     if claim.trail == NO_TRAIL:
         return []  # most jobs
@@ -35,18 +36,20 @@ def trail_of(claim: Claim) -> list[TrailEntry]:
 
 
 def charged(trail: Sequence[TrailEntry]) -> int:
-    """Attempts that count toward the policy's cap."""
+    """The number of attempts that count toward the policy's cap on attempts."""
     return sum(isinstance(entry, Attempt) and entry.charged for entry in trail)
 
 
 def ended(trail: Sequence[TrailEntry]) -> int:
-    """Attempts that ended by themselves."""
+    """The number of attempts that the drain did not cut off."""
     return sum(isinstance(entry, Attempt) and entry.outcome != BROKEN_OFF for entry in trail)
 
 
 def excused(trail: Sequence[TrailEntry], known: int) -> tuple[list[TrailEntry], int]:
-    """The trail with the attempts after its first `known` entries excused, as the pause of another route and not the job is
-    to blame; and how many were excused before."""
+    """(the trail with every attempt after its first `known` entries marked excused, the number excused before).
+
+    Attempts are excused when the job has to wait because another route is paused: that is not the job's fault.
+    """
     before = sum(isinstance(entry, Attempt) and entry.excused for entry in trail)
     return [
         entry.model_copy(update={"excused": True}) if isinstance(entry, Attempt) and position >= known else entry
@@ -61,7 +64,8 @@ def cost_micros(trail: Sequence[TrailEntry]) -> int | None:
 
 
 def spent_micros(trail: Sequence[TrailEntry]) -> int:
-    """Micro-dollars that all attempts cost, or may have: those before the newest plan by what it knew of them."""
+    """Micro-dollars that all attempts cost, at their maximum where the cost is not known. Attempts before the newest plan
+    count as the sum that the plan holds."""
     spent = 0
     for entry in trail:
         if isinstance(entry, Planned):

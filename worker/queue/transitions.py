@@ -1,4 +1,4 @@
-"""The only door to the Lua transitions. Each function turns our objects into one script call, or its reply back."""
+"""The only module that calls the Lua transitions. Each function makes one script call, or reads the reply of one."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ REQUEUE, RESOLVE, AUDIT = (Script.load(_LUA, name) for name in ("requeue", "reso
 EXPIRE, DISCARD = (Script.load(_LUA, name) for name in ("expire", "discard"))
 COMPLETE, BURY, RESCHEDULE, RELEASE = (Script.load(_LUA, n) for n in ("complete", "bury", "reschedule", "release"))
 
-LEASE_SECONDS = 12.0  # a job whose worker died runs again within this and one reaper interval
+LEASE_SECONDS = 12.0  # a job whose worker died is queued again within this plus one reaper interval
 CRASHES_THAT_BURY = 3
-CLAIM_BYTES = 16 * 1024 * 1024  # of compressed job data in one claim
+CLAIM_BYTES = 16 * 1024 * 1024  # compressed job data per claim; a claim stops once it has more
 PROMOTE_AT_MOST = REAP_AT_MOST = EXPIRE_AT_MOST = 1000
 
 
 class Settled(StrEnum):
-    """What a settle did."""
+    """The verdict of a settle."""
 
     COMMITTED = "committed"
-    AGAIN = "again"  # our own resend: it had been committed before
-    FENCED = "fenced"  # the lease is somebody else's; nothing was changed
+    AGAIN = "again"  # a resend: it had been committed before
+    FENCED = "fenced"  # this execution no longer holds the lease; nothing was changed
 
 
 def claim(
@@ -51,8 +51,11 @@ def claim(
     providers: Sequence[str] = (),
     routes: Sequence[str] = (),
 ) -> Call:
-    """`token` names the call; sent again it returns the same claims. `providers`: nothing starts while all are paused.
-    Whether they are, and whether `routes` are disabled, comes with the reply."""
+    """Claim at most `at_most` jobs. Read the reply with `claimed`.
+
+    `token` identifies the call: sent again, it returns the same claims. Nothing is claimed while all `providers` are
+    paused. The reply also holds the flags of the queues, `providers` and `routes`.
+    """
     keys = [
         keyspace.PAUSE,
         keyspace.SUSPENDED,
@@ -70,7 +73,7 @@ def claim(
 
 
 def claimed(reply: list[Any]) -> tuple[tuple[Claim, ...], list[int]]:
-    """The reply of `claim`, read: what was claimed, and how the flags stand (as `look` tells it)."""
+    """Reads the reply of `claim`: the claims, and the flags in the order of `pause.look`."""
     now_ms, flags, *rows = reply
     return tuple(_claim(row, now_ms) for row in rows), flags
 
@@ -102,18 +105,21 @@ def _number(value: bytes | None, default: int) -> int:
 
 
 def extend(queue: str, leases: Sequence[str]) -> Call:
-    """Reply: the leases (bytes) that are lost."""
+    """Extend leases. Reply: the leases (bytes) that are lost."""
     return EXTEND.call([keyspace.leases(queue)], [int(LEASE_SECONDS * 1000), *leases])
 
 
 def promote(queue: str) -> Call:
-    """Reply: the number of jobs that became due."""
+    """Queue the scheduled jobs that are due. Reply: how many."""
     keys = [keyspace.scheduled(queue), keyspace.queue(queue)]
     return PROMOTE.call(keys, [PROMOTE_AT_MOST, keyspace.JOB, keyspace.WAKE])
 
 
 def reap(queue: str, not_after_ms: int) -> Call:
-    """Reply: [ids requeued, ids buried]. Reaps nothing when it reaches Redis after `not_after_ms` of Redis TIME."""
+    """Take jobs back from expired leases. Reply: [ids requeued, ids buried].
+
+    Does nothing when it arrives after `not_after_ms` (Redis TIME): Redis was stuck, and leases expired without reason.
+    """
     q = queue
     keys = [
         keyspace.leases(q),
@@ -129,7 +135,10 @@ def reap(queue: str, not_after_ms: int) -> Call:
 
 
 def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, run_ms: int) -> Call:
-    """The script that commits an outcome. `attempts` and `run_ms` are the job's totals, this execution's included."""
+    """The script that commits an outcome. `attempts` and `run_ms` are the job's totals including this execution.
+
+    Reply: a value of `Settled`.
+    """
     keys = [
         keyspace.job(held.job_id),
         keyspace.leases(held.queue),
@@ -143,9 +152,9 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
     match outcome:
         case Done(result, keep_seconds, saved, thrifty):
             keys += [results, keyspace.finished(held.queue), worker, keyspace.news(held.queue)]
-            told = (int(saved), int(result.degraded is not None and not thrifty))
+            counted = (int(saved), int(result.degraded is not None and not thrifty))
             settled = (encode_result(result), worker_name, keep_seconds, attempts, run_ms)
-            return COMPLETE.call(keys, [*who, *settled, *told])
+            return COMPLETE.call(keys, [*who, *settled, *counted])
         case Dead(reason, detail, trail, keep_seconds):
             keys += [results, keyspace.failed(held.queue), worker, keyspace.dead(held.queue)]
             counts = (worker_name, keep_seconds, attempts, run_ms)
@@ -182,7 +191,10 @@ def _reschedule(
 
 
 def requeue(queue: str, job_ids: Sequence[str], *, token: str, who: str, generations: int) -> Call:
-    """Reply: [ids requeued, ids refused for their generation, ids that are no dead letter]."""
+    """Requeue dead letters. `generations`: how often one may be requeued. `token` identifies the call for a resend.
+
+    Reply: [ids requeued, ids refused because of their generation, ids that are no dead letter].
+    """
     q = queue
     keys = [
         keyspace.failed(q),
@@ -196,28 +208,28 @@ def requeue(queue: str, job_ids: Sequence[str], *, token: str, who: str, generat
 
 
 def resolve(queue: str, result: JobResult, *, token: str, who: str, keep_seconds: int) -> Call:
-    """Reply: committed | again | ended | unknown."""
+    """Store a human's answer. Reply: committed | again | ended | unknown (see lua/resolve.lua)."""
     keys = [*withdrawn_from(queue, result.job_id), keyspace.finished(queue)]
     prefixes = (keyspace.EXECUTION, keyspace.EXECUTIONS)
     return RESOLVE.call(keys, [result.job_id, *prefixes, who, keep_seconds, token, encode_result(result)])
 
 
 def discard(queue: str, job_ids: Sequence[str], *, token: str, who: str) -> Call:
-    """Reply: [ids discarded, ids that are no dead letter]."""
+    """Discard dead letters. Reply: [ids discarded, ids that are no dead letter]."""
     q = queue
     keys = [keyspace.failed(q), keyspace.canceled(q), keyspace.accepted(q), keyspace.dead(q), keyspace.AUDIT]
     return DISCARD.call(keys, [token, who, KEEP_CANCELLED_SECONDS, keyspace.JOB, keyspace.RESULTS, *job_ids])
 
 
 def expire(queue: str) -> Call:
-    """Reply: the ids buried."""
+    """Bury the jobs that waited past their expiry. Reply: their ids."""
     q = queue
     keys = [keyspace.accepted(q), keyspace.scheduled(q), keyspace.failed(q), keyspace.dead(q), keyspace.stopped(q)]
     return EXPIRE.call(keys, [EXPIRE_AT_MOST, KEEP_DEAD_SECONDS, keyspace.JOB, keyspace.RESULTS])
 
 
 def audit(queue: str, job_ids: Sequence[str]) -> Call:
-    """Reply: [ids queued again, ids that had ended or are gone]."""
+    """Queue stray jobs again. Reply: [ids queued again, ids that have ended or are gone]."""
     q = queue
     keys = [keyspace.accepted(q), keyspace.queue(q), keyspace.leases(q), keyspace.scheduled(q), keyspace.AUDIT]
     return AUDIT.call(keys, [keyspace.JOB, keyspace.WAKE, *job_ids])
@@ -228,5 +240,5 @@ def _json(trail: Trail) -> bytes:
 
 
 def _exc_string(reason: str, detail: str) -> bytes:
-    """RQ's form of a failure's text (rq.results.Result)."""
+    """The text of a failure in RQ's format: base64 of zlib (rq.results.Result)."""
     return b64encode(zlib.compress(f"{reason}: {detail}".encode()))

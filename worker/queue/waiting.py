@@ -1,5 +1,7 @@
-"""Why a job waits, with its facts, and the text for people that is made from them. Programs compare `reason`, never the
-text."""
+"""Why a job waits: a reason with its facts, and the text for people that is made from them.
+
+Programs compare `reason`, never the text.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ MONEY = frozenset({WaitReason.BUDGET, WaitReason.BUDGET_RESERVED})
 
 @dataclass(frozen=True)
 class Waiting:
-    """`subjects`: what it waits for, as in `provider:openai`, `route:openai/gpt-4o-mini`, `tenant:acme`; no blanks inside.
-    `detail`: more for people. `left` and `asked`: micro-dollars that a cap has left, and that the call may cost."""
+    """Why a job waits. `subjects`: what for, as in `provider:openai`, `route:openai/gpt-4o-mini`, `tenant:acme`, without
+    blanks. `detail`: more text for people. `left`: micro-dollars left of a cap; `asked`: the call's maximum cost."""
 
     reason: WaitReason
     subjects: tuple[str, ...] = ()
@@ -28,7 +30,7 @@ class Waiting:
         return self.subjects[0] if self.subjects else ""
 
     def __str__(self) -> str:
-        """What stands behind "waits for"."""
+        """The text that follows "waits for" in messages."""
         facts = {
             "subject": self.subject,
             "detail": self.detail,

@@ -1,4 +1,4 @@
-"""One name for each provider, whatever people call it."""
+"""The canonical names of providers, which have aliases."""
 
 from __future__ import annotations
 

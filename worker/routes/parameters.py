@@ -1,8 +1,8 @@
-"""What each provider's chat-completions endpoint takes, as data: allow-lists, and other names for the same thing.
+"""The parameters that each provider's chat-completions endpoint accepts, as data: allow-lists, and renamed parameters.
 
-A list is for the provider's own host; behind a gateway nobody knows, so everything is sent, and what a 400 names is
-dropped once. docs/dialects.md tells of the same differences, row by row. Sources: the providers' API references and the
-issues of gateways, as of November 2026.
+A list applies to the provider's own host. Behind a gateway the accepted parameters are unknown, so all are sent, and one
+that a 400 names is dropped once. docs/dialects.md documents the same differences, row by row. Sources: the providers' API
+references and the issues of gateways, as of November 2026.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ LISTS = {
         messages=GOOGLE,
     ),
     "mistral": Parameters(
-        _EVERYWHERE  # its streams tell their usage without being asked
+        _EVERYWHERE  # its streams report usage without `stream_options`
         | {"frequency_penalty", "max_tokens", "parallel_tool_calls", "prediction", "presence_penalty", "prompt_mode"}
         | {"random_seed", "response_format", "safe_prompt"},
         {"max_completion_tokens": "max_tokens", "seed": "random_seed"},
@@ -72,7 +72,7 @@ LISTS = {
         messages=DEEPSEEK,
         lacks=frozenset({"json_schema", "vision"}),
     ),
-    # Ignores response_format without a word, so a job that has one may not go there: `"api": "anthropic"` speaks natively.
+    # It ignores response_format silently, so jobs that have one must not use it. `"api": "anthropic"` uses the native API.
     "anthropic": Parameters(
         _ALL | {"max_completion_tokens", "max_tokens", "parallel_tool_calls", "response_format"},
         lacks=frozenset({"json_mode", "json_schema"}),
@@ -100,12 +100,12 @@ _HOSTS = {
 
 
 def of_host(base_url: str) -> Parameters | None:
-    """The list of the provider whose own host this is; None: anything may be sent."""
+    """The parameters of the provider whose own host this is; None if unknown: everything is sent."""
     return LISTS.get(_HOSTS.get(urlsplit(base_url).hostname or "", ""))
 
 
 def essential(body: Mapping[str, Any], known: Parameters | None) -> set[str]:
-    """What the body has, the provider does not know, and no answer would be right without."""
+    """The body's parameters that the provider does not accept and that must not be dropped, or the answer is wrong."""
     if known is None:
         return set()
     foreign = {name for name in body.keys() - known.takes if body[name] is not None}
@@ -113,7 +113,7 @@ def essential(body: Mapping[str, Any], known: Parameters | None) -> set[str]:
 
 
 def fitted(body: Mapping[str, Any], known: Parameters | None) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """(the body as the provider takes it, what was dropped or renamed, in words)."""
+    """(the body as the provider accepts it, the names of what was dropped or renamed, for the trail)."""
     if known is None:
         return body, ()
     foreign = body.keys() - known.takes

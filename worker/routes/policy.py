@@ -13,13 +13,13 @@ from producer.policy import Seconds, read_yaml, with_defaults
 from worker.routes.route import Routes
 
 Order = Literal["listed", "cost", "latency"]
-MayLack = Literal["tools", "json_mode", "json_schema"]  # never vision: an answer to an image unseen is none
+MayLack = Literal["tools", "json_mode", "json_schema"]  # never vision: no answer is right without seeing the image
 
 FILE = "routing.yaml"
 
 
 class RoutingPolicy(BaseModel):
-    """How the routes of one job type are chosen."""
+    """How the routes of one job type are chosen. The fields are explained at the head of policies/routing.yaml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,7 +34,7 @@ class RoutingPolicy(BaseModel):
 
 
 class Routing(BaseModel):
-    """All job types. One that is not in the file is routed as `default`."""
+    """The whole file. A job type that is not in it is routed as `default`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,15 +46,15 @@ class Routing(BaseModel):
 
     @property
     def by_latency(self) -> bool:
-        """Whether any policy asks how fast routes are."""
+        """Whether any policy uses the latency of routes."""
         policies = self.job_types.values()
         return any(policy.order == "latency" or policy.max_latency_seconds is not None for policy in policies)
 
 
 def load_routing(environment: Environment, job_types: Iterable[str], routes: Routes) -> Routing:
-    """POLICIES_DIR/routing.yaml; without it every job type takes the routes as listed.
+    """Read POLICIES_DIR/routing.yaml; without the file every job type uses the routes in the order of routes.json.
 
-    Raises ConfigurationError with every problem, a job type or a route that does not exist among them.
+    Raises ConfigurationError with every problem, including job types and routes that do not exist.
     """
     path = find_configuration("policies", "POLICIES_DIR", environment) / FILE
     if not path.exists():
@@ -75,7 +75,7 @@ def _problems(where: str, routing: Routing, job_types: list[str], routes: Routes
             yield Problem(where, at, "is no job type of jobs.yaml", f"it has {', '.join(job_types)}")
         for field, named in (("pin", policy.pin), ("baseline", (policy.baseline,) if policy.baseline else ())):
             if job_type != "default" and getattr(policy, field) == getattr(default, field):
-                continue  # inherited, and told there
+                continue  # inherited: the problem is reported at `default`
             for name in named:
                 if name not in known:
                     yield Problem(

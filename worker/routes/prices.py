@@ -1,7 +1,7 @@
-"""What tokens cost: a route's price, and the micro-dollars of a call.
+"""Prices of routes, and the cost of calls in micro-dollars.
 
-A price is US dollars for a million tokens, so a token costs that many micro-dollars. A call is rounded up to the whole
-micro-dollar, once: what is said to be spent is never less than the bill.
+A price is in US dollars per million tokens, which is micro-dollars per token. The cost of a call is rounded up once, to a
+whole micro-dollar, so that the recorded cost is never below the bill.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Dollars = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 
 
 class Price(BaseModel):
-    """US dollars for a million tokens. `cached_input` and `cache_write`: of a prompt's part that the provider read from, or
-    wrote to, its cache; without them it costs as any input."""
+    """US dollars per million tokens. `cached_input` and `cache_write`: for prompt tokens that the provider read from, or
+    wrote to, its cache; None: they cost as much as `input`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
@@ -40,14 +40,14 @@ class Price(BaseModel):
 
     @property
     def rates(self) -> str:
-        """As a row of the ledger has them: input/output/cached input/cache write."""
+        """The price as text for ledger rows: input/output/cached input/cache write."""
         rates = (self.input, self.output, self.cached_input, self.cache_write)
         return "/".join("" if rate is None else f"{rate:.12g}" for rate in rates).rstrip("/")
 
 
 @cache
 def price_list() -> str:
-    """Which list prices are public_price's."""
+    """The name and version of the price list that `public_price` uses; "" if none is installed."""
     try:
         return f"genai-prices {version('genai-prices')}"
     except PackageNotFoundError:
@@ -56,7 +56,8 @@ def price_list() -> str:
 
 @cache
 def public_price(provider: str, model: str) -> Price | None:
-    """The list price by genai-prices, where that is installed and knows the model; of its first tier of context."""
+    """The list price in genai-prices; None if that is not installed or does not know the model. If the price depends on the
+    length of the context, it is the one of the shortest contexts."""
     try:
         from genai_prices import Usage, calc_price
     except ImportError:
@@ -74,7 +75,7 @@ def public_price(provider: str, model: str) -> Price | None:
 
 
 def cost_micros(price: Price, prompt: int, completion: int, *, cached: int = 0, written: int = 0) -> int:
-    """Micro-dollars of a call. `cached` and `written` are parts of `prompt`, and are paid for once."""
+    """Micro-dollars of a call. The arguments are tokens; `cached` and `written` are parts of `prompt` and count once."""
     cached = min(cached, prompt)
     written = min(written, prompt - cached)
     of_cached = price.input if price.cached_input is None else price.cached_input
@@ -99,9 +100,10 @@ def billed_micros(price: Price, usage: Mapping[str, Any]) -> int | None:
 
 
 def dollars(micros: int) -> float:
+    """Micro-dollars in US dollars."""
     return micros / PER_MILLION
 
 
 def micros(usd: float | None) -> int:
-    """Of an amount that `dollars` made; 0 for none."""
+    """US dollars in micro-dollars, for an amount that `dollars` returned; 0 for None."""
     return round((usd or 0.0) * PER_MILLION)

@@ -1,7 +1,7 @@
-"""The routes of routes.json that can be called, with what the environment fills in.
+"""The routes of routes.json that can be called, with the values of the environment filled in.
 
-A route that lacks its key or its URL's variable is left out, with the reason said at start; a map with no route left
-is refused.
+A route is left out if its API key or a variable in its URL is missing; the worker logs the reason when it starts. If no
+route is left, the file is refused.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 @dataclass(frozen=True)
 class Route:
-    """A route that can be called. `keys`, the best first, are never shown: they are left out of the repr.
+    """A route that can be called. `keys`: best first; the repr leaves them out, so that no log shows them.
 
-    Routes of one `account` share their keys, and what a provider says of them.
+    Routes with the same `account` share their keys, and cooldowns of scope account.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Route:
     base_url: str
     keys: tuple[Key, ...] = ()
     account: str = ""
-    model: str = ""  # as sent: the entry's, filled in
+    model: str = ""  # as sent to the provider: the entry's, with variables filled in
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -49,19 +49,19 @@ class Route:
 
     @property
     def price(self) -> Price | None:
-        """The map's, else the list price, if any is known."""
+        """The price in routes.json, else the list price; None if neither is known."""
         return self.entry.price or public_price(self.entry.provider, self.model)
 
     @cached_property
     def price_version(self) -> str:
-        """Where the price is from, and its rates: stands on each row of the ledger."""
+        """The source of the price and its rates, as each ledger row records them; "" without a price."""
         price = self.price
         source = "routes.json" if self.entry.price else price_list()
         return f"{source} {price.rates}" if price else ""
 
     @cached_property
     def parameters(self) -> Parameters | None:
-        """What the route takes; None: nobody knows."""
+        """The parameters that the route accepts; None if unknown: everything is sent."""
         if self.entry.parameters == "any":
             return None
         if self.entry.api == "anthropic":
@@ -71,7 +71,7 @@ class Route:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A route of the map that cannot be used now, and why."""
+    """A route of routes.json that cannot be called now. `why`: the reason, as text for people."""
 
     name: str
     tier: Tier
@@ -81,17 +81,17 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Routes:
-    """The routing map as the router walks it: hot in order, then warm."""
+    """The usable routes of routes.json in the order to try them: hot, then warm; and the map's other settings."""
 
     routes: tuple[Route, ...]
     left_out: tuple[LeftOut, ...]
     cold: Cold
     rules: Rules = RULES
-    cold_queue: bool = True  # ENABLE_COLD_QUEUE: jobs that no route can take now wait
-    bypass: bool = False  # BYPASS_ROUTER: only the first route is called, whatever is known of it
+    cold_queue: bool = True  # ENABLE_COLD_QUEUE: jobs that no route can take now wait in the queue
+    bypass: bool = False  # BYPASS_ROUTER: only the first route is called, and breakers and policies are ignored
 
     def switched(self, environment: Environment) -> Routes:
-        """With the switches as the environment has them now, which work also while the files cannot be used."""
+        """A copy with the switches of the environment. They also work while the changed files cannot be used."""
         warm = flag(environment, "ENABLE_WARM_FALLBACK", default=True)
         return replace(
             self,
@@ -102,22 +102,22 @@ class Routes:
 
     @property
     def names(self) -> set[str]:
-        """Of every route of the map, those that are left out among them."""
+        """The names of all routes in routes.json, including those left out."""
         return {route.name for route in self.routes} | {out.name for out in self.left_out}
 
     @property
     def queues(self) -> list[str]:
-        """What a worker listens on unless told otherwise: the producers' default, and the queue of the map."""
+        """The queues of a worker without `--queue`: the producers' default, and `cold.queue`."""
         return list(dict.fromkeys([DEFAULT_QUEUE, self.cold.queue]))
 
 
 def load_routes(environment: Environment) -> Routes:
-    """ROUTES_FILE. Raises ConfigurationError with every problem in it."""
+    """Read ROUTES_FILE. Raises ConfigurationError with every problem in it."""
     return read_routes(find_configuration("routes.json", "ROUTES_FILE", environment), environment)
 
 
 def load_addresses(environment: Environment) -> tuple[str, ...]:
-    """cold.notify of ROUTES_FILE; none while the map cannot be used."""
+    """`cold.notify` of ROUTES_FILE; () if the file cannot be used."""
     try:
         return load_routes(environment).cold.notify
     except ConfigurationError:
@@ -125,7 +125,7 @@ def load_addresses(environment: Environment) -> tuple[str, ...]:
 
 
 def read_routes(path: Path, environment: Environment) -> Routes:
-    """`load_routes` for one file."""
+    """As `load_routes`, for the given file."""
     where, route_map = str(path), read_map(path)
     routes, left_out = _usable(route_map, where, environment)
     if not routes:
@@ -183,7 +183,7 @@ def _unusable(entry: RouteEntry, tier: Tier, missing: list[str], environment: En
 
 
 def _keys(entry: RouteEntry, environment: Environment) -> tuple[tuple[Key, ...], str]:
-    """(the keys; the file or variable that they are read from, "" for a route that needs none)."""
+    """(the keys; the file or variable that holds them, "" for a route that needs no key)."""
     if entry.api_key_file:
         path, missing = _interpolate(entry.api_key_file, environment)
         return (() if missing else of_file(Path(path))), entry.api_key_file
@@ -194,7 +194,7 @@ def _keys(entry: RouteEntry, environment: Environment) -> tuple[tuple[Key, ...],
 
 
 def key_files(path: Path, environment: Environment) -> list[Path]:
-    """The key files that a map names, as far as it can be read."""
+    """The key files that a routes.json names; of a file that cannot be read, none."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         named = [
@@ -206,7 +206,7 @@ def key_files(path: Path, environment: Environment) -> list[Path]:
 
 
 def _interpolate(text: str, environment: Environment) -> tuple[str, list[str]]:
-    """`${NAME}` and `${NAME:-default}` filled in, and the names that have neither a value nor a default."""
+    """(the text with `${NAME}` and `${NAME:-default}` filled in; the names that have neither value nor default)."""
     missing: list[str] = []
 
     def value(found: re.Match[str]) -> str:

@@ -1,6 +1,6 @@
-"""routes.json as it is written, whatever the environment holds: the hot and warm routes in order, the cold tier, the breaker.
+"""routes.json as it is written, before the environment is filled in: hot and warm routes in order, cold tier, breaker.
 
-The SOP's map works verbatim.
+The routing map of the SOP is valid without changes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _FromJson(BaseModel):
 
 
 class RouteEntry(_FromJson):
-    """One route as written. Times in seconds; `api_key_env` "" is a route that needs no key."""
+    """One route as written. Times in seconds. `api_key_env` "": the route needs no key."""
 
     provider: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     model: Annotated[str, Field(min_length=1)]
@@ -39,24 +39,24 @@ class RouteEntry(_FromJson):
     api_key_file: str | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=86400)] = 60.0
     stream_timeout_seconds: Annotated[float, Field(gt=0, le=86400)] | None = (
-        None  # to the first token; set: the worker streams
+        None  # until the first token; if set, the worker streams
     )
-    retries: Annotated[int, Field(ge=0, le=5)] = 2  # after the first attempt, in one execution; 0 is none
-    capabilities: tuple[Capability, ...] | None = None  # None: not known, so not held against it
+    retries: Annotated[int, Field(ge=0, le=5)] = 2  # after the first attempt of an execution
+    capabilities: tuple[Capability, ...] | None = None  # None: unknown, so the route is never rejected for them
     parameters: Literal["any", "openai", "google", "mistral", "groq", "deepseek", "anthropic"] | None = None
     context_window: Annotated[int, Field(gt=0)] | None = None
     max_output_tokens: Annotated[int, Field(gt=0)] | None = None
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    canary: Annotated[float, Field(ge=0, le=100)] | None = None  # percent of the jobs
-    rpm: Annotated[int, Field(gt=0)] | None = None  # calls in any minute, of all workers together
+    canary: Annotated[float, Field(ge=0, le=100)] | None = None  # percent of the jobs that may use it
+    rpm: Annotated[int, Field(gt=0)] | None = None  # calls in any minute, by all workers together
     tpm: Annotated[int, Field(gt=0)] | None = None
     max_concurrency: Annotated[int, Field(gt=0)] | None = None
-    price: Price | None = None  # None: not known here
+    price: Price | None = None  # None: the list price is used, if it is known
     enabled: bool = True
 
 
 class Cold(_FromJson):
-    """What becomes of a job that neither hot nor warm can take: it stays in the durable queue, and people are told."""
+    """The cold tier: a job that no hot or warm route can take stays in the durable queue, and `notify` gets a message."""
 
     mode: Literal["graceful_degrade"] = "graceful_degrade"
     queue: str = DEFAULT_QUEUE
@@ -64,7 +64,7 @@ class Cold(_FromJson):
 
 
 class BreakerEntry(_FromJson):
-    """When a route opens: `Rules` as written."""
+    """The rules of the breakers (`Rules`), as written."""
 
     failures: Annotated[int, Field(ge=1, le=1000)] = RULES.failures
     successes: Annotated[int, Field(ge=1, le=100)] = RULES.successes
@@ -78,6 +78,8 @@ class BreakerEntry(_FromJson):
 
 
 class RouteMap(_FromJson):
+    """The whole file."""
+
     hot: tuple[RouteEntry, ...] = ()
     warm: tuple[RouteEntry, ...] = ()
     cold: Cold = Cold()
@@ -96,7 +98,7 @@ def _no_number(text: str) -> float:
 
 
 def read_map(path: Path) -> RouteMap:
-    """One file as it is written, whatever the environment. Raises ConfigurationError with every problem in it."""
+    """Read one file, without the environment. Raises ConfigurationError with every problem in it."""
     where = str(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
@@ -112,7 +114,7 @@ def read_map(path: Path) -> RouteMap:
 
 
 def named(route_map: RouteMap) -> Iterator[tuple[str, Tier, RouteEntry]]:
-    """Every entry with its name: its own, or provider/model, with #2 for the second of that name."""
+    """Yield (name, tier, entry) of every route. The name is its own or provider/model, with `#2` for the second one."""
     seen: dict[str, int] = {}
     tiers: tuple[tuple[Tier, tuple[RouteEntry, ...]], ...] = (("hot", route_map.hot), ("warm", route_map.warm))
     for tier, entries in tiers:
@@ -123,5 +125,5 @@ def named(route_map: RouteMap) -> Iterator[tuple[str, Tier, RouteEntry]]:
 
 
 def key_variable(entry: RouteEntry) -> str:
-    """The variable that holds a route's key, unless it names a file."""
+    """The environment variable that holds the route's key, unless the route names a key file."""
     return entry.api_key_env or KEY_VARIABLES.get(entry.provider) or f"{entry.provider.upper()}_API_KEY"

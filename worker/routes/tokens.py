@@ -1,6 +1,7 @@
-"""How many tokens a body is about, before any provider has counted them.
+"""Estimates the tokens of a body before a provider has counted them.
 
-No tokenizer of all providers exists offline: about 3.5 characters a token in Latin script, one a token in others.
+There is no offline tokenizer for all providers, so the estimate counts characters: about 3.5 per token in Latin script, one
+per token in other scripts.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from typing import Any
 from pydantic_core import to_json
 
 LATIN_CHARACTERS_A_TOKEN = 3.5
-MOST_TOKENS = 10**9  # what asks for more asks for as much as there is
-TOKENS_OF_MEDIA = 1600  # an image of a usual size, as providers count it
+MOST_TOKENS = 10**9  # larger numbers count as this one
+TOKENS_OF_MEDIA = 1600  # about what providers count for an image of usual size
 _OTHER_SCRIPTS = re.compile("[^\u0000-\u024f]+")  # beyond the end of Latin Extended-B
 _READ = ("messages", "tools", "response_format")
 
 
 def estimated(body: Mapping[str, Any]) -> int:
-    """Tokens of everything in the body that a provider reads: messages, tools, the form of the answer."""
+    """The estimated prompt tokens: of messages, tools and response format."""
     media = 0
     read = {name: body[name] for name in _READ if body.get(name)}
     if any(isinstance(message.get("content"), list) for message in read.get("messages") or ()):
@@ -30,7 +31,7 @@ def estimated(body: Mapping[str, Any]) -> int:
 
 
 def _without_media(messages: Sequence[Any]) -> tuple[list[Any], int]:
-    """(the conversation without what is no text, how many such parts there were): base64 is not read as it is written."""
+    """(the messages without media parts, the number of media parts). Providers do not count the base64 text of media."""
     kept, count = [], 0
     for message in messages:
         content = message.get("content")
@@ -45,6 +46,6 @@ def _without_media(messages: Sequence[Any]) -> tuple[list[Any], int]:
 
 
 def longest_answer(body: Mapping[str, Any]) -> int | None:
-    """The limit of output tokens that the body itself names, if it does."""
+    """The limit of output tokens in the body; None if it names none."""
     limits = [limit for name in ("max_completion_tokens", "max_tokens") if isinstance(limit := body.get(name), int)]
     return min((min(limit, MOST_TOKENS) for limit in limits if limit > 0), default=None)

@@ -1,5 +1,5 @@
--- The indexes of dead letters: by time, and by reason, tenant and last route, all scored with the time of burial (ms).
--- What a dead letter is filed under stands in its hash, so that taking it out needs nothing else.
+-- The indexes of dead letters: by time, and by reason, tenant and last route. Every score is the time of burial (ms).
+-- The keys of a letter's indexes are made from its job hash, so that removing it needs no other data.
 local function filed_under(dead, job)
   local facts = redis.call('HMGET', job, 'dead_reason', 'tenant', 'dead_route')
   local keys = {dead}
@@ -9,8 +9,8 @@ local function filed_under(dead, job)
   return keys
 end
 
--- What people are told of, counted in the script that changes the job: a worker folds it into an incident. However many die
--- before that, this stays small.
+-- Counts for messages to people, written by the script that changes the job. A worker folds them into an incident. Their
+-- size is limited, however many jobs die before that.
 local NEWS_FIELDS, NEWS_FIRST = 2000, 10
 local function count(news, field, more)
   if redis.call('HEXISTS', news, field) == 0 and redis.call('HLEN', news) >= NEWS_FIELDS then

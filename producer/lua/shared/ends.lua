@@ -1,4 +1,4 @@
--- What another tool left under the results key is no result, and must not stop one: scripts do not roll back.
+-- Delete a results key that is no stream (written by another tool). XADD would fail on it, and scripts do not roll back.
 local function only_stream(results)
   local kind = redis.call('TYPE', results).ok
   if kind ~= 'stream' and kind ~= 'none' then redis.call('DEL', results) end

@@ -1,5 +1,5 @@
--- The end of a job, for those who want to hear of it: the webhook ('*') and the callback of its tenant. One entry each, in the
--- script that ends the job; the oldest go when nobody fetches them.
+-- Records the end of a job for its subscribers: the webhook ('*') and the callback of its tenant. The script that ends the job
+-- adds one entry per subscriber; when nobody reads the outbox, the oldest entries are dropped.
 local OUTBOX_KEPT = 100000
 local function event(kind, id, job)
   if redis.call('EXISTS', 'failover:subscribers') == 0 then return end
@@ -9,7 +9,7 @@ local function event(kind, id, job)
     if wanted[i] then
       local outbox = 'failover:outbox:' .. subscriber
       redis.call('XADD', outbox, 'MAXLEN', '~', OUTBOX_KEPT, '*', 'event', kind, 'job', id, 'ms', now_ms)
-      redis.call('EXPIRE', outbox, 172800) -- of a subscriber that is gone
+      redis.call('EXPIRE', outbox, 172800) -- in case the subscriber is gone
     end
   end
 end

@@ -1,4 +1,4 @@
--- A job that has ended, or is gone, stands in neither set: accepted, and the same jobs by the time promised (ms).
+-- Remove a job that has ended, or is gone, from both sets: accepted, and the same jobs by the promised time (ms).
 local function leaves(accepted, id)
   redis.call('ZREM', accepted, id)
   redis.call('ZREM', accepted .. ':promised', id)

@@ -1,8 +1,8 @@
--- Which flags are set, and the running clocks that stop and go with them (producer/lua/shared/running_clock.lua).
+-- Reads and sets the pause flags, and stops and starts the queues' running clocks with them (running_clock.lua).
 
--- How the flags stand for one worker: KEYS[1] pause_ai_tasks, KEYS[2] rq:suspended, its queues' flags at first_queue and
--- every `step` keys, its providers' from first_provider, then its routes'. Returns the flags in that order as 1 or 0 (the first
--- for both of everything's), whether all is paused, whether every provider is.
+-- Read the flags for one worker: KEYS[1] pause_ai_tasks, KEYS[2] rq:suspended, its queues' flags from first_queue on at every
+-- `step`th key, its providers' from first_provider on, then its routes'. Returns the flags in that order as 1 or 0 (the first
+-- one stands for both keys that pause everything), whether everything is paused, whether every provider is.
 local function flags_of(first_queue, step, queues, first_provider, providers)
   local all = set(redis.call('GET', KEYS[1])) or redis.call('EXISTS', KEYS[2]) == 1
   local flags, closed = {all and 1 or 0}, providers > 0
@@ -17,8 +17,8 @@ local function flags_of(first_queue, step, queues, first_provider, providers)
   return flags, all, closed
 end
 
--- Every queue's clock after a flag changed; what stands by its providers is a worker's to see.
--- The keys: pause_ai_tasks, rq:suspended, rq:queues.
+-- Update every queue's clock after a flag has changed. A clock that is stopped because all providers are paused is left to the
+-- workers, which know the providers. Arguments: the keys pause_ai_tasks, rq:suspended, rq:queues.
 local function stand_all(pause, suspended, queues)
   for _, key in ipairs(redis.call('SMEMBERS', queues)) do
     local queue = string.sub(key, string.len('rq:queue:') + 1)
@@ -28,7 +28,7 @@ local function stand_all(pause, suspended, queues)
   end
 end
 
--- A flag's note; one that a person wrote by hand may be none.
+-- A flag's note, decoded. A note that was written by hand may be no valid JSON.
 local function note_of(text)
   local is_json, note = pcall(cjson.decode, text or '{}')
   note = is_json and type(note) == 'table' and note or {}
@@ -37,8 +37,8 @@ local function note_of(text)
   return note
 end
 
--- Set a flag for `lasts` ms (0: until it is resumed), with its note (JSON: who, why, since). What is set already is never
--- shortened, and a pause without a reason takes no note from one that has it, nor does anybody from the budget.
+-- Set a flag for `lasts` ms (0: until it is resumed), with its note (JSON: who, why, since). A flag that is set already is
+-- never shortened. Its note stays if the new pause has no reason, or if a budget set the flag.
 local function pause_flag(flag, notes, lasts, note, who, audit, control)
   local is_set = set(redis.call('GET', flag))
   local before = is_set and redis.call('HGET', notes, flag) or nil

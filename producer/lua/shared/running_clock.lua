@@ -1,8 +1,8 @@
--- A queue's running clock is Redis TIME less the time for which the queue has stood paused, so that no pause burns the
--- expiry of a job. failover:stopped:{queue} holds total (ms, of the pauses that are over) and, of one that lasts, since (ms),
--- ends_ms (of its flag's own end, 0: none), by_providers (1: it stands only as its workers' providers do); and served_ms,
--- when a worker last saw it go.
-local SERVED_MS = 3000 -- a queue that a worker saw go is not stood by another, whose providers are all paused
+-- A queue's running clock is Redis TIME minus the time for which the queue was paused, so that a pause does not shorten the
+-- life of a job. failover:stopped:{queue} holds total (ms, of the pauses that are over); for a pause that lasts, since (ms),
+-- ends_ms (when its flag expires, 0: never) and by_providers (1: paused only because all providers of its workers are); and
+-- served_ms, when a worker last saw the queue running.
+local SERVED_MS = 3000 -- so long after one worker served the queue, another whose providers are all paused cannot stop its clock
 
 local function set(flag) -- absent, empty and "0" are not set: any tool may write a flag
   return flag and flag ~= '' and flag ~= '0'
@@ -15,7 +15,7 @@ local function stopped_ms(key)
   return (tonumber(told[1] or '') or 0) + (since and math.max(0, until_ms - since) or 0)
 end
 
--- Whether any of the flags is set, and when the last of them ends by itself (ms; 0: it does not).
+-- Whether any of the flags is set, and when the last of them expires (ms; 0: never).
 local function held_by(flags)
   local held, ends_ms = false, 0
   for _, flag in ipairs(flags) do
@@ -28,7 +28,7 @@ local function held_by(flags)
   return held, ends_ms
 end
 
--- Note on a queue's clock whether it stands paused now.
+-- Stop a queue's clock if it is paused now (held), else start it.
 local function stand(key, held, ends_ms, by_providers)
   local told = redis.call('HMGET', key, 'since', 'ends_ms', 'served_ms')
   local since, ended, served = tonumber(told[1] or ''), tonumber(told[2] or '') or 0, tonumber(told[3] or '')
@@ -37,13 +37,13 @@ local function stand(key, held, ends_ms, by_providers)
     redis.call('HDEL', key, 'since', 'ends_ms', 'by_providers')
     redis.call('HSET', key, 'served_ms', at)
   end
-  if since and ended > 0 and ended <= now_ms then -- it ran out, and nobody saw it
+  if since and ended > 0 and ended <= now_ms then -- the flag expired, and no worker saw it
     over(ended)
     since, served = nil, ended
   end
   if held and by_providers and served and now_ms - served < SERVED_MS then return end
   if held then
-    local seen_ms = math.max(served or now_ms, now_ms - 2 * SERVED_MS) -- before, workers may have been away
+    local seen_ms = math.max(served or now_ms, now_ms - 2 * SERVED_MS) -- earlier than that, perhaps no worker ran
     if not since then redis.call('HSET', key, 'since', by_providers and seen_ms or now_ms) end
     redis.call('HSET', key, 'ends_ms', ends_ms, 'by_providers', by_providers and 1 or 0)
   elseif since then

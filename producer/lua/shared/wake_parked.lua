@@ -1,8 +1,8 @@
--- Jobs that wait for a time at which something may be open again, and need not wait any longer.
-local WAKE_AT_MOST = 5000 -- of one queue; a longer schedule is left to its times
+-- Wakes scheduled jobs whose wait reason is gone, before their time.
+local WAKE_AT_MOST = 5000 -- jobs per queue; the others wait until their time
 
--- Make due now every scheduled job of all queues (KEYS: rq:queues) that waits for one of `reasons` (producer/waiting.py) and, if a
--- subject is given, for that subject among others.
+-- Make every scheduled job of all queues (`queues`: the key rq:queues) due now, if it waits for one of `reasons`
+-- (producer/waiting.py) and, if `subject` is given, if that is one of its subjects.
 local function wake_parked(queues, reasons, subject)
   local wanted = {}
   for _, reason in ipairs(reasons) do wanted[reason] = true end

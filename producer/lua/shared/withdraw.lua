@@ -1,4 +1,4 @@
--- Take a job out of wherever it stands: list, schedule, lease, dead letters. An outcome that comes later is fenced.
+-- Remove a job from its queue, schedule, lease or dead letters. An outcome that arrives later is fenced.
 --
 -- KEYS  1 rq:job:{id}   2 rq:queue:{queue}   3 rq:scheduled:{queue}   4 failover:leases:{queue}   5 rq:wip:{queue}
 --       6 rq:failed:{queue}   7 failover:accepted:{queue}   8 failover:dead:{queue}   9 rq:results:{id}

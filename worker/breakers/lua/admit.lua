@@ -1,11 +1,11 @@
 -- prelude: clock breaker
 -- flags: allow-oom
--- Leave for one probe of a half-open route, for as long as its lease is held.
+-- Grant the permit for one probe of a half-open route, under a lease.
 --
 -- KEYS  1 failover:breaker:{route}
 -- ARGV  1 route   2 token   3 lease (ms)   4 channel
 -- Returns {1 if this token may probe, the breaker as in `told`}
--- Invariant: one probe at a time, in all workers together; a resend of the token is granted again.
+-- Invariant: at most one probe of a route at a time, for all workers together; a resend of the token is granted again.
 local breaker = read(KEYS[1])
 local held = breaker.probe ~= '' and breaker.probe_until_ms > now_ms
 local granted = breaker.state == 'open' and breaker.opens_ms <= now_ms and breaker.rests_until_ms <= now_ms

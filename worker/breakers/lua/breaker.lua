@@ -1,8 +1,9 @@
--- One route's breaker, shared by all workers. It is open until `opens_ms`, then half-open until probes have closed it.
+-- One route's breaker, shared by all workers. It is open until `opens_ms`, then half-open until successful probes close it.
 --
--- The hash: state (closed | open), version (of every change), epoch (openings so far), failures (in a row), streak (the job
--- that they belong to, '*' for several), succeeded_ms, successes (of probes in a row), cooldown_ms, opens_ms, probe (token),
--- probe_until_ms, rests_until_ms, rests_for. Absent: closed and never used.
+-- The hash: state (closed | open), version (counts changes), epoch (counts openings and restores), failures (in a row),
+-- streak (the job of these failures, '*' for several), succeeded_ms, successes (of probes in a row), cooldown_ms, opens_ms,
+-- probe (token), probe_until_ms, rests_until_ms and rests_for (the route's own cooldown, which a provider asked for or a
+-- wrong account needs, and its reason). No hash: closed and never used.
 local FIELDS = {'state', 'version', 'epoch', 'failures', 'streak', 'succeeded_ms', 'successes', 'cooldown_ms',
   'opens_ms', 'probe', 'probe_until_ms', 'rests_until_ms', 'rests_for'}
 local TEXTS = {state = 'closed', streak = '', probe = '', rests_for = ''}
@@ -18,7 +19,7 @@ local function read(key)
   return breaker
 end
 
--- What a worker has to know, in JSON; times as milliseconds from now, so that no other clock matters.
+-- The breaker's state for workers, in JSON. Times are milliseconds from now, so that clocks need not agree.
 local function told(route, breaker)
   return cjson.encode({route = route, version = breaker.version, epoch = breaker.epoch, state = breaker.state,
     opens_in = math.max(0, breaker.opens_ms - now_ms), probe = breaker.probe,
@@ -26,7 +27,7 @@ local function told(route, breaker)
     rests_in = math.max(0, breaker.rests_until_ms - now_ms), rests_for = breaker.rests_for})
 end
 
--- Keep a change, and tell every worker of it at once.
+-- Save a changed breaker and publish it to all workers.
 local function write(key, route, breaker, channel)
   breaker.version = breaker.version + 1
   local flat = {}

@@ -1,15 +1,17 @@
 -- prelude: clock breaker
 -- flags: allow-oom
--- What one worker's attempts showed since it last told, in order; the hold on its probes; and how the routes stand.
+-- Apply one worker's report: the results of its attempts since the last report, in order. Extend the leases of its probes,
+-- and return the state of all its routes.
 --
 -- KEYS  1 failover:recorded:{worker}   then for each route: failover:breaker:{route}   failover:calls:{route}
--- ARGV  1 number of this report   2 channel   3 failures that open   4 successes that close   5 first cooldown (ms)
+-- ARGV  1 number of this report   2 channel   3 failures that open   4 successes that close   5 shortest cooldown (ms)
 --       6 longest cooldown (ms)   7 probe lease (ms)   8 calls kept   9 sole job's grace (ms)
 --       10 JSON: for each route {route, probe held or '', {observation, ...}}, an observation being
 --          {kind: 'ok' | 'failed' | 'neutral' | 'unused', epoch, probe token or '', job, ms, rest (ms), why}
 -- Returns the breakers as in `told`, one for each route.
--- Invariant: a report counts once, whoever resends it. The fifth failure in a row opens the route for all; a probe settles
---            only while it holds the lease; what was admitted before an opening settles nothing.
+-- Invariant: a report counts once, even when it is resent. ARGV 3 failures in a row open the route for all workers. The
+--            result of a probe counts only while it holds its lease; the result of an attempt that was admitted before the
+--            breaker opened does not count.
 local FAILURES, SUCCESSES = tonumber(ARGV[3]), tonumber(ARGV[4])
 local again = redis.call('GET', KEYS[1]) == ARGV[1]
 local COOLDOWN, LONGEST, LEASE = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -34,7 +36,8 @@ local function probed(breaker, kind)
   end
 end
 
--- One job's own retries are no evidence against a route that answered others a moment ago: they stop one short of opening.
+-- One job's own retries are no evidence against a route that answered other jobs within the grace (ARGV 9): the count then
+-- stays one below the number that opens.
 local function failed(breaker, job)
   breaker.streak = (breaker.failures == 0 or breaker.streak == job) and job or '*'
   breaker.failures = breaker.failures + 1
@@ -47,7 +50,7 @@ local function failed(breaker, job)
   end
 end
 
--- Whether anything changed that others should know, or that the next failure depends on.
+-- Apply one observation. Returns whether anything changed that other workers need, or that the next failure depends on.
 local function observe(breaker, seen)
   local changed = false
   if seen.rest > 0 and now_ms + seen.rest > breaker.rests_until_ms then

@@ -1,11 +1,11 @@
 -- prelude: clock breaker wake_parked
 -- flags: allow-oom
--- Close a route's breaker and end its rest, whatever they wait for: an operator says that the route is well again.
+-- Close a route's breaker and end its cooldown at once: an operator says that the route works again.
 --
 -- KEYS  1 failover:breaker:{route}   2 failover:audit   3 rq:queues
 -- ARGV  1 route   2 channel   3 who
--- Returns {how it stood: closed | open, what it rested for or ''}
--- Invariant: what was admitted before settles nothing; jobs that waited for a route to open look again now.
+-- Returns {state before: closed | open, reason of the cooldown or ''}
+-- Invariant: results of attempts that were admitted before do not count; jobs that wait for a route become due now.
 local breaker = read(KEYS[1])
 local before = {breaker.state, breaker.rests_until_ms > now_ms and breaker.rests_for or ''}
 breaker.state, breaker.epoch, breaker.failures, breaker.streak = 'closed', breaker.epoch + 1, 0, ''

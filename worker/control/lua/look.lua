@@ -1,12 +1,12 @@
 -- prelude: clock running_clock pause_flags
 -- flags: allow-oom
--- How the flags stand now, for one worker; its queues' running clocks follow them, whoever set them and however.
+-- Read all flags for one worker, and update its queues' running clocks by them, whoever set the flags.
 --
 -- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:pause   then for each queue: pause_ai_tasks:{q}   failover:stopped:{q}
 --       then for each provider of the worker's routes: failover:paused-provider:{p}   then for each route: failover:disabled:{r}
 -- ARGV  1 how many queues   2 how many providers
 -- Returns {1 or 0 for everything, for each queue, for each provider, for each route}
--- Invariant: a note goes with its flag, even if that ran out or was deleted by hand.
+-- Invariant: a note is removed with its flag, also when the flag expired or was deleted by hand.
 local queues = tonumber(ARGV[1])
 local flags, _, closed = flags_of(4, 2, queues, 4 + 2 * queues, tonumber(ARGV[2]))
 for q = 1, queues do

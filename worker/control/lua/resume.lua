@@ -1,13 +1,13 @@
 -- prelude: clock running_clock pause_flags wake_parked
 -- flags: allow-oom
--- Clear a flag; with the general one, if the budget set it or the budget's resume is asked for, also those that the budget
--- set beside it.
+-- Clear a flag. With the flag of everything, also the other flags that a budget set, if a budget set this one or ARGV 4
+-- asks for it.
 --
 -- KEYS  1 the flag   2 failover:pause   3 pause_ai_tasks   4 rq:suspended   5 rq:queues   6 failover:audit
 --       7 failover:spend
--- ARGV  1 who   2 control channel   3 wake channel   4 '1' to clear all flags of the budget
---       5 percentage below which budgets do not pause again, or ''   6 of this provider, '' for all that are known
--- Returns the flags that were set.
+-- ARGV  1 who   2 control channel   3 wake channel   4 '1' to clear all flags that a budget set
+--       5 percentage below which budgets do not pause again, or ''   6 the provider whose budgets ARGV 5 concerns, '' for all
+-- Returns the keys of the flags that were set.
 local flags, cleared = {KEYS[1]}, {}
 local budgets = ARGV[4] == '1' or note_of(redis.call('HGET', KEYS[2], KEYS[1])).who == 'budget'
 if KEYS[1] == KEYS[3] and budgets then

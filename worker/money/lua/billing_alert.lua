@@ -1,16 +1,17 @@
 -- prelude: clock running_clock pause_flags
 -- flags: allow-oom
--- What billing says of a provider's budget: noted, and at the threshold everything (or the provider) is paused.
+-- Record what billing reports of a provider's budget; at the threshold, pause everything (or the provider).
 --
 -- KEYS  1 failover:spend   2 failover:spend-message:{hash}   3 pause_ai_tasks   4 failover:paused-provider:{p}
 --       5 failover:pause   6 rq:suspended   7 rq:queues   8 failover:audit
--- ARGV  1 provider, or provider:budget id   2 percent   3 when it was so (ms; '' now)   4 begin of its interval, or ''   5 message id, or ''
+-- ARGV  1 provider, or provider:budget id   2 percent   3 when that was so (ms; '' now)   4 start of its interval, or ''
+--       5 message id, or ''
 --       6 threshold   7 '1' to pause everything, '0' the provider alone   8 note of the flag (JSON)   9 who
 --       10 control channel   11 the budget's name, or ''
--- Returns {'noted' | 'duplicate' | 'older', 1 if it is paused now and was not}
+-- Returns {'noted' | 'duplicate' | 'older', 1 if this call paused it}
 -- Invariant: a message counts once; an older one never lowers the value; a lower value never resumes.
 if ARGV[5] ~= '' and redis.call('EXISTS', KEYS[2]) == 1 then return {'duplicate', 0} end
-local function heard(outcome, paused) -- last, so that a message on which this script breaks is heard when it comes again
+local function heard(outcome, paused) -- last: if this script fails, the message counts when it is resent
   if ARGV[5] ~= '' then redis.call('SET', KEYS[2], '1', 'EX', 7 * 86400) end
   return {outcome, paused}
 end
@@ -23,7 +24,7 @@ if not same and ARGV[4] < known.interval then return heard('older', 0) end
 if same and known.at and at < known.at and percent <= known.percent then return heard('older', 0) end
 
 local threshold = tonumber(ARGV[6])
--- a share let go on holds for the interval; where nobody names one, until the value falls as only a new month does
+-- an operator's `again_at` holds for the interval; without an interval, until the value falls so far that a new month began
 local fell = ARGV[4] == '' and not known.interval and percent < threshold / 2
 local again_at = same and not fell and known.again_at or nil
 local new = {percent = percent, at = same and math.max(at, known.at or 0) or at, who = ARGV[9], again_at = again_at, name = ARGV[11]}

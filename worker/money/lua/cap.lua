@@ -1,9 +1,9 @@
 -- prelude: clock
 -- flags: allow-oom
--- What operators set over the caps of budgets.yaml. Workers look every second, and let jobs that wait for money ask again.
+-- Set an operator's cap over the one of budgets.yaml. Workers read it within a second, and wake jobs that wait for budget.
 --
 -- KEYS  1 failover:budgets   2 failover:ladder:{month}   3 failover:audit   4 failover:spent:{month}
--- ARGV  1 scope   2 the cap (JSON), '' to take it back   3 who
+-- ARGV  1 scope   2 the cap (JSON), '' to remove it   3 who
 -- Returns 1 if something changed.
 local before = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 if before == ARGV[2] then return 0 end
@@ -12,8 +12,8 @@ if ARGV[2] == '' then
 else
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 end
-redis.call('HDEL', KEYS[2], ARGV[1]) -- the next call tells how far it is
-redis.call('HDEL', KEYS[4], 'terms:' .. ARGV[1]) -- and calls that run, under the old cap, do not
+redis.call('HDEL', KEYS[2], ARGV[1]) -- the next call records it again
+redis.call('HDEL', KEYS[4], 'terms:' .. ARGV[1]) -- calls that run under the old cap do not record it
 redis.call('XADD', KEYS[3], 'MAXLEN', '~', 100000, '*', 'action', 'cap', 'who', ARGV[3], 'scope', ARGV[1],
   'cap', ARGV[2])
 return 1

@@ -1,30 +1,31 @@
 -- prelude: clock ledger_rows
 -- flags: allow-oom
--- What one worker writes into the ledger: reservations, calls that go out, calls that ended, in order.
+-- Apply one worker's writes to the ledger, in order: reservations, dispatched calls, ended calls.
 --
 -- KEYS  1-2 as in ledger_rows   3 failover:booked:{worker}   4 failover:budgets
 -- ARGV  1-6 as in ledger_rows   7 number of this batch   8 JSON: {step, ...}, a step being
 --       {'reserve', row, {limit, ...}}   row.caps: scope -> {hard, basis, tokens}, a limit as in wait_ms
 --       {'dispatch', id}   {'close', id, month, state, micros, prompt tokens, completion tokens}
---       {'book', row, state, micros, prompt tokens, completion tokens}: of a call whose reservation stands nowhere
--- Returns JSON: for each step {'granted', month} | {'refused' | 'busy', scope, what is left} | {'limited', limit, ms, whether for its tokens} | {'dispatched'} | {'closed'} |
---         {'gone'} | {'broken', why}. Busy: what is left is held by calls that run, and some of it comes back.
--- Invariant: a batch counts once, whoever resends it. Spent + ambiguous + held stays within every hard cap at each grant.
---            What is refused leaves no trace but at the alert thresholds.
+--       {'book', row, state, micros, prompt tokens, completion tokens}: writes a call whose reservation is not in Redis
+-- Returns JSON: for each step {'granted', month} | {'refused' | 'busy', scope, micro-dollars left} | {'limited', limit, ms,
+--         whether its tokens are too many} | {'dispatched'} | {'closed'} | {'gone'} | {'broken', why}. Busy: the remainder is
+--         reserved by calls that run, and some of it will be free again.
+-- Invariant: a batch counts once, even when it is resent. At each grant, spent + ambiguous + held is within every hard cap.
+--            A refused reservation changes nothing except the alert thresholds.
 local before = redis.call('GET', KEYS[3])
 if before then
   local number, reply = string.match(before, '^(%d+) (.*)$')
   if number == ARGV[7] then return reply end
 end
 
--- Whether an operator has set another cap than the worker knows: it will within a second.
+-- Whether an operator has set another cap than the worker knows. The worker will read it within a second.
 local function outdated(scope, cap)
   local raw = redis.call('HGET', KEYS[4], scope)
   local terms = raw and (read(raw) or {}).terms
   return terms and (terms[1] ~= cap[1] or terms[3] ~= cap[3])
 end
 
--- The scope whose cap lets no such call go out, whether that is so for good (nothing that is held would make room), and the
+-- The scope whose cap refuses the row, whether for good (even without the calls that run it would be refused), and the
 -- micro-dollars that are not spent.
 local function over(row)
   for scope, cap in pairs(row.caps) do
@@ -77,7 +78,7 @@ function steps.close(id, month, state, micros, prompt, completion)
     close(cjson.decode(raw), state, micros, prompt, completion)
     return {'closed'}
   end
-  raw = redis.call('HGET', AMBIGUOUS .. month, id) -- somebody thought that this worker was gone
+  raw = redis.call('HGET', AMBIGUOUS .. month, id) -- a sweep took this worker for gone
   if not raw then return {'gone'} end
   if state == 'ambiguous' then return {'closed'} end
   local row = cjson.decode(raw)

@@ -1,26 +1,26 @@
--- The ledger of what calls cost: one row an attempt, and the sums of each month (UTC) by scope. All amounts are whole
--- micro-dollars.
+-- The ledger: one row per attempt, and the sums of each month (UTC) by scope. All amounts are whole micro-dollars.
 --
 -- KEYS  1 failover:reservations   2 failover:reservations:ages
 -- ARGV  1 failover:spent:   2 failover:ledger:   3 failover:ambiguous:   4 failover:ladder:   5 failover:limit:
 --       6 JSON: the alert thresholds, in percent
--- A row stands in one place: while its call runs in KEYS 1 (reserved | dispatched), after it in the month's ledger (settled |
--- released), or in the month's ambiguous ones. Sums: spent, ambiguous, held, tokens, held-tokens, each by scope.
+-- A row is in exactly one key: while its call runs in KEYS 1 (reserved | dispatched), afterwards in the month's ledger
+-- (settled | released) or in the month's ambiguous rows. Sums: spent, ambiguous, held (in-flight calls at their maximum cost),
+-- tokens, held-tokens, each by scope.
 local SPENT, LEDGER, AMBIGUOUS, REACHED, LIMIT = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local THRESHOLDS = cjson.decode(ARGV[6])
-local KEEP_SUMS, KEEP_ROWS = 400 * 86400, 45 * 86400 -- rows: after the last one
-local TICK_MS, TICKS = 250, 244 -- a minute, and a second: calls reach a provider later than they leave, by more or less
+local KEEP_SUMS, KEEP_ROWS = 400 * 86400, 45 * 86400 -- rows: counted from the month's last row
+local TICK_MS, TICKS = 250, 244 -- a minute plus a second, because calls reach a provider with varying delay
 local this_month = string.sub(iso(now_ms), 1, 7)
 
 local function whole(number) return string.format('%.0f', number) end
 
--- JSON that anybody may have written over; nil for what is no object.
+-- Decode JSON that others may have overwritten; nil if it is no object.
 local function read(raw)
   local done, found = pcall(cjson.decode, raw)
   return done and type(found) == 'table' and found or nil
 end
 
--- As `Owner.scopes` (worker/money/caps.py). What a tenant's own key pays is no matter of our total and our providers.
+-- As `Owner.scopes` (worker/money/caps.py). A call that the tenant's own key pays does not count for our total and providers.
 local function scopes_of(row)
   local scopes = {'tenant:' .. row.tenant}
   if row.own ~= '1' then scopes = {'total', 'provider:' .. row.provider, scopes[1]} end
@@ -33,7 +33,7 @@ local function is_row(row)
   return row and row.tenant and row.provider and row.user and row.feature and tonumber(row.micros) and tonumber(row.tokens)
 end
 
--- What a row adds to the sums while it stands somewhere.
+-- Pass what a row adds to the sums of its kind to `add`.
 local function weigh(row, kind, add)
   for _, scope in ipairs(scopes_of(row)) do
     add(kind .. ':' .. scope, row.micros)
@@ -41,7 +41,7 @@ local function weigh(row, kind, add)
   end
 end
 
--- The month's sums; counted anew from the rows where they are lost, and never taken as zero.
+-- The key of the month's sums. If the sums are lost, they are counted again from the rows, and never taken as zero.
 local counted = {}
 local function sums_of(month)
   local key = SPENT .. month
@@ -93,14 +93,14 @@ local function standing_of(month, scope)
     'tokens:' .. scope, 'held-tokens:' .. scope)
   for i = 1, 5 do
     local amount = tonumber(told[i] or '0')
-    if not amount then error('a sum of ' .. scope .. ' is no number') end -- and so it is not zero
+    if not amount then error('a sum of ' .. scope .. ' is no number') end -- an unreadable sum must not count as zero
     told[i] = amount
   end
   return unpack(told)
 end
 
--- The alert threshold that a scope has reached, written down when it changes. `cap`: {hard, basis of the percentages, tokens}, -1 for
--- none. `wanted`: {micro-dollars, tokens} that were refused for want of it; it is full until as much is left.
+-- Record the alert threshold that a scope has reached, when it changes. `cap`: {hard, basis of the percentages, tokens}, -1
+-- for none. `wanted`: {micro-dollars, tokens} of a refused call; the scope is full until so much is left.
 local function note_threshold(month, scope, cap, wanted)
   local spent, ambiguous, _, tokens, _ = standing_of(month, scope)
   spent = spent + ambiguous
@@ -125,7 +125,7 @@ local function note_threshold(month, scope, cap, wanted)
   redis.call('EXPIRE', REACHED .. month, KEEP_ROWS)
 end
 
--- A scope's alert thresholds go by the caps of the newest call: one that began under others says nothing of it.
+-- Whether `cap` is the scope's newest cap (a call that begins sets it): calls that began under an older one do not count.
 local function in_force(month, scope, cap, begins)
   local key, terms = sums_of(month), table.concat(cap, '/')
   local known = redis.call('HGET', key, 'terms:' .. scope)
@@ -133,7 +133,7 @@ local function in_force(month, scope, cap, begins)
   return begins or known == terms
 end
 
--- The window of a limit, without what is a minute old: {requests, tokens, first tick that counts}.
+-- Drop the ticks of a limit's window that are older than a minute. Returns requests, tokens, first tick that counts, now's tick.
 local function slide(key)
   local tick = math.floor(now_ms / TICK_MS)
   local first = tick - TICKS + 1
@@ -156,7 +156,7 @@ local function slide(key)
   return requests, tokens, first, tick
 end
 
--- Calls that run under a limit, each by its row; those that have none any more are forgotten when it matters.
+-- The number of calls that run under a limit. At the limit, entries without a row any more are removed first.
 local function open_of(key, most)
   local open = key .. ':open'
   if redis.call('ZCARD', open) < most then return redis.call('ZCARD', open) end
@@ -166,8 +166,8 @@ local function open_of(key, most)
   return redis.call('ZCARD', open)
 end
 
--- Milliseconds until a limit {name, requests a minute, tokens a minute, calls at once}, each -1 for none, has a place; and
--- whether a call of fewer tokens would have one sooner.
+-- Milliseconds until a limit {name, requests a minute, tokens a minute, calls at once}, each -1 for none, has a free slot; and
+-- whether only the call's tokens are in the way, so that a call with fewer tokens would have a slot sooner.
 local function wait_ms(limit, asked)
   local key = LIMIT .. limit[1]
   local requests, tokens, first, tick = slide(key)
@@ -196,7 +196,7 @@ local function occupy(limit, asked, id)
   return tick
 end
 
--- The call has ended: its place is free, and its tokens are counted as they were.
+-- The call has ended: free its slot, and count its real tokens in place of the reserved ones.
 local function vacate(row, tokens)
   for _, limit in ipairs(row.limits) do
     local key, tick = LIMIT .. limit[1], 't' .. limit[2]
@@ -209,7 +209,7 @@ local function vacate(row, tokens)
   end
 end
 
--- The row's last place: the month's ledger, or its ambiguous ones.
+-- Move the row to its last key: the month's ledger, or its ambiguous rows.
 local function file(row, state, micros, prompt, completion)
   row.state, row.micros = state, micros
   if state == 'ambiguous' then
@@ -231,7 +231,7 @@ local function file(row, state, micros, prompt, completion)
   end
 end
 
--- A row whose call ran leaves its place. The sums are looked at first: lost ones are counted with the row where it stands.
+-- Close the row of a call that ran. The sums are read first: if they are lost, they are counted while the row is still there.
 local function close(row, state, micros, prompt, completion)
   sums_of(row.month)
   redis.call('HDEL', KEYS[1], row.id)

@@ -1,6 +1,6 @@
 -- prelude: clock ledger_rows
 -- flags: allow-oom
--- A month's sums, counted anew if they were lost; nothing for a month of which nothing is known.
+-- A month's sums, counted again if they were lost; empty for a month without rows.
 --
 -- KEYS  1-2 as in ledger_rows
 -- ARGV  1-6 as in ledger_rows   7 month, '' for this one

@@ -1,16 +1,16 @@
 -- prelude: clock ledger_rows
 -- flags: allow-oom
--- Rows whose execution is gone: a reservation comes back, a call that had gone out may have been billed.
+-- Close the rows whose execution is gone: a reservation is released, a dispatched call may have been billed (ambiguous).
 --
 -- KEYS  1-2 as in ledger_rows
 -- ARGV  1-6 as in ledger_rows   7 failover:leases:   8 age from which a row is looked at (ms)   9 at most
 -- Returns {rows released, rows that are ambiguous now}
--- Invariant: a row leaves its place once; one whose execution holds its lease stays.
+-- Invariant: a row is closed once; a row whose execution still holds its lease stays.
 local released, ambiguous = 0, 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms - tonumber(ARGV[8]), 'LIMIT', 0, tonumber(ARGV[9]))) do
   local raw = redis.call('HGET', KEYS[1], id)
   local row = raw and read(raw)
-  if not (row and row.queue and row.lease) then -- gone, or written over
+  if not (row and row.queue and row.lease) then -- closed already, or overwritten
     redis.call('ZREM', KEYS[2], id)
   elseif redis.call('ZSCORE', ARGV[7] .. row.queue, row.lease) then
     redis.call('ZADD', KEYS[2], now_ms, id)
@@ -23,5 +23,5 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms - tonumb
   end
 end
 local held = redis.call('HGET', SPENT .. this_month, 'held:total')
-if held and held ~= '0' and redis.call('HLEN', KEYS[1]) == 0 then redis.call('HDEL', SPENT .. this_month, 'since') end -- rows were lost
+if held and held ~= '0' and redis.call('HLEN', KEYS[1]) == 0 then redis.call('HDEL', SPENT .. this_month, 'since') end -- rows were lost: count the sums again
 return {released, ambiguous}

@@ -1,7 +1,7 @@
 -- prelude: clock wake_parked
 -- flags: allow-oom
--- Jobs that wait for money ask again now: a cap has changed.
+-- Wake the jobs that wait for budget, because a cap has changed.
 --
 -- KEYS  1 rq:queues
--- Returns nothing. Again: no harm.
+-- Returns nothing. Calling it again does no harm.
 wake_parked(KEYS[1], {'budget'})

@@ -1,11 +1,11 @@
 -- prelude: clock leaves fair_queue
--- The last net: accepted jobs that seem to be in no list, lease or schedule are looked at again, and queued.
+-- Last safety check: accepted jobs that seem to be in no list, lease or schedule are checked again, and queued.
 --
 -- KEYS  1 failover:accepted:{queue}   2 rq:queue:{queue}   3 failover:leases:{queue}   4 rq:scheduled:{queue}
 --       5 failover:audit
--- ARGV  1 rq:job:   2 wake channel   3.. job ids that a reader found nowhere
+-- ARGV  1 rq:job:   2 wake channel   3.. ids of jobs that the worker found in no list
 -- Returns {ids queued again, ids whose job is gone or has ended}
--- Invariant: a job that is somewhere is left alone; so the reader may have been wrong.
+-- Invariant: a job that is in the queue, a lease or the schedule is not changed. So the worker's list may be outdated.
 local queued, ended = {}, {}
 for i = 3, #ARGV do
   local id = ARGV[i]
@@ -13,7 +13,7 @@ for i = 3, #ARGV do
   local state = redis.call('HMGET', job, 'status', 'lease', 'tenant')
   local live = state[1] == 'queued' or state[1] == 'started' or state[1] == 'scheduled'
   if not redis.call('ZSCORE', KEYS[1], id) then
-    -- ended while the reader read
+    -- it ended after the worker had read the lists
   elseif not live then
     leaves(KEYS[1], id)
     ended[#ended + 1] = id

@@ -1,18 +1,18 @@
 -- prelude: clock leaves fence ends event dead_letters
 -- flags: allow-oom
--- Dead: the job becomes a dead letter.
+-- Outcome Dead: the job becomes a dead letter.
 --
 -- KEYS  1-6 as in fence   7 rq:results:{id}   8 rq:failed:{queue}   9 rq:worker:{name}   10 failover:dead:{queue}
 -- ARGV  1-2 as in fence   3 reason   4 worker name   5 keep (s)   6 attempts   7 run time (ms)   8 detail
 --       9 RQ's exc_string (base64 of zlib)   10 trail (JSON)   11 the last route tried, or ''
 -- Returns 'committed' | 'again' | 'fenced'
--- Invariant: a dead letter is in the FailedJobRegistry, has a reason, and waits nowhere else.
+-- Invariant: a dead letter is in the FailedJobRegistry, has a reason, and is in no queue, schedule or lease.
 local verdict = settles()
 if verdict ~= 'committed' then return verdict end
 
 only_stream(KEYS[7])
 redis.call('XADD', KEYS[7], '*', 'type', 2, 'worker_name', ARGV[4], 'exc_string', ARGV[9], 'execution_id', ARGV[2])
-unfile(KEYS[10], ARGV[1], KEYS[1]) -- `rq requeue` leaves a letter where it was filed
+unfile(KEYS[10], ARGV[1], KEYS[1]) -- an earlier `rq requeue` does not remove the index entries
 redis.call('HSET', KEYS[1], 'status', 'failed', 'ended_at', iso(now_ms), 'attempts', ARGV[6], 'run_ms', ARGV[7],
   'dead_reason', ARGV[3], 'dead_detail', ARGV[8], 'trail', ARGV[10])
 if ARGV[11] ~= '' then redis.call('HSET', KEYS[1], 'dead_route', ARGV[11]) end

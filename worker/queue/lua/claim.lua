@@ -7,12 +7,12 @@
 --       then for each route: failover:disabled:{r}
 -- ARGV  1 token   2 n   3 lease (ms)   4 worker name   5 rq:job:   6 rq:execution:   7 rq:executions:   8 bytes of job data after which to stop
 --       9 how many queues   10 how many providers   11.. queue names
--- Returns {now (ms), {1 or 0 for everything, for each queue, for each provider, for each route}, claim, ...}, a claim being {job id, execution id,
---         queue, data, accepted_ms, expires_ms (put off by what its queue stood paused), executions, crashes, attempts,
---         run_ms, trail}
--- Invariant: nothing starts while paused, be it all, the queue, or every provider. A job leaves the list only into a lease; an entry that is no queued job
---            (cancelled, ended, deleted) leaves it for good; one that cannot be read goes to quarantine.
---            A resend of the token returns what the first one claimed, as far as it is still leased.
+-- Returns {now (ms), {1 or 0 for everything, for each queue, for each provider, for each route}, claim, ...}, a claim being
+--         {job id, execution id, queue, data, accepted_ms, expires_ms (later by the time its queue was paused), executions,
+--         crashes, attempts, run_ms, trail}
+-- Invariant: nothing is claimed while everything, the queue, or every provider is paused. A job that leaves the queue gets a
+--            lease. An entry whose job is not queued (cancelled, ended, deleted) is removed; one that cannot be read goes to
+--            quarantine. A resend of the token returns what the first call claimed, as far as it is still leased.
 local queues = tonumber(ARGV[9])
 local flags, all, closed = flags_of(7, 6, queues, 6 + 6 * queues, tonumber(ARGV[10]))
 
@@ -58,7 +58,7 @@ for q = 1, queues do
     elseif status == 'queued' then
       local execution = ARGV[1] .. '-' .. (#claims + 1)
       redis.call('PERSIST', job)
-      redis.call('ZADD', accepted, 'NX', now_ms + 86400000 - stopped_ms(clock_key), id) -- what RQ's own tools queued counts too
+      redis.call('ZADD', accepted, 'NX', now_ms + 86400000 - stopped_ms(clock_key), id) -- jobs queued by RQ's own tools are not in it yet
       redis.call('HSET', job, 'status', 'started', 'started_at', now, 'last_heartbeat', now,
         'worker_name', ARGV[4], 'lease', execution)
       redis.call('ZADD', leases, now_ms + tonumber(ARGV[3]), id .. ':' .. execution)

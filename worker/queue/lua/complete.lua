@@ -1,11 +1,11 @@
 -- prelude: clock leaves fence ends event dead_letters
 -- flags: allow-oom
--- Done: the result is the job's, for good.
+-- Outcome Done: store the job's result.
 --
 -- KEYS  1-6 as in fence   7 rq:results:{id}   8 rq:finished:{queue}   9 rq:worker:{name}   10 failover:news:{queue}
 -- ARGV  1-2 as in fence   3 result (base64 of JSON)   4 worker name   5 keep (s)   6 attempts   7 run time (ms)
---       8 '1' if another route than the first answered   9 '1' if it was degraded
--- Returns 'committed' | 'again' (our own resend) | 'fenced' (the lease is somebody else's)
+--       8 '1' if not the first route answered   9 '1' if the answer was degraded, but not to save cost
+-- Returns 'committed' | 'again' (a resend) | 'fenced' (this execution no longer holds the lease)
 -- Invariant: a job has at most one result.
 local verdict = settles()
 if verdict ~= 'committed' then return verdict end

@@ -1,6 +1,6 @@
 -- prelude: clock leaves ends event dead_letters
 -- flags: allow-oom
--- Dead letters are given up for good. They are kept, as cancelled, for a while.
+-- Discard dead letters: they become cancelled jobs, which are kept for a while.
 --
 -- KEYS  1 rq:failed:{queue}   2 rq:canceled:{queue}   3 failover:accepted:{queue}   4 failover:dead:{queue}
 --       5 failover:audit

@@ -1,14 +1,14 @@
 -- prelude: clock running_clock leaves ends event dead_letters
 -- flags: allow-oom
--- Jobs that wait past their expiry, by their queue's running clock, are buried: their answer would be worth nothing. One that runs is left to its
--- deadline, which its expiry bounds.
+-- Bury jobs that wait past their expiry, by their queue's running clock: their answer would be worth nothing. A job that
+-- runs is left alone: its deadline is never later than its expiry.
 --
 -- KEYS  1 failover:accepted:{queue}   2 rq:scheduled:{queue}   3 rq:failed:{queue}   4 failover:dead:{queue}
 --       5 failover:stopped:{queue}
 -- ARGV  1 at most   2 keep a dead letter (s)   3 rq:job:   4 rq:results:
 -- Returns the ids buried.
--- Invariant: only a queued or scheduled job is buried here. Its entry in the queue's list stays (taking it out of a
---            long list is slow); claim passes over it, as it is no queued job any more.
+-- Invariant: only a queued or scheduled job is buried here. Its entry in the queue's list stays, because removing from a
+--            long list is slow; claim skips it, because the job is not queued any more.
 local buried, running_ms = {}, now_ms - stopped_ms(KEYS[5])
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', running_ms, 'LIMIT', 0, tonumber(ARGV[1]))) do
   local job = ARGV[3] .. id

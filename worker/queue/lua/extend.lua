@@ -1,11 +1,11 @@
 -- prelude: clock
 -- flags: allow-oom
--- Heartbeat: hold the leases of all executions of one worker for longer.
+-- Heartbeat: extend the leases of all executions of one worker.
 --
 -- KEYS  1 failover:leases:{queue}
 -- ARGV  1 lease (ms)   2.. {job}:{execution}
--- Returns the members that are not leased any more: their jobs belong to somebody else.
--- Invariant: a lease that was reaped is never brought back.
+-- Returns the members that are not leased any more: this worker has lost these jobs.
+-- Invariant: a lease that was reaped never comes back.
 local lost = {}
 for i = 2, #ARGV do
   if redis.call('ZSCORE', KEYS[1], ARGV[i]) then

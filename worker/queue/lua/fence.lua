@@ -1,4 +1,4 @@
--- What every settle shares. Only the execution that holds the job's lease may end it; its own resend changes nothing.
+-- Shared by every settle. Only the execution that holds the job's lease may settle the job; a resend changes nothing.
 --
 -- KEYS  1 rq:job:{id}   2 failover:leases:{queue}   3 rq:wip:{queue}   4 rq:execution:{id}:{execution}
 --       5 rq:executions:{id}   6 failover:accepted:{queue}

@@ -1,12 +1,12 @@
 -- prelude: clock fair_queue
--- Scheduled jobs that are due return to the queue: retried ones to its head, in the order in which they fell due, as they
--- were accepted before what is queued behind; parked ones to its tail, so that jobs for which no route is open never keep
--- others from the routes that are; those parked in turn to its head, as no other could go before them.
+-- Scheduled jobs that are due return to the queue. Retried jobs go to its head, in the order in which they became due,
+-- because they were accepted before the jobs queued there. Parked jobs go to its tail, so that jobs without an open route
+-- never block jobs that have one. Jobs parked in turn go to its head, because no other job could have been executed first.
 --
 -- KEYS  1 rq:scheduled:{queue}   2 rq:queue:{queue}
 -- ARGV  1 at most   2 rq:job:   3 wake channel
 -- Returns the number of jobs promoted.
--- Invariant: only a job that is still scheduled is queued, and it is queued once.
+-- Invariant: only a job whose status is still scheduled is queued, and only once.
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms / 1000, 'LIMIT', 0, tonumber(ARGV[1]))
 local promoted = 0
 for i = #due, 1, -1 do

@@ -1,8 +1,8 @@
 -- prelude: fair_queue
--- How many jobs wait in a queue's line, and which is next.
+-- How many jobs a fair queue holds, and which job is next.
 --
 -- KEYS  1 rq:queue:{queue}
--- Returns {how many, id of the next one or false}
+-- Returns {number of jobs, id of the next job or false}
 local length, next_id = redis.call('LLEN', KEYS[1]), redis.call('LINDEX', KEYS[1], 0)
 for _, tenant in ipairs(redis.call('LRANGE', ring_of(KEYS[1]), 0, -1)) do
   if tenant ~= '' then

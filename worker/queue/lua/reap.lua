@@ -1,16 +1,16 @@
 -- prelude: clock leaves ends event dead_letters fair_queue
 -- flags: allow-oom
--- Leases that ended without a heartbeat: the worker is gone. Its jobs return to the head of the queue; one that has
--- crashed too often is buried.
+-- Take jobs back from leases that expired without a heartbeat: their worker is gone. The jobs return to the head of the
+-- queue; a job that has lost too many workers is buried.
 --
 -- KEYS  1 failover:leases:{queue}   2 rq:wip:{queue}   3 rq:queue:{queue}   4 rq:failed:{queue}
 --       5 failover:accepted:{queue}   6 failover:dead:{queue}
 -- ARGV  1 at most   2 crashes that bury   3 keep a dead letter (s)   4 rq:job:   5 rq:execution:   6 rq:executions:
 --       7 wake channel   8 rq:results:   9 not after (ms of Redis TIME)
 -- Returns {job ids requeued, job ids buried}
--- Invariant: an expired lease is taken away exactly once, and with it the holder's right to settle.
+-- Invariant: an expired lease is removed exactly once, and its execution can then no longer settle the job.
 local requeued, buried = {}, {}
-if now_ms > tonumber(ARGV[9]) then return {requeued, buried} end -- sent before Redis stood still; so were heartbeats
+if now_ms > tonumber(ARGV[9]) then return {requeued, buried} end -- Redis was stuck: heartbeats wait too
 local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, tonumber(ARGV[1]))
 for i = #expired, 1, -1 do
   local member = expired[i]

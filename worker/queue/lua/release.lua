@@ -1,6 +1,7 @@
 -- prelude: clock leaves fence fair_queue
 -- flags: allow-oom
--- Released: the worker gives the job back unfinished (drain); it returns to the head of the queue, nothing burned.
+-- Outcome Released: the worker gives the job back unfinished (drain). It returns to the head of the queue and has used up
+-- no execution.
 --
 -- KEYS  1-6 as in fence   7 rq:queue:{queue}
 -- ARGV  1-2 as in fence   3 wake channel   4 attempts   5 run time (ms)   6 trail (JSON)

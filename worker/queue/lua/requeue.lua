@@ -1,12 +1,12 @@
 -- prelude: clock running_clock event dead_letters fair_queue
--- Dead letters return to the tail of the queue, with a new life: attempts, executions and crashes from zero, its
--- promise and expiry counted from now, generation + 1.
+-- Dead letters return to the tail of the queue and start again: attempts, executions and crashes are zero, the promised
+-- time and the expiry count from now, the generation is one more.
 --
 -- KEYS  1 rq:failed:{queue}   2 rq:queue:{queue}   3 failover:accepted:{queue}   4 failover:dead:{queue}
 --       5 failover:audit   6 failover:stopped:{queue}
 -- ARGV  1 token   2 who   3 generations allowed   4 rq:job:   5 rq:results:   6 wake channel   7.. job ids
--- Returns {ids requeued, ids refused for their generation, ids that are no dead letter any more}
--- Invariant: a dead letter is requeued once, whoever else is at it; a resend of the token reports the same and does
+-- Returns {ids requeued, ids refused because of their generation, ids that are no dead letter any more}
+-- Invariant: a dead letter is requeued once, even by several callers; a resend of the token reports the same and does
 --            nothing.
 local stopped = stopped_ms(KEYS[6])
 local requeued, refused, gone, fresh = {}, {}, {}, {}

@@ -1,10 +1,10 @@
 -- prelude: clock leaves ends event dead_letters fair_queue withdraw
 -- flags: allow-oom
--- A human's answer becomes the job's result, wherever the job stands; whoever executes it now is fenced.
+-- A human's answer becomes the job's result, in whatever state the job is; an execution that runs is fenced.
 --
 -- KEYS  1-10 as in withdraw   11 rq:finished:{queue}
 -- ARGV  1-3 as in withdraw   4 who   5 keep (s)   6 token   7 result (base64 of JSON)
--- Returns 'committed' | 'again' (our own resend) | 'ended' (done or cancelled: nothing was changed) | 'unknown'
+-- Returns 'committed' | 'again' (a resend) | 'ended' (done or cancelled: nothing was changed) | 'unknown'
 -- Invariant: a job has at most one result.
 local state = redis.call('HMGET', KEYS[1], 'status', 'resolved_by')
 if not state[1] then return 'unknown' end
