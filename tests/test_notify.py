@@ -58,7 +58,7 @@ def _through_the_outage(workshop: Workshop, slack: Slack, job_ids: list[str]) ->
         "a/a-1 fails",
         "acme waits",
         "a/a-1 answers again",
-        "To acme, to paste",
+        "Message for acme, ready to paste",
         "Hi acme team",
     ):
         assert told in story
@@ -119,7 +119,7 @@ def told(client: redis.Redis, incident_id: str, part: str = "opening") -> str:
 def test_what_was_never_taken_is_sent_again(
     workshop: Workshop, client: redis.Redis, slack: Slack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "NOT_THERE_MS", 4000)
+    monkeypatch.setattr(sender, "NOT_ARRIVED_MS", 4000)
     workshop.routes(hot=[{"upstream": "a"}])
     on_call(workshop)
     slack.mode = "resets"
@@ -222,7 +222,7 @@ def test_letters_that_died_while_nobody_looked_are_not_taken_for_handled(
     until(lambda: now_ms(client) > died_ms + 1500, "a while passes without a worker")
     workshop.worker(**slack.environment)
     until(lambda: len(slack.in_channel()) == 2, "quiet")
-    assert "3 of 3 still wait for somebody" in slack.in_channel()[1].texts[0]
+    assert "3 of 3 still need a person" in slack.in_channel()[1].texts[0]
     (incident,) = incidents(client, Kind.DEAD_LETTERS)
     assert incident.opened_ms == died_ms
     die(workshop, producer, 1)

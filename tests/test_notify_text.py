@@ -61,7 +61,7 @@ def test_every_message_says_what_it_means_who_acts_and_what_to_run(kind: Kind) -
 
 def test_nobody_is_sent_to_bed_while_letters_wait() -> None:
     dead = incident(Kind.DEAD_LETTERS, dead=7, left=7, resolved_ms=NOW)
-    assert incident_text.of_closing(dead, ON_CALL, NOW).headline.startswith("🟡 No new ones, but 7 of 7 still wait")
+    assert incident_text.of_closing(dead, ON_CALL, NOW).headline.startswith("🟡 No new ones, but 7 of 7 still need")
     assert incident_text.of_closing(replace(dead, left=0), ON_CALL, NOW).headline.startswith("🟢 All are handled")
 
 

@@ -44,7 +44,7 @@ def test_who_writes_to_clients() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("on_call: [{name: K, timezone: Mars/Olympus}]", "is no time zone"),
+        ("on_call: [{name: K, timezone: Mars/Olympus}]", "is not a time zone"),
         ("on_call: [{name: K, hours: 8-20}]", "on_call.0.hours"),
         ("late_minutes: -1", "late_minutes"),
         ("lateminutes: 1", "is not a field here"),

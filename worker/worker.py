@@ -27,7 +27,7 @@ from worker.breakers.local import Rules
 from worker.configuration import Configuration, Current, Stamp
 from worker.control import worker_registry
 from worker.events import Event, EventKind, Hook, Hooks
-from worker.notify.notifier import people
+from worker.notify.notifier import notifier_tasks
 from worker.notify.settings import Settings
 from worker.poller import Poller
 from worker.queue import maintenance, transitions
@@ -180,7 +180,7 @@ class FailoverWorker(BaseWorker):
         return [
             *self._runtime.services(),
             *self._poller.services(),
-            *people(self._url, self._redis, self.name, self._settings),
+            *notifier_tasks(self._url, self._redis, self.name, self._settings),
             maintenance.listen(self._url, self.name, heard),
         ]
 

@@ -1,6 +1,6 @@
-"""Who is told what: incidents, and the channels that carry them.
+"""Incidents, and the channels that send them to people.
 
-What happened to a job is counted by the script that changes the job (lua/shared/dead_letters.lua). The current state
-(routes, pauses, late jobs, workers) is read by one worker, the notifier. It turns both into incidents, and sends each
-channel what that channel has not been sent. So a Slack outage loses nothing, and needs no queue that could overflow.
+The script that changes a job also counts what happened to it (producer/lua/shared/dead_letters.lua). One worker, the
+notifier, reads the current state (routes, pauses, late jobs, workers). It turns both into incidents, and sends each channel
+the parts that this channel does not have yet. So a Slack outage loses no message, and no queue can overflow.
 """

@@ -1,7 +1,7 @@
-"""The messages for clients: written before the outage, filled when it comes, pasted by whoever is awake.
+"""Message templates for clients: written before an outage, filled during it, and pasted by the person on call.
 
-policies/messages/NAME.txt. Lines at its head that begin with # say when to send it and are not sent. `{tenant}` and the like
-are filled with plain text; nothing that a tenant's name or a job's type holds is ever interpreted.
+One file each: policies/messages/NAME.txt. Its first lines that begin with # say when to send the message, and are not sent.
+Placeholders such as `{tenant}` are filled with plain text; a tenant's name or a job's type is never interpreted.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from worker.humanize import one_line
 
 PLACEHOLDERS = {
     "tenant": "the client",
-    "job_type": "what kind of work, as in `draft email`",
-    "jobs": "how many of the client's jobs wait, with its verb: `Your 3 jobs are`",
-    "eta": "when they will be done, as in `within the next 2 hours`",
-    "since": "since when: the first of the client's jobs waits, or the incident lasts",
+    "job_type": "the kind of work, for example `draft email`",
+    "jobs": "how many of the client's jobs wait, with the verb: `Your 3 jobs are`",
+    "eta": "when they will be done, for example `within the next 2 hours`",
+    "since": "when the client's first job began to wait, or when the incident began",
 }
 LONGEST_FACT = 200  # characters
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -28,7 +28,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class ClientMessage:
-    """`when`: to send it, for the team; `text`: with its placeholders."""
+    """One template. `when`: the situation in which the team sends it; `text`: the message with its placeholders."""
 
     name: str
     when: str
@@ -36,20 +36,22 @@ class ClientMessage:
 
     @property
     def needs(self) -> frozenset[str]:
-        """The placeholders in it."""
+        """The names of the placeholders in the text."""
         return frozenset(_PLACEHOLDER.findall(self.text))
 
     def filled(self, facts: Mapping[str, str]) -> str:
-        """The text to paste. A placeholder without its fact stays, so that nobody sends a sentence with a hole."""
+        """The text to paste. A placeholder without a value in `facts` stays in braces, so that a person sees what is missing."""
         return _PLACEHOLDER.sub(
             lambda found: one_line(facts[found[1]], LONGEST_FACT) if found[1] in facts else found[0], self.text
         )
 
 
 def load_messages(environment: Environment) -> dict[str, ClientMessage]:
-    """POLICIES_DIR/messages, over those that come with failover-worker. Raises ConfigurationError."""
+    """The templates by name: those of POLICIES_DIR/messages replace the packaged ones. Raises ConfigurationError."""
     folders = (packaged("policies"), find_configuration("policies", "POLICIES_DIR", environment))
-    paths = {path.stem: path for folder in folders for path in (folder / "messages").glob("*.txt")}  # the last one wins
+    paths = {
+        path.stem: path for folder in folders for path in (folder / "messages").glob("*.txt")
+    }  # own files come last and win
     found: dict[str, ClientMessage] = {}
     problems: list[Problem] = []
     for name, path in sorted(paths.items()):
@@ -59,17 +61,20 @@ def load_messages(environment: Environment) -> dict[str, ClientMessage]:
             problems.append(Problem(str(path), "", "is not a readable text file"))
             continue
         unknown = sorted(set(_PLACEHOLDER.findall(found[name].text)) - PLACEHOLDERS.keys())
-        problems += [Problem(str(path), f"{{{word}}}", "is unknown", f"there are {_known()}") for word in unknown]
+        problems += [
+            Problem(str(path), f"{{{word}}}", "is unknown", f"known placeholders: {_known()}") for word in unknown
+        ]
         if not found[name].text:
-            problems.append(Problem(str(path), "", "is empty", "write what the client shall read"))
+            problems.append(Problem(str(path), "", "is empty", "write the text for the client"))
     if problems:
         raise ConfigurationError(problems)
     return found
 
 
 def message_named(messages: Mapping[str, ClientMessage], name: str) -> ClientMessage:
+    """The template of this name. Raises UsageError."""
     if name not in messages:
-        raise UsageError(f"no message is called {name}; there are {', '.join(messages)}")
+        raise UsageError(f"there is no message {name}; known messages: {', '.join(messages)}")
     return messages[name]
 
 

@@ -1,4 +1,4 @@
-"""What stands now, as people should know of it: looked at anew each time, so that nothing has to be remembered."""
+"""Conditions: the problems that exist now. They are read from Redis each time, so nothing has to be remembered."""
 
 from __future__ import annotations
 
@@ -29,27 +29,28 @@ from worker.routes.names import canonical
 
 log = logging.getLogger("failover.worker")
 
-REFUSED = {  # a rest's reason (worker/errors/catalog.py), as people say it
+REFUSAL_TEXTS = {  # by the reason of a route's cooldown (worker/errors/catalog.py)
     "unauthorized": "refuses the key",
-    "forbidden": "forbids it",
-    "billing": "wants to be paid",
-    "quota": "says that the quota is used up",
+    "forbidden": "refuses access",
+    "billing": "asks for payment",
+    "quota": "reports that the quota is used up",
     "no_such_model": "does not know the model",
 }
-LONG_REST_SECONDS = 60.0  # a shorter one is a rate limit's, and no matter for people
-LATE_EVERY_MS = 2000
+LONG_COOLDOWN_SECONDS = 60.0  # a shorter cooldown is a rate limit, which needs no person
+LATE_EVERY_MS = 2000  # between two reads of the late jobs: thousands of them take milliseconds
 LATE_READ = 2000  # late jobs whose tenants are counted
-FIRST = 5  # job ids that a message names
-USERS_TOLD = 5  # one by one, of those that have reached an alert threshold
-CRASHES = 3  # workers that vanished, and it is a loop
+FIRST = 5  # job ids in a message
+USERS_LISTED = 5  # with more users over an alert threshold, one condition covers all of them
+CRASHES = 3  # so many vanished workers are a crash loop
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Something that people should know while it lasts.
+    """One problem that people should know about while it exists.
 
-    `lines` say how it stands; `marks` are worth a line in the story when they begin to be so (key) and when they end (value).
-    `tenants`: late jobs of each, `late` of all. `until_ms`: when something may change by itself.
+    `lines`: its current state. `marks`: facts that get a line in the incident's story, the key when the fact begins and the
+    value when it ends. `tenants`: late jobs by tenant; `late`: all late jobs. `until_ms`: Unix time of the next change that
+    needs no person, such as the end of a cooldown.
     """
 
     kind: Kind
@@ -69,8 +70,8 @@ class Condition:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that stands. `succeeded_ms`: by provider, when a route of it last answered. `half_open`: providers with a
-    route of which nobody knows whether it is well again: no job has tried it since."""
+    """All conditions at one time. `succeeded_ms`: by provider, the Unix time of the last answer of one of its routes.
+    `half_open`: providers with a half-open route, which no job has probed yet."""
 
     now_ms: int
     conditions: tuple[Condition, ...]
@@ -80,12 +81,12 @@ class Snapshot:
 
     @property
     def late(self) -> int:
-        """Jobs that are later than clients should wait without a word."""
+        """Jobs so late that their clients should get a message (`late_minutes` of policies/oncall.yaml)."""
         return sum(condition.late for condition in self.conditions)
 
 
 class ConditionReader:
-    """Looks. `dangers`: what a check of Redis found lately (notifier.py asks once a minute)."""
+    """Reads the conditions from Redis. `dangers`: results of the last safety check of Redis (notifier.py, once a minute)."""
 
     def __init__(self, client: redis.Redis, on_call: OnCall, alert_thresholds: Sequence[float]) -> None:
         self._client, self._on_call, self._alert_thresholds = client, on_call, alert_thresholds
@@ -93,19 +94,22 @@ class ConditionReader:
         self._late_at, self._late_found = -LATE_EVERY_MS, tuple[Condition, ...]()
         self.dangers: tuple[str, ...] = ()
 
-    def look(self) -> Snapshot:
+    def read(self) -> Snapshot:
+        """All conditions now. A source that cannot be read is logged and left out."""
         client, now = self._client, now_ms(self._client)
         self.queues = worker_registry.queues(client, DEFAULT_QUEUE)
         flags = paused(client, self.queues)
         usable = worker_registry.usable(worker_registry.views(client))
         standing = health.of_routes(client, list(usable))
-        held = {name for name, route in usable.items() if any(flag.closes(name, route["provider"]) for flag in flags)}
+        paused_routes = {
+            name for name, route in usable.items() if any(flag.closes(name, route["provider"]) for flag in flags)
+        }
         sources = (
-            lambda: _routes(usable, standing, held, now, lambda: self._waiting(())),
-            lambda: _flags(flags, lambda: self._waiting(flags)),
-            self._spends,
+            lambda: _routes(usable, standing, paused_routes, now, lambda: self._waiting(())),
+            lambda: _pauses(flags, lambda: self._waiting(flags)),
+            self._budgets,
             lambda: self._late_jobs(now),
-            lambda: self._gone(now),
+            lambda: self._vanished(now),
         )
         conditions = [condition for source in sources for condition in _readable(source)]
         if self.dangers:
@@ -118,14 +122,14 @@ class ConditionReader:
         return Snapshot(now, tuple(conditions), succeeded, frozenset(half_open), tuple(self.queues))
 
     def _waiting(self, flags: Sequence[Paused]) -> int:
-        """Jobs that wait in the queues that are paused; without flags, in all."""
+        """Jobs that wait in the queues that `flags` pause; without flags, in all queues."""
         names = [name for name in self.queues if not flags or any(flag.concerns(name) for flag in flags)]
         queued = ask(self._client, [fair_queue.length_call(name) for name in names])
         scheduled = ask(self._client, [("ZCARD", keyspace.scheduled(name)) for name in names])
         return sum(int(length) for length, _ in queued) + sum(map(int, scheduled))
 
     def _late_jobs(self, now: int) -> tuple[Condition, ...]:
-        """Not at every look: thousands of late jobs cost milliseconds."""
+        """The late jobs, read at most every LATE_EVERY_MS."""
         if not 0 <= now - self._late_at < LATE_EVERY_MS:
             self._late_at = now
             self._late_found = tuple(found for queue in self.queues if (found := self._late(queue, now)).late)
@@ -152,13 +156,13 @@ class ConditionReader:
         marks = {f"{tenant} waits": f"{tenant} waits no more" for tenant in tenants}
         return Condition(Kind.LATE, "", queue, (line,), marks, tenants, count, tuple(names[:FIRST]))
 
-    def _spends(self) -> Iterator[Condition]:
+    def _budgets(self) -> Iterator[Condition]:
         cap_statuses = list(budget_state.standing(self._client).cap_statuses.values())
         users = [status for status in cap_statuses if status.scope.startswith("user:")]
         others = [status for status in cap_statuses if not status.scope.startswith("user:")]
-        for status in cap_statuses if len(users) <= USERS_TOLD else others:
+        for status in cap_statuses if len(users) <= USERS_LISTED else others:
             yield from self._cap_status(status)
-        if len(users) > USERS_TOLD:
+        if len(users) > USERS_LISTED:
             lines = (
                 f"{len(users)} users have reached an alert threshold: `failover budget show --by user`",
                 *map(str, users[:FIRST]),
@@ -174,13 +178,13 @@ class ConditionReader:
         if reached := [step for step in self._alert_thresholds if status.step >= step]:
             lines = [str(status)]
             if reached[-1] == self._alert_thresholds[-1]:
-                lines.append("Its jobs cost less from now on: the cheapest route first, less context.")
+                lines.append("Cost saving is on for its jobs: the cheapest route first, less context.")
             yield Condition(Kind.SPEND, f"{status.scope}: {max(reached):g}%", lines=tuple(lines))
         if status.full:
             yield Condition(Kind.CAPPED, status.scope, lines=(str(status),))
 
-    def _gone(self, now: int) -> Iterator[Condition]:
-        """Workers whose record ran out without a goodbye. They are forgotten after the quiet time."""
+    def _vanished(self, now: int) -> Iterator[Condition]:
+        """Workers whose record expired although they did not shut down. After `quiet_minutes` they are forgotten."""
         names = worker_registry.names(self._client)
         records = ask(self._client, [("EXISTS", keyspace.worker(name)) for name in names])
         gone = [name for name, exists in zip(names, records, strict=True) if not exists]
@@ -195,7 +199,7 @@ class ConditionReader:
         yield Condition(kind, lines=(line, *marks), marks=marks)
 
     def _forget_old(self, gone: Sequence[str], now: int) -> None:
-        """From RQ's set of workers, once people had the quiet time to read of them."""
+        """Remove vanished workers from RQ's sets, after people had `quiet_minutes` to read about them."""
         seen = keyspace.GONE
         quiet_ms = int(self._on_call.quiet_minutes * 60_000)
         commands: list[tuple[str | int, ...]] = [("ZADD", seen, "NX", now, name) for name in gone]
@@ -210,57 +214,56 @@ class ConditionReader:
 
 
 def _readable(source: Callable[[], Iterable[Condition]]) -> list[Condition]:
-    """What one source says; nothing when what it reads is broken: that must not silence the others."""
+    """The conditions of one source; none if its data is broken, so that the other sources still work."""
     try:
         return list(source())
     except (ValueError, TypeError, KeyError, AttributeError):
-        log.exception("what should be told of cannot be read")
+        log.exception("a condition cannot be read")
         return []
 
 
 def _routes(
     usable: Mapping[str, dict[str, Any]],
     standing: Mapping[str, Health],
-    held: set[str],
+    paused_routes: set[str],
     now: int,
     waiting: Callable[[], int],
 ) -> Iterator[Condition]:
-    """Providers whose routes are open or refused; and whether any route is left. Those that are paused count for neither."""
-    stuck = {name: route for name, route in standing.items() if name not in held and _stuck(route)}
-    for provider in sorted({canonical(usable[name]["provider"]) for name in stuck}):
-        theirs = [route for name, route in stuck.items() if canonical(usable[name]["provider"]) == provider]
+    """Providers with an open breaker or a refused key, and whether no route is left. Paused routes do not count."""
+    unavailable = {name: route for name, route in standing.items() if name not in paused_routes and _unavailable(route)}
+    for provider in sorted({canonical(usable[name]["provider"]) for name in unavailable}):
+        theirs = [route for name, route in unavailable.items() if canonical(usable[name]["provider"]) == provider]
         if failing := [route for route in theirs if route.breaker == "open"]:
             yield _of_provider(Kind.ROUTE_OPEN, provider, failing, now)
-        if refused := [route for route in theirs if route.rests_for in REFUSED]:
+        if refused := [route for route in theirs if route.rests_for in REFUSAL_TEXTS]:
             yield _of_provider(Kind.CREDENTIALS, provider, refused, now)
-    rest = [route for name, route in standing.items() if name not in held]
-    if rest and len(stuck) == len(rest):
-        cold = _of_provider(Kind.COLD, "", rest, now)
+    unpaused = [route for name, route in standing.items() if name not in paused_routes]
+    if unpaused and len(unavailable) == len(unpaused):
+        cold = _of_provider(Kind.COLD, "", unpaused, now)
         yield replace(cold, lines=(f"{many(waiting(), 'job')} in the queue.", *cold.lines))
 
 
-def _stuck(route: Health) -> bool:
-    rests = route.rests_for in REFUSED or (
-        bool(route.rests_for) and (route.reopens_in_seconds or 0) > LONG_REST_SECONDS
-    )
-    return route.breaker != "closed" or rests
+def _unavailable(route: Health) -> bool:
+    """Whether the breaker is not closed, or the route has a cooldown that is long or needs a person."""
+    long = bool(route.rests_for) and (route.reopens_in_seconds or 0) > LONG_COOLDOWN_SECONDS
+    return route.breaker != "closed" or route.rests_for in REFUSAL_TEXTS or long
 
 
 def _of_provider(kind: Kind, provider: str, routes: Sequence[Health], now: int) -> Condition:
     waits = [route.reopens_in_seconds for route in routes if route.reopens_in_seconds]
-    said = {route.route: REFUSED.get(route.rests_for or "", "fails") for route in routes}
+    problems = {route.route: REFUSAL_TEXTS.get(route.rests_for or "", "fails") for route in routes}
     return Condition(
         kind,
         provider,
-        lines=tuple(f"{name}: {what}" for name, what in said.items()),
-        marks={f"{name} {what}": f"{name} answers again" for name, what in said.items()},
+        lines=tuple(f"{name}: {what}" for name, what in problems.items()),
+        marks={f"{name} {what}": f"{name} answers again" for name, what in problems.items()},
         until_ms=now + int(min(waits) * 1000) if waits else None,
     )
 
 
-def _flags(flags: Sequence[Paused], waiting: Callable[[], int]) -> Iterator[Condition]:
-    """One condition for the budget's flags together, and one for each of people; a route that is disabled is no matter of
-    urgency, and `failover status` tells of it."""
+def _pauses(flags: Sequence[Paused], waiting: Callable[[], int]) -> Iterator[Condition]:
+    """One condition for all pauses of the budget, and one for each pause of a person. A disabled route is not urgent, so it
+    is no condition; `failover status` shows it."""
     budget = [flag for flag in flags if flag.who == BUDGET]
     people = [flag for flag in flags if flag.who != BUDGET and flag.route is None]
     for kind, subject, mine in (

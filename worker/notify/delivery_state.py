@@ -1,4 +1,4 @@
-"""How a part of an incident (its opening, a piece of its story, its end) stands with a channel, as the hash holds it."""
+"""The delivery of one part of an incident (opening, story, digest, closing) to one channel, as the incident's hash holds it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ SENDING, SENT, UNKNOWN, AMBIGUOUS, REFUSED = "sending", "sent", "unknown", "ambi
 
 @dataclass
 class DeliveryState:
-    """How a part of an incident stands with a channel: `state at_ms detail`. `detail`: its ref once it is sent; of a part
-    of the story before that, how many of its lines the post holds."""
+    """Delivery of one part to one channel; stored as `state at_ms detail`. `at_ms`: Unix time. `detail`: the channel's ref of
+    a sent part; before that, for a part of the story, the number of the story's lines up to its end."""
 
     state: str
     at_ms: int
@@ -20,6 +20,7 @@ class DeliveryState:
 
     @classmethod
     def of(cls, incident: Incident, channel: str, part: str) -> DeliveryState:
+        """The state in the incident's hash; `state` is "" before the first try."""
         state, at, detail = (incident.fields.get(f"{channel}:{part}", "") + "  ").split(" ")[:3]
         return cls(state, number(at), detail)
 
@@ -28,10 +29,10 @@ class DeliveryState:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more can be done for it."""
+        """Whether no further try will be made."""
         return self.state in (SENT, AMBIGUOUS, REFUSED)
 
     @property
     def open(self) -> bool:
-        """Whether it may have left."""
+        """Whether it is being sent, or may have arrived."""
         return self.state in (SENDING, UNKNOWN)

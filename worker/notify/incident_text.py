@@ -1,6 +1,7 @@
-"""What people read of an incident, for every channel alike: plain text in parts, none of which is ever interpreted.
+"""The text of incident messages, the same for every channel: plain text, which no channel may interpret.
 
-Every message says what happened, the jobs, the tenants, what happens next and who acts, what to run, and what to tell clients.
+Every message says what happened, which jobs and tenants are affected, what happens next, who is on call, which commands
+help, and what to send to clients.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from worker.notify.oncall import FILE, OnCall
 
 LONGEST_LINE = 600
 LINES = 24
-OFFERED = 5  # tenants whose command stands in a message
+OFFERED = 5  # tenants for whom a message names the command
 ALL_CLEAR, DEGRADED = "all_clear", "service_degradation"
-NOBODY = f"nobody is named for this hour ({FILE})"
-SAYS_WHO = (
+NOBODY = f"nobody is on call at this hour ({FILE})"
+NAMES_TENANTS = (  # the lines of these kinds name the tenants already
     Kind.COLD,
     Kind.ROUTE_OPEN,
     Kind.CREDENTIALS,
     Kind.BUDGET,
     Kind.PAUSED,
     Kind.LATE,
-)  # its lines name the tenants
+)
 
 
 @dataclass(frozen=True)
 class Message:
-    """`headline`: one line. `commands`: to run. `paste`: (who it is for, text) of client messages."""
+    """One message. `headline`: one line. `commands`: shell commands that help. `paste`: (recipient, text) of client messages."""
 
     headline: str
     lines: tuple[str, ...] = ()
@@ -46,45 +47,45 @@ class Message:
         return replace(self, paste=paste)
 
     def plain(self) -> str:
-        """Everything, for a channel without forms."""
+        """The whole message as text, for channels without formatting."""
         parts = ["\n".join(self.lines), *(f"    {command}" for command in self.commands)]
         parts += [f"\n{whom}:\n\n{text}\n" for whom, text in self.paste]
         return "\n".join([self.headline, "", *parts, "", self.footer])
 
 
 def of_incident(incident: Incident, on_call: OnCall, now_ms: int) -> Message:
-    """How an incident stands: its opening, and every later edit of it."""
-    lore = KIND_INFO[incident.kind]
+    """The current state of an incident: the text of the opening and of its edits."""
+    info = KIND_INFO[incident.kind]
     if incident.resolved_ms is not None:
         return of_closing(incident, on_call, now_ms)
-    mark = "🟡" if lore.notice or incident.fades else "🔴"
-    lines = [lore.means, *incident.lines, *_counts(incident), _next(incident)]
+    mark = "🟡" if info.notice or incident.fades else "🔴"
+    lines = [info.means, *incident.lines, *_counts(incident), _next(incident)]
     lines += [f"On call: {on_call.now(now_ms) or NOBODY}", *_clients(incident, on_call, now_ms)]
     return _message(f"{mark} {incident.title}", lines, incident)
 
 
 def of_story(incident: Incident, entries: Sequence[Entry]) -> Message:
-    """New lines of the story, for the thread."""
+    """New entries of the story, for the thread."""
     lines = [f"{clock(entry.at_ms)}  {entry.text}" for entry in entries[-LINES:]]
     if len(entries) > LINES:
-        lines.insert(0, f"({len(entries) - LINES} lines before these: failover incidents show {incident.id})")
+        lines.insert(0, f"({len(entries) - LINES} earlier lines: failover incidents show {incident.id})")
     return Message(f"{_line(incident.title)}: what happened", tuple(_line(line) for line in lines))
 
 
 def of_reminder(incident: Incident, on_call: OnCall, now_ms: int) -> Message:
-    """That it lasts, or how its counts grew."""
+    """A reminder that the incident is still open, or that its counts grew."""
     whole = of_incident(incident, on_call, now_ms)
-    headline = f"🔴 Still, for {lasted(incident.seconds(now_ms))}: {_line(incident.title)}"
+    headline = f"🔴 Still open after {lasted(incident.seconds(now_ms))}: {_line(incident.title)}"
     return replace(whole, headline=headline)
 
 
 def of_closing(incident: Incident, on_call: OnCall, now_ms: int) -> Message:
-    """That it is over, with length and totals, and what to tell the clients who waited."""
+    """The end of an incident: its duration, its totals, and the messages for clients who waited."""
     return _message(_closing(incident, now_ms), [*_counts(incident), *_totals(incident)], incident)
 
 
 def wanted(incident: Incident) -> list[tuple[str, str]]:
-    """(client message, tenant) that this incident calls for now: for the first tenants, and again when it is over."""
+    """(client message, tenant) pairs to send now: for the first OFFERED tenants, during the incident and after its end."""
     tenants = incident.tenants if incident.resolved_ms is None else {**incident.tenants, **incident.degraded_of}
     named = ((_message_name(incident, tenant), tenant) for tenant in list(tenants)[:OFFERED])
     return [(name, tenant) for name, tenant in named if name]
@@ -97,12 +98,10 @@ def _message(headline: str, lines: Iterable[str], incident: Incident) -> Message
 
 
 def _closing(incident: Incident, now_ms: int) -> str:
-    """Green only when nothing is left to do."""
+    """The headline at the end; green only when nothing is left to do."""
     if incident.kind is Kind.DEAD_LETTERS:
         if incident.left:
-            return (
-                f"🟡 No new ones, but {incident.left:,} of {incident.dead:,} still wait for somebody: {incident.title}"
-            )
+            return f"🟡 No new ones, but {incident.left:,} of {incident.dead:,} still need a person: {incident.title}"
         return f"🟢 All are handled: {incident.title}"
     if incident.kind is Kind.DEGRADED:
         return f"🟢 No new ones: {incident.title}"
@@ -116,7 +115,7 @@ def _counts(incident: Incident) -> Iterator[str]:
             yield f"The first one: {incident.example}"
     if incident.degraded:
         yield f"{many(incident.degraded, 'job')} answered in a reduced form"
-    if incident.tenants and incident.kind not in SAYS_WHO:
+    if incident.tenants and incident.kind not in NAMES_TENANTS:
         yield f"Tenants: {counted(incident.tenants)}"
     if incident.jobs and incident.resolved_ms is None:
         more = f", all: {_all_jobs(incident)}" if max(incident.dead, incident.late) > len(incident.jobs[:FIRST]) else ""
@@ -131,17 +130,17 @@ def _all_jobs(incident: Incident) -> str:
 
 
 def _totals(incident: Incident) -> Iterator[str]:
-    told = []
+    totals = []
     if incident.saved:
-        told.append(f"{many(incident.saved, 'job')} answered by another route than the first")
+        totals.append(f"{many(incident.saved, 'job')} answered by another route than the first")
     if incident.late:
-        told.append(f"{many(incident.late, 'job')} late at worst")
+        totals.append(f"{many(incident.late, 'job')} late at the worst time")
     if incident.dead and incident.kind is not Kind.DEAD_LETTERS:
-        told.append(f"{many(incident.dead, 'dead letter')} meanwhile")
-    if told:
-        yield "; ".join(told) + "."
+        totals.append(f"{many(incident.dead, 'dead letter')} during the incident")
+    if totals:
+        yield "; ".join(totals) + "."
     if incident.left:
-        yield "They are kept until somebody requeues, answers or discards them."
+        yield "They are kept until somebody requeues, resolves or discards them."
     if incident.late:
         yield f"Clients who waited: {', '.join(list(incident.tenants)[:OFFERED])}"
     if incident.degraded_of and incident.kind is not Kind.DEGRADED:
@@ -151,24 +150,22 @@ def _totals(incident: Incident) -> Iterator[str]:
 def _next(incident: Incident) -> str:
     at = f" at {clock(incident.until_ms)}" if incident.until_ms else ""
     if incident.fades:
-        return "Next: nothing to do; it is watched for a while."
+        return "Next: nothing to do. It closes when the problem stays away."
     match incident.kind:
         case Kind.COLD | Kind.ROUTE_OPEN | Kind.CREDENTIALS:
-            return f"Next: tried again{at or ' when a job comes'}; jobs go on by themselves when it answers."
+            return f"Next: a probe{at or ' with the next job'}; jobs continue automatically when it is answered."
         case Kind.PAUSED | Kind.BUDGET:
-            return f"Next: goes on by itself{at}." if at else "Next: it stays so until somebody resumes."
+            return f"Next: resumes automatically{at}." if at else "Next: stays paused until somebody resumes it."
         case Kind.CAPPED:
-            return (
-                f"Next: `failover budget set {incident.subject} --hard USD` lets them go on; else the next month does."
-            )
+            return f"Next: `failover budget set {incident.subject} --hard USD` starts them; otherwise they start next month."
         case Kind.DEAD_LETTERS:
-            return "Next: nothing happens by itself. Fix the cause, then requeue; or answer them by hand."
+            return "Next: nothing happens automatically. Fix the cause, then requeue them; or answer them by hand."
         case Kind.LATE:
-            return "Next: they are worked on in order; tell the clients."
+            return "Next: they are processed in order. Write to the clients."
         case Kind.DEGRADED:
-            return "Next: nothing to do. Redo what matters most when all is well."
+            return "Next: nothing to do. Redo the most important answers after the outage."
         case Kind.WORKER_GONE | Kind.CRASH_LOOP:
-            return "Next: its jobs run again by themselves; see that as many workers run as should."
+            return "Next: other workers run its jobs automatically. Check that enough workers run."
         case _:
             return ""
 
@@ -181,17 +178,17 @@ def _clients(incident: Incident, on_call: OnCall, now_ms: int) -> Iterator[str]:
         writers.setdefault(on_call.writes_to(tenant, now_ms) or "somebody", []).append(tenant)
     for writer, tenants in writers.items():
         name = KIND_INFO[incident.kind].message
-        yield f"Clients: {writer} writes to {', '.join(tenants)}: the message {name}, filled by the command here."
+        yield f"Clients: {writer} writes to {', '.join(tenants)}: message {name}, filled by the command below."
     if not writers:
-        yield "Clients: none of them has to know yet."
+        yield "Clients: no message is needed yet."
 
 
 def _message_name(incident: Incident, tenant: str) -> str:
-    """The client message that fits a tenant now; "" when none does."""
+    """The name of the client message for a tenant now; "" when none is needed."""
     if incident.resolved_ms is None:
         return KIND_INFO[incident.kind].message
     if incident.kind is Kind.DEGRADED:
-        return ""  # they were told while it lasted
+        return ""  # the clients got their message during the incident
     if tenant in incident.degraded_of:
         return DEGRADED
     return ALL_CLEAR if incident.late else ""
@@ -211,7 +208,7 @@ def _commands(incident: Incident) -> Iterator[str]:
 
 
 def _scope_option(incident: Incident) -> str:
-    """`--provider openai`, of a pause of that."""
+    """The option that resumes the incident's scope, for example ` --provider openai`."""
     what, _, name = incident.subject.partition(" ")
     return f" --{what} {shlex.quote(name)}" if what in ("provider", "queue") and name else ""
 

@@ -1,7 +1,7 @@
-"""Incidents in Redis: one by kind, subject and queue, opened and resolved once across all workers.
+"""Incidents in Redis: one open incident for each kind, subject and queue, opened and resolved once across all workers.
 
-Every change is a script that does nothing when somebody else did it already, so that two notifiers (one that was stopped and
-goes on, one that took over) tell nothing twice.
+Every change is a script that does nothing if another notifier made it already. So two notifiers (one that was suspended and
+continues, and one that took over) send nothing twice.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from worker.notify.kinds import COUNTED, KIND_INFO, Kind, key_of
 
 _LUA = Path(__file__).parent / "lua"
 OPEN, FOLD, CHANGE, CLOSE = (Script.load(_LUA, name) for name in ("open", "fold", "change", "close"))
-UNTOLD_FOR_MS = 86_400_000
-KEPT_MS = 400 * 86_400_000
+UNDELIVERED_FOR_MS = 86_400_000  # then no channel tries to send a resolved incident any more
+KEPT_MS = 400 * 86_400_000  # incidents and their stories, for the monthly review
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a story."""
+    """One line of an incident's story. `at_ms`: Unix time."""
 
     at_ms: int
     text: str
@@ -34,8 +34,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Incident:
-    """One incident. Counts are exact: `dead` by reason and tenant, `saved` (answered by another route than the first),
-    `degraded`. `fields`: what each channel was told, as sender.py writes it."""
+    """One incident. Times are Unix times in milliseconds. Counts are exact: `dead`, `saved` (jobs answered by another route
+    than the first) and `degraded`. `fields`: the hash itself, with the deliveries of each channel (sender.py)."""
 
     id: str
     kind: Kind
@@ -43,7 +43,7 @@ class Incident:
     queue: str
     opened_ms: int
     resolved_ms: int | None
-    last_ms: int  # of what it counts
+    last_ms: int  # when a counted job came last
     lines: tuple[str, ...] = ()
     marks: Mapping[str, str] = field(default_factory=dict)
     until_ms: int | None = None
@@ -54,10 +54,10 @@ class Incident:
     saved: int = 0
     degraded: int = 0
     degraded_of: Mapping[str, int] = field(default_factory=dict)  # by tenant
-    late: int = 0  # the most at any one time
-    left: int | None = None  # dead letters that nobody had handled when it was over
-    example: str = ""  # what the first dead letter died of
-    closed_ms: int | None = None  # when it was found to be over; `resolved_ms` is since when it was
+    late: int = 0  # the highest count at any one time
+    left: int | None = None  # dead letters that were unhandled at its end
+    example: str = ""  # the error of the first dead letter
+    closed_ms: int | None = None  # when a notifier closed it; `resolved_ms`: when the problem ended
     fields: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -70,54 +70,58 @@ class Incident:
 
     @property
     def fades(self) -> bool:
-        """Open still, though what it tells of is not to be seen any more."""
+        """Whether it is still open although its condition is gone."""
         return self.resolved_ms is None and self.kind not in COUNTED and not self.marks
 
     def seconds(self, now_ms: int) -> float:
+        """Its duration in seconds, up to now while it is open."""
         return max(0, (self.resolved_ms or now_ms) - self.opened_ms) / 1000
 
 
 class Incidents:
-    """The store."""
+    """The incidents in Redis."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
     def open(self, condition: Condition, opened_ms: int, first: str) -> str:
-        """The id of the open incident of this kind, subject and queue."""
-        told = (condition.kind, condition.subject, condition.queue, opened_ms, first)
-        (incident_id,) = ask(self._client, [OPEN.call([keyspace.INCIDENTS], told)])
+        """The id of the open incident of this kind, subject and queue. A new one begins its story with the line `first`."""
+        args = (condition.kind, condition.subject, condition.queue, opened_ms, first)
+        (incident_id,) = ask(self._client, [OPEN.call([keyspace.INCIDENTS], args)])
         return str(incident_id.decode())
 
     def fold(self, queues: Sequence[str], credited: str | None, *, keep_saved: bool) -> None:
-        """Take what was counted since the last time. `credited`: the open outage that explains saved, degraded and dead jobs.
-        `keep_saved`: one is about to be opened, the saved jobs are its."""
-        told = [str(int(keep_saved)), *([credited] if credited else [])]
+        """Move the counts since the last call into incidents. `credited`: id of the open outage that explains saved, degraded
+        and dead jobs. `keep_saved`: leave the saved jobs for an outage that is about to be opened."""
+        args = [str(int(keep_saved)), *([credited] if credited else [])]
         for queue in queues:
-            ask(self._client, [FOLD.call([keyspace.news(queue), keyspace.first_news(queue)], [queue, *told])])
+            ask(self._client, [FOLD.call([keyspace.news(queue), keyspace.first_news(queue)], [queue, *args])])
 
     def unsettled(self) -> list[Incident]:
-        """Those that are open, and those of which somebody has not been told that they are over; oldest first."""
-        opened, untold = ask(self._client, [("HVALS", keyspace.INCIDENTS), ("SMEMBERS", keyspace.UNTOLD_INCIDENTS)])
-        return self.named(sorted({entry.decode(errors="replace") for entry in (*opened, *untold)}, key=number))
+        """The open incidents, and resolved ones whose closing was not sent to every channel yet; oldest first."""
+        opened, undelivered = ask(
+            self._client, [("HVALS", keyspace.INCIDENTS), ("SMEMBERS", keyspace.UNTOLD_INCIDENTS)]
+        )
+        return self.named(sorted({entry.decode(errors="replace") for entry in (*opened, *undelivered)}, key=number))
 
     def named(self, ids: Sequence[str]) -> list[Incident]:
-        """Those of `ids` that there are."""
+        """The incidents with these ids; unknown ids are left out."""
         replies = ask(self._client, [("HGETALL", keyspace.incident(incident_id)) for incident_id in ids])
         found = (_read(incident_id, raw) for incident_id, raw in zip(ids, replies, strict=True))
         return [incident for incident in found if incident is not None]
 
     def since(self, begin_ms: int, end_ms: int | None = None) -> list[Incident]:
-        """Those opened in a time, oldest first."""
+        """The incidents opened between two Unix times in milliseconds, oldest first."""
         (ids,) = ask(self._client, [("ZRANGEBYSCORE", keyspace.ALL_INCIDENTS, begin_ms, end_ms or "+inf")])
         return self.named([incident_id.decode() for incident_id in ids])
 
     def lines(self, incident_id: str) -> int:
-        """How many lines its story has."""
+        """The number of entries in its story."""
         (length,) = ask(self._client, [("LLEN", keyspace.story(incident_id))])
         return int(length)
 
     def story(self, incident_id: str, start: int = 0) -> list[Entry]:
+        """The entries of its story from index `start` on, oldest first."""
         (lines,) = ask(self._client, [("LRANGE", keyspace.story(incident_id), start, -1)])
         return [Entry(**json.loads(line)) for line in lines]
 
@@ -130,52 +134,58 @@ class Incidents:
         more: Mapping[str, str | int] | None = None,
         story: Sequence[str] = (),
     ) -> bool:
-        """Set a field if it still is as it was read; whether it was."""
+        """Set a field if it still has the value that was read. `more`: further fields to set with it; `story`: lines to add.
+
+        Returns whether it was set.
+        """
         before = incident.fields.get(name, "")
-        told = (incident.id, name, before, value, json.dumps(more or {}), json.dumps(list(story)))
-        (changed,) = ask(self._client, [CHANGE.call([keyspace.incident(incident.id)], told)])
+        args = (incident.id, name, before, value, json.dumps(more or {}), json.dumps(list(story)))
+        (changed,) = ask(self._client, [CHANGE.call([keyspace.incident(incident.id)], args)])
         return bool(changed)
 
     def close(self, incident: Incident, over_ms: int, last: str) -> bool:
-        """Resolve it; whether this call did."""
+        """Resolve it as of `over_ms`, and end its story with the line `last`. Returns whether this call did it."""
         keys = [keyspace.incident(incident.id), keyspace.INCIDENTS, keyspace.UNTOLD_INCIDENTS]
         (closed,) = ask(self._client, [CLOSE.call(keys, [incident.id, incident.key, over_ms, last])])
         return bool(closed)
 
-    def all_told(self, incident: Incident) -> None:
+    def mark_delivered(self, incident: Incident) -> None:
+        """Every channel has the closing of this resolved incident."""
         ask(self._client, [("SREM", keyspace.UNTOLD_INCIDENTS, incident.id)])
 
     def trim(self, now_ms: int) -> None:
-        """Entries of incidents that are gone."""
+        """Remove ids of expired incidents from the index."""
         ask(self._client, [("ZREMRANGEBYSCORE", keyspace.ALL_INCIDENTS, "-inf", now_ms - KEPT_MS)])
 
     def trouble(self, channel: str, why: str, now_ms: int) -> None:
-        """Note that a channel takes nothing, or ("") that it does."""
+        """Note why a channel accepts no messages; `why` "": it accepts them again."""
         note = json.dumps({"why": why, "since_ms": now_ms})
         ask(self._client, [("HSETNX", keyspace.TROUBLE, channel, note) if why else ("HDEL", keyspace.TROUBLE, channel)])
 
     def troubles(self) -> dict[str, tuple[str, int]]:
-        """(why, since when) of the channels that take nothing."""
+        """(why, since when in Unix milliseconds) by name, of the channels that accept no messages."""
         (found,) = ask(self._client, [("HGETALL", keyspace.TROUBLE)])
         notes = {channel.decode(errors="replace"): json.loads(note) for channel, note in found.items()}
         return {channel: (note["why"], int(note["since_ms"])) for channel, note in notes.items()}
 
     def silence(self, key: str, seconds: int, why: str) -> None:
+        """Send no messages of incidents with this key for `seconds`."""
         ask(self._client, [("SET", keyspace.silence(key), why, "EX", seconds)])
 
     def unsilence(self, key: str) -> bool:
+        """End a silence. Returns whether there was one."""
         (removed,) = ask(self._client, [("DEL", keyspace.silence(key))])
         return bool(removed)
 
     def silenced(self, incidents: Sequence[Incident]) -> dict[str, str]:
-        """Who keeps which of them quiet, by id."""
+        """By id, who silenced an incident and why."""
         replies = ask(self._client, [("GET", keyspace.silence(incident.key)) for incident in incidents])
         pairs = zip(incidents, replies, strict=True)
         return {incident.id: why.decode() for incident, why in pairs if isinstance(why, bytes)}
 
 
 def _read(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
-    """None for one that is gone, or that nobody can read: it must not silence the others."""
+    """None for an expired or unreadable incident, so that the others are still sent."""
     try:
         return _incident(incident_id, raw)
     except (ValueError, TypeError, AttributeError):
@@ -217,11 +227,11 @@ def _incident(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
 
 
 def number(text: str) -> int:
-    """A count in an incident's hash, or its id; 0 for what is none."""
+    """A count in an incident's hash, or an id, as a number; 0 if it is none."""
     return int(text) if text.isdecimal() else 0
 
 
 def _counts(fields: Mapping[str, str], prefix: str) -> dict[str, int]:
-    """The largest first."""
+    """Counts by the rest of the field's name, the largest first."""
     found = {name.removeprefix(prefix): int(value) for name, value in fields.items() if name.startswith(prefix)}
     return dict(sorted(found.items(), key=lambda entry: (-entry[1], entry[0])))

@@ -1,7 +1,7 @@
-"""job.done and job.dead, to those who asked for them: the webhook, and the callback of the job's tenant.
+"""Sends job.done and job.dead events to their subscribers: the webhook, and the callback of the job's tenant.
 
-The script that ends a job writes one entry for each of them. The notifier's worker delivers, each subscriber at its own pace,
-at least once: an event keeps its `webhook-id`, so that a receiver knows a second one.
+The script that ends a job writes one entry for each subscriber. The notifier's worker delivers each event at least once, and
+a slow subscriber does not delay the others. An event keeps its `webhook-id`, so that a receiver can recognize a repetition.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from worker.notify.ssrf_guard import NotPublic, check_literal, session
 
 log = logging.getLogger("failover.worker")
 
-EVERYBODY = "*"  # the webhook's name among subscribers; no tenant can be called so
+EVERYBODY = "*"  # the webhook's name among subscribers; no tenant can have this name
 AT_ONCE = 32
 POLL_SECONDS = 0.5
 REGISTER_SECONDS = 60.0
-WANTED_SECONDS = 7 * 86_400  # for which events are kept of subscribers that no worker speaks of any more
+WANTED_SECONDS = 7 * 86_400  # events of a subscriber are kept so long after the last worker registered it
 BACKOFF_SECONDS = (1.0, 300.0)
-GIVEN_UP_MS = 86_400_000
-LARGEST_COMPLETION = 256 * 1024  # bytes; a larger one is fetched by its id
+GIVEN_UP_MS = 86_400_000  # age of an event that is not sent any more
+LARGEST_COMPLETION = 256 * 1024  # bytes; a receiver fetches a larger one by the job id
 
 
 @dataclass(frozen=True)
 class Subscriber:
-    """Where the ends of jobs go. `private_allowed`: also to addresses of this house."""
+    """A receiver of job events. `private_allowed`: its URL may lead to private addresses."""
 
     name: str
     url: str
@@ -53,7 +53,7 @@ class Subscriber:
 
 
 class Deliveries:
-    """One worker's; it delivers while `leads` says so."""
+    """Delivery by one worker, while `leads()` is true."""
 
     def __init__(
         self, client: redis.asyncio.Redis, subscribers: Sequence[Subscriber], leads: Callable[[], bool]
@@ -67,12 +67,12 @@ class Deliveries:
         self._registered_at = -REGISTER_SECONDS  # monotonic
 
     async def run(self) -> None:
-        """Deliver for ever."""
+        """Deliver until cancelled."""
         try:
             while True:
                 await asyncio.sleep(POLL_SECONDS)
                 if self._leads() and self._subscribers:
-                    with contextlib.suppress(RedisError):  # the rest of the worker tells of it
+                    with contextlib.suppress(RedisError):  # the rest of the worker logs it
                         await self._start()
         finally:
             for task in self._busy.values():
@@ -82,12 +82,12 @@ class Deliveries:
                 await open_session.close()
 
     async def _start(self) -> None:
-        """Say whose events are wanted, and see to everybody who has some."""
+        """Register the subscribers, and start a delivery for each one that has events."""
         if time.monotonic() - self._registered_at > REGISTER_SECONDS:
             flat = [word for name in self._subscribers for word in (name, "1")]
-            words: list[Command] = [("DEL", keyspace.SUBSCRIBERS), ("HSET", keyspace.SUBSCRIBERS, *flat)]
-            words.append(("EXPIRE", keyspace.SUBSCRIBERS, WANTED_SECONDS))
-            await ask_async(self._client, [("MULTI",), *words, ("EXEC",)])
+            commands: list[Command] = [("DEL", keyspace.SUBSCRIBERS), ("HSET", keyspace.SUBSCRIBERS, *flat)]
+            commands.append(("EXPIRE", keyspace.SUBSCRIBERS, WANTED_SECONDS))
+            await ask_async(self._client, [("MULTI",), *commands, ("EXEC",)])
             self._registered_at = time.monotonic()
         self._busy = {name: task for name, task in self._busy.items() if not task.done()}
         now = time.monotonic()
@@ -100,22 +100,22 @@ class Deliveries:
                 self._busy[name] = asyncio.create_task(self._deliver(self._subscribers[name]))
 
     async def _deliver(self, subscriber: Subscriber) -> None:
-        """Once through all that waits. What is not taken holds up nothing behind it, and is tried again later and later."""
+        """Send every waiting event once. A refused event does not block later ones; it is sent again after a growing backoff."""
         outbox, name, after, left = keyspace.outbox(subscriber.name), subscriber.name, "-", 0
         try:
             while self._leads():
                 (entries,) = await ask_async(self._client, [("XRANGE", outbox, after, "+", "COUNT", AT_ONCE)])
                 if not entries:
                     break
-                said = await self._posted(subscriber, [fields for _, fields in entries])
-                done = [entry_id for (entry_id, _), why in zip(entries, said, strict=True) if why is None]
+                failures = await self._posted(subscriber, [fields for _, fields in entries])
+                done = [entry_id for (entry_id, _), why in zip(entries, failures, strict=True) if why is None]
                 await ask_async(self._client, [("XDEL", outbox, *done)] if done else [])
-                after, left = "(" + entries[-1][0].decode(), left + len(said) - len(done)
+                after, left = "(" + entries[-1][0].decode(), left + len(failures) - len(done)
                 if left:
-                    facts = {"subscriber": name, "why": next((why for why in said if why is not None), "")}
-                    log.warning("a subscriber does not take its events", extra=facts)
+                    facts = {"subscriber": name, "why": next((why for why in failures if why is not None), "")}
+                    log.warning("a subscriber does not accept its events", extra=facts)
                 if not done:
-                    break  # it takes nothing now
+                    break  # it accepts nothing now
         except RedisError as error:
             log.warning("events wait", extra={"subscriber": name, "error": str(error)})
             left = 1
@@ -126,15 +126,15 @@ class Deliveries:
             self._pauses.pop(name, None)
 
     async def _posted(self, subscriber: Subscriber, entries: Sequence[Mapping[bytes, bytes]]) -> list[str | None]:
-        """For each entry None once it needs no further delivery, or why it was not taken."""
+        """For each entry None if it needs no further delivery, else why it was not accepted."""
         ids = [fields.get(b"job", b"").decode(errors="replace") for fields in entries]
         facts: list[Command] = [("HMGET", keyspace.job(job_id), JobField.TENANT, JobField.TYPE) for job_id in ids]
         results: list[Command] = [command for job_id in ids for command in result_commands(job_id)]
         replies = await run_async(self._client, [*facts, *results])
-        told = [
+        jobs = [
             (job_id, replies[at], replies[len(ids) + 2 * at : len(ids) + 2 * at + 2]) for at, job_id in enumerate(ids)
         ]
-        posts = (self._post(subscriber, fields, *each) for fields, each in zip(entries, told, strict=True))
+        posts = (self._post(subscriber, fields, *each) for fields, each in zip(entries, jobs, strict=True))
         return list(await asyncio.gather(*posts))
 
     async def _post(
@@ -152,7 +152,7 @@ class Deliveries:
             return None
 
         def prepared() -> tuple[bytes, dict[str, str]]:
-            data = {**_told(job_id, facts, read), "at_ms": at_ms}
+            data = {**_event_data(job_id, facts, read), "at_ms": at_ms}
             return signed(f"{event}-{job_id}-{at_ms}", event, data, subscriber.secret)
 
         try:
@@ -160,7 +160,8 @@ class Deliveries:
             if not subscriber.private_allowed:
                 check_literal(url)
             session = self._session(subscriber)
-            body, headers = await asyncio.to_thread(prepared)  # a large result is work, and the loop is the jobs'
+            # a large result takes long, and this loop also runs the jobs
+            body, headers = await asyncio.to_thread(prepared)
             async with (
                 asyncio.timeout(TIMEOUT_SECONDS),
                 session.post(url, data=body, headers=headers, allow_redirects=False) as reply,
@@ -180,18 +181,18 @@ class Deliveries:
         return self._sessions[subscriber.name]
 
 
-def _told(job_id: str, facts: Sequence[bytes | None], read: Sequence[Any]) -> dict[str, object]:
-    """What an event says of its job; of one that is past its retention, or requeued since, what is known now."""
-    told: dict[str, object] = {"job_id": job_id}
+def _event_data(job_id: str, facts: Sequence[bytes | None], read: Sequence[Any]) -> dict[str, object]:
+    """The data of an event. A job that expired or was requeued since then has its present state, or `status` unknown."""
+    data: dict[str, object] = {"job_id": job_id}
     try:
         tenant, job_type = (value.decode(errors="replace") if value else None for value in facts)
-        told |= {"tenant_id": tenant, "job_type": job_type}
+        data |= {"tenant_id": tenant, "job_type": job_type}
         result = result_of(job_id, *read)
     except (ValueError, TypeError, KeyError, AttributeError):
-        result = None  # of a newer release, or not ours: its end is told all the same
+        result = None  # written by a newer release, or not ours: the event is sent without its result
     if result is None:
-        return {**told, "status": "unknown"}
-    told |= result.model_dump(mode="json", exclude={"trail", "schema_version"}, exclude_none=True)
-    if len(to_json(told.get("completion"))) > LARGEST_COMPLETION:
-        told |= {"completion": None, "completion_omitted": True}
-    return told
+        return {**data, "status": "unknown"}
+    data |= result.model_dump(mode="json", exclude={"trail", "schema_version"}, exclude_none=True)
+    if len(to_json(data.get("completion"))) > LARGEST_COMPLETION:
+        data |= {"completion": None, "completion_omitted": True}
+    return data

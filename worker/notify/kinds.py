@@ -1,4 +1,4 @@
-"""The kinds of incidents: what each is called, what it means, and what helps. runbook.md has a row for each."""
+"""The kinds of incidents: their titles, their meaning, and the commands that help. runbook.md has a row for each."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    COLD = "cold"  # no route is open
-    ROUTE_OPEN = "route_open"  # routes of one provider are
-    CREDENTIALS = "credentials"  # a key, a credit or a model's name is refused
+    COLD = "cold"  # no route can be used
+    ROUTE_OPEN = "route_open"  # the breakers of one provider's routes are open
+    CREDENTIALS = "credentials"  # a provider refuses the key, the credit or the model's name
     BUDGET = "budget"  # paused by the budget
-    SPEND = "spend"  # an alert threshold of a budget
-    CAPPED = "capped"  # a cap of a month is used up, and jobs wait for it
+    SPEND = "spend"  # a budget reached an alert threshold
+    CAPPED = "capped"  # a month's cap is used up, and jobs wait
     PAUSED = "paused"  # by a person
     DEAD_LETTERS = "dead_letters"
-    LATE = "late"  # jobs past the time that was promised
+    LATE = "late"  # jobs past their promised time
     DEGRADED = "degraded"  # answers in a reduced form
     CRASH_LOOP = "crash_loop"
     WORKER_GONE = "worker_gone"
@@ -24,8 +24,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class KindInfo:
-    """What is always so of a kind. `message`: the client message that it calls for (policies/messages/). `notice`: told once,
-    and over without a word."""
+    """The fixed texts of a kind. `message`: the client message to send (policies/messages/). `notice`: one message is sent
+    when it opens, and none when it closes."""
 
     title: str
     means: str
@@ -35,84 +35,85 @@ class KindInfo:
 
 
 def key_of(kind: Kind, subject: str, queue: str) -> str:
-    """What there is one open incident of. Spelled by lua/incident.lua too."""
+    """The key of an open incident; at most one exists for each key. lua/incident.lua builds the same key."""
     return f"{kind}|{subject}|{queue}"
 
 
 KIND_INFO = {
     Kind.COLD: KindInfo(
         "All AI providers are down",
-        "No job can be answered now. They wait in the queue: none is lost or charged, and they go on by themselves.",
+        "No job can be answered now. Jobs wait in the queue: none is lost or charged, and they continue automatically.",
         ("failover status", "failover job late"),
         "extended_outage",
     ),
     Kind.ROUTE_OPEN: KindInfo(
         "AI provider is down",
-        "Others answer its jobs meanwhile. It is tried again now and then, and taken back by itself.",
+        "Other routes answer its jobs. A probe tests it after each cooldown, and it is used again automatically.",
         ("failover status",),
         "brief_delay",
     ),
     Kind.CREDENTIALS: KindInfo(
         "Key, credit or model refused",
-        "The provider answers, but refuses us. Somebody has to fix it there; it is tried again within minutes.",
+        "The provider answers, but refuses our requests. Somebody has to fix it there; a probe follows within minutes.",
         ("failover doctor", "failover status"),
         "brief_delay",
     ),
     Kind.BUDGET: KindInfo(
         "Paused by the budget",
-        "No new job starts, running ones end. Nothing is lost, charged or expires until somebody resumes.",
+        "No new job starts; running jobs end. Nothing is lost or charged, and no job expires until somebody resumes.",
         ("failover resume --dry-run", "failover resume --pause-again-at 95"),
         "budget_pause",
     ),
     Kind.SPEND: KindInfo(
         "Budget used",
-        "Nothing has stopped. Look whether the month is on its way.",
+        "Nothing has stopped. Check whether the rest of the budget is enough for this month.",
         ("failover budget show",),
         notice=True,
     ),
     Kind.CAPPED: KindInfo(
         "Budget used up",
-        "Its jobs wait: no call is made that may cost more than is left. None is lost or charged; they go on when somebody "
-        "raises the cap, or with the next month.",
+        "Its jobs wait: a call that may cost more than the rest of the cap is not made. None is lost or charged; they "
+        "continue when somebody raises the cap, or next month.",
         ("failover budget show",),
         "budget_pause",
     ),
     Kind.PAUSED: KindInfo(
         "Paused",
-        "No new job starts where it is paused, running ones end. Nothing is lost, charged or expires.",
+        "No new job starts in the paused part; running jobs end. Nothing is lost or charged, and no job expires.",
         ("failover resume --dry-run", "failover resume"),
         "budget_pause",
     ),
     Kind.DEAD_LETTERS: KindInfo(
         "Dead letters",
-        "These jobs ended without an answer. They are kept until somebody requeues, answers or discards them.",
+        "These jobs ended without an answer. They are kept until somebody requeues, resolves or discards them.",
         ("failover dlq stats", "failover dlq list", "failover dlq requeue --all --dry-run", "failover review list"),
         "dead_letter",
     ),
     Kind.LATE: KindInfo(
         "Jobs are late",
-        "Clients wait for longer than they were promised.",
+        "Clients wait longer than promised.",
         ("failover job late", "failover review list"),
         "brief_delay",
     ),
     Kind.DEGRADED: KindInfo(
         "Answers are degraded",
-        "These jobs were late, and are answered in the reduced form that their policy allows: a smaller model, less context.",
+        "These jobs were late. They are answered in the reduced form that their policy allows: a smaller model, less context.",
         ("failover status",),
         "service_degradation",
     ),
     Kind.CRASH_LOOP: KindInfo(
-        "Workers crash again and again",
-        "Their jobs return to the queue; one that was hit three times is a dead letter. Look at the workers' last lines.",
+        "Workers crash repeatedly",
+        "Their jobs return to the queue; after three crashes a job is a dead letter. Read the workers' last log lines.",
         ("failover status", "failover dlq list --reason crashed"),
     ),
     Kind.WORKER_GONE: KindInfo(
         "Worker vanished",
-        "It was killed, or lost its Redis. Its jobs went back to the head of the queue.",
+        "It was killed, or lost its connection to Redis. Its jobs went back to the head of the queue.",
         ("failover status",),
     ),
-    Kind.REDIS_UNSAFE: KindInfo("Redis can lose jobs", "Fix it before it does.", ("failover doctor",)),
+    Kind.REDIS_UNSAFE: KindInfo("Redis can lose jobs", "Fix it before jobs are lost.", ("failover doctor",)),
 }
 
-COUNTED = (Kind.DEAD_LETTERS, Kind.DEGRADED)  # opened by what jobs tell, over when they fall silent
-OUTAGES = (Kind.COLD, Kind.ROUTE_OPEN, Kind.CREDENTIALS, Kind.BUDGET, Kind.PAUSED, Kind.CAPPED)  # why jobs may be late
+COUNTED = (Kind.DEAD_LETTERS, Kind.DEGRADED)  # opened by counted jobs; closed when no new one is counted for a while
+# reasons why jobs may be late
+OUTAGES = (Kind.COLD, Kind.ROUTE_OPEN, Kind.CREDENTIALS, Kind.BUDGET, Kind.PAUSED, Kind.CAPPED)

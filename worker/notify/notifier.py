@@ -1,7 +1,7 @@
-"""The notifier: one worker among all looks how things stand and tells people. It is a thread, so no job waits for it.
+"""The notifier: one of the workers reads the current conditions and sends messages, in threads that delay no job.
 
-The lease is held from the worker's loop, so that a channel that hangs does not lose it; a killed worker's is free after
-`LEASE_SECONDS`. What is written to an incident is written once whoever holds it (incidents.py).
+The worker's event loop renews the lease, so that a channel that hangs does not lose it. The lease of a killed worker ends
+after `LEASE_SECONDS`. Every change of an incident happens once, also while two workers act (incidents.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from producer.connection import check_safe, connect
 from producer.scripts import Script, ask, ask_async
 from worker.control.pause import utc
 from worker.notify.conditions import ConditionReader
-from worker.notify.incidents import UNTOLD_FOR_MS, Incident, Incidents
+from worker.notify.incidents import UNDELIVERED_FOR_MS, Incident, Incidents
 from worker.notify.job_webhooks import Deliveries
 from worker.notify.reconcile import Reconciler
 from worker.notify.sender import Sender
@@ -41,15 +41,15 @@ LEAD = Script.load(Path(__file__).parent / "lua", "lead")
 LEASE_SECONDS, RENEW_SECONDS = 6.0, 2.0
 STEP_SECONDS = 0.5
 AFTER_FAILURE_SECONDS = 5.0
-HUNG_SECONDS = 120.0  # a thread that has not turned for so long tells nobody: another worker shall
-CHECK_SECONDS = 60.0  # between two looks at how safe Redis is
+HUNG_SECONDS = 120.0  # a notifier thread without a step for so long hangs: another worker takes over
+CHECK_SECONDS = 60.0  # between two safety checks of Redis
 TRIM_SECONDS = 3600.0
-FILLED_AT_MOST = 20_000  # accepted jobs; among more, nobody looks for one tenant's
-FAREWELL_SECONDS = 1.0
+SEARCHED_AT_MOST = 20_000  # accepted jobs; with more, the jobs of one tenant are not searched
+SHUTDOWN_SECONDS = 1.0
 
 
 class ChannelThread:
-    """A thread for one channel, so that one that hangs holds up no other. It takes the newest look when it has time."""
+    """A thread for one channel, so that a channel that hangs delays no other. A busy thread skips offers."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
@@ -59,6 +59,7 @@ class ChannelThread:
         self._thread: threading.Thread | None = None
 
     def offer(self, unsettled: Sequence[Incident], now: int) -> None:
+        """Let the channel send one part of these incidents, unless it is still busy. `now`: Unix time in milliseconds."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=self._sender.channel.name, daemon=True)
             self._thread.start()
@@ -77,25 +78,25 @@ class ChannelThread:
                 log.exception("a channel failed", extra={"channel": self._sender.channel.name})
             self._idle.set()
 
-    def rest(self, seconds: float) -> None:
-        """Until it is idle, at most so long."""
+    def wait_idle(self, seconds: float) -> None:
+        """Wait until it is idle, at most `seconds`."""
         self._idle.wait(seconds)
 
 
 class Notifier:
-    """One worker's. `client`: a blocking one, for its threads together."""
+    """The notifier of one worker. `client`: a blocking client, shared by its threads."""
 
     def __init__(self, client: redis.Redis, worker_name: str, settings: Settings) -> None:
         self._client, self._name, self._settings = client, worker_name, settings
         self._incidents = Incidents(client)
-        self._watch = ConditionReader(client, settings.on_call, settings.alert_thresholds)
-        self._lookout = Reconciler(client, settings.on_call)
+        self._conditions = ConditionReader(client, settings.on_call, settings.alert_thresholds)
+        self._reconciler = Reconciler(client, settings.on_call)
         self._senders = [
             Sender(channel, self._incidents, settings.on_call, self._paste) for channel in settings.channels
         ]
         self._leads, self._stopped = threading.Event(), threading.Event()
-        self._hands = [ChannelThread(sender) for sender in self._senders]
-        self._has_channels = len(settings.channels) > 1 or bool(settings.subscribers)  # beside the log
+        self._channel_threads = [ChannelThread(sender) for sender in self._senders]
+        self._has_channels = len(settings.channels) > 1 or bool(settings.subscribers)  # besides the log
         self._checked = self._trimmed = -TRIM_SECONDS
         self._stepped = 0.0  # monotonic
         self._away = False
@@ -106,7 +107,7 @@ class Notifier:
         return self._leads.is_set()
 
     async def run(self, client: redis.asyncio.Redis) -> None:
-        """Hold the lease, or wait for it, and tell people while it is held. `client`: of the worker's loop."""
+        """Hold the lease or wait for it, and send messages while it is held. `client`: that of the worker's event loop."""
         thread = threading.Thread(target=self._work, name="notifier", daemon=True)
         self._stepped = time.monotonic()
         thread.start()
@@ -116,24 +117,24 @@ class Notifier:
                 leads = await self._lease(client, LEASE_SECONDS if well else 0)
                 if leads and not self.leads:
                     log.info(
-                        "this worker tells people now", extra={"channels": [s.channel.name for s in self._senders]}
+                        "this worker is the notifier now", extra={"channels": [s.channel.name for s in self._senders]}
                     )
                 (self._leads.set if leads else self._leads.clear)()
                 await asyncio.sleep(RENEW_SECONDS)
         finally:
             self._stopped.set()
-            with contextlib.suppress(TimeoutError):  # first, as a drain that is hurried waits for nothing after it
-                async with asyncio.timeout(FAREWELL_SECONDS):
+            with contextlib.suppress(TimeoutError):  # first, because a hurried drain waits for nothing after it
+                async with asyncio.timeout(SHUTDOWN_SECONDS):
                     await self._lease(client, 0)
-            await asyncio.to_thread(thread.join, FAREWELL_SECONDS)
-            for hand in self._hands:
-                await asyncio.to_thread(hand.rest, FAREWELL_SECONDS / 2)
+            await asyncio.to_thread(thread.join, SHUTDOWN_SECONDS)
+            for channel_thread in self._channel_threads:
+                await asyncio.to_thread(channel_thread.wait_idle, SHUTDOWN_SECONDS / 2)
 
     async def _lease(self, client: redis.asyncio.Redis, seconds: float) -> bool:
-        """Take it, hold it for longer, or (0) give it back; whether this worker has it."""
-        told = (self._name, int(seconds * 1000), int(self._has_channels))
+        """Take, renew or (with 0 seconds) release the lease. Returns whether this worker holds it."""
+        args = (self._name, int(seconds * 1000), int(self._has_channels))
         try:
-            (reply,) = await ask_async(client, [LEAD.call([keyspace.NOTIFIER], told)])
+            (reply,) = await ask_async(client, [LEAD.call([keyspace.NOTIFIER], args)])
         except (RedisError, OSError):
             return False
         return bool(reply)
@@ -142,68 +143,71 @@ class Notifier:
         while not self._stopped.wait(STEP_SECONDS):
             self._stepped = time.monotonic()
             if not self.leads:
-                self._lookout.forget()
+                self._reconciler.forget()
                 continue
             try:
                 self.step()
                 self._away = False
             except (RedisConnectionError, RedisTimeoutError) as error:
                 if not self._away:
-                    log.warning("redis is away, nobody is told of anything", extra={"error": str(error)})
+                    log.warning("redis is away, no notification is sent", extra={"error": str(error)})
                 self._away = True
             except Exception:
-                log.exception("a look at incidents failed")
+                log.exception("a step of the notifier failed")
                 self._stopped.wait(AFTER_FAILURE_SECONDS)
 
     def step(self) -> None:
-        """Look, judge, and let each channel say one thing."""
-        self._now_and_then()
-        sight = self._watch.look()
-        self._lookout.reconcile(sight)
+        """Read the conditions, update the incidents, and let each channel send one part."""
+        self._periodic_checks()
+        snapshot = self._conditions.read()
+        self._reconciler.reconcile(snapshot)
         unsettled = self._incidents.unsettled()
         silenced = self._incidents.silenced(unsettled)
-        for hand in self._hands:
-            hand.offer([each for each in unsettled if each.id not in silenced], sight.now_ms)
+        for channel_thread in self._channel_threads:
+            channel_thread.offer([each for each in unsettled if each.id not in silenced], snapshot.now_ms)
         for incident in unsettled:
             if incident.resolved_ms is None or not self._has_channels:
                 continue
-            if incident.id in silenced or self._settled(incident, sight.now_ms):
-                self._incidents.all_told(incident)
+            if incident.id in silenced or self._settled(incident, snapshot.now_ms):
+                self._incidents.mark_delivered(incident)
 
     def _settled(self, incident: Incident, now: int) -> bool:
-        if now - (incident.closed_ms or now) > UNTOLD_FOR_MS:
-            log.error("nobody could be told of an incident", extra={"incident": incident.id, "title": incident.title})
+        if now - (incident.closed_ms or now) > UNDELIVERED_FOR_MS:
+            log.error(
+                "no channel accepted the closing of an incident",
+                extra={"incident": incident.id, "title": incident.title},
+            )
             return True
-        return all(sender.all_told(incident) for sender in self._senders)
+        return all(sender.all_sent(incident) for sender in self._senders)
 
-    def _now_and_then(self) -> None:
+    def _periodic_checks(self) -> None:
         now = time.monotonic()
         if now - self._checked > CHECK_SECONDS:
             self._checked = now
-            self._watch.dangers = tuple(check_safe(self._client))
+            self._conditions.dangers = tuple(check_safe(self._client))
         if now - self._trimmed > TRIM_SECONDS:
             self._trimmed = now
             self._incidents.trim(now_ms(self._client))
 
     def _paste(self, incident: Incident, message_name: str, tenant: str) -> str:
-        """A client message, filled; "" when a fact is missing, so that nobody pastes a hole."""
+        """A client message, filled; "" if a placeholder has no value, so that nobody pastes an incomplete text."""
         message = self._settings.messages.get(message_name)
         if message is None:
             return ""
         facts = {"tenant": tenant, "since": utc(incident.opened_ms / 1000)}
         if message.needs - facts.keys():
-            queues = self._watch.queues
+            queues = self._conditions.queues
             sizes = ask(self._client, [("ZCARD", keyspace.accepted(queue)) for queue in queues])
-            if sum(sizes) <= FILLED_AT_MOST:
+            if sum(sizes) <= SEARCHED_AT_MOST:
                 found = client_status.of_tenant(self._client, tenant)
                 facts |= found.facts(client_status.minutes(self._client, found.queues or queues))
         return message.filled(facts) if message.needs <= facts.keys() else ""
 
 
-def people(
+def notifier_tasks(
     url: str, client: redis.asyncio.Redis, worker_name: str, settings: Settings | None
 ) -> list[Coroutine[Any, Any, None]]:
-    """What tells people, for ever; a worker without settings leaves that to others."""
+    """The endless tasks that send notifications; none without settings: then other workers do it."""
     if settings is None:
         return []
     notifier = Notifier(connect(url, max_connections=1), worker_name, settings)

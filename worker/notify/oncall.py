@@ -1,4 +1,4 @@
-"""policies/oncall.yaml: who acts, who writes to clients, and how soon and how often they are told."""
+"""policies/oncall.yaml: who is on call, who writes to clients, and how soon and how often messages are sent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 
 
 class Person(BaseModel):
-    """One who acts. Without `days` and `hours` always."""
+    """A person on call; without `days` and `hours`, always."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,23 +36,24 @@ class Person(BaseModel):
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("is no time zone: as in Asia/Bangkok") from None
+            raise ValueError("is not a time zone, such as Asia/Bangkok") from None
         return name
 
     @field_validator("hours")
     @classmethod
     def _from_to(cls, hours: str | None) -> str | None:
         if hours is not None and not _HOURS.fullmatch(hours):
-            raise ValueError('is no time from and to: as in "08:00-20:00"')
+            raise ValueError('is not a time range, such as "08:00-20:00"')
         return hours
 
     def on_call(self, now: datetime) -> bool:
-        here = now.astimezone(ZoneInfo(self.timezone))
-        today, at = here.weekday(), here.time()
+        """Whether the person is on call at `now`, which has a time zone."""
+        local = now.astimezone(ZoneInfo(self.timezone))
+        today, at = local.weekday(), local.time()
         begin, end = (time.fromisoformat(text) for text in (self.hours or "00:00-00:00").split("-"))
         if begin < end:
             return DAYS[today] in self.days and begin <= at < end
-        if at >= begin:  # the hours go over midnight, and belong to the day on which they begin
+        if at >= begin:  # hours across midnight belong to the day on which they begin
             return DAYS[today] in self.days
         return at < end and DAYS[today - 1] in self.days
 
@@ -61,7 +62,7 @@ class Person(BaseModel):
 
 
 class OnCall(BaseModel):
-    """The fields are explained at the head of policies/oncall.yaml."""
+    """The content of policies/oncall.yaml. The first lines of that file explain the fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -81,20 +82,20 @@ class OnCall(BaseModel):
     @classmethod
     def _moved(cls, data: Any) -> Any:
         if isinstance(data, dict) and "spend_percent" in data:
-            raise ValueError("spend_percent is `alert_thresholds` in budgets.yaml now: take it out here")
+            raise ValueError("spend_percent is now `alert_thresholds` in budgets.yaml: remove it from this file")
         return data
 
     def now(self, at_ms: int) -> str:
-        """Who is on call, in words; "" for nobody."""
+        """The person on call at a Unix time in milliseconds, with the contact; "" for nobody."""
         now = datetime.fromtimestamp(at_ms / 1000, UTC)
         return next((str(person) for person in self.on_call if person.on_call(now)), "")
 
     def writes_to(self, tenant: str, at_ms: int) -> str:
-        """Who tells this client; "" for nobody."""
+        """Who writes to this client; "" for nobody."""
         return self.tells_clients.get(tenant) or self.tells_clients.get("default") or self.now(at_ms)
 
 
 def load_on_call(environment: Environment) -> OnCall:
-    """POLICIES_DIR/oncall.yaml, or the one that comes along. Raises ConfigurationError."""
+    """POLICIES_DIR/oncall.yaml, or else the packaged one. Raises ConfigurationError."""
     own = find_configuration("policies", "POLICIES_DIR", environment) / "oncall.yaml"
     return read_yaml(own if own.exists() else packaged("policies") / "oncall.yaml", OnCall)

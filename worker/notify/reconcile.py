@@ -1,4 +1,4 @@
-"""From what stands to incidents: what lasts is opened, what changes goes into its story, what is over is resolved."""
+"""Updates the incidents from the current conditions: opens, changes and resolves them."""
 
 from __future__ import annotations
 
@@ -18,48 +18,51 @@ from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import COUNTED, OUTAGES, Kind
 from worker.notify.oncall import OnCall
 
-UNDER_COLD = (Kind.ROUTE_OPEN, Kind.CREDENTIALS)  # parts of "no route is open", not told beside it
-STEADY = (*UNDER_COLD, Kind.COLD, Kind.LATE, Kind.WORKER_GONE, Kind.CRASH_LOOP, Kind.CAPPED)  # what flickers
-AFTER_COLD_MS = 180_000  # for which a breaker that no job has tried since is what is left of it, and no news
-DRAINS_MS = 30 * 60_000  # for which an outage waits for its late jobs
-PROBED_MS = 180_000  # a half-open route is tried by then, or no job comes that would
-STORY_AT_ONCE = 20  # lines
+# parts of a COLD incident, so they get no incident of their own beside it
+UNDER_COLD = (Kind.ROUTE_OPEN, Kind.CREDENTIALS)
+# these may come and go: closed only after steady_seconds
+STEADY = (*UNDER_COLD, Kind.COLD, Kind.LATE, Kind.WORKER_GONE, Kind.CRASH_LOOP, Kind.CAPPED)
+AFTER_COLD_MS = 180_000  # after a COLD, a breaker that no job has probed since then opens no incident
+DRAINS_MS = 30 * 60_000  # an outage stays open so long for its late jobs
+PROBED_MS = 180_000  # a half-open route is probed by then, unless no job comes
+STORY_AT_ONCE = 20  # lines added by one update
 TENANTS_KEPT = 500
-UNSEEN_MS = 3_600_000  # after which a route or a key that nobody tries any more is no incident
+UNSEEN_MS = 3_600_000  # the incident of a route or a key that no job uses closes then
 
 
 class Reconciler:
-    """One notifier's. What it remembers (since when something stands, or is over) may be lost: then it waits anew."""
+    """Updates incidents for one notifier. Its timers are in memory only: after a restart they begin again."""
 
     def __init__(self, client: redis.Redis, on_call: OnCall) -> None:
         self._client, self._on_call = client, on_call
         self._incidents = Incidents(client)
-        self._since: dict[str, int] = {}  # conditions that no incident tells of yet, by key
-        self._over: dict[str, int] = {}  # open incidents whose condition is gone, by id
-        self._cold_ms = -AFTER_COLD_MS  # when no route was open last
+        self._since: dict[str, int] = {}  # when a condition without an incident began, by its key
+        self._over: dict[str, int] = {}  # when the condition of an open incident ended, by its id
+        self._cold_ms = -AFTER_COLD_MS  # when a COLD was seen last
 
-    def reconcile(self, sight: Snapshot) -> None:
+    def reconcile(self, snapshot: Snapshot) -> None:
+        """Fold the counts, then open, update and resolve incidents."""
         opened = {each.key: each for each in self._incidents.unsettled() if each.resolved_ms is None}
-        conditions = {each.key: each for each in self._joined(sight, opened.values())}
+        conditions = {each.key: each for each in self._joined(snapshot, opened.values())}
         outages = [each for each in opened.values() if each.kind in OUTAGES and (each.late or each.key in conditions)]
         first = min(outages, key=lambda each: OUTAGES.index(each.kind), default=None)
         about_to_open = any(each.kind in OUTAGES for key, each in conditions.items() if key not in opened)
-        self._incidents.fold(sight.queues, first.id if first else None, keep_saved=about_to_open)
+        self._incidents.fold(snapshot.queues, first.id if first else None, keep_saved=about_to_open)
         for key, condition in conditions.items():
             if key in opened:
                 self._over.pop(opened[key].id, None)
                 self._update(opened[key], condition)
             else:
-                self._open(condition, sight.now_ms)
+                self._open(condition, snapshot.now_ms)
         self._since = {key: since for key, since in self._since.items() if key in conditions and key not in opened}
         for key, incident in opened.items():
             if key not in conditions:
-                self._perhaps_over(incident, sight)
+                self._perhaps_over(incident, snapshot)
         open_ids = {incident.id for incident in opened.values()}
         self._over = {incident_id: since for incident_id, since in self._over.items() if incident_id in open_ids}
 
     def forget(self) -> None:
-        """What was seen before somebody else looked on is worth nothing."""
+        """Reset the timers: another notifier was active since then."""
         self._since.clear()
         self._over.clear()
 
@@ -72,7 +75,7 @@ class Reconciler:
             self._update(replace(incident, marks=condition.marks), condition)
 
     def _update(self, incident: Incident, condition: Condition) -> None:
-        """How it stands now; what is new in it, and what is so no more, becomes a line of its story."""
+        """Write its current state; each mark that began or ended becomes a line of its story."""
         now = {tenant: max(count, incident.tenants.get(tenant, 0)) for tenant, count in condition.tenants.items()}
         tenants = dict(islice({**incident.tenants, **now}.items(), TENANTS_KEPT))
         state = json.dumps(
@@ -80,7 +83,7 @@ class Reconciler:
                 "lines": condition.lines,
                 "marks": condition.marks,
                 "until_ms": condition.until_ms and -(-condition.until_ms // 5000) * 5000,
-                "tenants": tenants,  # who was concerned stays so
+                "tenants": tenants,  # an affected tenant stays in the list
                 "jobs": condition.jobs or incident.jobs,
             }
         )
@@ -91,18 +94,18 @@ class Reconciler:
         late = {"late": max(incident.late, condition.late)}
         self._incidents.change(incident, "state", state, more=late, story=[*ended, *begun][:STORY_AT_ONCE])
 
-    def _perhaps_over(self, incident: Incident, sight: Snapshot) -> None:
-        over_ms = self._over.setdefault(incident.id, sight.now_ms)
-        if incident.subject in sight.half_open and sight.now_ms - over_ms < PROBED_MS:
-            return  # a probe is on its way
+    def _perhaps_over(self, incident: Incident, snapshot: Snapshot) -> None:
+        over_ms = self._over.setdefault(incident.id, snapshot.now_ms)
+        if incident.subject in snapshot.half_open and snapshot.now_ms - over_ms < PROBED_MS:
+            return  # a probe is expected
         if incident.marks:
-            to_do = f"; {many(sight.late, 'late job')} to be done." if sight.late else "."
-            line = f"It seems to be over{to_do}"
+            to_do = f"; {many(snapshot.late, 'late job')} left." if snapshot.late else "."
+            line = f"The problem seems to be over{to_do}"
             self._update(incident, Condition(incident.kind, incident.subject, incident.queue, (line,)))
-        if self._lasts(incident, sight, over_ms):
+        if self._lasts(incident, snapshot, over_ms):
             return
         steady = self._on_call.steady_seconds * 1000 if incident.kind in STEADY else 0
-        if sight.now_ms - over_ms < steady:
+        if snapshot.now_ms - over_ms < steady:
             return
         if incident.kind is Kind.DEAD_LETTERS:
             self._incidents.change(incident, "left", str(self._unhandled(incident)))
@@ -110,42 +113,42 @@ class Reconciler:
         if self._incidents.close(incident, end_ms, "over"):
             self._over.pop(incident.id, None)
 
-    def _lasts(self, incident: Incident, sight: Snapshot, over_ms: int) -> bool:
-        """Whether it goes on though nothing of it is to be seen now."""
-        passed = sight.now_ms - over_ms
+    def _lasts(self, incident: Incident, snapshot: Snapshot, over_ms: int) -> bool:
+        """Whether it stays open although its condition is gone."""
+        passed = snapshot.now_ms - over_ms
         if incident.kind in COUNTED:
-            quiet = sight.now_ms - incident.last_ms >= self._on_call.quiet_minutes * 60_000
+            quiet = snapshot.now_ms - incident.last_ms >= self._on_call.quiet_minutes * 60_000
             return not quiet and not (incident.kind is Kind.DEAD_LETTERS and self._unhandled(incident) == 0)
-        if incident.kind is Kind.CREDENTIALS and sight.succeeded_ms.get(incident.subject, 0) < over_ms - 2000:
+        if incident.kind is Kind.CREDENTIALS and snapshot.succeeded_ms.get(incident.subject, 0) < over_ms - 2000:
             return passed < UNSEEN_MS
-        if incident.kind is Kind.ROUTE_OPEN and incident.subject in sight.half_open:
+        if incident.kind is Kind.ROUTE_OPEN and incident.subject in snapshot.half_open:
             return passed < UNSEEN_MS
         if incident.kind in OUTAGES and incident.late:
-            return bool(sight.late) and passed < DRAINS_MS
-        return incident.kind is Kind.WORKER_GONE and any(c.kind is Kind.CRASH_LOOP for c in sight.conditions)
+            return bool(snapshot.late) and passed < DRAINS_MS
+        return incident.kind is Kind.WORKER_GONE and any(c.kind is Kind.CRASH_LOOP for c in snapshot.conditions)
 
     def _unhandled(self, incident: Incident) -> int:
-        """Its letters that are dead letters still."""
+        """Its jobs that are still dead letters."""
         (left,) = ask(self._client, [("ZCOUNT", keyspace.dead(incident.queue), incident.opened_ms, "+inf")])
         return int(left)
 
-    def _joined(self, sight: Snapshot, opened: Collection[Incident]) -> Iterator[Condition]:
-        """One trouble, one incident: late jobs belong to the outage that makes them late, open routes to the outage of all."""
+    def _joined(self, snapshot: Snapshot, opened: Collection[Incident]) -> Iterator[Condition]:
+        """One problem, one incident: late jobs join the outage that made them late, open routes join COLD."""
         open_keys = {incident.key for incident in opened}
-        kinds = {incident.kind for incident in opened} | {condition.kind for condition in sight.conditions}
+        kinds = {incident.kind for incident in opened} | {condition.kind for condition in snapshot.conditions}
         if Kind.COLD in kinds:
-            self._cold_ms = sight.now_ms
+            self._cold_ms = snapshot.now_ms
         outage = next((kind for kind in OUTAGES if kind in kinds), None)
-        late = [each for each in sight.conditions if each.kind is Kind.LATE and each.key not in open_keys]
-        left_of_cold = sight.now_ms - self._cold_ms < AFTER_COLD_MS
-        for condition in sight.conditions:
+        late = [each for each in snapshot.conditions if each.kind is Kind.LATE and each.key not in open_keys]
+        left_of_cold = snapshot.now_ms - self._cold_ms < AFTER_COLD_MS
+        for condition in snapshot.conditions:
             is_new = condition.key not in open_keys
             if is_new and condition.kind is Kind.LATE and outage is not None:
                 continue
             if is_new and condition.kind in UNDER_COLD and left_of_cold:
                 continue
             if is_new and condition.kind is Kind.SPEND and Kind.BUDGET in kinds:
-                continue  # the pause says it
+                continue  # the incident of the pause covers it
             if condition.kind is outage:
                 condition, late = _with_late(condition, late), []
             yield condition

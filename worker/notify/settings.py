@@ -1,4 +1,4 @@
-"""Which channels there are: the environment's, and always the worker's own log."""
+"""The configured channels: those of the environment, and always the worker's own log."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from worker.notify.job_webhooks import EVERYBODY, Subscriber
 from worker.notify.oncall import OnCall, load_on_call
 from worker.routes.route import is_http_url
 
-EXAMPLE_DOMAIN = "@yourco.com"  # of the routing map that comes along
+EXAMPLE_DOMAIN = "@yourco.com"  # in the packaged routing map; never a real address
 
 log = logging.getLogger("failover.worker")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a notifier has to know."""
+    """The configuration of a notifier."""
 
     channels: tuple[Channel, ...]
     on_call: OnCall
@@ -37,7 +37,10 @@ class Settings:
 def load_settings(
     environment: Environment, cold_notify: Sequence[str] = (), tenants: Tenants | None = None
 ) -> Settings:
-    """Raises ConfigurationError for what is half set up. `cold_notify`: the addresses of the routing map."""
+    """Read the environment and the policies. `cold_notify`: e-mail addresses of the routing map.
+
+    Raises ConfigurationError, also for a channel that is only half configured.
+    """
     channels = (Log(), *load_channels(environment, cold_notify))
     subscribers = tuple(_subscribers(environment, tenants or Tenants()))
     alert_thresholds = load_budgets(environment).alert_thresholds
@@ -52,11 +55,11 @@ def _subscribers(environment: Environment, tenants: Tenants) -> Iterator[Subscri
         if tenant.callback_url is None:
             continue
         if name == "default":
-            fix = "name the tenant that it belongs to: everybody's jobs go to NOTIFY_WEBHOOK_URL"
+            fix = "move it to a named tenant; the events of all tenants go to NOTIFY_WEBHOOK_URL"
             raise ConfigurationError([Problem("policies/tenants.yaml", "default.callback_url", "is not possible", fix)])
         variable = tenant.callback_secret_env or ""
         if not variable:
-            fix = "name the variable that holds the secret of its signature"
+            fix = "set it to the name of the variable that holds the signing secret"
             raise ConfigurationError(
                 [Problem("policies/tenants.yaml", f"{name}.callback_secret_env", "is missing", fix)]
             )
@@ -65,7 +68,7 @@ def _subscribers(environment: Environment, tenants: Tenants) -> Iterator[Subscri
 
 
 def load_channels(environment: Environment, cold_notify: Sequence[str] = ()) -> list[Channel]:
-    """Slack, e-mail and webhook, those that are set up."""
+    """Those of Slack, e-mail and webhook that are configured. Raises ConfigurationError."""
     found = (_slack(environment), _email(environment, cold_notify), _webhook(environment))
     return [channel for channel in found if channel is not None]
 
@@ -76,14 +79,15 @@ def _slack(environment: Environment) -> Channel | None:
     for variable, text in (("SLACK_WEBHOOK_URL", url), ("SLACK_API_URL", api_url)):
         _require_url(variable, text)
     if token and not channel:
-        fix = "the channel's id (in Slack: its details, at the bottom), as in C0123456789"
-        raise ConfigurationError([Problem("SLACK_CHANNEL", "", "is not set beside SLACK_BOT_TOKEN", fix)])
+        fix = "set it to the channel's id (in Slack: channel details, at the bottom), such as C0123456789"
+        raise ConfigurationError([Problem("SLACK_CHANNEL", "", "is not set, but SLACK_BOT_TOKEN is", fix)])
     if channel and not (token or url):
-        fix = "the bot's token, it begins with xoxb-; or SLACK_WEBHOOK_URL"
-        raise ConfigurationError([Problem("SLACK_BOT_TOKEN", "", "is not set beside SLACK_CHANNEL", fix)])
+        fix = "set it to the bot's token, which begins with xoxb-; or set SLACK_WEBHOOK_URL instead"
+        raise ConfigurationError([Problem("SLACK_BOT_TOKEN", "", "is not set, but SLACK_CHANNEL is", fix)])
     if not (token or url):
         return None
-    from worker.notify.channels.slack import SlackBot, SlackWebhook  # 60 ms that most processes can do without
+    # this import takes 60 ms
+    from worker.notify.channels.slack import SlackBot, SlackWebhook
 
     return SlackBot(token, channel, api_url) if token else SlackWebhook(url)
 
@@ -93,13 +97,13 @@ def _email(environment: Environment, cold_notify: Sequence[str]) -> Channel | No
     to = [address.strip() for address in environment.get("NOTIFY_EMAIL", "").split(",") if address.strip()]
     if not smtp_url:
         if to:
-            fix = "as in smtp://user:password@smtp.example.com:587"
-            raise ConfigurationError([Problem("SMTP_URL", "", "is not set beside NOTIFY_EMAIL", fix)])
+            fix = "for example smtp://user:password@smtp.example.com:587"
+            raise ConfigurationError([Problem("SMTP_URL", "", "is not set, but NOTIFY_EMAIL is", fix)])
         return None
     to = to or [address for address in cold_notify if not address.endswith(EXAMPLE_DOMAIN)]
     if not to:
-        fix = "who shall read it; or put addresses into cold.notify of routes.json"
-        raise ConfigurationError([Problem("NOTIFY_EMAIL", "", "is not set beside SMTP_URL", fix)])
+        fix = "set it to the recipients; or put addresses into cold.notify of routes.json"
+        raise ConfigurationError([Problem("NOTIFY_EMAIL", "", "is not set, but SMTP_URL is", fix)])
     from worker.notify.channels.email import Email
 
     return Email(smtp_url, to, environment.get("NOTIFY_FROM", ""))
@@ -115,4 +119,4 @@ def _webhook(environment: Environment) -> Channel | None:
 
 def _require_url(variable: str, text: str) -> None:
     if text and not is_http_url(text):
-        raise ConfigurationError([Problem(variable, "", "is no http(s) URL", "copy it anew")])
+        raise ConfigurationError([Problem(variable, "", "is not an http(s) URL", "copy it again")])

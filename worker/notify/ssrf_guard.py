@@ -1,7 +1,7 @@
-"""Where a tenant's callback may go: to the public internet, whatever its name resolves to (OWASP: server-side request forgery).
+"""Protection against server-side request forgery (OWASP): a tenant's callback may reach public internet addresses only.
 
-The check is made on the addresses that the connection then uses, so a name that changes its mind between check and connect
-gains nothing. Redirects are not followed.
+The check uses the same addresses as the connection, so a name that resolves differently after the check gains nothing.
+Redirects are not followed.
 """
 
 from __future__ import annotations
@@ -16,30 +16,29 @@ from aiohttp.resolver import DefaultResolver
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
-_UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that is the internet's
-_PLATFORMS = frozenset({"168.63.129.16"})  # Azure's own, though its number is public
+_UNICAST = ipaddress.ip_network("2000::/3")  # all public unicast addresses of IPv6
+_PLATFORMS = frozenset({"168.63.129.16"})  # Azure's own service, although the address is in a public range
 
 
 class NotPublic(OSError):
-    """An address that a callback must not reach."""
+    """A callback must not reach this address."""
 
 
 def public(address: str) -> bool:
-    """Whether an IP address belongs to the internet and not to this house."""
+    """Whether an IP address is a public internet address."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
             return public(str(ip.ipv4_mapped))
         if ip in _NAT64 or ip in _SIX_TO_FOUR or ip.teredo is not None:
-            return False  # an IPv4 address in disguise
+            return False  # an IPv4 address inside an IPv6 address
         if ip not in _UNICAST:
             return False
     return ip.is_global and not ip.is_multicast and str(ip) not in _PLATFORMS
 
 
 def literal(host: str) -> str | None:
-    """The address that a host is written as, in any of the forms that a C library reads (0x7f.1, 2130706433); None for a
-    name."""
+    """The IP address, if the host is one in any form that a C library accepts (0x7f.1, 2130706433); None for a name."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
@@ -51,9 +50,9 @@ def literal(host: str) -> str | None:
 
 
 def check_literal(url: yarl.URL) -> None:
-    """Raises NotPublic for a URL whose host is an address that is not public; a name is checked when it is resolved.
+    """Raises NotPublic if the URL's host is an IP address that is not public. A name is checked when it is resolved.
 
-    The host is looked at as it will be connected to: yarl makes 127.0.0.1 of 127。0。0。1.
+    The check uses the host as yarl normalizes it for the connection: 127。0。0。1 is 127.0.0.1.
     """
     address = literal(url.raw_host or "")
     if address is not None and not public(address):
@@ -61,7 +60,7 @@ def check_literal(url: yarl.URL) -> None:
 
 
 class PublicResolver(AbstractResolver):
-    """aiohttp's own resolver, less every address that is not public."""
+    """aiohttp's own resolver, without the addresses that are not public. Raises NotPublic if none is left."""
 
     def __init__(self) -> None:
         self._resolver = DefaultResolver()
@@ -79,7 +78,7 @@ class PublicResolver(AbstractResolver):
 
 
 def session(at_once: int, *, private_allowed: bool) -> aiohttp.ClientSession:
-    """One that reaches public addresses only, keeps no cookies and reads no proxy from the environment."""
+    """A client that keeps no cookies and uses no proxy of the environment; public addresses only, unless `private_allowed`."""
     resolver = None if private_allowed else PublicResolver()
     connector = aiohttp.TCPConnector(limit=at_once, resolver=resolver, use_dns_cache=private_allowed)
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)

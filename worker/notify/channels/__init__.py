@@ -1,1 +1,1 @@
-"""The ways to reach people, one file each."""
+"""The channels that send messages to people, one file each."""

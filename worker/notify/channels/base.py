@@ -1,4 +1,4 @@
-"""What a channel is: a way to tell people, and what it says of how that went."""
+"""The interface of a channel: how a message is sent, and the possible outcomes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from worker.notify.incidents import Incident
 
 @dataclass(frozen=True)
 class Posted:
-    """It is there. `ref`: by which it can be edited and answered to, where the channel has that."""
+    """It arrived. `ref`: the channel's reference for edits and replies; "" if the channel has none."""
 
     ref: str = ""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """It is certainly not there, so it may be sent again, after `seconds` if the channel named them. `hopeless`: this very
-    message will never be taken, though others may."""
+    """It certainly did not arrive, so it may be sent again, after `seconds` if the channel named a time. `hopeless`: the channel
+    will never accept this message, but may accept others."""
 
     why: str
     seconds: float | None = None
@@ -30,22 +30,22 @@ class Refused:
 
 @dataclass(frozen=True)
 class Unknown:
-    """It may be there: the connection broke before an answer came."""
+    """It may have arrived: the connection broke before the answer."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Unfindable:
-    """Nobody will ever be able to tell whether it is there."""
+    """Nobody can ever find out whether it arrived."""
 
     why: str
 
 
 @dataclass(frozen=True)
 class Post:
-    """One thing to say. `part`: opening, closing, story, digest; with the incident's id it names the post. `thread` and
-    `edit`: the opening's ref."""
+    """One message to send. `part`: opening, closing, story-N, digest-N or edit; with the incident's id it identifies the post.
+    `thread`: ref of the post to reply to; `edit`: ref of the post to change; `broadcast`: show a reply in the channel too."""
 
     incident: Incident
     part: str
@@ -64,8 +64,8 @@ Found = Posted | Refused | Unknown | Unfindable
 
 
 class Channel(Protocol):
-    """`edits`: an opening can be edited and has a thread. `digest_factor`: how much rarer than usual it is to be told that
-    something goes on. No method raises for what the other side does."""
+    """A way to send messages. `edits`: an opening can be edited and has a thread. `digest_factor`: digests come so many times
+    less often than `digest_minutes` says. No method raises an error for a failure of the other side."""
 
     name: str
     edits: bool
@@ -74,18 +74,21 @@ class Channel(Protocol):
     def send(self, post: Post) -> Outcome: ...
 
     def find(self, post: Post, since_ms: int) -> Found:
-        """Whether a post of which nothing was heard is there: Posted, Refused (it is not), Unknown (ask again later)."""
+        """Whether a post without an answer arrived: Posted, Refused (it did not), Unknown (ask again later), Unfindable.
+
+        `since_ms`: Unix time when it was sent.
+        """
         ...
 
 
 def trouble(error: Exception) -> str:
-    """What is wrong with a connection, for people; never the URL."""
+    """The problem of a connection, in words. It never contains the URL, which may be a secret."""
     if isinstance(error, socket.gaierror):
-        return "its name is not known"
+        return "its host name cannot be resolved"
     if isinstance(error, ConnectionRefusedError):
-        return "nobody listens there"
+        return "connection refused"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, ssl.SSLError):
-        return "its certificate is not trusted, or it speaks no TLS there"
+        return "its certificate is not trusted, or this port has no TLS"
     return type(error).__name__

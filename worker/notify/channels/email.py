@@ -1,4 +1,4 @@
-"""E-mail by SMTP: an opening, a digest now and then, a closing, in one thread of the reader's mail program."""
+"""E-mail by SMTP: an opening, digests and a closing, as one thread in a mail program."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ ADDRESS = re.compile(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+")
 
 
 class Email:
-    """smtp://user:password@host:587 (STARTTLS where the server has it, and always before a password) or smtps://host:465."""
+    """`smtp_url`: smtp://user:password@host:587 (STARTTLS if the server offers it, and always before a password) or
+    smtps://host:465. Raises ConfigurationError."""
 
     name, edits, digest_factor = "email", False, 6.0
 
     def __init__(self, smtp_url: str, to: Sequence[str], sender: str = "") -> None:
-        fix = "as in smtp://user:password@smtp.example.com:587; in a password, write %40 for @ and %2F for /"
+        fix = "for example smtp://user:password@smtp.example.com:587; in a password, write %40 for @ and %2F for /"
         try:
             parts = urlsplit(smtp_url)
             self._host, self._port = parts.hostname or "", parts.port or (465 if parts.scheme == "smtps" else 587)
         except ValueError:
             raise ConfigurationError([Problem("SMTP_URL", "", "cannot be read", fix)]) from None
         if parts.scheme not in ("smtp", "smtps") or not self._host:
-            raise ConfigurationError([Problem("SMTP_URL", "", "is no SMTP URL", fix)])
+            raise ConfigurationError([Problem("SMTP_URL", "", "is not an SMTP URL", fix)])
         if wrong := [address for address in to if not ADDRESS.fullmatch(address)]:
-            raise ConfigurationError([Problem("NOTIFY_EMAIL", "", f"{wrong[0]!r} is no e-mail address")])
+            raise ConfigurationError([Problem("NOTIFY_EMAIL", "", f"{wrong[0]!r} is not an e-mail address")])
         self._tls, self._to = parts.scheme == "smtps", list(to)
         self._user, self._password = unquote(parts.username or ""), unquote(parts.password or "")
         if sender and not ADDRESS.fullmatch(sender):
-            raise ConfigurationError([Problem("NOTIFY_FROM", "", f"{sender!r} is no e-mail address")])
+            raise ConfigurationError([Problem("NOTIFY_FROM", "", f"{sender!r} is not an e-mail address")])
         self._from = sender or (self._user if ADDRESS.fullmatch(self._user) else to[0])
 
     def send(self, post: Post) -> Outcome:
@@ -56,7 +57,7 @@ class Email:
         return Posted() if len(refused) < len(self._to) else Refused(f"{self._host} refuses every address")
 
     def find(self, post: Post, since_ms: int) -> Found:
-        return Unfindable("nobody can look into a mailbox")
+        return Unfindable("a mailbox cannot be searched")
 
     def _connected(self) -> smtplib.SMTP:
         context = ssl.create_default_context()
@@ -91,8 +92,8 @@ class Email:
 
 def _code(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPResponseException):
-        said = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
-        return f"{error.smtp_code} {said[:100]}"
+        reply = error.smtp_error.decode(errors="replace") if isinstance(error.smtp_error, bytes) else error.smtp_error
+        return f"{error.smtp_code} {reply[:100]}"
     if isinstance(error, smtplib.SMTPNotSupportedError):
-        return "it offers no STARTTLS or no login: try smtps://, or leave the password out"
+        return "it offers no STARTTLS or no login: try smtps://, or remove the password"
     return trouble(error)

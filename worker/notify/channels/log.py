@@ -1,4 +1,4 @@
-"""The worker's own log as a channel: an incident is written down even where no other channel is set up."""
+"""The worker's own log as a channel, so that incidents are recorded even if no other channel is configured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ log = logging.getLogger("failover.worker")
 
 
 class Log:
-    """The worker's log, so that an incident is told even where no channel is set up."""
+    """Writes a warning for every part of an incident."""
 
     name, edits, digest_factor = "log", False, 1.0
 
@@ -21,4 +21,4 @@ class Log:
         return Posted()
 
     def find(self, post: Post, since_ms: int) -> Found:
-        return Unfindable("a log that was cut off")
+        return Unfindable("the log cannot be searched")

@@ -1,7 +1,7 @@
-"""Slack: by a bot's token (edits, threads, and a look at whether a post arrived), or by an incoming webhook (none of these).
+"""Slack, with a bot's token (edits, threads, and a search for posts without an answer) or an incoming webhook (none of these).
 
-Every text goes into blocks that Slack never interprets (plain_text, rich_text_preformatted); the line for notifications is
-escaped. Rules: https://docs.slack.dev/reference/block-kit, /reference/methods/chat.postMessage, /apis/web-api/rate-limits
+Every text is in a block that Slack does not interpret (plain_text, rich_text_preformatted); the notification line is escaped.
+Rules: https://docs.slack.dev/reference/block-kit, /reference/methods/chat.postMessage, /apis/web-api/rate-limits
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from worker.notify.incident_text import Message
 TIMEOUT_SECONDS = 10
 HEADER, SECTION, BLOCKS, TOTAL = 150, 2900, 45, 12_000  # Slack's limits are 150, 3,000, 50 and about 13,200
 EVENT = "failover_incident"
-MISCONFIGURED_SECONDS = 300.0  # until a wrong token or channel is tried again: somebody may fix it
+MISCONFIGURED_SECONDS = 300.0  # until a wrong token or channel is tried again, after a person may have fixed it
 _CHANNEL_ID = re.compile(r"[CGD][A-Z0-9]{6,}")
 _WRONG = frozenset(
     (
@@ -42,15 +42,15 @@ _HOPELESS = frozenset(
             "invalid_payload",
             "invalid_attachments",
         ),
-        *("message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found"),  # somebody deleted it
+        *("message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found"),  # a person deleted it
     )
 )
 
-logging.getLogger("slack_sdk").setLevel(logging.CRITICAL)  # the outcome says it all, without a URL that is a secret
+logging.getLogger("slack_sdk").setLevel(logging.CRITICAL)  # the outcome has the same facts, without the secret URL
 
 
 class SlackBot:
-    """chat.postMessage and chat.update with a bot's token (chat:write; with channels:history it can look)."""
+    """chat.postMessage and chat.update with a bot's token (scope chat:write; find() needs channels:history)."""
 
     name, edits, digest_factor = "slack", True, 1.0
 
@@ -63,16 +63,16 @@ class SlackBot:
     def send(self, post: Post) -> Outcome:
         form = {"channel": self._channel_id or self._channel, **payload(post.message)}
         if post.edit:
-            # an edit that was lost is made again: it says how things stand, not that something happened
-            return self._said("chat.update", {**form, "ts": post.edit})
+            # a lost edit may be sent again: it shows the current state, so repeating it does no harm
+            return self._call("chat.update", {**form, "ts": post.edit})
         form |= {"unfurl_links": False, "unfurl_media": False, "link_names": False, "parse": "none"}
         form["metadata"] = {"event_type": EVENT, "event_payload": {"name": post.name}}
         if post.thread:
             form |= {"thread_ts": post.thread, "reply_broadcast": post.broadcast}
-        return self._said("chat.postMessage", form)
+        return self._call("chat.postMessage", form)
 
     def find(self, post: Post, since_ms: int) -> Found:
-        """By the name in the metadata of what was posted since."""
+        """Search the posts since then for one with this name in its metadata."""
         if not self._channel_id:
             return Unfindable("the channel's id is not known")
         options = {"channel": self._channel_id, "oldest": f"{since_ms / 1000 - 600:.6f}", "limit": 999}
@@ -81,18 +81,18 @@ class SlackBot:
         try:
             reply = self._client.api_call(method, params=options)
         except SlackApiError as error:
-            said = str(error.response.get("error", ""))
-            if said in _WRONG | _HOPELESS:
-                return Unfindable(said)
-            return Unknown(said)
+            code = str(error.response.get("error", ""))
+            if code in _WRONG | _HOPELESS:
+                return Unfindable(code)
+            return Unknown(code)
         except (SlackClientError, OSError, http.client.HTTPException) as error:
             return Unknown(type(error).__name__)
         for message in reply.get("messages") or []:
             if (message.get("metadata") or {}).get("event_payload", {}).get("name") == post.name:
                 return Posted(str(message["ts"]))
-        return Unknown("too much was said since") if reply.get("has_more") else Refused("it never arrived")
+        return Unknown("too many posts since then to search") if reply.get("has_more") else Refused("it never arrived")
 
-    def _said(self, method: str, form: Mapping[str, Any]) -> Outcome:
+    def _call(self, method: str, form: Mapping[str, Any]) -> Outcome:
         try:
             reply = self._client.api_call(method, json=dict(form))
         except SlackApiError as error:
@@ -105,7 +105,7 @@ class SlackBot:
 
 
 class SlackWebhook:
-    """An incoming webhook: its URL is the secret, and what was sent can neither be edited nor looked for."""
+    """An incoming webhook. Its URL is the secret; its posts can neither be edited nor found."""
 
     name, edits, digest_factor = "slack", False, 1.0
 
@@ -123,11 +123,11 @@ class SlackWebhook:
         return refusal(reply.status_code, dict(reply.headers), reply.body[:100])
 
     def find(self, post: Post, since_ms: int) -> Found:
-        return Unfindable("an incoming webhook cannot be asked")
+        return Unfindable("an incoming webhook cannot search")
 
 
 def payload(message: Message) -> dict[str, Any]:
-    """`text` and `blocks` within Slack's limits."""
+    """`text` and `blocks` of a message, cut to Slack's limits."""
     blocks: list[dict[str, Any]] = [{"type": "header", "text": _plain(message.headline, HEADER)}]
     left = TOTAL
     for texts in _sections(message.lines):
@@ -147,12 +147,12 @@ def payload(message: Message) -> dict[str, Any]:
 
 
 def escaped(text: str) -> str:
-    """For the one field that Slack interprets (https://docs.slack.dev/messaging/formatting-message-text)."""
+    """Escape the one field that Slack interprets (https://docs.slack.dev/messaging/formatting-message-text)."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _sections(lines: tuple[str, ...]) -> list[str]:
-    """Lines gathered into as few sections as fit."""
+    """The lines in as few sections as possible."""
     sections = [""]
     for line in lines:
         if len(sections[-1]) + len(line) + 1 > SECTION:
@@ -170,11 +170,11 @@ def _preformatted(text: str) -> dict[str, Any]:
     return {"type": "rich_text", "elements": [inner]}
 
 
-def refusal(status: int, headers: Mapping[str, str], said: str) -> Outcome:
-    """What an answer other than success means. After 500, 502 and 504 nobody knows whether it was taken."""
+def refusal(status: int, headers: Mapping[str, str], code: str) -> Outcome:
+    """The outcome of an answer other than success. After 500, 502 and 504 the message may have been accepted."""
     if status in (500, 502, 504):
         return Unknown(f"it answered {status}")
-    why = said if said and said.isprintable() else f"it answered {status}"
+    why = code if code and code.isprintable() else f"it answered {status}"
     if status == 429:
         why = "ratelimited"
     named = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
@@ -185,7 +185,8 @@ def refusal(status: int, headers: Mapping[str, str], said: str) -> Outcome:
 
 
 def broken(error: Exception) -> Outcome:
-    """urllib says URLError of what failed before an answer was awaited: nothing was taken. What broke later may have been."""
+    """The outcome of a broken connection. urllib raises URLError before the request was complete: nothing arrived. After any
+    other error the message may have arrived."""
     if isinstance(error, urllib.error.URLError):
         reason = error.reason if isinstance(error.reason, Exception) else error
         return Refused(f"it cannot be reached: {trouble(reason)}")

@@ -1,6 +1,6 @@
 """Events to a URL, signed as Standard Webhooks (https://www.standardwebhooks.com): incidents, and ends of jobs.
 
-An event keeps its `webhook-id` however often it is sent, so a receiver that has seen the id has seen the event.
+An event keeps its `webhook-id` when it is sent again, so a receiver can ignore an id that it knows.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from producer.errors import ConfigurationError, Problem
 from worker.notify.channels.base import Found, Outcome, Post, Posted, Refused
 
 TIMEOUT_SECONDS = 10.0
-BODY_REFUSED = frozenset({400, 405, 406, 411, 413, 414, 415, 422})  # this event, for ever
+# status codes after which this event is never accepted
+BODY_REFUSED = frozenset({400, 405, 406, 411, 413, 414, 415, 422})
 EVENTS = {"opening": "incident.opened", "closing": "incident.resolved", "test": "failover.test"}
 
 
 def signed(event_id: str, event: str, data: Mapping[str, Any], secret: str) -> tuple[bytes, dict[str, str]]:
-    """(body, headers) of one event."""
+    """(body, headers) of one event, signed with `secret` at the present time."""
     now = datetime.now(UTC)
     body = to_json({"type": event, "timestamp": now.isoformat(), "data": data})
     headers = {
@@ -35,19 +36,19 @@ def signed(event_id: str, event: str, data: Mapping[str, Any], secret: str) -> t
 
 
 def checked_secret(variable: str, secret: str) -> str:
-    """A secret that signs. Raises ConfigurationError."""
+    """The secret, if it can sign. Raises ConfigurationError with the name of the `variable`."""
     try:
         if not secret:
-            raise ValueError  # noqa: TRY301 - the same sentence
+            raise ValueError  # noqa: TRY301 - the same message
         Webhook(secret).sign("probe", datetime.now(UTC), "{}")
     except (ValueError, RuntimeError):
-        fix = "base64, as `openssl rand -base64 32` makes it; `whsec_` may stand before it"
-        raise ConfigurationError([Problem(variable, "", "is no signing secret", fix)]) from None
+        fix = "make one with `openssl rand -base64 32`; it may begin with `whsec_`"
+        raise ConfigurationError([Problem(variable, "", "is not a signing secret", fix)]) from None
     return secret
 
 
 class IncidentWebhook:
-    """incident.opened, incident.updated, incident.resolved to NOTIFY_WEBHOOK_URL."""
+    """Sends incident.opened, incident.updated and incident.resolved to NOTIFY_WEBHOOK_URL."""
 
     name, edits, digest_factor = "webhook", False, 1.0
 
@@ -77,12 +78,13 @@ class IncidentWebhook:
         body, headers = signed(f"incident-{post.name}", event, data, self._secret)
         try:
             with httpx.stream("POST", self._url, content=body, headers=headers, timeout=TIMEOUT_SECONDS) as reply:
-                status = reply.status_code  # whatever else it says is not waited for
+                status = reply.status_code  # the body is not needed
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            return Refused(f"it does not answer: {type(error).__name__}")  # its id makes a second one harmless
+            # repeating it is harmless: same id
+            return Refused(f"it does not answer: {type(error).__name__}")
         if 200 <= status < 300:
             return Posted()
         return Refused(f"it answered {status}", hopeless=status in BODY_REFUSED)
 
     def find(self, post: Post, since_ms: int) -> Found:
-        return Refused("its id makes a second one harmless")
+        return Refused("sending it again is harmless, because it keeps its id")

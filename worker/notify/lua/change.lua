@@ -1,6 +1,6 @@
 -- prelude: clock incident
 -- flags: allow-oom
--- Change an incident if nobody did in the meantime: of two workers that would tell the same thing, one does.
+-- Change an incident if its field still has the value that was read: of two workers with the same change, one makes it.
 --
 -- KEYS  1 failover:incident:{id}
 -- ARGV  1 id   2 field   3 its value as known ('' for none)   4 its new value   5 more fields (JSON object)   6 lines for the story

@@ -1,12 +1,12 @@
 -- prelude: clock incident
 -- flags: allow-oom
--- What was counted since the last time goes into incidents, which are opened for it.
+-- Move the counts since the last call into incidents. Opens an incident if none is open.
 --
 -- KEYS  1 failover:news:{queue}   2 failover:news:{queue}:first
 -- ARGV  1 queue   2 '1' to keep the saved jobs for an outage that is about to be opened
 --       3 id of the open outage that is credited with saved, degraded and dead jobs; left out when there is none
 -- Returns nothing.
--- Invariant: each job is counted in one incident, whoever folds and however often.
+-- Invariant: each job is counted once, also if several workers call this.
 local news = redis.call('HGETALL', KEYS[1])
 if #news == 0 then return end
 local counts, texts = {}, {} -- read before anything is written: a script does not roll back
@@ -36,7 +36,7 @@ for field, more in pairs(counts) do
     credit(field, more)
   elseif string.sub(field, 1, 4) == 'dead' then
     redis.call('HINCRBY', incident('dead_letters'), field, more)
-  elseif ARGV[3] then -- an outage says why they are degraded
+  elseif ARGV[3] then -- the open outage explains the degraded answers
     credit(field, more)
   else
     redis.call('HINCRBY', incident('degraded'), field, more)

@@ -1,4 +1,4 @@
--- One incident by kind, subject and queue: the open one, or a new one.
+-- The open incident of a kind, subject and queue, or a new one; and lines for its story.
 --
 -- failover:incidents (key -> id), failover:incidents:all (id by time opened), failover:incidents:number, failover:incident:{id}
 local KEEP_SECONDS = 400 * 86400

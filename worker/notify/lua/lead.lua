@@ -1,8 +1,8 @@
--- Be, or stay, the worker that tells people. One that has channels takes over from one that has none.
+-- Take, renew or release the lease of the notifier. A worker with channels takes the lease from one without channels.
 --
 -- KEYS  1 failover:notifier
--- ARGV  1 worker   2 lease (ms; 0: give it back)   3 '1' if it has channels
--- Returns 1 if it is this worker now.
+-- ARGV  1 worker   2 lease (ms; 0: release it)   3 '1' if it has channels
+-- Returns 1 if this worker holds the lease now.
 local mine = (ARGV[3] == '1' and '' or '-') .. ARGV[1]
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= mine and not (ARGV[3] == '1' and string.sub(holder, 1, 1) == '-') then return 0 end
