@@ -13,7 +13,7 @@ import redis
 from worker.breakers.health import Health
 from worker.control.pause import BUDGET, Paused
 from worker.money.budget_state import CapStatus
-from worker.notify.conditions import Condition, ConditionReader, Snapshot, _flags, _readable, _routes
+from worker.notify.conditions import Condition, ConditionReader, Snapshot, _pauses, _readable, _routes
 from worker.notify.incidents import Incident
 from worker.notify.kinds import Kind
 from worker.notify.oncall import OnCall
@@ -114,7 +114,7 @@ BY_BUDGET = Paused(None, provider="google", who=BUDGET, until=1000.0)
     ],
 )
 def test_flags(flags: list[Paused], expected: list[tuple[Kind, str, int | None]]) -> None:
-    assert [(each.kind, each.subject, each.until_ms) for each in _flags(flags, lambda: 12)] == expected
+    assert [(each.kind, each.subject, each.until_ms) for each in _pauses(flags, lambda: 12)] == expected
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_flags(flags: list[Paused], expected: list[tuple[Kind, str, int | None]]
     ],
 )
 def test_what_a_flag_says(flag: Paused, lines: tuple[str, ...], mark: str, end: str) -> None:
-    (found,) = _flags([flag], lambda: 12)
+    (found,) = _pauses([flag], lambda: 12)
     assert (found.lines, found.marks) == (lines, {mark: end})
 
 
