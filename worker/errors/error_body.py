@@ -26,6 +26,7 @@ _WORDS = (
     *("error_description", "status_msg", "faultstring", "Message", "reasons", "errors", "body", "err"),
 )
 _TITLE = re.compile(r"<title[^>]{0,100}>([^<]{1,300})", re.IGNORECASE)
+_PAGE = re.compile(r"<(?:!doctype|html|head|body|title)\b", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]{0,300}>")
 _BLANKS = re.compile(r"\s+")
 _CLASS = re.compile(r"\b[A-Z][A-Za-z]{3,60}(?:Error|Exception)\b")
@@ -133,7 +134,7 @@ def _gather_text(text: str, found: ErrorBody, texts: list[str], depth: int) -> N
 def _of_page(text: str) -> str:
     """The title of an HTML page and what stands in it; other text as it is."""
     text = text[: 4 * LONGEST_TEXT]
-    if "<" not in text[:500]:
+    if not _PAGE.search(text[:500]):
         return text
     title = _TITLE.search(text)
     return (f"{title[1]} " if title else "") + _TAG.sub(" ", text)

@@ -17,7 +17,7 @@ import httpx
 from worker.errors.classify import Broken, Reply
 from worker.providers.anthropic_answer import Assembly, completion_of
 from worker.providers.anthropic_messages import lacks_thinking, system_of, turns_of
-from worker.providers.anthropic_schema import output_schema, tool_schema
+from worker.providers.anthropic_schema import moved_keywords, output_schema, tool_schema
 from worker.providers.http import ProviderRequest, Spoken, call, unsayable
 from worker.providers.json_instruction import json_instruction
 from worker.routes.parameters import NATIVE_OUTPUT_TOKENS
@@ -71,7 +71,7 @@ def request_of(
     """
     messages, dropped = list(body["messages"]), list[str]()
     form = body.get("response_format") or {}
-    schema = _schema(form)
+    schema = _schema(form, dropped)
     if schema is None and form.get("type") in ("json_object", "json_schema"):
         messages = [{"role": "system", "content": json_instruction(form)}, *messages]
         dropped.append("response_format as an instruction")
@@ -144,9 +144,14 @@ def _steering(body: Mapping[str, Any], dropped: list[str]) -> dict[str, Any]:
     return steering
 
 
-def _schema(form: Mapping[str, Any]) -> Any:
+def _schema(form: Mapping[str, Any], dropped: list[str]) -> Any:
     described = form.get("json_schema") if form.get("type") == "json_schema" else None
-    return output_schema(described.get("schema")) if isinstance(described, dict) else None
+    if not isinstance(described, dict):
+        return None
+    schema = output_schema(described.get("schema"))
+    if moved_keywords(described.get("schema"), schema):
+        dropped.append("schema keywords as descriptions")
+    return schema
 
 
 def _tools(body: Mapping[str, Any], dropped: list[str], *, thinking: bool) -> dict[str, Any]:

@@ -54,6 +54,17 @@ def output_schema(schema: Any) -> Any:
     return _described(kept, told)
 
 
+def moved_keywords(before: Any, after: Any) -> bool:
+    """Whether any keyword went into a description."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        if before.get("description") != after.get("description"):
+            return True
+        return any(moved_keywords(before[name], after[name]) for name in before.keys() & after.keys())
+    if isinstance(before, list) and isinstance(after, list):
+        return any(moved_keywords(one, other) for one, other in zip(before, after, strict=False))
+    return False
+
+
 def tool_schema(schema: Any) -> dict[str, Any]:
     """A tool's `input_schema`: an object at the top, whatever the other side took. Variants at the top go into the
     description."""

@@ -32,10 +32,12 @@ def _wanted(body: Mapping[str, Any]) -> int:
 
 
 def as_completion(body: Any) -> Any:
-    """A whole answer in the form that a streamed one comes in: tool arguments that are objects become text."""
+    """A whole answer in the form that a streamed one comes in: tool arguments that are objects become text,
+    and a call without an id gets one."""
     try:
         for choice in body["choices"]:
-            for call in choice["message"].get("tool_calls") or ():
+            for number, call in enumerate(choice["message"].get("tool_calls") or ()):
+                call["id"] = call.get("id") or f"call_{number}"
                 if not isinstance(call["function"].get("arguments", ""), str):
                     call["function"]["arguments"] = as_arguments(call["function"]["arguments"])
     except (TypeError, KeyError, AttributeError):

@@ -158,8 +158,9 @@ def _finish(message: dict[str, Any]) -> None:
     """Put the gathered pieces of a message together."""
     if isinstance(calls := message.get("tool_calls"), dict):
         message["tool_calls"] = [calls[index] for index in sorted(calls)]
-        for call in message["tool_calls"]:
+        for number, call in enumerate(message["tool_calls"]):
             call["function"]["arguments"] = repaired(call["function"]["arguments"])
+            call["id"] = call["id"] or f"call_{number}"  # without one nobody could answer the call
     for name, pieces in message.items():
         if name in _TEXTS and isinstance(pieces, list):
             message[name] = repaired("".join(pieces))
