@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test explore check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money chaos lock clean
+.PHONY: help install demo test explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money chaos lock clean
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -28,6 +28,12 @@ test: $(READY) ## All tests: a real Valkey, real processes, real HTTP
 
 explore: $(READY) ## The state machine through 500 orders of steps that no run has tried before
 	EXPLORE=500 $(BIN)/python -m pytest -q tests/test_state_machine.py
+
+fuzz: $(READY) ## 20,000 answers that nobody has seen yet
+	FUZZ=20000 $(BIN)/python -m pytest -q -n 2 --timeout 3000 tests/test_fuzz_answers.py
+
+failure-table: $(READY) ## The table of docs/failures.md, from the catalog
+	$(BIN)/python -m tests.support.failure_table
 
 check: $(READY) ## Lint, types, the import contract
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ops.importers.litellm import imported
 from ops.reports.route_diff import compare
@@ -15,6 +16,7 @@ from producer.errors import ConfigurationError
 from tests.support.jobs import chat
 from tests.support.polling import until
 from tests.support.workshop import Workshop
+from worker.errors.classify import Reply, classify
 from worker.routes.route import read_routes
 from worker.routes.schema import RouteMap, read_map
 
@@ -334,3 +336,21 @@ def test_the_log_tells_each_jobs_cost(workshop: Workshop, producer: Producer) ->
     producer.enqueue(chat())
     (event,) = until(lambda: workshop.events(worker, "done"), "it is done")
     assert event["cost_usd"] > 0 and event["delta_usd"] == 0 and event["hops"] == 0
+
+
+def test_what_a_provider_sent_becomes_a_fixture_of_the_tests(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.routes(warm=[{"upstream": "a", "apiKeyEnv": "A_KEY"}])
+    workshop.providers.behave("a", status=400, error={"message": "quota exceeded for sk-live-1234567890abcdef"})
+    folder = tmp_path / "recorded"
+    checked = workshop.run(
+        "failover", "routes", "check", "--live", "--record", str(folder), A_KEY="sk-live-1234567890abcdef"
+    )
+    assert checked.returncode == 1
+    (path,) = folder.glob("*.yaml")
+    assert "sk-live" not in path.read_text() and path.name == "a-a-1.yaml"
+    rows = yaml.safe_load(path.read_text())
+    assert [row["about"] for row in rows] == ["tools", "json_schema"]
+    for row in rows:
+        failure = classify(Reply(row["status"], row["headers"], row["body"]), 0.0)
+        assert failure is not None and failure.code == row["means"]["code"] == "quota"
+    assert workshop.run("failover", "routes", "check", "--record", str(folder)).returncode == 2

@@ -95,16 +95,24 @@ def _standing(environment: Environment) -> Iterator[redis.Redis | None]:
 @group.command("check")
 @click.option("--live", is_flag=True, help="Send a tool call and a JSON request through each warm route. It is billed.")
 @click.option("--route", "only", multiple=True, help="Only this route; with --live also a hot one. Repeatable.")
+@click.option(
+    "--record",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="With --live: store what each route answered, without secrets, as test fixtures.",
+)
 @as_json
 @click.pass_obj
-def check(environment: Environment, live: bool, only: tuple[str, ...], as_json: bool) -> None:
+def check(environment: Environment, live: bool, only: tuple[str, ...], record: Path | None, as_json: bool) -> None:
     """Whether each route can be used: its variables, its key, its address; with --live, its tools and its JSON."""
     from ops.reports import route_check as checks
 
     routes = Configuration.load(environment, tenants_keys=False).routes
     if unknown := [name for name in only if name not in routes.names]:
         raise UsageError(f"no route is named {', '.join(unknown)}; there are {', '.join(sorted(routes.names))}")
-    findings = checks.check(routes, live=live, only=only)
+    if record is not None and not live:
+        raise UsageError("--record stores what live calls are answered: add --live (the calls are billed)")
+    findings = checks.check(routes, live=live, only=only, record=record)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

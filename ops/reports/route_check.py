@@ -7,8 +7,10 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from ops.reports import recorder
 from worker.errors.catalog import Action
 from worker.errors.classify import Broken, Reply, classify, redacted
 from worker.providers import ProviderRequest, Providers
@@ -56,8 +58,8 @@ class Checked:
         return f"{self.level:5} {self.route} {self.about}: {self.told}"
 
 
-def check(routes: Routes, *, live: bool, only: Sequence[str]) -> list[Checked]:
-    """Every route, or those named `only`."""
+def check(routes: Routes, *, live: bool, only: Sequence[str], record: Path | None = None) -> list[Checked]:
+    """Every route, or those named `only`. `record`: a folder for what the live calls were answered."""
     chosen = [route for route in routes.routes if not only or route.name in only]
     found = [
         Checked(out.name, "fail" if out.name in only else "warn", "left out", out.why)
@@ -68,20 +70,26 @@ def check(routes: Routes, *, live: bool, only: Sequence[str]) -> list[Checked]:
         found.append(Checked(route.name, "ok" if how == "ok" else "fail", "models", f"{how} ({detail})"))
     if live:
         wanted = [route for route in chosen if only or route.tier == "warm"]
-        found += asyncio.run(_live(wanted))
+        found += asyncio.run(_live(wanted, record))
     return found
 
 
-async def _live(routes: Sequence[Route]) -> list[Checked]:
+async def _live(routes: Sequence[Route], record: Path | None) -> list[Checked]:
     providers = Providers(2 * len(routes) or 1)
+    answers: dict[str, list[dict[str, Any]]] = {route.name: [] for route in routes}
     try:
-        tried = [_try(providers, route, about) for route in routes for about in BODIES]
-        return list(await asyncio.gather(*tried))
+        tried = [_try(providers, route, about, answers[route.name]) for route in routes for about in BODIES]
+        found = list(await asyncio.gather(*tried))
+        for route in routes if record is not None else ():
+            path = recorder.write(record or Path(), route, answers[route.name])
+            found.append(Checked(route.name, "ok", "recorded", str(path)))
+        return found
     finally:
         await providers.close()
 
 
-async def _try(providers: Providers, route: Route, about: str) -> Checked:
+async def _try(providers: Providers, route: Route, about: str, answers: list[dict[str, Any]]) -> Checked:
+    """`answers` gets a row for each answer."""
     lacks = route.entry.capabilities is not None and about not in route.entry.capabilities
     if lacks:
         return Checked(route.name, "ok", about, "it is said to lack it, so no such job goes there")
@@ -96,6 +104,8 @@ async def _try(providers: Providers, route: Route, about: str) -> Checked:
         )
         answer = await providers.complete(ask)
         failure = classify(answer, time.time())
+        if row := recorder.row_of(about, answer, failure, [each.secret for each in route.keys]):
+            answers.append(row)
         if failure is None or failure.action is not Action.DROP:
             break
         if (correction := attempt.correction(failure.parameter, failure.instead)) is None:
