@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money chaos lock clean
+.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money chaos lock clean
 
 help: ## What there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 $(READY): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -25,6 +25,9 @@ demo: $(READY) ## A batch through an outage of the hot provider, on this machine
 
 test: $(READY) ## All tests: a real Valkey, real processes, real HTTP
 	$(BIN)/python -m pytest -n 2
+
+test-fast: $(READY) ## The tests that need no server: seconds
+	$(BIN)/python -m pytest -n 2 -m "not server"
 
 explore: $(READY) ## The state machine through 500 orders of steps that no run has tried before
 	EXPLORE=500 $(BIN)/python -m pytest -q tests/test_state_machine.py

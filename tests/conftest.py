@@ -18,6 +18,15 @@ from producer.connection import connect
 from producer.policy import Policies, load_policies
 from tests.support.workshop import Workshop
 
+OF_A_SERVER = {"server", "provider_server", "slack"}  # all others build on these
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a server, which `make test-fast` leaves out. Tests that start processes of their own mark themselves."""
+    for item in items:
+        if OF_A_SERVER.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.server)
+
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

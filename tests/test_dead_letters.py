@@ -263,15 +263,15 @@ def test_rqs_own_requeue_is_survived(producer: Producer, client: redis.Redis) ->
 
 def test_a_requeue_killed_in_the_middle_goes_on_where_it_stopped(workshop: Workshop, producer: Producer) -> None:
     workshop.routes(hot=[{"upstream": "hot"}])
-    job_ids = bury(producer, 1200)
+    bury(producer, 1200)
+    oldest_first = texts(producer.client.zrange(keyspace.dead(Q), 0, -1))
     killed = workshop.start("failover", "dlq", "requeue", "--all", "--rate", "400")
     until(lambda: producer.client.llen(keyspace.queue(Q)) >= 200, "some are requeued")
     killed.kill()
     killed.wait()
     assert producer.client.zcard(keyspace.failed(Q)) > 0
     assert workshop.run("failover", "dlq", "requeue", "--all").returncode == 0
-    queued = texts(producer.client.lrange(keyspace.queue(Q), 0, -1))
-    assert sorted(queued) == sorted(job_ids)
+    assert texts(producer.client.lrange(keyspace.queue(Q), 0, -1)) == oldest_first
 
 
 @pytest.fixture
@@ -289,7 +289,8 @@ def test_the_commands(workshop: Workshop, producer: Producer, letters: list[str]
     assert json.loads(dlq("stats", "--json"))["by_reason"] == {"exhausted": 3}
     assert "3 reason exhausted" in dlq("stats")
     listed = json.loads(dlq("list", "--json", "--tenant", "acme"))
-    assert {letter["job_id"] for letter in listed} == set(letters)
+    newest_first = texts(producer.client.zrange(keyspace.dead(Q), 0, -1, desc=True))
+    assert [letter["job_id"] for letter in listed] == newest_first
     assert "no dead letter matches" in dlq("list", "--reason", "crashed")
     assert "dead_reason" in dlq("show", letters[0])
     assert "failover dlq requeue" in workshop.run("failover", "job", "why", letters[0]).stdout

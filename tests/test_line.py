@@ -40,6 +40,12 @@ def length(client: redis.Redis) -> int:
     return int(count)
 
 
+def due(client: redis.Redis) -> int:
+    """Parked jobs whose time has come, by the server's clock."""
+    seconds, micros = client.time()
+    return int(client.zcount(keyspace.scheduled(Q), "-inf", seconds + micros / 1e6 - 0.001))
+
+
 def claimed(client: redis.Redis, count: int, one_at_a_time: bool = False) -> list[str]:
     if one_at_a_time:
         return [each.job_id for _ in range(count) for each in claim(client)]
@@ -94,18 +100,29 @@ def test_what_enters_at_the_head_goes_first(client: redis.Redis, producer: Produ
     settle(client, held, Released(()))
     assert claimed(client, 1) == [held.job_id]
     assert claimed(client, 19) == acme[1:20]
-    assert set(claimed(client, 2)) == {acme[20], globex[0]}
+    assert claimed(client, 2) == [acme[20], globex[0]]
 
 
-def test_a_parked_job_returns_to_its_own_lane(client: redis.Redis, producer: Producer) -> None:
+@pytest.mark.parametrize(
+    "in_order",
+    [
+        False,
+        pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="promote.lua queues due[#due] first")),
+    ],
+    ids=["whole", "in the order in which they fell due"],
+)
+def test_parked_jobs_return_to_their_own_lane(client: redis.Redis, producer: Producer, in_order: bool) -> None:
     fill(producer, "acme", 50)
     globex = fill(producer, "globex", 30)
     held = [each for each in claim(client, 40) if each.job_id in globex]
-    for each in held:
-        settle(client, each, Park(0, Waiting(WaitReason.ROUTE), ()))
+    for number, each in enumerate(held):
+        settle(client, each, Park(number / 1000, Waiting(WaitReason.ROUTE), ()))
+    until(lambda: due(client) == len(held), "all are due")
     ask(client, [transitions.promote(Q)])
     tenant_queue = texts(client.lrange(keyspace.tenant_queue(Q, "globex"), 0, -1))
-    assert set(tenant_queue[-len(held) :]) == {each.job_id for each in held}
+    back = [each.job_id for each in held]
+    tail = tenant_queue[-len(held) :]
+    assert tail == back if in_order else set(tail) == set(back)
 
 
 def test_a_cancelled_job_leaves_its_lane_and_an_empty_lane_leaves_the_ring(
@@ -118,7 +135,8 @@ def test_a_cancelled_job_leaves_its_lane_and_an_empty_lane_leaves_the_ring(
     again = fill(producer, "globex", 2)
     assert length(client) == 32
     got = claimed(client, 32)
-    assert set(got) == {*acme, *again} and got.index(again[1]) < 26
+    assert [job for job in got if job in acme] == acme and [job for job in got if job in again] == again
+    assert len(got) == 32 and got.index(again[1]) < 26
 
 
 def test_a_lane_that_nobody_looks_into_is_found_by_the_audit(client: redis.Redis, producer: Producer) -> None:
@@ -126,7 +144,7 @@ def test_a_lane_that_nobody_looks_into_is_found_by_the_audit(client: redis.Redis
     globex = fill(producer, "globex", 3)
     client.delete(keyspace.round_robin(Q))
     ask(client, [transitions.audit(Q, globex)])
-    assert set(globex) <= set(claimed(client, 100))
+    assert [job for job in claimed(client, 100) if job in globex] == globex
 
 
 def test_any_order_of_steps_loses_and_doubles_nothing(client: redis.Redis, producer: Producer) -> None:
@@ -151,7 +169,7 @@ def test_any_order_of_steps_loses_and_doubles_nothing(client: redis.Redis, produ
     assert not waiting and len(taken) == len(set(taken))
 
 
-def test_ten_jobs_beside_ten_thousand_are_soon_done(workshop: Workshop, producer: Producer) -> None:
+def test_ten_jobs_beside_three_thousand_are_soon_done(workshop: Workshop, producer: Producer) -> None:
     workshop.routes(hot=[{"upstream": "a"}])
     workshop.providers.behave("a", latency=(0.1, 0.2))
     fill(producer, "acme", 3000)
@@ -170,7 +188,7 @@ def test_a_ring_that_somebody_wrote_over_stops_nothing(client: redis.Redis, prod
     client.delete(keyspace.round_robin(Q))
     client.rpush(keyspace.round_robin(Q), "", "", "nobody")
     again = fill(producer, "globex", 1)
-    assert set(claimed(client, 100)) >= set(acme)
+    assert [job for job in claimed(client, 100) if job in acme] == acme
     client.delete(keyspace.round_robin(Q))
     more = fill(producer, "globex", 1)
     assert claimed(client, 100) == [*globex, *again, *more]

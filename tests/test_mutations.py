@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+pytestmark = pytest.mark.server  # whole runs of the suite, in processes of their own
+
 MUTATIONS = {
     # name: (file, what stands there, what the mutant has instead, tests that must notice)
     "fence": (

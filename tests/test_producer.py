@@ -89,6 +89,7 @@ def black_hole() -> Iterator[str]:
         yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
 
 
+@pytest.mark.server  # one that never answers
 @pytest.mark.timeout(20)
 def test_a_redis_that_does_not_answer_is_told_and_does_not_hang(black_hole: str, policies: Policies) -> None:
     with pytest.raises(ServiceUnavailable, match="try again"):

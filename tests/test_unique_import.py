@@ -12,6 +12,8 @@ import pytest
 import failover_worker
 import producer
 
+pytestmark = pytest.mark.server  # processes of their own
+
 FOREIGN = "MINE = True\n"
 
 

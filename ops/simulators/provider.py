@@ -147,11 +147,19 @@ def _key(request: web.Request) -> str:
     return request.headers.get("x-api-key") or request.headers.get("Authorization", "").removeprefix("Bearer ")
 
 
+def _usual_error(status: int) -> dict[str, Any]:
+    """A 400 names a field of the request, as OpenAI does: without it a worker may not take it as a word on the job."""
+    if status == 400:
+        message = "Invalid value for 'messages[0].content'."
+        return {"message": message, "type": "invalid_request_error", "param": "messages[0].content", "code": "invalid_value"}
+    return {"message": f"simulated {status}", "type": "simulated", "code": None}
+
+
 def _error(behaviour: Behaviour, *, natively: bool) -> web.Response:
     headers = {"Retry-After": behaviour.retry_after} if behaviour.retry_after is not None else None
     if behaviour.body is not None:
         return web.json_response(behaviour.body, status=behaviour.status, headers=headers)
-    error = behaviour.error or {"message": f"simulated {behaviour.status}", "type": "simulated", "code": None}
+    error = behaviour.error or _usual_error(behaviour.status)
     told = anthropic_messages.error(behaviour.status, error) if natively else {"error": error}
     return web.json_response(told, status=behaviour.status, headers=headers)
 
