@@ -57,7 +57,7 @@ class Producer:
 
     @classmethod
     def from_environment(cls, environment: Environment | None = None) -> Producer:
-        """Read REDIS_URL and POLICIES_DIR (environment, `.env`). Raises ConfigurationError, ServiceUnavailable."""
+        """Read REDIS_URL and POLICIES_DIR and `.env`. Raises ConfigurationError, ServiceUnavailable."""
         environment = load_environment() if environment is None else environment
         return cls.from_url(_redis_url(environment), load_policies(environment))
 
@@ -66,7 +66,7 @@ class Producer:
         return self._drive(exchange.enqueue_one(job, job_id, self.policies, self.queue))
 
     def enqueue_many(self, jobs: Iterable[LLMJob]) -> list[Receipt]:
-        """Submit many jobs, in order, up to 200 per round trip. A conflict is not raised, but noted in the job's receipt."""
+        """Submit many jobs, in order, up to 200 per round trip. A conflict is not raised, but is in the job's receipt."""
         return self._drive(exchange.enqueue(((job, None) for job in jobs), self.policies, self.queue))
 
     def fetch(self, job_id: str) -> JobResult:
@@ -201,7 +201,7 @@ def _redis_url(environment: Environment) -> str:
 
 
 def _unavailable(error: BaseException) -> ServiceUnavailable:
-    reason = str(error) or f"no answer within {LONGEST_CALL_SECONDS:.0f} s"
+    why = str(error) or f"no answer within {LONGEST_CALL_SECONDS:.0f} s"
     return ServiceUnavailable(
-        f"Redis did not answer: {reason} — try again when it is back; a job with the same idempotency key is accepted once"
+        f"Redis did not answer: {why} — try again when it is back; a job with the same idempotency key is accepted once"
     )

@@ -9,10 +9,10 @@ local function set(flag) -- absent, empty and "0" are not set: any tool may writ
 end
 
 local function stopped_ms(key)
-  local told = redis.call('HMGET', key, 'total', 'since', 'ends_ms')
-  local since, ends = tonumber(told[2] or ''), tonumber(told[3] or '') or 0
+  local state = redis.call('HMGET', key, 'total', 'since', 'ends_ms')
+  local since, ends = tonumber(state[2] or ''), tonumber(state[3] or '') or 0
   local until_ms = ends > 0 and math.min(ends, now_ms) or now_ms
-  return (tonumber(told[1] or '') or 0) + (since and math.max(0, until_ms - since) or 0)
+  return (tonumber(state[1] or '') or 0) + (since and math.max(0, until_ms - since) or 0)
 end
 
 -- Whether any of the flags is set, and when the last of them expires (ms; 0: never).
@@ -30,8 +30,8 @@ end
 
 -- Stop a queue's clock if it is paused now (held), else start it.
 local function stand(key, held, ends_ms, by_providers)
-  local told = redis.call('HMGET', key, 'since', 'ends_ms', 'served_ms')
-  local since, ended, served = tonumber(told[1] or ''), tonumber(told[2] or '') or 0, tonumber(told[3] or '')
+  local state = redis.call('HMGET', key, 'since', 'ends_ms', 'served_ms')
+  local since, ended, served = tonumber(state[1] or ''), tonumber(state[2] or '') or 0, tonumber(state[3] or '')
   local function over(at)
     redis.call('HINCRBY', key, 'total', math.max(0, at - since))
     redis.call('HDEL', key, 'since', 'ends_ms', 'by_providers')

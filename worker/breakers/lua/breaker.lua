@@ -20,7 +20,7 @@ local function read(key)
 end
 
 -- The breaker's state for workers, in JSON. Times are milliseconds from now, so that clocks need not agree.
-local function told(route, breaker)
+local function as_json(route, breaker)
   return cjson.encode({route = route, version = breaker.version, epoch = breaker.epoch, state = breaker.state,
     opens_in = math.max(0, breaker.opens_ms - now_ms), probe = breaker.probe,
     probe_in = breaker.probe ~= '' and math.max(0, breaker.probe_until_ms - now_ms) or 0,
@@ -37,6 +37,6 @@ local function write(key, route, breaker, channel)
   end
   redis.call('HSET', key, unpack(flat))
   redis.call('EXPIRE', key, KEEP_SECONDS)
-  redis.call('PUBLISH', channel, told(route, breaker))
+  redis.call('PUBLISH', channel, as_json(route, breaker))
 end
 

@@ -8,7 +8,7 @@
 --       6 longest cooldown (ms)   7 probe lease (ms)   8 calls kept   9 sole job's grace (ms)
 --       10 JSON: for each route {route, probe held or '', {observation, ...}}, an observation being
 --          {kind: 'ok' | 'failed' | 'neutral' | 'unused', epoch, probe token or '', job, ms, rest (ms), why}
--- Returns the breakers as in `told`, one for each route.
+-- Returns the breakers as in `as_json`, one for each route.
 -- Invariant: a report counts once, even when it is resent. ARGV 3 failures in a row open the route for all workers. The
 --            result of a probe counts only while it holds its lease; the result of an attempt that was admitted before the
 --            breaker opened does not count.
@@ -95,7 +95,7 @@ for i, entry in ipairs(cjson.decode(ARGV[10])) do
     redis.call('LTRIM', calls_key, 0, tonumber(ARGV[8]) - 1)
     redis.call('EXPIRE', calls_key, KEEP_SECONDS)
   end
-  reply[i] = told(route, breaker)
+  reply[i] = as_json(route, breaker)
 end
 if not again then redis.call('SET', KEYS[1], ARGV[1], 'EX', 3600) end
 return reply

@@ -29,7 +29,7 @@ end
 -- micro-dollars that are not spent.
 local function over(row)
   for scope, cap in pairs(row.caps) do
-    local spent, ambiguous, held, tokens, held_tokens = standing_of(row.month, scope)
+    local spent, ambiguous, held, tokens, held_tokens = sums_of_scope(row.month, scope)
     spent = spent + ambiguous
     if (cap[1] >= 0 and spent + held + row.micros > cap[1])
       or (cap[3] >= 0 and tokens + held_tokens + row.tokens > cap[3]) then

@@ -88,21 +88,21 @@ local function move(row, kind, sign)
 end
 
 -- {spent, ambiguous, held, tokens, held tokens} of a scope.
-local function standing_of(month, scope)
-  local told = redis.call('HMGET', sums_of(month), 'spent:' .. scope, 'ambiguous:' .. scope, 'held:' .. scope,
+local function sums_of_scope(month, scope)
+  local sums = redis.call('HMGET', sums_of(month), 'spent:' .. scope, 'ambiguous:' .. scope, 'held:' .. scope,
     'tokens:' .. scope, 'held-tokens:' .. scope)
   for i = 1, 5 do
-    local amount = tonumber(told[i] or '0')
+    local amount = tonumber(sums[i] or '0')
     if not amount then error('a sum of ' .. scope .. ' is no number') end -- an unreadable sum must not count as zero
-    told[i] = amount
+    sums[i] = amount
   end
-  return unpack(told)
+  return unpack(sums)
 end
 
 -- Record the alert threshold that a scope has reached, when it changes. `cap`: {hard, basis of the percentages, tokens}, -1
 -- for none. `wanted`: {micro-dollars, tokens} of a refused call; the scope is full until so much is left.
 local function note_threshold(month, scope, cap, wanted)
-  local spent, ambiguous, _, tokens, _ = standing_of(month, scope)
+  local spent, ambiguous, _, tokens, _ = sums_of_scope(month, scope)
   spent = spent + ambiguous
   local raw = redis.call('HGET', REACHED .. month, scope)
   local before = raw and read(raw) or {step = 0, full = false}
@@ -137,8 +137,8 @@ end
 local function slide(key)
   local tick = math.floor(now_ms / TICK_MS)
   local first = tick - TICKS + 1
-  local told = redis.call('HMGET', key, 'requests', 'tokens', 'from')
-  local requests, tokens, from = tonumber(told[1] or '0'), tonumber(told[2] or '0'), tonumber(told[3] or first)
+  local window = redis.call('HMGET', key, 'requests', 'tokens', 'from')
+  local requests, tokens, from = tonumber(window[1] or '0'), tonumber(window[2] or '0'), tonumber(window[3] or first)
   if not (requests and tokens and from) or from < first - TICKS or from > first + TICKS then
     redis.call('DEL', key)
     requests, tokens = 0, 0
