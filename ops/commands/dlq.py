@@ -183,7 +183,7 @@ def requeue(
 def _after_canary(
     active: session.Session, queue: str, batches: Iterator[list[str]], canary: int, force: bool, done: Requeued
 ) -> Iterator[list[str]]:
-    """Requeue the first `canary` jobs and wait for them. Returns the other jobs. Raises FailoverError if one is not done."""
+    """Requeue the first `canary` jobs and wait for them. Returns the others. Raises FailoverError if one fails."""
     session.warn_without_worker(active)
     left = (job_id for batch in batches for job_id in batch)
     first = list(islice(left, canary))

@@ -41,7 +41,8 @@ Level = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One result. `about`: what was checked; `told`: the result in words; `exit_code`: of the command, if `level` is fail."""
+    """One result. `about`: what was checked; `told`: the result in words; `exit_code`: of the command, if `level` is
+    fail."""
 
     level: Level
     about: str

@@ -27,7 +27,8 @@ def group() -> None:
 @group.command("golden-path")
 @as_json
 def golden_path(as_json: bool) -> None:
-    """One job with a budget, whose first provider does not answer. Prints who answers, why, the cost, and the decision event."""
+    """One job with a budget, whose first provider does not answer. Prints who answers, why, the cost, and the decision
+    event."""
     from worker.reports.decision import decision_of
 
     result = _run(session.FOLDER / "drill")

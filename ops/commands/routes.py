@@ -155,7 +155,8 @@ def disable(environment: Environment, route: str, reason: str, lasts: str | None
 @click.argument("route")
 @click.pass_obj
 def enable(environment: Environment, route: str) -> None:
-    """Use a route again: clear its kill switch, close its breaker, end its cooldown (after a quota, key or bill was fixed)."""
+    """Use a route again: clear its kill switch, close its breaker, end its cooldown (after a quota, key or bill was
+    fixed)."""
     with session.reached(environment) as (_, client):
         _require_known(client, environment, route)
         changes = ["it was disabled"] if flags.resume(client, Scope(route=route), who=session.who()) else []
@@ -191,7 +192,8 @@ def import_(source: Path, output: Path | None, model: str | None, force: bool) -
 
 
 def _require_known(client: redis.Redis, environment: Environment, route: str) -> None:
-    """Raises UsageError for an unknown route, so that a typo is no kill switch. Asks the workers first: files may be broken."""
+    """Raises UsageError for an unknown route, so that a typo is no kill switch. Asks the workers first: files may be
+    broken."""
     known = {each["route"] for view in worker_registry.views(client) for each in view["routes"]} | _disabled(client)
     if route in known:
         return

@@ -122,7 +122,8 @@ def _chosen(
 
 
 def _sort(reading: Reading, group: list[Deployment], tiers: dict[str, list[dict[str, Any]]], *, backup: bool) -> None:
-    """Put each deployment into a tier: the lowest order is hot, others and fallbacks are warm; without any order all are hot."""
+    """Put each deployment into a tier: the lowest order is hot, others and fallbacks are warm; without any order all
+    are hot."""
     given = [deployment.order for deployment in group if deployment.order is not None]
     lowest = min(given, default=None)
     last = float("inf")

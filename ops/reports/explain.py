@@ -27,8 +27,8 @@ from worker.routing.planner import Planner
 
 @dataclass(frozen=True)
 class Standing:
-    """The state in Redis, by route name; empty without Redis. `closed`: why operators disabled or paused a route. `money`: the
-    use of the caps."""
+    """The state in Redis, by route name; empty without Redis. `closed`: why operators disabled or paused a route.
+    `money`: the use of the caps."""
 
     health: dict[str, Health] = field(default_factory=dict)
     closed: dict[str, str] = field(default_factory=dict)
@@ -59,7 +59,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Kept:
-    """A candidate. `now`: why it would be skipped at this moment. `lacks`: capabilities that the job needs and it has not."""
+    """A candidate. `now`: why it would be skipped at this moment. `lacks`: capabilities that the job needs
+    and the route does not have."""
 
     route: str
     tier: str

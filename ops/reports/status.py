@@ -171,7 +171,9 @@ def _routes(client: redis.Redis, flags: list[Paused]) -> list[RouteStatus]:
             standing.get(name),
             next((_closed(flag) for flag in flags if flag.closes(name, route.get("provider", ""))), ""),
         )
-        for name, route in sorted(seen.items(), key=lambda item: item[1]["tier"])  # hot before warm, else as in the map
+        for name, route in sorted(
+            seen.items(), key=lambda item: item[1]["tier"]
+        )  # hot before warm, else in the order of the map
     ]
 
 

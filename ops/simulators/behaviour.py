@@ -18,9 +18,9 @@ Fault = Literal["none", "hang", "reset", "drip", "cut", "garbage", "stall", "kee
 class Behaviour(BaseModel):
     """How an upstream answers. The default is a healthy provider that answers immediately. Times in seconds.
 
-    Faults of any answer: hang (no answer), reset (the connection breaks), drip (one byte at a time, without end), cut (half of
-    it, then the connection breaks), garbage (HTML). Of a streamed one: stall (half of it, then silence), keep_alive
-    (comments without end, no token), bad_event (one event is not JSON), no_done (no [DONE] at its end).
+    Faults of any answer: hang (no answer), reset (the connection breaks), drip (one byte at a time, without end), cut
+    (half of it, then the connection breaks), garbage (HTML). Of a streamed one: stall (half of it, then silence),
+    keep_alive (comments without end, no token), bad_event (one event is not JSON), no_done (no [DONE] at its end).
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -29,7 +29,8 @@ Mode = Literal["up", "down", "hangs", "takes and resets", "resets"]
 
 @dataclass
 class Posted:
-    """A message. `thread`: ts of the message that it replies to; `broadcast`: also in the channel; `texts`: all versions."""
+    """A message. `thread`: ts of the message that it replies to; `broadcast`: also in the channel; `texts`: all
+    versions."""
 
     ts: str
     texts: list[str]

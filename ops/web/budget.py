@@ -81,8 +81,8 @@ def budget(client: Redis, guard: Guard, guardrail: Guardrail) -> APIRouter:
         openapi_extra=request_body(PercentUsed),
     )
     async def webhook(request: Request, _: Documented = None) -> Response:
-        """Record the used share of a budget. At BUDGET_PAUSE_AT_PERCENT, no job starts after the 204. It also reads a Google
-        Pub/Sub push of a budget, and accepts a Standard Webhooks signature instead of the token."""
+        """Record the used share of a budget. At BUDGET_PAUSE_AT_PERCENT, no job starts after the 204. It also reads a
+        Google Pub/Sub push of a budget, and accepts a Standard Webhooks signature instead of the token."""
         raw = await body(request, BODY_BYTES)
         await guard.budget_sender(request, raw)
         spend = _spend(read_json(raw), request.headers.get("webhook-id", ""))

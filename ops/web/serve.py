@@ -1,4 +1,4 @@
-"""The web process: uvicorn with our own signal handling. After SIGTERM, requests end within the drain and the exit code is 0."""
+"""The web process: uvicorn with our own signals. After SIGTERM, requests end within the drain; the exit code is 0."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The estimate of `failover resume --dry-run`: how many jobs would start, their cost, and the duration of the drain.
 
-It uses samples: queued jobs for the input tokens, done jobs for the output tokens, and the routes' latest calls for the time.
+It uses samples: queued jobs for the input tokens, done jobs for the output tokens, and the routes' latest calls for the
+time.
 """
 
 from __future__ import annotations
@@ -147,7 +148,8 @@ def _dollars(
     route: dict[str, Any] | None,
     unknown: list[str],
 ) -> float | None:
-    """US dollars: for each queue, its number of jobs times the mean cost of its sample. None if unknown; adds the reason."""
+    """US dollars: for each queue, its number of jobs times the mean cost of its sample. None if unknown; adds the
+    reason."""
     if not any(length for length, _ in waiting.values()):
         return 0.0
     if route is None:

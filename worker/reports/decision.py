@@ -13,7 +13,8 @@ from worker.routes.prices import count
 
 
 def decision_of(result: JobResult) -> dict[str, Any]:
-    """The plan of the newest execution and the attempts of all. Money in US dollars, times in milliseconds; None if unknown."""
+    """The plan of the newest execution and the attempts of all. Money in US dollars, times in milliseconds; None if
+    unknown."""
     planned = next((entry for entry in reversed(result.trail) if isinstance(entry, Planned)), None)
     rejections = [entry for entry in result.trail if isinstance(entry, Rejection)]
     return {

@@ -24,7 +24,8 @@ PAGE = 1000
 
 @dataclass(frozen=True)
 class Sums:
-    """Micro-dollars and tokens of one scope and month. `ambiguous`: may have been billed; `held`: reserved by running calls."""
+    """Micro-dollars and tokens of one scope and month. `ambiguous`: may have been billed; `held`: reserved by running
+    calls."""
 
     spent: int = 0
     ambiguous: int = 0
@@ -121,7 +122,8 @@ def settle(client: redis.Redis, steps: Sequence[float], ids: Sequence[str], mont
 
 
 def rows(client: redis.Redis, month: str) -> Iterator[dict[str, Any]]:
-    """Every row of a month: settled and released rows in their order, then ambiguous and running ones. Money in micro-dollars."""
+    """Every row of a month: settled and released rows in their order, then ambiguous and running ones. Money in
+    micro-dollars."""
     begin = "-"
     while True:
         (page,) = ask(client, [("XRANGE", keyspace.LEDGER + month, begin, "+", "COUNT", PAGE)])
