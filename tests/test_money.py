@@ -337,7 +337,7 @@ def test_an_emptied_file_lifts_no_cap_of_a_running_worker(workshop: Workshop, pr
         (("set", "total", "--tokens", "1.5"), 2, "tokens"),
         (("show", "--month", "2026-13"), 2, "such as 2026-11"),
         (("reduce", "--end", "--for", "2h"), 2, "not both"),
-        (("set", "tenant:nobody", "--hard", "5"), 0, "mistyped?"),
+        (("set", "tenant:nobody", "--hard", "5"), 0, "is the name right?"),
         (("ledger", "--job", "none"), 0, ""),
     ],
 )
