@@ -48,7 +48,7 @@ def test_the_second_question_costs_nothing_and_says_so(
     assert (again.cost_usd, again.attempts, asked(place)) == (0.0, 0, 1)
     why = failover(place, "job", "why", again.job_id)
     assert "with the cached answer of a/a-1" in why and "cost: $0.000000, because the answer was cached" in why
-    assert "1 answer kept" in failover(place, "cache", "show")
+    assert "1 answer cached" in failover(place, "cache", "show")
     assert "1 answer deleted" in failover(place, "cache", "purge", "--tenant", "acme", "--feature", "faq")
     assert not done(producer, chat("What is it?", feature="faq", tenant_id="acme")).cache_hit
 
