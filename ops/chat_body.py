@@ -1,4 +1,4 @@
-"""A chat body from what a person types."""
+"""Builds a chat body from the text that a person gives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from producer.errors import UsageError
 
 
 def body_of(given: str | bytes) -> Any:
-    """A chat body: the JSON object itself, or one user message of the text."""
+    """The JSON object itself if it is a chat body, else a body with the text as one user message. Raises UsageError."""
     try:
         text = given if isinstance(given, str) else given.decode()
     except UnicodeDecodeError:
@@ -23,5 +23,5 @@ def body_of(given: str | bytes) -> Any:
     if isinstance(data, dict) and "messages" in data:
         return data
     if text.lstrip().startswith("{"):
-        raise UsageError('that begins like a chat body and is none: it wants valid JSON with "messages"')
+        raise UsageError('the prompt begins with { but is not a chat body: give valid JSON with "messages"')
     return {"messages": [{"role": "user", "content": text}]}

@@ -1,4 +1,4 @@
-"""The `failover` command. Errors become one sentence on stderr and the exit code of their kind; no traceback."""
+"""The `failover` command. An error is one sentence on stderr and an exit code by its kind, without a traceback."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from producer.environment import Environment, load_environment
 from producer.errors import FailoverError, UsageError
 from producer.job import JobStatus, LLMJob
 
-STANDING_SECONDS = 5.0  # between two words on why a batch is not over yet
+PROGRESS_SECONDS = 5.0  # between two progress lines of a batch
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 the work had failures, 2 wrong use or configuration, 3 Redis is not reachable or safe."
+    "Exit codes: 0 done, 1 some work failed, 2 wrong usage or configuration, 3 Redis is not reachable or not safe."
 )
 
 
@@ -32,14 +32,14 @@ EXIT_CODES = (
 @click.version_option(package_name="failover-worker")
 @click.pass_context
 def failover(context: click.Context) -> None:
-    """Hand in LLM jobs, see how they stand, and operate the system. Configuration: the environment or `.env`."""
+    """Submit LLM jobs, see their state, and operate the system. Configuration: the environment or `.env`."""
     context.obj = load_environment()
 
 
 @failover.command()
 @as_json
 def demo(as_json: bool) -> None:
-    """Run a batch through an outage of the hot provider. Needs no key, no Redis, no network."""
+    """Run a batch through an outage of the hot provider. It needs no key, no Redis and no network."""
     from ops.commands.demo import run
 
     sys.exit(run(as_json=as_json))
@@ -47,17 +47,19 @@ def demo(as_json: bool) -> None:
 
 @failover.group("batch")
 def batch_group() -> None:
-    """Batch files in OpenAI Batch form."""
+    """Batch files in the OpenAI Batch format."""
 
 
 @batch_group.command("run")
 @click.argument("source", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Results, in input order.")
-@click.option("--errors", type=click.Path(dir_okay=False, path_type=Path), help="Failed lines go here instead.")
+@click.option("--errors", type=click.Path(dir_okay=False, path_type=Path), help="A file for the failed lines.")
 @click.option("--job-type", default="batch", show_default=True, help="A type of policies/jobs.yaml.")
-@click.option("--tenant", default="default", show_default=True, help="Whose work it is.")
-@click.option("--feature", default="", help="What it is for: caps and kept answers go by it.")
-@click.option("--detach", is_flag=True, help="Only enqueue; run the same command without it to collect the results.")
+@click.option("--tenant", default="default", show_default=True, help="The client that the work is for.")
+@click.option("--feature", default="", help="What the work is for; caps and cached answers depend on it.")
+@click.option(
+    "--detach", is_flag=True, help="Only enqueue; run the same command without --detach to collect the results."
+)
 @click.pass_obj
 def batch_run(
     environment: Environment,
@@ -69,21 +71,21 @@ def batch_run(
     feature: str,
     detach: bool,
 ) -> None:
-    """Run every line of SOURCE. The same file run again resumes, and pays nothing twice."""
+    """Run every line of SOURCE. Running the same file again resumes it, and pays for nothing twice."""
     if output is None and not detach:
-        raise UsageError("where to? Add -o OUT.jsonl, or --detach to enqueue only")
+        raise UsageError("no output: add -o OUT.jsonl, or --detach to enqueue only")
     batch.check_writable(source, output, errors)
-    with (session.opened if detach else session.executing)(environment) as here:
-        submitted = batch.submit(here.producer, source, job_type=job_type, tenant=tenant, feature=feature)
+    with (session.opened if detach else session.executing)(environment) as active:
+        submitted = batch.submit(active.producer, source, job_type=job_type, tenant=tenant, feature=feature)
         for bad in submitted.bad:
             session.note(str(bad))
         known = f", {submitted.known} of them from an earlier run" if submitted.known else ""
         session.note(f"{len(submitted.job_ids)} jobs{known}, {len(submitted.bad)} malformed lines")
         if detach or output is None:
-            session.warn_without_worker(here)
+            session.warn_without_worker(active)
             sys.exit(1 if submitted.bad else 0)
-        _wait_aloud(here, submitted)
-        written = batch.write(here.producer, submitted, output, errors)
+        _wait_with_progress(active, submitted)
+        written = batch.write(active.producer, submitted, output, errors)
     for route, count in sorted(written.by_route.items()):
         session.note(f"{count:7} by {route}")
     for why, dead in written.deaths.items():
@@ -94,10 +96,10 @@ def batch_run(
     sys.exit(0 if written.done == len(submitted.entries) else 1)
 
 
-def _wait_aloud(here: session.Place, submitted: batch.Submitted) -> None:
-    """A progress bar on a terminal, a plain line now and then elsewhere."""
+def _wait_with_progress(active: session.Session, submitted: batch.Submitted) -> None:
+    """Wait for the batch, with a progress bar on a terminal, else a line every PROGRESS_SECONDS."""
     total = len(submitted.job_ids)
-    due = session.paced(STANDING_SECONDS)
+    due = session.paced(PROGRESS_SECONDS)
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -109,16 +111,16 @@ def _wait_aloud(here: session.Place, submitted: batch.Submitted) -> None:
             def show(ended: int) -> None:
                 bar.update(task, completed=ended)
                 if due():
-                    bar.update(task, description=batch.standing(here.producer, submitted))
+                    bar.update(task, description=batch.progress(active.producer, submitted))
 
-            batch.wait(here.producer, submitted, show)
+            batch.wait(active.producer, submitted, show)
         return
 
-    def tell(ended: int) -> None:
+    def print_progress(ended: int) -> None:
         if due():
-            session.note(f"{ended} of {total} ended; {batch.standing(here.producer, submitted)}")
+            session.note(f"{ended} of {total} ended; {batch.progress(active.producer, submitted)}")
 
-    batch.wait(here.producer, submitted, tell)
+    batch.wait(active.producer, submitted, print_progress)
 
 
 @failover.command()
@@ -126,9 +128,9 @@ def _wait_aloud(here: session.Place, submitted: batch.Submitted) -> None:
 @click.option("--prompt", help="The user's message.")
 @click.option("--file", "source", type=click.File("rb"), help="A prompt as text, or a chat-completions body as JSON.")
 @click.option("--job-type", default="default", show_default=True, help="A type of policies/jobs.yaml.")
-@click.option("--tenant", default="default", show_default=True, help="Whose work it is.")
+@click.option("--tenant", default="default", show_default=True, help="The client that the work is for.")
 @click.option("--user", default="", help="Who asked for it; part of the default idempotency key.")
-@click.option("--feature", default="", help="What it is for: caps and kept answers go by it.")
+@click.option("--feature", default="", help="What the work is for; caps and cached answers depend on it.")
 @click.option("--idempotency-key", help="The same key again gives the same job.")
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Print the answer instead of the job id.")
 @as_json
@@ -152,7 +154,7 @@ def submit(
     """
     given = [name for name, value in (("-", stdin), ("--prompt", prompt), ("--file", source)) if value is not None]
     if len(given) != 1 or stdin not in (None, "-"):
-        raise UsageError("give exactly one of --prompt TEXT, --file F and - (for standard input)")
+        raise UsageError("give exactly one of --prompt TEXT, --file F and - (standard input)")
     body = body_of(prompt if prompt is not None else (source or sys.stdin.buffer).read())
     fields = {
         "job_type": job_type,
@@ -161,14 +163,14 @@ def submit(
         "feature": feature,
         "idempotency_key": idempotency_key,
     }
-    asked = LLMJob.parse({**fields, "body": body})
-    with (session.opened if wait is None else session.executing)(environment) as here:
-        job_id = here.producer.enqueue(asked)
+    new_job = LLMJob.parse({**fields, "body": body})
+    with (session.opened if wait is None else session.executing)(environment) as active:
+        job_id = active.producer.enqueue(new_job)
         if wait is None:
-            session.warn_without_worker(here)
+            session.warn_without_worker(active)
             click.echo(json.dumps({"job_id": job_id}) if as_json else job_id)
             return
-        result = here.producer.wait(job_id, wait)
+        result = active.producer.wait(job_id, wait)
     if as_json:
         click.echo(result.model_dump_json(indent=2))
     elif result.status is JobStatus.DONE:
@@ -183,7 +185,7 @@ def submit(
 @as_json
 @click.pass_obj
 def status(environment: Environment, as_json: bool) -> None:
-    """What is paused, queued, running, waiting, dead."""
+    """Show what is paused, queued, running, waiting and dead."""
     from ops.reports import status as status_view
 
     with session.reached(environment) as (_, client):
@@ -200,7 +202,7 @@ for command in (*(module.group for module in GROUPS), doctor, pause.pause, pause
 
 
 def main() -> None:
-    """Entry point. A SIGTERM unwinds like Ctrl-C: what runs goes back to the queue, the embedded server stops."""
+    """Entry point. SIGTERM works like Ctrl-C: running jobs go back to the queue, and the embedded server stops."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         failover.main(standalone_mode=False)
@@ -208,7 +210,7 @@ def main() -> None:
         session.note(f"failover: {error}")
         sys.exit(error.exit_code)
     except RedisError as error:
-        session.note(f"failover: Redis failed in the middle of the command: {error} — run it again when Redis is back")
+        session.note(f"failover: Redis failed during the command: {error} — run it again when Redis is back")
         sys.exit(3)
     except click.ClickException as error:
         error.show()
@@ -220,5 +222,5 @@ def main() -> None:
         session.note(f"failover: {error.filename or 'a file'}: {error.strerror or error}")
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
-        session.note("interrupted; what was accepted stays accepted, and the same command goes on where it stopped")
+        session.note("interrupted; accepted jobs stay accepted, and the same command continues where it stopped")
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""The old name of `python -m ops.simulators.provider`; it goes on working."""
+"""The former name of `python -m ops.simulators.provider`, kept for existing scripts."""
 
 from ops.simulators.provider import main
 

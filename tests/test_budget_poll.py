@@ -130,7 +130,7 @@ def test_openai_s_pages_are_summed_exactly_and_pause_at_the_threshold(
     assert headers["authorization"] == "Bearer sk-admin-1"
     assert [item[1].get("page") for item in ledger_keys.asked] == [None, "p2"]
     assert client.get(keyspace.PAUSE) == b"1"
-    assert "openai: 80% used, as poll said" in workshop.run("failover", "budget", "show").stdout
+    assert "openai: 80% used, reported by poll" in workshop.run("failover", "budget", "show").stdout
     assert "budget of openai: 80% used" in workshop.run("failover", "status").stdout
 
 
@@ -203,6 +203,6 @@ def test_wrong_configuration_is_told(workshop: Workshop, ledger_keys: Books) -> 
         code, _, stderr = poll(workshop, ledger_keys, OPENAI_ADMIN_KEY="k", OPENAI_MONTHLY_BUDGET_USD=amount)
         assert (code, "OPENAI_MONTHLY_BUDGET_USD" in stderr) == (2, True)
     code, found, _ = poll(workshop, ledger_keys, OPENAI_ADMIN_KEY="kéy", OPENAI_MONTHLY_BUDGET_USD="5")
-    assert (code, "copy it anew" in found[0]["problem"]) == (1, True)
+    assert (code, "copy it again" in found[0]["problem"]) == (1, True)
     code, found, _ = poll(workshop, ledger_keys, OPENAI_ADMIN_KEY="k", OPENAI_MONTHLY_BUDGET_USD="5")
     assert (code, "404" in found[0]["problem"]) == (1, True)

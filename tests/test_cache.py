@@ -49,9 +49,9 @@ def test_the_second_question_costs_nothing_and_says_so(
     assert (again.text, again.route, again.usage) == (first.text, first.route, first.usage)
     assert (again.cost_usd, again.attempts, asked(place)) == (0.0, 0, 1)
     why = failover(place, "job", "why", again.job_id)
-    assert "with an answer that was kept from a/a-1" in why and "cost: $0.000000, as the answer was kept" in why
-    assert "1 answer kept" in failover(place, "cache", "show")
-    assert "1 answer forgotten" in failover(place, "cache", "purge", "--tenant", "acme", "--feature", "faq")
+    assert "with the cached answer of a/a-1" in why and "cost: $0.000000, because the answer was cached" in why
+    assert "1 answer cached" in failover(place, "cache", "show")
+    assert "1 answer deleted" in failover(place, "cache", "purge", "--tenant", "acme", "--feature", "faq")
     assert not done(producer, chat("What is it?", feature="faq", tenant_id="acme")).cache_hit
 
 

@@ -89,7 +89,7 @@ def test_a_late_job_that_fails_may_be_answered_by_a_human_while_it_waits(
     late = json.loads(workshop.run("failover", "job", "late", "--json").stdout)
     assert [(job["job_id"], job["human_review"]) for job in late["jobs"]] == [(job_id, True)]
     why = workshop.run("failover", "job", "why", job_id).stdout
-    assert "a human may answer it" in why and f"failover dlq resolve {job_id}" in why
+    assert "a person may answer it" in why and f"failover dlq resolve {job_id}" in why
     assert workshop.run("failover", "dlq", "resolve", job_id, "--answer", "-", stdin=b"By hand.").returncode == 0
     result = producer.fetch(job_id)
     assert (result.status, result.text, result.resolved_by) == (JobStatus.DONE, "By hand.", "human")

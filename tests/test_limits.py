@@ -132,7 +132,7 @@ def test_jobs_that_only_a_limited_route_can_take_wait_and_burn_nothing(
     worker = workshop.worker()
     receipts = producer.enqueue_many([chat(f"{n}") for n in range(8)])
     until(lambda: client.zcard(keyspace.finished("ai-tasks")) == 5, "five are done")
-    until(lambda: "rests: our own limit" in workshop.run("failover", "status").stdout, "the route rests")
+    until(lambda: "cooldown: our own limit" in workshop.run("failover", "status").stdout, "the route rests")
     assert workshop.providers.account("a")["asked"] == 5
     statuses = [result.status for result in producer.fetch_many([r.job_id for r in receipts]) if result]
     assert statuses.count(JobStatus.QUEUED) == 3

@@ -101,7 +101,7 @@ def test_a_hard_cap_of_a_tenant_holds_its_jobs_and_nobody_elses_and_a_raise_lets
     assert "tenant:acme: hard $60.00" in failover(workshop, "budget", "set", "tenant:acme", "--hard", "60")
     results = [producer.wait(receipt.job_id, 30) for receipt in receipts]
     assert {result.status for result in results} == {JobStatus.DONE}
-    assert "the file holds again: hard $0.002050" in failover(workshop, "budget", "unset", "tenant:acme")
+    assert "policies/budgets.yaml applies again: hard $0.002050" in failover(workshop, "budget", "unset", "tenant:acme")
 
 
 def test_a_hard_cap_of_a_provider_sends_its_jobs_to_another(workshop: Workshop, producer: Producer) -> None:
@@ -121,7 +121,7 @@ def test_an_unknown_price_under_a_hard_cap_is_refused_with_the_mend(workshop: Wo
     assert result.dead_reason is DeadReason.OVER_BUDGET
     assert "give it a `price` in routes.json, or `pip install genai-prices`" in result.dead_detail
     doctor = workshop.run("failover", "doctor")
-    assert "a/a-1 has no price, so nobody calls it under a hard cap" in doctor.stdout + doctor.stderr
+    assert "a/a-1 has no price, so it is not called under a hard cap" in doctor.stdout + doctor.stderr
 
 
 def test_answers_are_bounded_while_a_cap_holds(workshop: Workshop, producer: Producer) -> None:
@@ -226,11 +226,11 @@ def test_reduce_cost_now_is_one_command_and_ends_with_another(workshop: Workshop
     workshop.routes(hot=[{"upstream": "b", "price": PRICES["b"]}], warm=[{"upstream": "a", "price": PRICES["a"]}])
     workshop.worker()
     assert done(producer).route == "b/b-1"
-    assert "every job costs less" in failover(workshop, "budget", "reduce", "--reason", "the bill")
+    assert "cost saving is on for every job" in failover(workshop, "budget", "reduce", "--reason", "the bill")
     until(lambda: done(producer).route == "a/a-1", "it is heard")
-    assert "REDUCED cost is reduced by" in failover(workshop, "status")
+    assert "COST SAVING cost is reduced by" in failover(workshop, "status")
     explained = failover(workshop, "routes", "show", "--explain")
-    assert "to cost less: cost is reduced by" in explained and explained.index("a/a-1") < explained.index("b/b-1")
+    assert "cost saving: cost is reduced by" in explained and explained.index("a/a-1") < explained.index("b/b-1")
     failover(workshop, "budget", "reduce", "--end")
     until(lambda: done(producer).route == "b/b-1", "it is over")
 
@@ -318,15 +318,15 @@ def test_an_emptied_file_lifts_no_cap_of_a_running_worker(workshop: Workshop, pr
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (("set", "tenant", "--hard", "5"), 2, "one of total, provider:P"),
+        (("set", "tenant", "--hard", "5"), 2, "use total, provider:P"),
         (("set", "total"), 2, "--hard USD, --soft USD or --tokens N"),
-        (("set", "total", "--hard", "1,5"), 2, "is no amount"),
+        (("set", "total", "--hard", "1,5"), 2, "is not an amount"),
         (("set", "total", "--hard", "-5"), 2, "hard_usd"),
         (("set", "total", "--tokens", "inf"), 2, "tokens"),
         (("set", "total", "--tokens", "1.5"), 2, "tokens"),
-        (("show", "--month", "2026-13"), 2, "as in 2026-11"),
+        (("show", "--month", "2026-13"), 2, "such as 2026-11"),
         (("reduce", "--end", "--for", "2h"), 2, "not both"),
-        (("set", "tenant:nobody", "--hard", "5"), 0, "mistyped?"),
+        (("set", "tenant:nobody", "--hard", "5"), 0, "is the name right?"),
         (("ledger", "--job", "none"), 0, ""),
     ],
 )
@@ -349,7 +349,7 @@ def test_what_somebody_wrote_over_is_shown_as_far_as_it_can_be_read(
     client.set(keyspace.REDUCE, "garbage")
     for words in (("status",), ("budget", "show"), ("budget", "ledger"), ("budget", "set", "total", "--hard", "5")):
         failover(workshop, *words)
-    assert "REDUCED cost is reduced by somebody" in failover(workshop, "status")
+    assert "COST SAVING cost is reduced by somebody" in failover(workshop, "status")
     assert done(producer).status is JobStatus.DONE and worker.poll() is None
 
 

@@ -52,7 +52,7 @@ def test_incidents_are_listed_shown_silenced_and_exported(
     assert (listed[0]["dead"], listed[0]["reasons"]) == (4, {"rejected": 4})
     exported = ran(workshop, "incidents", "export")
     assert re.search(r"\| 1 \| .* \| Dead letters \| 0 \| 0 \| 0 \| 4 \| tenant0 2, tenant1 2 \|", exported)
-    assert "no incident has the id 99" in refused(workshop, 2, "incidents", "show", "99")
+    assert "there is no incident 99" in refused(workshop, 2, "incidents", "show", "99")
     until(lambda: len(slack.in_channel()) == 2, "opened and over")
     ran(workshop, "incidents", "silence", "1", "--for", "2h", "--reason", "we know")
     die(workshop, producer, 1)
@@ -96,7 +96,7 @@ def test_a_person_answers_in_place_of_a_model(
     (workshop.folder / "answer.txt").write_text("Dear dentist")
     words = {"file": ["--answer", "answer.txt"], "text": ["--text", "Dear dentist"], "stdin": []}[way]
     said = ran(workshop, "dlq", "resolve", job_id, *words, stdin=b"Dear dentist")
-    assert "to acme, to paste" in said
+    assert "message for acme, ready to paste" in said
     assert "Hi acme team" in said
     result = producer.fetch(job_id)
     assert (result.status, result.text, result.resolved_by) == ("done", "Dear dentist", "human")
@@ -138,8 +138,8 @@ def _quoted(words: list[str]) -> list[str]:
 
 def test_the_channels_are_tried_and_what_is_wrong_is_said(workshop: Workshop, slack: Slack) -> None:
     workshop.routes(hot=[{"upstream": "a"}])
-    assert "slack: it is there" in ran(workshop, "notify", "test", **slack.environment)
-    assert "This is how an incident would reach you" in slack.messages[0].whole()
+    assert "slack: the message arrived" in ran(workshop, "notify", "test", **slack.environment)
+    assert "an incident would reach you like this" in slack.messages[0].whole()
     wrong = {**slack.environment, "SLACK_BOT_TOKEN": "xoxb-wrong"}
     said = refused(workshop, 1, "notify", "test", **wrong)
     assert "invalid_auth — SLACK_BOT_TOKEN is wrong" in said

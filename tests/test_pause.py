@@ -107,7 +107,7 @@ def test_a_pause_burns_no_expiry(producer: Producer, client: redis.Redis, scope:
         client.hincrby(keyspace.job(before), field, -3_600_000)
     during = producer.enqueue(chat("during", expires_after_seconds=60))
     assert send(client, transitions.expire(Q)) == []
-    assert "if it were resumed now" in story(producer, before)["told"][0]
+    assert "if it is resumed now" in story(producer, before)["told"][0]
     pause.resume(client, scope, who="sam")
     look(client, "google")
     assert send(client, transitions.expire(Q)) == []
@@ -350,7 +350,7 @@ def test_a_paused_provider_leaves_the_others_serving_and_is_taken_back_at_once(
     assert "until" in status
     assert workshop.run("failover", "resume", "--provider", "a").stdout == "resumed provider a\n"
     until(lambda: producer.wait(producer.enqueue(chat("x")), 20).route == "a/a-1", "hot serves again")
-    assert "they have a, b" in workshop.run("failover", "pause", "--provider", "nobody").stderr
+    assert "their providers: a, b" in workshop.run("failover", "pause", "--provider", "nobody").stderr
 
 
 def test_with_every_provider_paused_nothing_starts_and_nothing_is_charged(

@@ -138,12 +138,12 @@ callbacks: [langfuse]
     assert "sk-in-the-file" not in told + json.dumps(found.routes)
     for said in (
         "entry 1 (a): bedrock has no counterpart",
-        "entry 2 (a): its api_key stands in the file itself and is not copied: put it into MODEL_LIST_ENTRY_2_KEY",
+        "entry 2 (a): its api_key is in the file itself and is not copied: put it into MODEL_LIST_ENTRY_2_KEY",
         "entry 2 (a): rpm, tpm kept in the map",
         "entry 2 (a): tags has no counterpart",
         "entry 2 (a): model_info.base_model has no counterpart",
-        "entry 3 (b): 9 retries are 5",
-        "fallbacks: gone is no model_name",
+        "entry 3 (b): 9 retries are reduced to 5",
+        "fallbacks: gone is not a model_name",
         "set `order: latency` in policies/routing.yaml",
         "router_settings.model_group_alias has no counterpart",
         "general_settings.master_key has no counterpart",
@@ -211,13 +211,13 @@ def test_orders_quotes_placeholders_and_what_is_malformed(tmp_path: Path) -> Non
     ]
     told = "\n".join(found.notes)
     for said in (
-        "'os.environ/T' is no number",
-        "both its input",
+        "'os.environ/T' is not a number",
+        "both the input",
         "<MODEL> looks like a placeholder",
-        "anthropic/* is no model",
+        "anthropic/* is not a single model",
     ):
         assert said in told, said
-    assert "7 is no mapping" in told and "litellm_settings has no counterpart" in told
+    assert "7 is not a mapping" in told and "litellm_settings has no counterpart" in told
     assert "sk-live" not in told + json.dumps(found.routes)
 
 
@@ -237,14 +237,14 @@ def test_a_diff_tells_a_reviewer_what_changes_for_jobs() -> None:
     told = [change.told for change in compare(before, after)]
     assert told == [
         "+ f/m (warm): f m at https://f.example.com/v1, no key, for 5% of the jobs",
-        "- c/m (hot) is gone",
+        "- c/m (hot) is removed",
         "d/m moves from warm to hot",
-        "hot: tried as b/m, a/m; before, as a/m, b/m",
+        "hot: order b/m, a/m; before: a/m, b/m",
         "~ b/m: timeoutSeconds 60 -> 20",
-        "~ b/m: enabled True -> False (it takes no more jobs)",
+        "~ b/m: enabled True -> False (no job uses it)",
         "~ a/m: streamTimeoutSeconds unset -> 2 (answers are streamed now)",
-        "~ d/m: capabilities [tools, vision] -> [tools] (jobs that need vision pass it over)",
-        f"~ e/m: baseUrl https://e.example.com/v1 -> {OPENAI} (another host: the parameters that it takes may differ)",
+        "~ d/m: capabilities [tools, vision] -> [tools] (jobs that need vision do not use it)",
+        f"~ e/m: baseUrl https://e.example.com/v1 -> {OPENAI} (another host: it may accept other parameters)",
         "~ breaker.failures 5 -> 3",
     ]
     assert compare(after, after) == []
@@ -256,7 +256,7 @@ def test_diff_exits_as_a_pipeline_expects(workshop: Workshop) -> None:
     written(workshop.folder, "bad.json", '{"hot": [{}]}')
     assert workshop.run("failover", "routes", "diff", "a.json", "a.json").returncode == 0
     changed = workshop.run("failover", "routes", "diff", "a.json", "b.json")
-    assert (changed.returncode, changed.stdout.splitlines()[0]) == (1, "jobs start at b/m; before, at a/m")
+    assert (changed.returncode, changed.stdout.splitlines()[0]) == (1, "jobs start at b/m; before: a/m")
     assert (
         json.loads(workshop.run("failover", "routes", "diff", "a.json", "b.json", "--json").stdout)[0]["kind"]
         == "order"
@@ -310,13 +310,13 @@ def test_check_live_finds_a_route_that_ignores_what_it_is_told(workshop: Worksho
     assert (offline.returncode, workshop.providers.account("b")["asked"]) == (0, 0)
     good = workshop.run("failover", "routes", "check", "--live")
     assert good.returncode == 0, good.stdout
-    assert "ok    a/a-1 tools: as asked for" in good.stdout and "ok    a/a-1 json_schema" in good.stdout
+    assert "ok    a/a-1 tools: as requested" in good.stdout and "ok    a/a-1 json_schema" in good.stdout
     assert workshop.providers.account("hot")["asked"] == 0
     workshop.providers.behave("b", ignores=["response_format", "tools"])
     bad = workshop.run("failover", "routes", "check", "--live", "--json")
     assert bad.returncode == 1
     failed = {f["about"]: f["told"] for f in json.loads(bad.stdout) if f["level"] == "fail"}
-    assert "without the tool call" in failed["tools"] and "capabilities" in failed["json_schema"]
+    assert "without the required tool call" in failed["tools"] and "capabilities" in failed["json_schema"]
     assert workshop.run("failover", "routes", "check", "--route", "nope").returncode == 2
 
 

@@ -38,7 +38,7 @@ def test_a_kill_switch_set_in_one_process_is_obeyed_by_eight_workers(workshop: W
     assert asked(workshop, "a") == then
     status = workshop.run("failover", "status").stdout
     assert "DISABLED: route a/a-1" in status and "wrong answers" in status and "not paused" in status
-    assert "takes it back" in ended.stdout
+    assert "enables it again" in ended.stdout
     assert "it was disabled" in workshop.run("failover", "routes", "enable", "a/a-1").stdout
     until(lambda: asked(workshop, "a") > then, "the route is used again")
 
@@ -50,7 +50,7 @@ def test_a_disabled_route_is_told_with_its_code_and_a_typo_is_refused(workshop: 
     result = until(lambda: (r := done(producer)).route == "b/b-1" and r, "the switch is heard")
     assert [(e.route, e.code) for e in result.trail if isinstance(e, Rejection)] == [("a/a-1", RejectedFor.DISABLED)]
     typo = workshop.run("failover", "routes", "disable", "a/a-2")
-    assert (typo.returncode, "there are a/a-1, b/b-1" in typo.stderr) == (2, True)
+    assert (typo.returncode, "known routes: a/a-1, b/b-1" in typo.stderr) == (2, True)
     last = workshop.run("failover", "routes", "disable", "b/b-1")
     assert "no route is left" in last.stderr
 

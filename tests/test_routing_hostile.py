@@ -296,6 +296,6 @@ def test_a_truncated_body_is_not_paid_for_as_prose(workshop: Workshop, client: r
     two_routes(workshop)
     (workshop.folder / "bad.json").write_text('{"messages": [{"role": "user"')
     ended = workshop.run("failover", "submit", "--file", "bad.json")
-    assert (ended.returncode, "begins like a chat body" in ended.stderr) == (2, True)
+    assert (ended.returncode, "begins with { but is not a chat body" in ended.stderr) == (2, True)
     assert client.llen(keyspace.queue("ai-tasks")) == 0
     assert asked(workshop, "a") == 0

@@ -1,4 +1,4 @@
-"""Formats counts, amounts, durations, times and foreign text for people."""
+"""Formats counts, durations, times and foreign text for people."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ def many(count: int, what: str) -> str:
 
 def counted(tenants: Mapping[str, int], most: int = 10) -> str:
     """`acme 12, globex 3 and 4 more`."""
-    first = ", ".join(f"{tenant} {count:,}" for tenant, count in list(tenants.items())[:most])
-    return first + (f" and {len(tenants) - most} more" if len(tenants) > most else "")
+    listed = ", ".join(f"{tenant} {count:,}" for tenant, count in list(tenants.items())[:most])
+    return listed + (f" and {len(tenants) - most} more" if len(tenants) > most else "")
 
 
 def money(usd: float) -> str:
-    """`$1,200.00`; below $0.10 to the micro-dollar."""
+    """`$1,200.00`; amounts below 10 cents with six decimals."""
     return f"${usd:,.2f}" if usd >= 0.1 or not usd else f"${usd:.6f}"
 
 
 def clock(ms: int) -> str:
-    """Unix milliseconds as a time of day: `05:11:19 UTC`."""
+    """The time of day of a Unix time in milliseconds: `12:25:15 UTC`."""
     return time.strftime("%H:%M:%S UTC", time.gmtime(ms / 1000))
 
 
 def lasted(seconds: float) -> str:
-    """A duration: `45 seconds`, `12 minutes`, `3.5 hours`."""
+    """A duration: `45 seconds`, `20 minutes`, `2.5 hours`."""
     if seconds < 120:
         return f"{max(1, round(seconds))} second" + ("s" if round(seconds) > 1 else "")
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def one_line(text: str, most: int) -> str:
-    """The text as one line of printable characters, cut to `most` characters."""
+    """The text as one printable line of at most `most` characters."""
     return cut(" ".join("".join(c if c.isprintable() else " " for c in text).split()), most)
 
 
 def cut(text: str, most: int) -> str:
-    """The text, cut to `most` characters."""
+    """The text cut to at most `most` characters; a cut text ends with …"""
     return text if len(text) <= most else text[: most - 1] + "…"

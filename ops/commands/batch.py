@@ -1,4 +1,4 @@
-"""`failover batch run`: hand in a batch file, wait for its jobs, write their results in input order."""
+"""`failover batch run`: submit a batch file, wait for its jobs, and write their results in input order."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ WITHOUT_REDIS_SECONDS = 60.0
 
 @dataclass
 class Submitted:
-    """The lines of a file, in order: a job each, or what is wrong with the line."""
+    """The lines of a file, in order: a job each, or the error of the line."""
 
     entries: list[tuple[str, str] | BadLine] = field(default_factory=list)  # (custom_id, job id)
-    known: int = 0  # of them jobs of an earlier run
+    known: int = 0  # of these, jobs of an earlier run
 
     @property
     def job_ids(self) -> list[str]:
@@ -43,7 +43,7 @@ class Submitted:
 
 @dataclass
 class Written:
-    """How a batch ended."""
+    """The counts of a finished batch."""
 
     done: int = 0
     dead: int = 0
@@ -53,14 +53,14 @@ class Written:
 
 
 def check_writable(source: Path, *paths: Path | None) -> None:
-    """Before anything is paid for: can the results be written, each to a file of its own?"""
+    """Check, before any job is paid for, that each result file can be written. Raises UsageError."""
     taken = {source.resolve()}
     for path in paths:
         if path is None:
             continue
         where = path.resolve()
         if where in taken:
-            raise UsageError(f"{path}: is already the input or the other output")
+            raise UsageError(f"{path}: is the input or the other output already")
         taken.add(where)
         if not where.parent.is_dir():
             raise UsageError(f"{path}: the folder {path.parent} does not exist")
@@ -69,7 +69,7 @@ def check_writable(source: Path, *paths: Path | None) -> None:
 
 
 def submit(producer: Producer, source: Path, *, job_type: str, tenant: str, feature: str = "") -> Submitted:
-    """Enqueue every line that is a job. Run again, it finds the jobs of the first run."""
+    """Enqueue every valid line. A second run finds the jobs of the first. Raises UsageError for an unreadable file."""
     producer.policies.of(job_type)
     submitted = Submitted()
     with _open(source) as lines:
@@ -86,8 +86,11 @@ def submit(producer: Producer, source: Path, *, job_type: str, tenant: str, feat
     return submitted
 
 
-def wait(producer: Producer, submitted: Submitted, progress: Callable[[int], None]) -> None:
-    """Until every job has ended; tells `progress` how many have. A Redis that restarts meanwhile is waited for."""
+def wait(producer: Producer, submitted: Submitted, report: Callable[[int], None]) -> None:
+    """Wait until every job has ended. `report` gets the number of ended jobs after each check.
+
+    Waits WITHOUT_REDIS_SECONDS for a Redis that restarts, then raises ServiceUnavailable.
+    """
     waiting = submitted.job_ids
     total = len(waiting)
     give_up: float | None = None
@@ -103,13 +106,13 @@ def wait(producer: Producer, submitted: Submitted, progress: Callable[[int], Non
             time.sleep(1)
             continue
         waiting = [job_id for job_id, has_ended in zip(waiting, ended, strict=True) if not has_ended]
-        progress(total - len(waiting))
+        report(total - len(waiting))
         if waiting:
-            time.sleep(max(LOOK_EVERY_SECONDS, 4 * (time.monotonic() - began)))  # ask less of a slow Redis
+            time.sleep(max(LOOK_EVERY_SECONDS, 4 * (time.monotonic() - began)))  # check a slow Redis less often
 
 
-def standing(producer: Producer, submitted: Submitted) -> str:
-    """Why it is not over yet: how the first of the waiting jobs stand, and what they wait for."""
+def progress(producer: Producer, submitted: Submitted) -> str:
+    """Why the batch is not finished: the states of the first unfinished jobs, and what they wait for."""
     if flags := holding(producer.client, producer.queue):
         return f"paused: {flags[0]}"
     ids = submitted.job_ids
@@ -117,15 +120,15 @@ def standing(producer: Producer, submitted: Submitted) -> str:
     results = [result for result in producer.fetch_many(waiting[:CHUNK]) if result]
     counts = Counter(str(result.status) for result in results)
     reasons = Counter(result.waiting_for for result in results if result.waiting_for)
-    told = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+    states = ", ".join(f"{count} {status}" for status, count in counts.most_common())
     if not reasons and (closed := worker_registry.no_route_open(producer.client)):
-        return f"{told}; no route is open: {closed}"
+        return f"{states}; no route is open: {closed}"
     more = "" if len(waiting) <= CHUNK else f" (of the first {CHUNK} waiting)"
-    return told + more + (f"; waiting for {reasons.most_common(1)[0][0]}" if reasons else "")
+    return states + more + (f"; waiting for {reasons.most_common(1)[0][0]}" if reasons else "")
 
 
 def write(producer: Producer, submitted: Submitted, output: Path, errors: Path | None) -> Written:
-    """The results in input order; failed lines too, or into `errors` where it is given. Files appear whole or not."""
+    """Write the results in input order. Failed lines go to `errors` if given. A file appears only when it is complete."""
     written = Written()
     with ExitStack() as stack:
         sink = stack.enter_context(_replacing(output))
@@ -164,7 +167,7 @@ def _open(source: Path) -> IO[bytes]:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[str]]:
-    """A text file that takes its place only when all of it is written; a pipe or a device is written to directly."""
+    """A text file that replaces `path` only when it is complete; a pipe or a device is written directly."""
     path = path.resolve()
     if path.exists() and not path.is_file():
         with path.open("w", encoding="utf-8") as file:

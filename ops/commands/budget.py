@@ -1,4 +1,4 @@
-"""`failover budget ...`: what is spent by our own ledger and by billing's, the caps, and what makes jobs cheaper now."""
+"""`failover budget ...`: the spending by our ledger and by billing, the caps, and cost saving."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Scope(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
         if not _SCOPE.fullmatch(str(value)):
-            self.fail(f"{value}: one of total, provider:P, tenant:T, user:TENANT/USER, feature:F", param, context)
+            self.fail(f"{value}: use total, provider:P, tenant:T, user:TENANT/USER or feature:F", param, context)
         kind, _, name = str(value).partition(":")
         return f"provider:{canonical(name)}" if kind == "provider" else str(value)
 
@@ -62,23 +62,25 @@ class Amount(click.ParamType[Any]):
         try:
             return float(str(value).removeprefix("$"))
         except ValueError:
-            self.fail(f"{value} is no amount: as in 60, or none", param, context)
+            self.fail(f"{value} is not an amount: use a number such as 60, or none", param, context)
 
 
 def _month(context: click.Context, param: click.Parameter, value: str | None) -> str:
     if value is None:
         return month_of(datetime.now(UTC))
     if not _MONTH.fullmatch(value):
-        raise UsageError(f"--month {value}: as in 2026-11")
+        raise UsageError(f"--month {value}: use a year and a month, such as 2026-11")
     return value
 
 
-month_option = click.option("--month", callback=_month, metavar="YYYY-MM", help="Of which month (UTC); this one.")
+month_option = click.option(
+    "--month", callback=_month, metavar="YYYY-MM", help="The month (UTC).  [default: this month]"
+)
 
 
 @click.group("budget")
 def group() -> None:
-    """What is spent, the caps, and what makes jobs cheaper."""
+    """The spending, the caps, and cost saving."""
 
 
 group.add_command(poll)
@@ -90,7 +92,7 @@ group.add_command(poll)
 @as_json
 @click.pass_obj
 def show(environment: Environment, month: str, by: str | None, as_json: bool) -> None:
-    """What each scope has spent and how much is left, by our own ledger; and the newest word of billing."""
+    """Show the spending and the caps of each scope, by our own ledger, and the newest report of billing."""
     guardrail, budgets = Guardrail.of(environment), load_budgets(environment)
     with session.reached(environment) as (_, client):
         known, standing = billing_alerts.known(client), budget_state.standing(client, month)
@@ -98,22 +100,22 @@ def show(environment: Environment, month: str, by: str | None, as_json: bool) ->
         lines = statement.balances(found, budgets, standing, statement.set_by(client))
     lines = [line for line in lines if by in (None, line.scope.partition(":")[0])]
     if as_json:
-        told = {"month": month, "pause_at_percent": guardrail.at_percent, "reduced": standing.reduced or None}
+        head = {"month": month, "pause_at_percent": guardrail.at_percent, "reduced": standing.reduced or None}
         both = {"scopes": [asdict(line) for line in lines], "providers": [asdict(each) for each in known]}
-        click.echo(json.dumps({**told, **both}, indent=2))
+        click.echo(json.dumps({**head, **both}, indent=2))
         return
     _render(lines, month, standing)
     for each in (each for each in known if each.budget != billing_alerts.OWN_NAME):
-        again = f"; goes on until {each.again_at:g}%" if each.again_at else ""
-        click.echo(f"{each}: {each.percent:.4g}% used, as {each.who} said at {utc(each.at)}{again}")
+        again = f"; pauses again at {each.again_at:g}%" if each.again_at else ""
+        click.echo(f"{each}: {each.percent:.4g}% used, reported by {each.who} at {utc(each.at)}{again}")
     if all(each.budget == billing_alerts.OWN_NAME for each in known):
-        click.echo("billing has said nothing yet: POST /budget/webhook, or `failover budget poll`")
-    click.echo(f"the pause begins at {guardrail.at_percent:g}% (BUDGET_PAUSE_AT_PERCENT)")
+        click.echo("no report of billing yet: POST /budget/webhook, or `failover budget poll`")
+    click.echo(f"jobs pause at {guardrail.at_percent:g}% (BUDGET_PAUSE_AT_PERCENT)")
 
 
 def _render(lines: list[Balance], month: str, standing: Standing) -> None:
     if standing.reduced:
-        click.echo(f"REDUCED: {standing.reduced}; `failover budget reduce --end` ends it")
+        click.echo(f"COST SAVING: {standing.reduced}; `failover budget reduce --end` ends it")
     table = Table(month, "spent", "may be billed", "running", "tokens", "cap", "used", box=None)
     for line in lines:
         soft = f" (soft {money(line.soft_usd)})" if line.soft_usd is not None else ""
@@ -124,102 +126,106 @@ def _render(lines: list[Balance], month: str, standing: Standing) -> None:
         amounts = (line.spent_usd, line.ambiguous_usd, line.held_usd)
         table.add_row(
             escape(one_line(line.scope, 200)), *(f"${usd:,.6f}" if usd else "-" for usd in amounts), f"{line.tokens:,}",
-            escape(f"{cap}{soft}{tokens}{by}"), used + (", too little is left" if line.full else ""),
+            escape(f"{cap}{soft}{tokens}{by}"), used + (", too little left" if line.full else ""),
         )  # fmt: skip
     session.console().print(table)
 
 
 @group.command("set")
 @click.argument("scope", type=Scope())
-@click.option("--hard", type=Amount(), metavar="USD", help="No call that may cost more than is left; `none` is no cap.")
-@click.option("--soft", type=Amount(), metavar="USD", help="What the alert thresholds are percentages of.")
+@click.option("--hard", type=Amount(), metavar="USD", help="Never spend more than this; `none` removes the cap.")
+@click.option("--soft", type=Amount(), metavar="USD", help="The amount that the alert thresholds refer to.")
 @click.option("--tokens", type=Amount(), metavar="N", help="A hard cap on tokens.")
 @click.pass_obj
 def set_cap(environment: Environment, scope: str, hard: Any, soft: Any, tokens: Any) -> None:
-    """Set a month's cap of SCOPE over the file's, for every worker, within a second. What is not given stays as it is.
+    """Override the monthly cap of SCOPE for every worker, within a second. Amounts that are not given stay unchanged.
 
     SCOPE: total, provider:P, tenant:T, user:TENANT/USER or feature:F.
     """
     given = {"hard_usd": hard, "soft_usd": soft, "tokens": tokens}
     if all(value is None for value in given.values()):
-        raise UsageError("what? --hard USD, --soft USD or --tokens N; `failover budget unset` takes a cap back")
+        raise UsageError(
+            "nothing to set: give --hard USD, --soft USD or --tokens N; `failover budget unset` removes an override"
+        )
     budgets = load_budgets(environment)
     with session.reached(environment) as (_, client):
         before = budget_state.standing(client).caps.get(scope) or budgets.cap_of(scope)
         fields: dict[str, Any] = {name: getattr(before, name) for name in Cap.model_fields}
         cap = _checked({**fields, **{name: value for name, value in given.items() if value is not None}})
         statement.set_cap(client, scope, cap, month_of(datetime.now(UTC)), session.who())
-        _tell(client, scope, before, cap)
+        _print_cap(client, scope, before, cap)
 
 
 def _checked(fields: dict[str, Any]) -> Cap:
-    told = {name: None if value == "none" else value for name, value in fields.items()}
-    if isinstance(told["tokens"], float) and told["tokens"].is_integer():
-        told["tokens"] = int(told["tokens"])
+    values = {name: None if value == "none" else value for name, value in fields.items()}
+    if isinstance(values["tokens"], float) and values["tokens"].is_integer():
+        values["tokens"] = int(values["tokens"])
     try:
-        return Cap.model_validate(told)
+        return Cap.model_validate(values)
     except ValidationError as error:
         raise UsageError(": ".join(first_problem(error)).strip(": ")) from None
 
 
-def _tell(client: redis.Redis, scope: str, before: Cap, cap: Cap) -> None:
-    """How the cap stands to what is spent, and whether anybody knows the scope."""
+def _print_cap(client: redis.Redis, scope: str, before: Cap, cap: Cap) -> None:
+    """Print the new cap, the old one and the spending, and note an unknown scope."""
     known = statement.sums(client)
     spent = known.get(scope, statement.Sums())
     used = spent.spent + spent.ambiguous
-    click.echo(f"{scope}: {_said(cap)} (it was {_said(before)}); {money(dollars(used))} is used this month")
+    click.echo(f"{scope}: {_cap_text(cap)} (before: {_cap_text(before)}); {money(dollars(used))} is used this month")
     hard = cap.terms[0]
     if 0 <= hard <= used:
-        session.note(f"nothing is left of it: {once_full(scope)}")
+        session.note(f"the cap is used up: {once_full(scope)}")
     if scope not in known and scope != "total":
-        session.note(f"no call of {scope} stands in this month's ledger: mistyped?")
+        session.note(f"the ledger of this month has no call of {scope}: is the name right?")
 
 
-def _said(cap: Cap) -> str:
+def _cap_text(cap: Cap) -> str:
     amounts = {"hard": cap.hard_usd, "soft": cap.soft_usd}
-    told = [f"{name} {money(usd)}" for name, usd in amounts.items() if usd is not None]
-    told += [f"{cap.tokens:,} tokens"] if cap.tokens is not None else []
-    return ", ".join(told) or "no cap"
+    parts = [f"{name} {money(usd)}" for name, usd in amounts.items() if usd is not None]
+    parts += [f"{cap.tokens:,} tokens"] if cap.tokens is not None else []
+    return ", ".join(parts) or "no cap"
 
 
 @group.command()
 @click.argument("scope", type=Scope())
 @click.pass_obj
 def unset(environment: Environment, scope: str) -> None:
-    """Take back what `set` said of SCOPE: policies/budgets.yaml holds again."""
+    """Remove the override that `set` made for SCOPE: policies/budgets.yaml applies again."""
     with session.reached(environment) as (_, client):
         changed = statement.set_cap(client, scope, None, month_of(datetime.now(UTC)), session.who())
-    cap = _said(load_budgets(environment).cap_of(scope))
-    click.echo(f"{scope}: {'the file holds again' if changed else 'nothing was set over the file'}: {cap}")
+    cap = _cap_text(load_budgets(environment).cap_of(scope))
+    click.echo(f"{scope}: {'policies/budgets.yaml applies again' if changed else 'there was no override'}: {cap}")
 
 
 @group.command()
-@click.option("--for", "lasts", metavar="AGE", help="Only for 90m, 12h, 7d.")
-@click.option("--reason", default="", help="Why; shown to everybody who looks.")
-@click.option("--end", is_flag=True, help="Jobs cost what they usually do again.")
+@click.option("--for", "lasts", metavar="AGE", help="Only for a time such as 90m, 12h or 7d.")
+@click.option("--reason", default="", help="Why; shown in `failover status`.")
+@click.option("--end", is_flag=True, help="Turn cost saving off.")
 @click.pass_obj
 def reduce(environment: Environment, lasts: str | None, reason: str, end: bool) -> None:
-    """Reduce the cost of every job from now on: the cheapest route first, less context, shorter answers (`cost_saving` in
-    policies/budgets.yaml). Nothing stops."""
+    """Turn cost saving on for every job: the cheapest route first, less context, shorter answers (`cost_saving` in
+    policies/budgets.yaml). No job stops."""
     seconds = session.age_seconds("--for", lasts) if lasts else None
     with session.reached(environment) as (_, client):
         if end and lasts:
-            raise UsageError("--end or --for, not both")
+            raise UsageError("give --end or --for, not both")
         if end:
             (was,) = ask(client, [("DEL", keyspace.REDUCE)])
-            click.echo("jobs cost what they usually do" if was else "nothing was reduced")
+            click.echo("cost saving is off" if was else "cost saving was not on")
             return
-        if (standing := _lasts_longer(client, seconds)) is not None:
-            session.note(f"it is so already, and for longer{standing}: `failover budget reduce --end` ends it first")
+        if (standing := _longer_saving(client, seconds)) is not None:
+            session.note(
+                f"cost saving is on already, for longer{standing}: end it first with `failover budget reduce --end`"
+            )
             return
         note = json.dumps({"who": session.who(), "why": reason, "since": round(time.time())})
         ask(client, [("SET", keyspace.REDUCE, note, *(("EX", seconds) if seconds else ()))])
     until = f" for {lasts}" if lasts else ", until `failover budget reduce --end`"
-    click.echo(f"every job costs less from now on{until}: the cheapest route first, less context, shorter answers")
+    click.echo(f"cost saving is on for every job{until}: the cheapest route first, less context, shorter answers")
 
 
-def _lasts_longer(client: redis.Redis, seconds: int | None) -> str | None:
-    """Why, as people read it, if the cost is reduced for longer than `seconds` (None: until it is ended) already."""
+def _longer_saving(client: redis.Redis, seconds: int | None) -> str | None:
+    """The reason, if cost saving is on already and lasts longer than `seconds` (None: until somebody ends it)."""
     left_ms, raw = ask(client, [("PTTL", keyspace.REDUCE), ("GET", keyspace.REDUCE)])
     if raw is None or seconds is None or 0 <= left_ms <= seconds * 1000:
         return None
@@ -233,7 +239,7 @@ def _lasts_longer(client: redis.Redis, seconds: int | None) -> str | None:
 @click.option("--tenant", help="Only the rows of this tenant.")
 @click.pass_obj
 def ledger(environment: Environment, month: str, job: str | None, state: str | None, tenant: str | None) -> None:
-    """Every row of the month, one line of JSON each: what each attempt cost, by which price."""
+    """Print every row of the month as one line of JSON: the cost of each attempt and its price."""
     wanted = {name: value for name, value in (("job", job), ("state", state), ("tenant", tenant)) if value is not None}
     with session.reached(environment) as (_, client):
         for row in statement.rows(client, month):
@@ -245,23 +251,23 @@ def ledger(environment: Environment, month: str, job: str | None, state: str | N
 @click.argument("rows", nargs=-1, metavar="[ROW...]")
 @click.option("--all", "everything", is_flag=True, help="Every ambiguous row of the month.")
 @click.option(
-    "--usd", type=click.FloatRange(min=0, max=1e6), required=True, help="What each cost; 0: it was not billed."
+    "--usd", type=click.FloatRange(min=0, max=1e6), required=True, help="The cost of each call; 0: it was not billed."
 )
 @month_option
 @click.pass_obj
 def settle(environment: Environment, rows: tuple[str, ...], everything: bool, usd: float, month: str) -> None:
-    """Say what ambiguous calls cost, as the provider's own records say; their money is free or spent then.
+    """Record the cost of ambiguous calls, from the provider's own records. Their amounts are then spent or free again.
 
     ROW: an `id` of `failover budget ledger --state ambiguous`.
     """
     if everything == bool(rows):
-        raise UsageError("which? ROW... or --all; `failover budget ledger --state ambiguous` lists them")
+        raise UsageError("no rows: give ROW... or --all; `failover budget ledger --state ambiguous` lists them")
     steps = steps_of(load_budgets(environment), Guardrail.of(environment))
     with session.reached(environment) as (_, client):
         known = [row["id"] for row in statement.rows(client, month) if row["state"] == "ambiguous"]
         wanted = known if everything else list(rows)
         if unknown := sorted(set(wanted) - set(known)):
-            raise UsageError(f"{unknown[0]} is no ambiguous row of {month}")
+            raise UsageError(f"{unknown[0]} is not an ambiguous row of {month}")
         settled = sum(
             statement.settle(client, steps, wanted[start : start + 500], month, math.ceil(round(usd * 1e6, 3)))
             for start in range(0, len(wanted), 500)

@@ -1,4 +1,4 @@
-"""`failover cache ...`: the answers that are kept."""
+"""`failover cache ...`: the cached answers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from worker.money import answer_cache
 
 @click.group("cache")
 def group() -> None:
-    """Answers that are given again (policies/cache.yaml)."""
+    """The answer cache (policies/cache.yaml)."""
 
 
 @group.command()
 @as_json
 @click.pass_obj
 def show(environment: Environment, as_json: bool) -> None:
-    """Which features are cached, and how many answers are kept."""
+    """Show which features are cached, and the number of cached answers."""
     caching = answer_cache.load_caching(environment)
     features = {name: policy.ttl_seconds for name, policy in caching.features.items() if policy.ttl_seconds}
     with session.reached(environment) as (_, client):
@@ -32,21 +32,21 @@ def show(environment: Environment, as_json: bool) -> None:
         click.echo(json.dumps({"kept": count, "ttl_seconds": features}))
         return
     for name, seconds in features.items():
-        click.echo(f"{name}: kept for {seconds} s")
+        click.echo(f"{name}: cached for {seconds} s")
     if not features:
-        click.echo("no feature is cached: give one a ttl_seconds in policies/cache.yaml")
-    click.echo(f"{many(count, 'answer')} kept")
+        click.echo("no feature is cached: set ttl_seconds for one in policies/cache.yaml")
+    click.echo(f"{many(count, 'answer')} cached")
 
 
 @group.command()
-@click.option("--tenant", help="Only this tenant's.")
-@click.option("--feature", help="Only this feature's.")
-@click.option("--all", "everything", is_flag=True, help="Everybody's.")
+@click.option("--tenant", help="Only those of this tenant.")
+@click.option("--feature", help="Only those of this feature.")
+@click.option("--all", "everything", is_flag=True, help="All cached answers.")
 @click.pass_obj
 def purge(environment: Environment, tenant: str | None, feature: str | None, everything: bool) -> None:
-    """Forget kept answers at once."""
+    """Delete cached answers at once."""
     if everything == bool(tenant is not None or feature is not None):
-        raise UsageError("whose? --tenant T, --feature F or both; or --all")
+        raise UsageError("give --tenant T, --feature F or both; or --all")
     with session.reached(environment) as (_, client):
-        gone = answer_cache.purge(client, tenant, feature)
-    click.echo(f"{many(gone, 'answer')} forgotten")
+        deleted = answer_cache.purge(client, tenant, feature)
+    click.echo(f"{many(deleted, 'answer')} deleted")

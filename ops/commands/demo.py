@@ -1,7 +1,7 @@
-"""`failover demo`: the main job on this machine alone, through an outage, with the evidence at the end.
+"""`failover demo`: a batch on this machine alone, through an outage, with a summary at the end.
 
-The map has the SOP's four routes; their providers are the simulator, over real HTTP. The story hangs on how many jobs
-are done: the hot provider goes down, then the first warm one runs into its rate limit, then hot comes back.
+The map has the SOP's four routes; the simulator plays their providers over real HTTP. Events depend on the number of done
+jobs: the hot provider goes down, then the first warm one reaches its rate limit, then the hot provider is back.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ UPSTREAMS = ("sonnet", "haiku", "openai", "google")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What happened, by three accounts: the batch file, Redis, and the simulated providers' own."""
+    """The counts of a demo, from the batch file, from Redis and from the simulated providers."""
 
     jobs: int
     done: int
@@ -61,10 +61,10 @@ class Verdict:
 
 
 def run(*, as_json: bool = False) -> int:
-    """The demo; its exit code."""
+    """Run the demo. Returns the exit code."""
     folder = session.FOLDER / "demo"
     say = (lambda _: None) if as_json else click.echo
-    with _alone(folder), embedded.running(folder) as url, provider.running() as providers:
+    with _locked(folder), embedded.running(folder) as url, provider.running() as providers:
         for upstream in UPSTREAMS:
             providers.behave(upstream, latency=LATENCY)
         routes = read_routes(_routes_file(folder, providers), {})
@@ -77,7 +77,7 @@ def run(*, as_json: bool = False) -> int:
             submitted = batch.submit(producer, packaged("examples/batch.jsonl"), job_type="batch", tenant="demo")
             say(f"{len(submitted.job_ids)} jobs accepted from examples/batch.jsonl\n")
             with session.own_worker(url, Configuration(policies, routes), slots=SLOTS, rules=RULES):
-                _tell_story(producer, submitted.job_ids, providers, say)
+                _wait_with_events(producer, submitted.job_ids, providers, say)
             results = [result for result in producer.fetch_many(submitted.job_ids) if result is not None]
             seconds = time.monotonic() - began
             verdict = _judge(producer, submitted.job_ids, results, providers, seconds)
@@ -88,10 +88,10 @@ def run(*, as_json: bool = False) -> int:
     return 0 if verdict.passed else 1
 
 
-def _tell_story(
+def _wait_with_events(
     producer: Producer, job_ids: list[str], providers: provider.Control, say: Callable[[str], object]
 ) -> None:
-    """Wait for all jobs; when so many are done, something happens to the providers."""
+    """Wait for all jobs, and change the providers when certain numbers of jobs are done."""
     outage: dict[str, Any] = {"status": 503, "latency": (0.02, 0.05)}
     limit: dict[str, Any] = {"status": 429, "retry_after": "30", "latency": (0.02, 0.05)}
     healthy: dict[str, Any] = {"latency": LATENCY}
@@ -138,7 +138,7 @@ def _judge(
 def _report(submitted: batch.Submitted, results: list[JobResult], verdict: Verdict) -> None:
     names = {entry[1]: entry[0] for entry in submitted.entries if isinstance(entry, tuple)}
     width = shutil.get_terminal_size((110, 24)).columns
-    click.echo(f"{'job':29}{'answered by':16}{'tier':5}{'attempts':>8}{'ms':>6}  before that")
+    click.echo(f"{'job':29}{'answered by':16}{'tier':5}{'attempts':>8}{'ms':>6}  before")
     for result in results:
         route = (result.route or f"{result.status}: {result.dead_reason}").rpartition("/")[2]
         line = f"{names[result.job_id]:29}{route:16}{result.tier or '':5}{result.attempts:8}{result.run_ms or 0:6}"
@@ -155,7 +155,7 @@ def _report(submitted: batch.Submitted, results: list[JobResult], verdict: Verdi
 
 
 def _before(result: JobResult) -> str:
-    """The routes that did not answer, shortly: what they said, or why they were not asked."""
+    """The routes that did not answer, in short: their error, or why they were not called."""
     story: Counter[str] = Counter()
     for entry in result.trail:
         if isinstance(entry, Planned):
@@ -169,7 +169,7 @@ def _before(result: JobResult) -> str:
 
 
 def _routes_file(folder: Path, providers: provider.Control) -> Path:
-    """The SOP's map, every base URL a simulated provider."""
+    """The SOP's routing map, with the base URLs of simulated providers."""
 
     def route(provider: str, model: str, upstream: str) -> dict[str, str]:
         return {"provider": provider, "model": model, "baseUrl": providers.base_url(upstream), "apiKeyEnv": ""}
@@ -182,12 +182,12 @@ def _routes_file(folder: Path, providers: provider.Control) -> Path:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two demos at once would share a server and empty it."""
+def _locked(folder: Path) -> Iterator[None]:
+    """A lock: two demos at once would share a server, and each deletes its data."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "demo.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"another demo runs in {folder.resolve()} — wait for its end") from None
+            raise UsageError(f"another demo runs in {folder.resolve()} — wait until it ends") from None
         yield

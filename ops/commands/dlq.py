@@ -1,4 +1,4 @@
-"""`failover dlq ...`: dead letters at a terminal."""
+"""`failover dlq ...`: list, requeue, resolve and discard dead letters."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def filters(command: Command) -> Command:
-    """The options that choose dead letters."""
+    """Adds the options that select dead letters."""
     options = (
         click.option("--reason", type=click.Choice([str(reason) for reason in DeadReason])),
         click.option("--tenant"),
-        click.option("--since", metavar="AGE", help="Only those of the last 90m, 12h, 7d."),
-        click.option("--route", help="Whose last attempt was on this route."),
+        click.option("--since", metavar="AGE", help="Only those of the last 90m, 12h or 7d."),
+        click.option("--route", help="Only those whose last attempt was on this route."),
         click.option("--queue", help="[default: ai-tasks]"),
     )
     for option in reversed(options):
@@ -45,20 +45,22 @@ def filters(command: Command) -> Command:
     return command
 
 
-def _filters(here: session.Place, fields: dict[str, Any]) -> tuple[str, Filters]:
+def _filters(active: session.Session, fields: dict[str, Any]) -> tuple[str, Filters]:
     since = fields["since"]
     since_ms = (
-        dead_letters.now_ms(here.producer.client) - session.age_seconds("--since", since) * 1000 if since else None
+        dead_letters.now_ms(active.producer.client) - session.age_seconds("--since", since) * 1000 if since else None
     )
     chosen = Filters(fields["reason"], fields["tenant"], fields["route"], since_ms)
-    return fields["queue"] or here.producer.queue, chosen
+    return fields["queue"] or active.producer.queue, chosen
 
 
 def _require_choice(job_ids: tuple[str, ...], everything: bool, fields: dict[str, Any]) -> None:
-    """What changes many letters has to be told which: ids, or filters, or all."""
+    """Require exactly one selection: ids, filters or --all. Raises UsageError."""
     named = any(fields[name] for name in ("reason", "tenant", "since", "route"))
     if bool(job_ids) + (named or everything) != 1:
-        raise UsageError("which? Give job ids, or filters (--reason, --tenant, --since, --route), or --all")
+        raise UsageError(
+            "select dead letters: give job ids, or filters (--reason, --tenant, --since, --route), or --all"
+        )
 
 
 @click.group("dlq")
@@ -72,10 +74,10 @@ def group() -> None:
 @as_json
 @click.pass_obj
 def list_letters(environment: Environment, /, limit: int, as_json: bool, **fields: Any) -> None:
-    """The newest dead letters."""
-    with session.opened(environment) as here:
-        queue, chosen = _filters(here, fields)
-        letters = dead_letters.listed(here.producer.client, queue, chosen, limit)
+    """List the newest dead letters."""
+    with session.opened(environment) as active:
+        queue, chosen = _filters(active, fields)
+        letters = dead_letters.listed(active.producer.client, queue, chosen, limit)
     if as_json:
         click.echo(json.dumps([asdict(letter) for letter in letters], indent=2))
         return
@@ -101,15 +103,15 @@ def list_letters(environment: Environment, /, limit: int, as_json: bool, **field
 @as_json
 @click.pass_obj
 def stats(environment: Environment, queue: str | None, as_json: bool) -> None:
-    """How many, since when, and by what."""
-    with session.opened(environment) as here:
-        found = dead_letters.stats(here.producer.client, queue or here.producer.queue)
+    """Count the dead letters by reason, tenant and route."""
+    with session.opened(environment) as active:
+        found = dead_letters.stats(active.producer.client, queue or active.producer.queue)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
         return
     click.echo(f"{found.total} dead letters")
     if found.oldest_ms:
-        click.echo(f"the oldest of {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(found.oldest_ms / 1000))}")
+        click.echo(f"the oldest died at {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(found.oldest_ms / 1000))}")
     for name, counts in (("reason", found.by_reason), ("tenant", found.by_tenant), ("route", found.by_route)):
         for value, count in islice(counts.items(), 20):
             click.echo(f"{count:8} {name} {value}")
@@ -120,7 +122,7 @@ def stats(environment: Environment, queue: str | None, as_json: bool) -> None:
 @as_json
 @click.pass_context
 def show(context: click.Context, job_id: str, as_json: bool) -> None:
-    """One dead letter: why, and every attempt."""
+    """Show one dead letter: its reason and every attempt."""
     context.invoke(job.show, job_id=job_id, as_json=as_json)
 
 
@@ -130,8 +132,12 @@ def show(context: click.Context, job_id: str, as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Every dead letter of the queue.")
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most N jobs a second.")
-@click.option("--canary", type=click.IntRange(min=1), metavar="N", help="First N; go on only if all of them are done.")
-@click.option("--force", is_flag=True, help=f"Also those requeued {dead_letters.GENERATIONS_ALLOWED} times already.")
+@click.option(
+    "--canary", type=click.IntRange(min=1), metavar="N", help="Requeue N first, the rest only if these are done."
+)
+@click.option(
+    "--force", is_flag=True, help=f"Also jobs that were requeued {dead_letters.GENERATIONS_ALLOWED} times already."
+)
 @click.pass_obj
 def requeue(
     environment: Environment,
@@ -144,11 +150,11 @@ def requeue(
     force: bool,
     **fields: Any,
 ) -> None:
-    """Give dead letters a new life: by id, by filter, or --all. Each exactly once, whoever else is at it."""
+    """Requeue dead letters by id, by filter or --all. Each one exactly once, also if several people do it."""
     _require_choice(job_ids, everything, fields)
-    with session.opened(environment) as here:
-        client = here.producer.client
-        queue, chosen = _filters(here, fields)
+    with session.opened(environment) as active:
+        client = active.producer.client
+        queue, chosen = _filters(active, fields)
         until_ms = dead_letters.now_ms(client)
 
         def letters() -> Iterator[list[str]]:
@@ -164,45 +170,47 @@ def requeue(
         done = Requeued(gone=len(job_ids) - named)
         work = [(name, iter([ids])) for name, ids in by_queue.items()] if job_ids else [(queue, letters())]
         for name, batches in work:
-            left = _after_canary(here, name, batches, canary, force, done) if canary else batches
-            _requeue_aloud(here, name, left, force, rate, done)
+            left = _after_canary(active, name, batches, canary, force, done) if canary else batches
+            _requeue_with_progress(active, name, left, force, rate, done)
     click.echo(
         f"{done.requeued} requeued"
-        + (f", {done.refused} refused: requeued too often already (--force requeues them)" if done.refused else "")
-        + (f", {done.gone} were no dead letters any more" if done.gone else "")
+        + (f", {done.refused} refused: requeued too often (--force requeues them)" if done.refused else "")
+        + (f", {done.gone} were not dead letters any more" if done.gone else "")
     )
     sys.exit(1 if done.refused else 0)
 
 
 def _after_canary(
-    here: session.Place, queue: str, batches: Iterator[list[str]], canary: int, force: bool, done: Requeued
+    active: session.Session, queue: str, batches: Iterator[list[str]], canary: int, force: bool, done: Requeued
 ) -> Iterator[list[str]]:
-    """Requeue the first few, wait for them, and give what is left, unless one of them fails."""
-    session.warn_without_worker(here)
+    """Requeue the first `canary` jobs and wait for them. Returns the others. Raises FailoverError if one fails."""
+    session.warn_without_worker(active)
     left = (job_id for batch in batches for job_id in batch)
     first = list(islice(left, canary))
-    dead_letters.requeue(here.producer.client, queue, iter([first]), who=session.who(), force=force, done=done)
+    dead_letters.requeue(active.producer.client, queue, iter([first]), who=session.who(), force=force, done=done)
     give_up = time.monotonic() + CANARY_SECONDS
-    results = [here.producer.wait(job_id, max(0.0, give_up - time.monotonic())) for job_id in first]
+    results = [active.producer.wait(job_id, max(0.0, give_up - time.monotonic())) for job_id in first]
     failed = [result for result in results if result.status is not JobStatus.DONE]
     if failed:
-        said = "; ".join(f"{result.job_id} is {result.status} ({result.dead_detail})" for result in failed[:5])
-        raise FailoverError(f"the canary failed, nothing more was requeued: {said}")
-    session.note(f"the canary is well: {len(results)} done")
+        ends = "; ".join(f"{result.job_id} is {result.status} ({result.dead_detail})" for result in failed[:5])
+        raise FailoverError(f"the canary failed, nothing more was requeued: {ends}")
+    session.note(f"the canary passed: {len(results)} done")
     return iter(lambda: list(islice(left, dead_letters.PAGE)), [])
 
 
-def _requeue_aloud(
-    here: session.Place, queue: str, batches: Iterator[list[str]], force: bool, rate: float | None, done: Requeued
+def _requeue_with_progress(
+    active: session.Session, queue: str, batches: Iterator[list[str]], force: bool, rate: float | None, done: Requeued
 ) -> None:
     due = session.paced(2)
 
-    def tell(done: Requeued) -> None:
+    def print_progress(done: Requeued) -> None:
         if due():
             session.note(f"{done.requeued} requeued")
 
-    client = here.producer.client
-    dead_letters.requeue(client, queue, batches, who=session.who(), force=force, rate=rate, told=tell, done=done)
+    client = active.producer.client
+    dead_letters.requeue(
+        client, queue, batches, who=session.who(), force=force, rate=rate, told=print_progress, done=done
+    )
 
 
 @group.command()
@@ -211,23 +219,23 @@ def _requeue_aloud(
 @click.option("--text", "given", help="The answer itself. Without it and --answer, paste it, then Ctrl-D.")
 @click.pass_obj
 def resolve(environment: Environment, job_id: str, answer: Any, given: str | None) -> None:
-    """Hand in a human's answer as the job's result: text, or a chat completion as JSON. Prints what to tell the client."""
+    """Make a person's answer the job's result: text, or a chat completion as JSON. Prints the message for the client."""
     if answer is not None and given is not None:
         raise UsageError("give --answer or --text, not both")
     message = load_messages(environment).get(DELIVERED)
-    with session.opened(environment) as here:
-        dead_letters.queue_of(here.producer.client, job_id)  # an unknown id is told before anybody pastes an answer
+    with session.opened(environment) as active:
+        dead_letters.queue_of(active.producer.client, job_id)  # first, before anybody pastes an answer
         if answer is None and given is None and sys.stdin.isatty():
             session.note("paste the answer, then press Enter and Ctrl-D")
         text = given if given is not None else (answer or sys.stdin).read()
         if not text.strip():
             raise UsageError("the answer is empty")
-        keep = here.producer.policies.of_known("default").keep_results_seconds
-        dead_letters.resolve(here.producer.client, job_id, text, who=session.who(), keep_seconds=keep)
-        client_of = client_status.owner(here.producer.client, job_id)
+        keep = active.producer.policies.of_known("default").keep_results_seconds
+        dead_letters.resolve(active.producer.client, job_id, text, who=session.who(), keep_seconds=keep)
+        client_of = client_status.owner(active.producer.client, job_id)
     click.echo(f"{job_id} is done, resolved by {session.who()}")
     if message is not None:
-        session.note(f"\nto {client_of.tenant}, to paste:\n\n{message.filled(client_of.facts(None))}")
+        session.note(f"\nmessage for {client_of.tenant}, ready to paste:\n\n{message.filled(client_of.facts(None))}")
 
 
 @group.command()
@@ -240,11 +248,11 @@ def resolve(environment: Environment, job_id: str, answer: Any, given: str | Non
 def discard(
     environment: Environment, /, job_ids: tuple[str, ...], everything: bool, dry_run: bool, yes: bool, **fields: Any
 ) -> None:
-    """Give dead letters up for good. They are kept, as cancelled, for a week; who did it stands in the audit."""
+    """Discard dead letters for good. They are kept as cancelled for a week; the audit records who did it."""
     _require_choice(job_ids, everything, fields)
-    with session.opened(environment) as here:
-        client = here.producer.client
-        queue, chosen = _filters(here, fields)
+    with session.opened(environment) as active:
+        client = active.producer.client
+        queue, chosen = _filters(active, fields)
         found = dead_letters.pages(client, queue, chosen, until_ms=dead_letters.now_ms(client))
         chosen_ids = list(job_ids) or [job_id for page in found for job_id, _ in page]
         if dry_run:
@@ -255,4 +263,4 @@ def discard(
         by_queue = dead_letters.by_queue(client, chosen_ids) if job_ids else {queue: chosen_ids}
         discarded = sum(dead_letters.discard(client, q, ids, who=session.who()) for q, ids in by_queue.items())
     others = len(chosen_ids) - discarded
-    click.echo(f"{discarded} discarded" + (f", {others} were no dead letters" if others else ""))
+    click.echo(f"{discarded} discarded" + (f", {others} were not dead letters" if others else ""))

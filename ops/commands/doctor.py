@@ -1,4 +1,4 @@
-"""`failover doctor`: what is wrong before it costs a job, each with its fix. `--deploy` is the release phase's gate."""
+"""`failover doctor`: finds problems before they cost a job, each with its fix. `--deploy` is for a release phase."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from worker.notify.client_messages import load_messages
 from worker.routes.policy import FILE as ROUTING_FILE
 from worker.routes.route import load_addresses, load_routes
 
-CLOCK_SECONDS = 2.0  # a webhook's signature holds for minutes, a lease for seconds
-CONNECTIONS = {"worker": 4, "web": 6}  # of one process, at most
-SPARE_CONNECTIONS = 10  # for one more of each
+CLOCK_SECONDS = 2.0  # webhook signatures are valid for minutes, leases for seconds
+CONNECTIONS = {"worker": 4, "web": 6}  # the most of one process
+SPARE_CONNECTIONS = 10  # enough for one more worker and web process
 NEARLY_FULL = 0.8
 WHOLE_BUDGET = 100
 
@@ -41,7 +41,8 @@ Level = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `exit_code`: of the command, if it failed."""
+    """One result. `about`: what was checked; `told`: the result in words; `exit_code`: of the command, if `level` is
+    fail."""
 
     level: Level
     about: str
@@ -50,9 +51,7 @@ class Finding:
 
 
 @click.command()
-@click.option(
-    "--deploy", is_flag=True, help="For a release phase: also what only matters on a platform; no provider is asked."
-)
+@click.option("--deploy", is_flag=True, help="For a release phase: also what only a platform needs; calls no provider.")
 @as_json
 @click.pass_obj
 def doctor(environment: Environment, deploy: bool, as_json: bool) -> None:
@@ -68,7 +67,7 @@ def doctor(environment: Environment, deploy: bool, as_json: bool) -> None:
 
 
 def examine(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
-    """Everything, in the order in which it should be fixed."""
+    """All findings, in the order in which to fix them."""
     yield from _configuration(environment, deploy=deploy)
     yield from _redis(environment, deploy=deploy)
     if not deploy:
@@ -104,7 +103,7 @@ def _configuration(environment: Environment, *, deploy: bool) -> Iterator[Findin
 
 
 def _routing(environment: Environment) -> Iterator[Finding]:
-    """What a worker reads beside the map: how routes are chosen, and the tenants' own keys."""
+    """The rest of a worker's configuration: the orders of routing.yaml, and the tenants' own keys."""
     try:
         found = Configuration.load(environment)
     except ConfigurationError as error:
@@ -113,41 +112,41 @@ def _routing(environment: Environment) -> Iterator[Finding]:
         yield from _wrong("routing", ConfigurationError(new))
         return
     orders = {name: policy.order for name, policy in found.routing.job_types.items()}
-    told = ", ".join(f"{name} {order}" for name, order in orders.items()) or "as listed"
-    yield Finding("ok", "routing", told)
+    text = ", ".join(f"{name} {order}" for name, order in orders.items()) or "routes in the order of the map"
+    yield Finding("ok", "routing", text)
     if found.routes.bypass:
         yield Finding("warn", "routing", "BYPASS_ROUTER is on: every job goes to the first route")
     if not found.routes.cold_queue:
-        yield Finding("warn", "routing", "ENABLE_COLD_QUEUE is off: no job waits for a route")
+        yield Finding("warn", "routing", "ENABLE_COLD_QUEUE is off: jobs do not wait for a route")
 
 
 def _money(environment: Environment) -> Iterator[Finding]:
-    """Caps, prices and kept answers."""
+    """Caps, prices and cached answers."""
     try:
         budgets, caching = load_budgets(environment), load_caching(environment)
     except ConfigurationError as error:
         yield from _wrong("money", error)
         return
     yield Finding("ok", "money", f"caps: {', '.join(budgets.named) or 'none (policies/budgets.yaml)'}")
-    with contextlib.suppress(ConfigurationError):  # told above
+    with contextlib.suppress(ConfigurationError):  # reported above
         for route in load_routes(environment).routes:
             if route.price is None and budgets.wants_prices:
                 fix = "give it a `price` in routes.json, or `pip install genai-prices`"
                 yield Finding(
-                    "fail", "money", f"{route.name} has no price, so nobody calls it under a hard cap — {fix}", 2
+                    "fail", "money", f"{route.name} has no price, so it is not called under a hard cap — {fix}", 2
                 )
     if kept := [name for name in caching.features if caching.of(name) is not None]:
-        yield Finding("ok", "money", f"answers are kept for: {', '.join(kept)}")
+        yield Finding("ok", "money", f"answers are cached for: {', '.join(kept)}")
 
 
 def _people(environment: Environment) -> Iterator[Finding]:
-    """Who would be told, and how: what a worker refuses at its start is found here first."""
+    """Who is on call and which channels work: finds the settings that a worker refuses at its start."""
     from worker.notify.settings import load_settings
 
     try:
         tenants = load_policies(environment).tenants
     except ConfigurationError:
-        return  # told above
+        return  # reported above
     try:
         settings = load_settings(environment, load_addresses(environment), tenants)
     except ConfigurationError as error:
@@ -155,13 +154,13 @@ def _people(environment: Environment) -> Iterator[Finding]:
         yield from _wrong("people", ConfigurationError(others))
         return
     who = settings.on_call.now(round(time.time() * 1000))
-    told = f"on call now: {who}" if who else "nobody is on call now — name somebody in policies/oncall.yaml"
-    yield Finding("ok" if who else "warn", "people", told)
+    text = f"on call now: {who}" if who else "nobody is on call now — add somebody in policies/oncall.yaml"
+    yield Finding("ok" if who else "warn", "people", text)
     channels = [channel.name for channel in settings.channels if channel.name != "log"]
-    told = ", ".join(channels) + " — `failover notify test` tries them"
+    text = ", ".join(channels) + " — `failover notify test` tests them"
     if not channels:
-        told = "no channel is set up, nobody is told of anything — SLACK_BOT_TOKEN and SLACK_CHANNEL, or others (.env.example)"
-    yield Finding("ok" if channels else "warn", "people", told)
+        text = "no channel is set up, so nobody gets a message — set SLACK_BOT_TOKEN and SLACK_CHANNEL, or see .env.example"
+    yield Finding("ok" if channels else "warn", "people", text)
     if settings.subscribers:
         yield Finding("ok", "callbacks", ", ".join(subscriber.name for subscriber in settings.subscribers))
 
@@ -172,17 +171,18 @@ def _web(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
     try:
         settings = Settings.of(environment)
         if settings.guardrail.at_percent > WHOLE_BUDGET:
-            told = (
-                f"budgets pause at {settings.guardrail.at_percent:g}%, when all is spent — BUDGET_PAUSE_AT_PERCENT=80"
+            text = (
+                f"jobs pause at {settings.guardrail.at_percent:g}%, after the whole budget is spent — "
+                "set BUDGET_PAUSE_AT_PERCENT=80"
             )
-            yield Finding("warn", "budget", told)
+            yield Finding("warn", "budget", text)
         if settings.token is not None:
             yield Finding("ok", "web", "FAILOVER_API_TOKEN is set")
         elif deploy:
-            told = (
-                "FAILOVER_API_TOKEN is not set, so the web process serves nobody — set it, as to `openssl rand -hex 32`"
+            text = (
+                "FAILOVER_API_TOKEN is not set, so the web process serves nobody — make one with `openssl rand -hex 32`"
             )
-            yield Finding("fail", "web", told, 2)
+            yield Finding("fail", "web", text, 2)
         else:
             yield Finding("warn", "web", "FAILOVER_API_TOKEN is not set: `failover serve` serves this machine only")
     except ConfigurationError as error:
@@ -193,8 +193,8 @@ def _redis(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
     try:
         url = redis_url(environment)
         if url is None:
-            told = "REDIS_URL is not set: commands use an embedded Valkey, for a laptop only — point it at your Redis"
-            yield Finding("fail" if deploy else "warn", "redis", told, 3 if deploy else 0)
+            text = "REDIS_URL is not set: commands use an embedded Valkey, for a laptop only — set it to your Redis"
+            yield Finding("fail" if deploy else "warn", "redis", text, 3 if deploy else 0)
             return
         with connect(url) as client:
             check_reachable(client, url)
@@ -205,13 +205,13 @@ def _redis(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
                 yield Finding("warn" if allowed else "fail", "redis", danger, 0 if allowed else 3)
             if not dangers:
                 yield Finding("ok", "redis", "keeps jobs: persistence and noeviction")
-            yield from _room(client)
+            yield from _capacity(client)
             yield _clock(client)
-            yield from _standing(client)
+            yield from _operation(client)
     except FailoverError as error:
         yield from _wrong("redis", error)
     except RedisError as error:
-        yield Finding("fail", "redis", f"failed while it was asked: {error}", 3)
+        yield Finding("fail", "redis", f"failed during the check: {error}", 3)
 
 
 def _ping_ms(client: redis.Redis) -> float:
@@ -220,31 +220,33 @@ def _ping_ms(client: redis.Redis) -> float:
     return (time.monotonic() - began) * 1000
 
 
-def _room(client: redis.Redis) -> Iterator[Finding]:
+def _capacity(client: redis.Redis) -> Iterator[Finding]:
     info = client.info()
     most, used = int(info.get("maxclients", 0)), int(info.get("connected_clients", 0))
-    told = f"{used} of {most} connections are used; a worker takes {CONNECTIONS['worker']}, a web process {CONNECTIONS['web']}"
+    text = f"{used} of {most} connections are used; a worker takes {CONNECTIONS['worker']}, a web process {CONNECTIONS['web']}"
     scarce = bool(most) and most - used < SPARE_CONNECTIONS
     yield Finding(
-        "warn" if scarce else "ok", "connections", told + (" — start no more, or take a larger plan" if scarce else "")
+        "warn" if scarce else "ok", "connections", text + (" — start no more, or use a larger plan" if scarce else "")
     )
     limit, memory = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     if limit and memory > NEARLY_FULL * limit:
-        fix = "a full Redis refuses jobs: take a larger plan, or keep results for less long"
+        fix = "a full Redis refuses jobs: use a larger plan, or keep results for a shorter time"
         full = memory >= limit
-        told = f"{memory / limit:.0%} of {limit / 1e6:.0f} MB are used — {fix}"
-        yield Finding("fail" if full else "warn", "memory", told, 3 if full else 0)
+        text = f"{memory / limit:.0%} of {limit / 1e6:.0f} MB are used — {fix}"
+        yield Finding("fail" if full else "warn", "memory", text, 3 if full else 0)
 
 
 def _clock(client: redis.Redis) -> Finding:
     seconds, micros = client.time()
     off = time.time() - (int(seconds) + int(micros) / 1e6)
     if abs(off) > CLOCK_SECONDS:
-        return Finding("warn", "clock", f"this machine is {off:+.1f} s beside Redis — let NTP set it")
+        return Finding(
+            "warn", "clock", f"the clock of this machine differs from Redis by {off:+.1f} s — let NTP set it"
+        )
     return Finding("ok", "clock", "agrees with Redis")
 
 
-def _standing(client: redis.Redis) -> Iterator[Finding]:
+def _operation(client: redis.Redis) -> Iterator[Finding]:
     workers = worker_registry.alive(client)
     none = Finding("warn", "workers", "none runs — start `failover-worker`")
     yield Finding("ok", "workers", f"{workers} run") if workers else none
@@ -253,12 +255,12 @@ def _standing(client: redis.Redis) -> Iterator[Finding]:
 
 
 def _providers(environment: Environment) -> Iterator[Finding]:
-    from worker.providers.connectivity import reach  # brings in the HTTP client
+    from worker.providers.connectivity import reach  # imports the HTTP client
 
     try:
         routes = load_routes(environment).routes
     except ConfigurationError:
-        return  # told already
+        return  # reported above
     session.note(f"asking {len(routes)} routes for their models")
     answers = reach(routes)
     served = any(how == "ok" for how, _ in answers)
@@ -267,8 +269,8 @@ def _providers(environment: Environment) -> Iterator[Finding]:
             case "ok":
                 yield Finding("ok", f"route {route.name}", f"answers ({detail})")
             case "key refused":
-                yield Finding("fail", f"route {route.name}", f"refuses its key ({detail}) — correct it", 2)
+                yield Finding("fail", f"route {route.name}", f"refuses its key ({detail}) — replace the key", 2)
             case _:
-                told = f"is not reachable: {detail} — is {route.base_url} right, and the provider up?"
-                others = "; others serve meanwhile" if served else ""
-                yield Finding("warn" if served else "fail", f"route {route.name}", told + others, 0 if served else 3)
+                text = f"is not reachable: {detail} — is {route.base_url} right, and is the provider up?"
+                others = "; other routes serve the jobs" if served else ""
+                yield Finding("warn" if served else "fail", f"route {route.name}", text + others, 0 if served else 3)

@@ -1,4 +1,4 @@
-"""`failover drill ...`: rehearsals on this machine alone, with a verdict."""
+"""`failover drill ...`: drills on this machine alone, which pass or fail."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ PROMPT = "Summarize yesterday's call with Acme in three sentences. " * 12
 
 @click.group("drill")
 def group() -> None:
-    """Rehearsals with a verdict. They need no key, no Redis, no network."""
+    """Drills that pass or fail. They need no key, no Redis and no network."""
 
 
 @group.command("golden-path")
 @as_json
 def golden_path(as_json: bool) -> None:
-    """One job under a budget, its first provider silent: who answers, why, at what cost, and the decision event."""
+    """One job with a budget, whose first provider does not answer. Prints who answers, why, the cost, and the decision
+    event."""
     from worker.reports.decision import decision_of
 
     result = _run(session.FOLDER / "drill")
@@ -35,18 +36,20 @@ def golden_path(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(decision, indent=2))
     else:
-        click.echo("\n".join(_story(result)))
+        click.echo("\n".join(_report(result)))
         click.echo(f"decision recorded: {json.dumps(decision)}")
     passed = result.status is JobStatus.DONE and result.failover_hops == 1 and (result.cost_usd or 1) <= BUDGET_USD
     if not as_json:
         click.echo(
-            "passed: one failover, within the budget" if passed else "FAILED: not one failover within the budget"
+            "passed: one failover, within the budget"
+            if passed
+            else "FAILED: expected exactly one failover, within the budget"
         )
     sys.exit(0 if passed else 1)
 
 
 def _run(folder: Path) -> JobResult:
-    """A worker, an embedded Valkey, three simulated providers, one job."""
+    """Run one job with a worker, an embedded Valkey and three simulated providers."""
     from ops.simulators import provider
     from producer import Producer
     from producer.connection import connect
@@ -86,24 +89,24 @@ def _map(providers: Any) -> dict[str, Any]:
     }
 
 
-def _story(result: JobResult) -> list[str]:
-    """The job in the order in which it happened."""
-    told: list[str] = []
+def _report(result: JobResult) -> list[str]:
+    """The events of the job in order, one line each."""
+    lines: list[str] = []
     number = 0
     for entry in result.trail:
         match entry:
             case Planned():
                 estimates = ", ".join(f"{name} about ${usd:.6f}" for name, usd in entry.estimates_usd.items())
-                told.append(f"job {result.job_id}: order {entry.order}, budget ${entry.max_cost_usd:.4f}; {estimates}")
+                lines.append(f"job {result.job_id}: order {entry.order}, budget ${entry.max_cost_usd:.4f}; {estimates}")
             case Rejection():
-                told.append(f"rejected {entry.route}: {entry.code}: {entry.rejected}")
+                lines.append(f"rejected {entry.route}: {entry.code}: {entry.rejected}")
             case Attempt():
                 number += 1
                 how = "answered" if entry.outcome == "ok" else f"failed: {entry.outcome} ({entry.detail})"
-                told.append(f"attempt {number} {entry.route}: {how}, {entry.ms} ms")
+                lines.append(f"attempt {number} {entry.route}: {how}, {entry.ms} ms")
     if result.status is JobStatus.DONE:
-        told.append(f"final: {result.route}, cost ${result.cost_usd:.6f}, {result.run_ms} ms")
-        told.append(f"on the baseline route ${result.baseline_cost_usd:.6f}: {result.cost_delta_usd:+.6f}")
+        lines.append(f"final: {result.route}, cost ${result.cost_usd:.6f}, {result.run_ms} ms")
+        lines.append(f"on the baseline route ${result.baseline_cost_usd:.6f}: {result.cost_delta_usd:+.6f}")
     else:
-        told.append(f"final: {result.status}: {result.dead_detail or result.waiting_for}")
-    return told
+        lines.append(f"final: {result.status}: {result.dead_detail or result.waiting_for}")
+    return lines

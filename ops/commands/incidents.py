@@ -1,4 +1,4 @@
-"""`failover incidents ...`: what people were told of, for the night and for the monthly review."""
+"""`failover incidents ...`: open and past incidents, for the person on call and for the monthly review."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ CHANNELS = ("slack", "email", "webhook")
 @click.group("incidents", invoke_without_command=True)
 @click.pass_context
 def group(context: click.Context) -> None:
-    """Incidents: open ones, past ones, and what was told of them."""
+    """Incidents: open ones, past ones, and their messages."""
     if context.invoked_subcommand is None:
         context.invoke(list_incidents, since="30d", as_json=False)
 
 
 @group.command("list")
-@click.option("--since", default="30d", show_default=True, metavar="AGE", help="Those of the last 12h, 7d.")
+@click.option("--since", default="30d", show_default=True, metavar="AGE", help="Those of the last 12h or 7d.")
 @as_json
 @click.pass_obj
 def list_incidents(environment: Environment, since: str, as_json: bool) -> None:
-    """The incidents of a time, the newest last."""
-    with session.opened(environment) as here:
-        now = now_ms(here.producer.client)
-        store = Incidents(here.producer.client)
+    """List the incidents of a period, the newest last."""
+    with session.opened(environment) as active:
+        now = now_ms(active.producer.client)
+        store = Incidents(active.producer.client)
         found = store.since(now - session.age_seconds("--since", since) * 1000)
         silenced = store.silenced(found)
     if as_json:
@@ -69,15 +69,15 @@ def list_incidents(environment: Environment, since: str, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def show(environment: Environment, incident_id: str, as_json: bool) -> None:
-    """One incident and its story."""
-    with session.opened(environment) as here:
-        incident, now = named(here, incident_id), now_ms(here.producer.client)
-        story = Incidents(here.producer.client).story(incident.id)
+    """Show one incident and its story."""
+    with session.opened(environment) as active:
+        incident, now = named(active, incident_id), now_ms(active.producer.client)
+        story = Incidents(active.producer.client).story(incident.id)
     if as_json:
         click.echo(json.dumps({**_data(incident, now), "story": [asdict(entry) for entry in story]}, indent=2))
         return
     lines = [
-        *_told(incident, now),
+        *_summary(incident, now),
         *_channels(incident),
         "",
         *(f"{clock(entry.at_ms)}  {entry.text}" for entry in story),
@@ -88,15 +88,15 @@ def show(environment: Environment, incident_id: str, as_json: bool) -> None:
 @group.command()
 @click.option("--month", metavar="YYYY-MM", help="[default: this month]")
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A file in place of the terminal."
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of the terminal."
 )
 @click.pass_obj
 def export(environment: Environment, month: str | None, output: Path | None) -> None:
-    """A month's incidents as markdown: dates, durations, jobs saved, late and dead."""
+    """Export a month's incidents as markdown: dates, durations, jobs saved, late and dead."""
     begin = _month(month)
     end = datetime(begin.year + begin.month // 12, begin.month % 12 + 1, 1, tzinfo=UTC)
-    with session.opened(environment) as here:
-        store, now = Incidents(here.producer.client), now_ms(here.producer.client)
+    with session.opened(environment) as active:
+        store, now = Incidents(active.producer.client), now_ms(active.producer.client)
         found = store.since(int(begin.timestamp() * 1000), int(end.timestamp() * 1000) - 1)
         stories = {each.id: store.story(each.id) for each in found}
     lines = list(_markdown(f"{begin:%B %Y}", found, now))
@@ -112,35 +112,35 @@ def export(environment: Environment, month: str | None, output: Path | None) -> 
 
 @group.command()
 @click.argument("incident_id", metavar="ID")
-@click.option("--for", "length", required=True, metavar="AGE", help="30m, 2h, 1d.")
-@click.option("--reason", default="", help="Why, for the others.")
+@click.option("--for", "length", required=True, metavar="AGE", help="For a time such as 30m, 2h or 1d.")
+@click.option("--reason", default="", help="Why; shown with the incident.")
 @click.pass_obj
 def silence(environment: Environment, incident_id: str, length: str, reason: str) -> None:
-    """No message of this kind, on this provider and queue, for a time. It is recorded all the same."""
+    """Send no message of this kind, provider and queue for a time. Incidents are still recorded."""
     seconds = session.age_seconds("--for", length)
-    with session.opened(environment) as here:
-        incident = named(here, incident_id)
+    with session.opened(environment) as active:
+        incident = named(active, incident_id)
         why = f"{session.who()}" + (f": {reason}" if reason else "")
-        Incidents(here.producer.client).silence(incident.key, seconds, why)
-    click.echo(f"silent for {length}: {incident.title}; `failover incidents unsilence {incident_id}` ends it sooner")
+        Incidents(active.producer.client).silence(incident.key, seconds, why)
+    click.echo(f"silenced for {length}: {incident.title}; `failover incidents unsilence {incident_id}` ends it earlier")
 
 
 @group.command()
 @click.argument("incident_id", metavar="ID")
 @click.pass_obj
 def unsilence(environment: Environment, incident_id: str) -> None:
-    """End a silence before its time."""
-    with session.opened(environment) as here:
-        incident = named(here, incident_id)
-        ended = Incidents(here.producer.client).unsilence(incident.key)
-    click.echo(f"told again: {incident.title}" if ended else f"{incident.title} was not silent")
+    """End a silence early."""
+    with session.opened(environment) as active:
+        incident = named(active, incident_id)
+        ended = Incidents(active.producer.client).unsilence(incident.key)
+    click.echo(f"messages are sent again: {incident.title}" if ended else f"{incident.title} was not silenced")
 
 
-def named(here: session.Place, incident_id: str) -> Incident:
-    """The incident of an id. Raises UsageError."""
-    found = Incidents(here.producer.client).named([incident_id])
+def named(active: session.Session, incident_id: str) -> Incident:
+    """The incident with this id. Raises UsageError."""
+    found = Incidents(active.producer.client).named([incident_id])
     if not found:
-        raise UsageError(f"no incident has the id {incident_id}; `failover incidents` lists them")
+        raise UsageError(f"there is no incident {incident_id}; `failover incidents` lists them")
     return found[0]
 
 
@@ -149,7 +149,7 @@ def _month(text: str | None) -> datetime:
         return datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     found = re.fullmatch(r"(20\d\d)-(0[1-9]|1[0-2])", text)
     if not found:
-        raise UsageError(f"--month {text}: a year and a month, as in {time.strftime('%Y-%m', time.gmtime())}")
+        raise UsageError(f"--month {text}: use a year and a month, such as {time.strftime('%Y-%m', time.gmtime())}")
     return datetime(int(found[1]), int(found[2]), 1, tzinfo=UTC)
 
 
@@ -159,7 +159,7 @@ def _data(incident: Incident, now: int) -> dict[str, Any]:
     return {**fields, "title": incident.title, "seconds": incident.seconds(now)}
 
 
-def _told(incident: Incident, now: int) -> Iterator[str]:
+def _summary(incident: Incident, now: int) -> Iterator[str]:
     yield f"incident {incident.id}: {incident.title}" + (f" ({incident.queue})" if incident.queue else "")
     until = f" to {utc(incident.resolved_ms / 1000)}" if incident.resolved_ms else ", still open"
     yield f"{utc(incident.opened_ms / 1000)}{until}: {lasted(incident.seconds(now))}"
@@ -171,14 +171,14 @@ def _told(incident: Incident, now: int) -> Iterator[str]:
 
 
 def _channels(incident: Incident) -> Iterator[str]:
-    """What each channel was told, and when."""
+    """The deliveries to each channel, with their times."""
     for name in CHANNELS:
         parts = (
             ("opening", DeliveryState.of(incident, name, "opening")),
             ("end", DeliveryState.of(incident, name, "closing")),
         )
-        if said := [f"{part} {told.state} {clock(told.at_ms)}" for part, told in parts if told.state]:
-            yield f"{name}: {', '.join(said)}"
+        if sent := [f"{part} {delivery.state} {clock(delivery.at_ms)}" for part, delivery in parts if delivery.state]:
+            yield f"{name}: {', '.join(sent)}"
 
 
 def _markdown(title: str, found: Sequence[Incident], now: int) -> Iterator[str]:
@@ -198,5 +198,5 @@ def _markdown(title: str, found: Sequence[Incident], now: int) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    """Literal in markdown."""
+    """The text escaped for a markdown table."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""`failover job ...`: one job."""
+"""`failover job ...`: show, explain and cancel one job; list late jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from producer.trail import Planned
 
 @click.group("job")
 def group() -> None:
-    """One job."""
+    """Show, explain and cancel jobs."""
 
 
 @group.command("show")
@@ -24,9 +24,9 @@ def group() -> None:
 @as_json
 @click.pass_obj
 def show(environment: Environment, job_id: str, as_json: bool) -> None:
-    """How a job stands, its attempts, and its result."""
-    with session.opened(environment) as here:
-        result = here.producer.fetch(job_id)
+    """Show a job's state, its attempts and its result."""
+    with session.opened(environment) as active:
+        result = active.producer.fetch(job_id)
     if as_json:
         click.echo(result.model_dump_json(indent=2))
     else:
@@ -38,12 +38,12 @@ def show(environment: Environment, job_id: str, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def why(environment: Environment, job_id: str, as_json: bool) -> None:
-    """A job's story: how it stands, what it waits for and until when, every attempt and route not tried, its cost."""
+    """Explain a job: its state, what it waits for and until when, every attempt and skipped route, and its cost."""
     from ops.reports.why import story
 
-    with session.opened(environment) as here:
-        told = story(here.producer, job_id)
-    click.echo(json.dumps(told, indent=2) if as_json else "\n".join(told["told"]))
+    with session.opened(environment) as active:
+        report = story(active.producer, job_id)
+    click.echo(json.dumps(report, indent=2) if as_json else "\n".join(report["told"]))
 
 
 @group.command("late")
@@ -52,13 +52,13 @@ def why(environment: Environment, job_id: str, as_json: bool) -> None:
 @as_json
 @click.pass_obj
 def late(environment: Environment, queue: str, limit: int, as_json: bool) -> None:
-    """Jobs past the time to answer that their policy promises, the latest first."""
+    """List jobs past the time to answer that their policy promises, the latest first."""
     from dataclasses import asdict
 
     from ops.reports.late_jobs import listed
 
-    with session.opened(environment) as here:
-        total, jobs = listed(here.producer.client, queue, here.producer.policies, limit)
+    with session.opened(environment) as active:
+        total, jobs = listed(active.producer.client, queue, active.producer.policies, limit)
     if as_json:
         click.echo(json.dumps({"late": total, "jobs": [asdict(job) for job in jobs]}, indent=2))
         return
@@ -66,18 +66,18 @@ def late(environment: Environment, queue: str, limit: int, as_json: bool) -> Non
     for job in jobs:
         click.echo(f"{job.job_id}  {job.tenant}  {job.job_type}  {job.status}, late by {job.late_seconds:.0f} s")
     for tenant in list(dict.fromkeys(job.tenant for job in jobs))[:5]:
-        click.echo(f"the text for the client: `failover messages show brief_delay --tenant {tenant}`")
+        click.echo(f"message for the client: `failover messages show brief_delay --tenant {tenant}`")
     if by_hand := next((job for job in jobs if job.human_review), None):
-        click.echo(f"a human may answer: `failover dlq resolve {by_hand.job_id} --answer FILE`")
+        click.echo(f"a person may answer it: `failover dlq resolve {by_hand.job_id} --answer FILE`")
 
 
 @group.command("cancel")
 @click.argument("job_id")
 @click.pass_obj
 def cancel(environment: Environment, job_id: str) -> None:
-    """Cancel a job that has not ended. A running call is broken off within seconds; its answer is not taken."""
-    with session.opened(environment) as here:
-        here.producer.cancel(job_id, who=session.who())
+    """Cancel an unfinished job. A running call is stopped within seconds, and its answer is not used."""
+    with session.opened(environment) as active:
+        active.producer.cancel(job_id, who=session.who())
     click.echo(f"{job_id} is cancelled")
 
 
@@ -95,16 +95,16 @@ def _print(result: JobResult) -> None:
         )
         for entry in result.trail:
             if isinstance(entry, Planned):
-                continue  # `failover job why` tells of it
-            said = entry.model_dump()
-            outcome = said.get("outcome") or f"not tried: {said['rejected']}"
+                continue  # only `failover job why` shows the plan
+            fields = entry.model_dump()
+            outcome = fields.get("outcome") or f"not tried: {fields['rejected']}"
             cells = (
-                said["execution"],
-                said["route"],
-                said["tier"],
+                fields["execution"],
+                fields["route"],
+                fields["tier"],
                 outcome,
-                said.get("ms", ""),
-                said.get("detail") or "",
+                fields.get("ms", ""),
+                fields.get("detail") or "",
             )
             trail.add_row(*(escape(str(cell)) for cell in cells))
         console.print(trail)

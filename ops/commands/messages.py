@@ -1,4 +1,4 @@
-"""`failover messages ...`: the text to paste to a client, filled from how the client's jobs stand."""
+"""`failover messages ...`: texts to paste to a client, filled from the state of the client's jobs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from worker.reports import client_status
 
 @click.group("messages")
 def group() -> None:
-    """Messages for clients, written before the outage (policies/messages/)."""
+    """Message templates for clients (policies/messages/)."""
 
 
 @group.command("list")
 @as_json
 @click.pass_obj
 def list_messages(environment: Environment, as_json: bool) -> None:
-    """Every message, and when to send it."""
+    """List every message, and when to send it."""
     messages = load_messages(environment)
     if as_json:
         click.echo(json.dumps([asdict(message) for message in messages.values()], indent=2))
@@ -36,9 +36,9 @@ def list_messages(environment: Environment, as_json: bool) -> None:
 
 @group.command()
 @click.argument("name")
-@click.option("--tenant", help="The client that it goes to.")
-@click.option("--job", "job_id", help="One job of the client, in place of --tenant.")
-@click.option("--incident", "incident_id", help="What it is about, as the incident's message names it.")
+@click.option("--tenant", help="The client.")
+@click.option("--job", "job_id", help="One job of the client, instead of --tenant.")
+@click.option("--incident", "incident_id", help="The id of the incident that it is about.")
 @as_json
 @click.pass_obj
 def show(
@@ -49,23 +49,23 @@ def show(
     incident_id: str | None,
     as_json: bool,
 ) -> None:
-    """One message, filled for a tenant or for the tenant of a job: the text to paste. Without either, the template."""
+    """Print one message, filled for a tenant or for the tenant of a job; without both, the template."""
     message = message_named(load_messages(environment), name)
     facts: dict[str, str] = {}
     if tenant is not None or job_id is not None:
-        with session.opened(environment) as here:
-            client = here.producer.client
+        with session.opened(environment) as active:
+            client = active.producer.client
             found = (
                 client_status.of_job(client, job_id)
                 if job_id is not None
                 else client_status.of_tenant(client, tenant or "")
             )
-            facts = found.facts(client_status.minutes(client, found.queues or (here.producer.queue,)))
+            facts = found.facts(client_status.minutes(client, found.queues or (active.producer.queue,)))
             if incident_id is not None:
-                facts["since"] = utc(incidents.named(here, incident_id).opened_ms / 1000)
+                facts["since"] = utc(incidents.named(active, incident_id).opened_ms / 1000)
         if not found.jobs and incident_id is None:
-            session.note(f"no job of {found.tenant} waits: is that the client's name?")
+            session.note(f"no job of {found.tenant} waits: is the client's name right?")
     text = message.filled(facts)
     click.echo(json.dumps({"name": name, "facts": facts, "text": text}, indent=2) if as_json else text)
     if facts and not as_json and "{" in text:
-        session.note("fill what stands in braces before you send it")
+        session.note("fill in the text in braces before you send it")

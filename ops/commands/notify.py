@@ -1,4 +1,4 @@
-"""`failover notify test`: whether people would be told."""
+"""`failover notify test`: tests every channel."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ NONE = (
 
 @click.group("notify")
 def group() -> None:
-    """The channels by which people are told."""
+    """The channels for messages to people."""
 
 
 @group.command()
 @click.pass_obj
 def test(environment: Environment) -> None:
-    """Send a message through every channel that is set up. Exit code 1 if one of them does not take it."""
-    from worker.notify.settings import load_channels  # brings in an HTTP client
+    """Send a test message through every channel that is set up. Exit code 1 if one does not accept it."""
+    from worker.notify.settings import load_channels  # imports an HTTP client
 
     now = int(time.time() * 1000)
     on_call, channels = load_on_call(environment), load_channels(environment, load_addresses(environment))
     session.note(
-        f"on call now: {on_call.now(now) or NOBODY}; clients hear from {on_call.writes_to('', now) or 'nobody'}"
+        f"on call now: {on_call.now(now) or NOBODY}; writes to clients: {on_call.writes_to('', now) or 'nobody'}"
     )
     if not channels:
         session.note(NONE)
         sys.exit(1)
     message = Message(
         f"🟢 A test by {session.who()}",
-        ("This is how an incident would reach you. Nothing has happened.",),
+        ("This is a test: an incident would reach you like this. Nothing has happened.",),
         ("failover status", "failover incidents"),
         "failover notify test",
     )
@@ -56,23 +56,23 @@ def test(environment: Environment) -> None:
         if isinstance(outcome, Refused) and outcome.seconds is not None and outcome.seconds <= LONGEST_WAIT_SECONDS:
             time.sleep(outcome.seconds)  # a rate limit
             outcome = channel.send(post)
-        told = "it is there" if isinstance(outcome, Posted) else outcome.why
+        result = "the message arrived" if isinstance(outcome, Posted) else outcome.why
         failed |= not isinstance(outcome, Posted)
-        fix = f" — {_mend(channel.name, told)}" if isinstance(outcome, Refused) else ""
-        click.echo(f"{channel.name}: {told}{fix}")
+        fix = f" — {_fix(channel.name, result)}" if isinstance(outcome, Refused) else ""
+        click.echo(f"{channel.name}: {result}{fix}")
     sys.exit(1 if failed else 0)
 
 
-def _mend(channel: str, why: str) -> str:
+def _fix(channel: str, why: str) -> str:
     fixes = {
-        "invalid_auth": "SLACK_BOT_TOKEN is wrong: copy it anew, it begins with xoxb-",
+        "invalid_auth": "SLACK_BOT_TOKEN is wrong: copy it again, it begins with xoxb-",
         "not_in_channel": "invite the bot: write /invite @its-name in the channel",
-        "channel_not_found": "SLACK_CHANNEL is wrong, or the bot is not in it: use the channel's id, as in C0123456789",
+        "channel_not_found": "SLACK_CHANNEL is wrong, or the bot is not in it: use the channel's id, such as C0123456789",
         "missing_scope": "the app lacks chat:write: add the scope and install it again",
         "token_revoked": "SLACK_BOT_TOKEN is no longer valid: install the app again and copy the new one",
         "is_archived": "the channel is archived: choose another one",
         "no_service": "the webhook was removed in Slack: make a new one for SLACK_WEBHOOK_URL",
-        "ratelimited": "Slack takes a message a second: try again in a minute",
+        "ratelimited": "Slack accepts one message a second: try again in a minute",
     }
     variables = {"slack": "SLACK_*", "email": "SMTP_URL and NOTIFY_EMAIL", "webhook": "NOTIFY_WEBHOOK_URL"}
-    return fixes.get(why, f"look at {variables.get(channel, channel)}")
+    return fixes.get(why, f"check {variables.get(channel, channel)}")

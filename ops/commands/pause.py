@@ -1,4 +1,4 @@
-"""`failover pause` and `failover resume`: the flags at a terminal."""
+"""`failover pause` and `failover resume`: set and clear the pause flags."""
 
 from __future__ import annotations
 
@@ -22,49 +22,51 @@ from worker.money.billing_alerts import Guardrail
 from worker.routes.names import canonical
 
 queue_option = click.option("--queue", help="Only this queue.")
-provider_option = click.option("--provider", help="Only the routes of this provider; others go on serving.")
+provider_option = click.option("--provider", help="Only the routes of this provider; others still serve jobs.")
 
 
 def _scope(queue: str | None, provider: str | None) -> Scope:
     if queue is not None and provider is not None:
-        raise UsageError("give --queue or --provider, not both: they are flags of their own")
+        raise UsageError("give --queue or --provider, not both: they are separate flags")
     if "" in (queue, provider):
-        raise UsageError("--queue and --provider want a name")
+        raise UsageError("--queue and --provider need a name")
     return Scope(queue, provider)
 
 
 @click.command()
-@click.option("--reason", default="", help="Why; shown to everybody who looks.")
+@click.option("--reason", default="", help="Why; shown in `failover status`.")
 @queue_option
 @provider_option
-@click.option("--for", "lasts", metavar="AGE", help="Resume by itself after 90m, 12h, 7d.")
+@click.option("--for", "lasts", metavar="AGE", help="Resume automatically after a time such as 90m, 12h or 7d.")
 @click.pass_obj
 def pause(environment: Environment, reason: str, queue: str | None, provider: str | None, lasts: str | None) -> None:
-    """Start no more jobs. Running ones end; nothing is lost, no attempt and no expiry is burned."""
+    """Start no more jobs. Running jobs end; nothing is lost, and neither attempts nor expiry times are used up."""
     scope = _scope(queue, provider)
     seconds = session.age_seconds("--for", lasts) if lasts else None
     with session.reached(environment) as (_, client):
         if queue and not client.sismember(keyspace.QUEUES, keyspace.queue(queue)):
-            session.note(f"no job was ever in a queue {queue}: mistyped?")
+            session.note(f"no job was ever in a queue {queue}: is the name right?")
         if provider and (known := worker_registry.providers(client)) and canonical(provider) not in known:
-            session.note(f"no worker has a route of provider {canonical(provider)}; they have {', '.join(known)}")
+            session.note(
+                f"no worker has a route of provider {canonical(provider)}; their providers: {', '.join(known)}"
+            )
         paused = flags.pause(client, scope, who=session.who(), why=reason, seconds=seconds)
     until = f" until {flags.utc(paused.until)}" if paused.until else ""
-    click.echo(f"paused {scope}{until}; `failover resume{_option(scope)}` starts it again")
+    click.echo(f"paused {scope}{until}; `failover resume{_option(scope)}` resumes it")
     if (paused.who, paused.why) != (session.who(), reason) or (seconds and not paused.until):
-        session.note(f"it was paused already, and keeps what is longer and says more: {paused}")
+        session.note(f"it was paused already; the pause is now: {paused}")
 
 
 @click.command()
 @queue_option
 @provider_option
-@click.option("--dry-run", is_flag=True, help="Only tell how many jobs would start, their cost, and how long it takes.")
+@click.option("--dry-run", is_flag=True, help="Only show how many jobs would start, their cost and the duration.")
 @click.option(
     "--pause-again-at",
     "again_at",
     type=click.FloatRange(min=0, min_open=True),
     metavar="PERCENT",
-    help="The budgets that billing has told of (or --provider's) pause again only at this share, until their month is over.",
+    help="Budgets reported by billing (or only --provider's) pause again only at this share, until their month ends.",
 )
 @as_json
 @click.pass_obj
@@ -76,7 +78,7 @@ def resume(
     again_at: float | None,
     as_json: bool,
 ) -> None:
-    """Clear the pause flag; the backlog drains by itself, at first slowly. Other flags that are set stay, and are told."""
+    """Clear the pause flag. The backlog then drains automatically, slowly at first. Flags that stay set are listed."""
     scope = _scope(queue, provider)
     if again_at is not None:
         _require_share(environment, queue, again_at)
@@ -89,18 +91,18 @@ def resume(
             return
         cleared = flags.resume(client, scope, who=session.who(), again_at=again_at)
         left = flags.paused(client, worker_registry.queues(client, DEFAULT_QUEUE))
-        let_go = [
+        resumed_budgets = [
             each.provider for each in billing_alerts.known(client) if again_at is not None and each.again_at == again_at
         ]
     if as_json:
-        told = {"resumed": [str(each) for each in cleared], "still_paused": [asdict(flag) for flag in left]}
-        click.echo(json.dumps(told, indent=2))
+        report = {"resumed": [str(each) for each in cleared], "still_paused": [asdict(flag) for flag in left]}
+        click.echo(json.dumps(report, indent=2))
         return
-    nothing = "no flag of ours stops everything" if scope == flags.EVERYTHING else f"{scope} was not paused"
+    nothing = "everything was not paused" if scope == flags.EVERYTHING else f"{scope} was not paused"
     click.echo(f"resumed {', '.join(map(str, cleared))}" if cleared else nothing)
     if again_at is not None:
-        again = f"budgets pause again at {again_at:g}%: {', '.join(let_go)}"
-        click.echo(again if let_go else "billing has told of no such budget yet, so none was let go on")
+        again = f"budgets pause again at {again_at:g}%: {', '.join(resumed_budgets)}"
+        click.echo(again if resumed_budgets else "billing has reported no such budget yet, so no budget was resumed")
     for flag in left:
         session.note(f"still paused: {flag}")
 
@@ -110,7 +112,7 @@ def _require_share(environment: Environment, queue: str | None, again_at: float)
     if queue is not None:
         raise UsageError("--pause-again-at: a queue has no budget; leave --queue out")
     if not at < again_at < math.inf:
-        raise UsageError(f"--pause-again-at {again_at:g}: budgets pause at {at:g}%; give a share above it, as in 95")
+        raise UsageError(f"--pause-again-at {again_at:g}: budgets pause at {at:g}%; give a larger share, such as 95")
 
 
 def _option(scope: Scope) -> str:

@@ -1,4 +1,4 @@
-"""`failover review ...`: what a person may answer by hand, for people who are not technical."""
+"""`failover review ...`: jobs that a person may answer by hand; for people who are not technical."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ FOR_A_PERSON = {
     DeadReason.EXPIRED: "it waited for too long",
     DeadReason.CRASHED: "it crashed its workers",
 }
-READ_AT_MOST = 10_000  # late jobs that are looked through
+READ_AT_MOST = 10_000  # late jobs in one search
 
 
 @dataclass(frozen=True)
 class Reviewable:
-    """A job that waits for a person. `since_ms`: its promise passed, or it died."""
+    """A job that waits for a person. `since_ms`: Unix time when its promised time passed, or when it died."""
 
     job_id: str
     tenant: str
@@ -50,15 +50,15 @@ def group() -> None:
 
 
 @group.command("list")
-@click.option("--tenant", help="Only this client's.")
+@click.option("--tenant", help="Only the jobs of this client.")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 1000))
 @as_json
 @click.pass_obj
 def list_jobs(environment: Environment, tenant: str | None, limit: int, as_json: bool) -> None:
-    """Late jobs and dead letters whose policy has `human_review`, the longest waiting first."""
-    with session.opened(environment) as here:
-        now = dead_letters.now_ms(here.producer.client)
-        found = list(_reviewable(here, tenant, limit, now))
+    """List late jobs and dead letters whose policy has `human_review`, the longest waiting first."""
+    with session.opened(environment) as active:
+        now = dead_letters.now_ms(active.producer.client)
+        found = list(_reviewable(active, tenant, limit, now))
     found = sorted(found, key=lambda job: job.since_ms)[:limit]
     if as_json:
         click.echo(json.dumps([asdict(job) for job in found], indent=2))
@@ -73,7 +73,7 @@ def list_jobs(environment: Environment, tenant: str | None, limit: int, as_json:
     if found:
         first = found[0].job_id
         session.note(
-            f"`failover review show {first}` prints what was asked, `failover dlq resolve {first}` takes your answer"
+            f"`failover review show {first}` prints the request, `failover dlq resolve {first}` takes your answer"
         )
 
 
@@ -81,10 +81,10 @@ def list_jobs(environment: Environment, tenant: str | None, limit: int, as_json:
 @click.argument("job_id")
 @click.pass_obj
 def show(environment: Environment, job_id: str) -> None:
-    """What was asked, to answer it."""
-    with session.opened(environment) as here:
-        (data,) = ask(here.producer.client, [("HGET", keyspace.job(job_id), "data")])
-        result = here.producer.fetch(job_id)
+    """Show the request of a job, to answer it."""
+    with session.opened(environment) as active:
+        (data,) = ask(active.producer.client, [("HGET", keyspace.job(job_id), "data")])
+        result = active.producer.fetch(job_id)
     if result.status.ended and result.status != "dead":
         raise UsageError(f"job {job_id} is {result.status}: it needs no answer")
     try:
@@ -97,14 +97,14 @@ def show(environment: Environment, job_id: str) -> None:
     session.note(f"\nanswer it: failover dlq resolve {job_id}   (paste the answer, then Ctrl-D; or --answer FILE)")
 
 
-def _reviewable(here: session.Place, tenant: str | None, limit: int, now: int) -> Iterator[Reviewable]:
-    client, policies = here.producer.client, here.producer.policies
-    for queue in worker_registry.queues(client, here.producer.queue):
+def _reviewable(active: session.Session, tenant: str | None, limit: int, now: int) -> Iterator[Reviewable]:
+    client, policies = active.producer.client, active.producer.policies
+    for queue in worker_registry.queues(client, active.producer.queue):
         _, jobs = late_jobs.listed(client, queue, policies, READ_AT_MOST)
         for job in jobs:
             if job.human_review and tenant in (None, job.tenant):
-                told = f"late, {job.status}"
-                yield Reviewable(job.job_id, job.tenant, job.job_type, told, now - int(job.late_seconds * 1000))
+                why = f"late, {job.status}"
+                yield Reviewable(job.job_id, job.tenant, job.job_type, why, now - int(job.late_seconds * 1000))
         for reason, why in FOR_A_PERSON.items():
             for letter in dead_letters.listed(client, queue, Filters(reason=reason, tenant=tenant), limit):
                 if policies.of_known(letter.job_type).human_review:
@@ -112,7 +112,7 @@ def _reviewable(here: session.Place, tenant: str | None, limit: int, now: int) -
 
 
 def _text(message: Any) -> str:
-    """A message as a person reads it; what is no text is named."""
+    """The text of a chat message; other parts are shown as `[type]`."""
     content = message.get("content")
     if isinstance(content, str):
         return content

@@ -1,4 +1,4 @@
-"""`failover routes ...`: the routing map, how it stands, what a job would do with it; kill switches; reviews and imports."""
+"""`failover routes ...`: show, check, compare and import the routing map; switch routes off and on."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def group() -> None:
 
 @group.command("show")
 @click.option(
-    "--explain", is_flag=True, help="The plan for one job: candidates in order, and why each other one is not."
+    "--explain", is_flag=True, help="The plan for one job: the candidates in order, and why other routes are not used."
 )
 @click.option("--job-type", default="default", show_default=True, help="A type of policies/jobs.yaml.")
 @click.option("--prompt", help="The job's message.")
 @click.option("--file", "source", type=click.File("rb"), help="A prompt as text, or a chat-completions body as JSON.")
-@click.option("--tenant", default="default", show_default=True, help="Whose job it is: caps go by it.")
-@click.option("--user", default="", help="Whose, among the tenant's users.")
-@click.option("--feature", default="", help="What it is for.")
-@click.option("--job-id", default="example", show_default=True, help="Weights and canaries draw by it.")
+@click.option("--tenant", default="default", show_default=True, help="The client of the job; caps depend on it.")
+@click.option("--user", default="", help="The user of that client.")
+@click.option("--feature", default="", help="What the job is for.")
+@click.option("--job-id", default="example", show_default=True, help="Weights and canaries choose by it.")
 @as_json
 @click.pass_obj
 def show(
@@ -61,7 +61,7 @@ def show(
     job_id: str,
     as_json: bool,
 ) -> None:
-    """Every route of the map: what it can, what it costs, where its key comes from, and how it stands."""
+    """Show every route of the map: its capabilities, price, key source and state."""
     from ops.reports import explain as views
 
     if prompt is not None and source is not None:
@@ -71,7 +71,7 @@ def show(
         standing = views.standing(client, configuration)
     if not explain:
         rows = views.rows(configuration, standing)
-        click.echo(json.dumps([asdict(row) for row in rows], indent=2) if as_json else "\n".join(views.told(rows)))
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2) if as_json else "\n".join(views.lines(rows)))
         return
     body = body_of(prompt if prompt is not None else source.read() if source else "Hello")
     whose = {"tenant_id": tenant, "user_id": user, "feature": feature}
@@ -83,9 +83,9 @@ def show(
 
 @contextlib.contextmanager
 def _standing(environment: Environment) -> Iterator[redis.Redis | None]:
-    """The Redis in which routes stand: that of REDIS_URL, or the embedded one where there is any."""
+    """The Redis with the state of the routes: that of REDIS_URL, or the embedded one; None if neither exists."""
     if redis_url(environment) is None and not (session.FOLDER / "valkey").exists():
-        session.note("no Redis yet (REDIS_URL is not set): how routes stand now is not known")
+        session.note("no Redis yet (REDIS_URL is not set): the state of the routes is unknown")
         yield None
         return
     with session.reached(environment) as (_, client):
@@ -93,8 +93,8 @@ def _standing(environment: Environment) -> Iterator[redis.Redis | None]:
 
 
 @group.command("check")
-@click.option("--live", is_flag=True, help="Send a tool call and a JSON request through each warm route. It is billed.")
-@click.option("--route", "only", multiple=True, help="Only this route; with --live also a hot one. Repeatable.")
+@click.option("--live", is_flag=True, help="Send a tool call and a JSON request to each warm route: billed.")
+@click.option("--route", "only", multiple=True, help="Only this route, with --live also a hot one. Repeatable.")
 @click.option(
     "--record",
     type=click.Path(file_okay=False, path_type=Path),
@@ -104,12 +104,12 @@ def _standing(environment: Environment) -> Iterator[redis.Redis | None]:
 @as_json
 @click.pass_obj
 def check(environment: Environment, live: bool, only: tuple[str, ...], record: Path | None, as_json: bool) -> None:
-    """Whether each route can be used: its variables, its key, its address; with --live, its tools and its JSON."""
+    """Check that each route can be used: its variables, its key, its address; with --live, its tools and its JSON."""
     from ops.reports import route_check as checks
 
     routes = Configuration.load(environment, tenants_keys=False).routes
     if unknown := [name for name in only if name not in routes.names]:
-        raise UsageError(f"no route is named {', '.join(unknown)}; there are {', '.join(sorted(routes.names))}")
+        raise UsageError(f"no route is named {', '.join(unknown)}; known routes: {', '.join(sorted(routes.names))}")
     if record is not None and not live:
         raise UsageError("--record stores what live calls are answered: add --live (the calls are billed)")
     findings = checks.check(routes, live=live, only=only, record=record)
@@ -126,7 +126,7 @@ def check(environment: Environment, live: bool, only: tuple[str, ...], record: P
 @click.argument("after", type=file_argument)
 @as_json
 def diff(before: Path, after: Path, as_json: bool) -> None:
-    """What changes for jobs from one map to another, in words. Exit 0: nothing; 1: something; 2: one cannot be read."""
+    """Print what changes for jobs from one map to another. Exit code 0: nothing; 1: something; 2: a map cannot be read."""
     from ops.reports.route_diff import compare
 
     changes = compare(read_map(before), read_map(after))
@@ -139,11 +139,11 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
 
 @group.command("disable")
 @click.argument("route")
-@click.option("--reason", default="", help="Why; shown to everybody who looks.")
-@click.option("--for", "lasts", metavar="AGE", help="Enable it again by itself after 90m, 12h, 7d.")
+@click.option("--reason", default="", help="Why; shown in `failover status`.")
+@click.option("--for", "lasts", metavar="AGE", help="Enable it automatically after a time such as 90m, 12h or 7d.")
 @click.pass_obj
 def disable(environment: Environment, route: str, reason: str, lasts: str | None) -> None:
-    """The kill switch of a route: within a second no worker starts an attempt on it. Running ones end."""
+    """The kill switch of a route: within a second no worker starts an attempt on it. Running attempts end."""
     seconds = session.age_seconds("--for", lasts) if lasts else None
     with session.reached(environment) as (_, client):
         _require_known(client, environment, route)
@@ -152,33 +152,36 @@ def disable(environment: Environment, route: str, reason: str, lasts: str | None
         left = [name for name in worker_registry.usable(worker_registry.views(client)) if name not in disabled]
         workers = worker_registry.alive(client)
     until = f" until {flags.utc(flag.until)}" if flag.until else ""
-    click.echo(f"disabled {route}{until}; `failover routes enable {route}` takes it back")
+    click.echo(f"disabled {route}{until}; `failover routes enable {route}` enables it again")
     if workers and not left:
-        session.note("no route is left: jobs wait, and grow old meanwhile. `failover pause` keeps them from that")
+        session.note("no route is left: jobs wait, and may expire. `failover pause` stops their expiry times")
 
 
 @group.command("enable")
 @click.argument("route")
 @click.pass_obj
 def enable(environment: Environment, route: str) -> None:
-    """Take a route back: clear its kill switch, close its breaker, end its rest (a quota, a key, a bill that was fixed)."""
+    """Use a route again: clear its kill switch, close its breaker, end its cooldown (after a quota, key or bill was
+    fixed)."""
     with session.reached(environment) as (_, client):
         _require_known(client, environment, route)
-        told = ["it was disabled"] if flags.resume(client, Scope(route=route), who=session.who()) else []
-        told += health.restore(client, route, who=session.who())
+        changes = ["it was disabled"] if flags.resume(client, Scope(route=route), who=session.who()) else []
+        changes += health.restore(client, route, who=session.who())
         closed = [str(flag) for flag in flags.paused(client, []) if flag.closes(route, _provider(client, route))]
-    click.echo(f"enabled {route}: {', '.join(told) or 'nothing kept it'}")
+    click.echo(f"enabled {route}: {', '.join(changes) or 'it was in use already'}")
     for flag in closed:
-        session.note(f"still closed: {flag}")
+        session.note(f"still not used: {flag}")
 
 
 @group.command("import")
 @click.argument("source", type=file_argument)
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Else it is printed.")
-@click.option("--model", help="Of several aliases (`model_name`), the one to import.")
-@click.option("--force", is_flag=True, help="Write over a file that exists.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of stdout."
+)
+@click.option("--model", help="The alias (`model_name`) to import, if there are several.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def import_(source: Path, output: Path | None, model: str | None, force: bool) -> None:
-    """Read a LiteLLM config and write the routing map that does the same; what has no counterpart is listed."""
+    """Convert a LiteLLM config to a routing map. Settings without a counterpart are listed."""
     from ops.importers.litellm import imported
 
     found = imported(source, model)
@@ -189,13 +192,14 @@ def import_(source: Path, output: Path | None, model: str | None, force: bool) -
         click.echo(text, nl=False)
         return
     if output.exists() and not force:
-        raise UsageError(f"{output} exists: --force writes over it")
+        raise UsageError(f"{output} exists: --force overwrites it")
     output.write_text(text, encoding="utf-8")
-    session.note(f"{found.count} routes -> {output}; `ROUTES_FILE={output} failover routes check` tries it")
+    session.note(f"{found.count} routes -> {output}; `ROUTES_FILE={output} failover routes check` checks it")
 
 
 def _require_known(client: redis.Redis, environment: Environment, route: str) -> None:
-    """A typo must not pass for a kill switch. What the workers know needs no file, which may be what is broken."""
+    """Raises UsageError for an unknown route, so that a typo is no kill switch. Asks the workers first: files may be
+    broken."""
     known = {each["route"] for view in worker_registry.views(client) for each in view["routes"]} | _disabled(client)
     if route in known:
         return
@@ -204,7 +208,7 @@ def _require_known(client: redis.Redis, environment: Environment, route: str) ->
     except ConfigurationError as error:
         session.note(f"routes.json cannot be used here: {error}")
     if route not in known:
-        raise UsageError(f"no route is named {route!r}; there are {', '.join(sorted(known)) or 'none that are known'}")
+        raise UsageError(f"no route is named {route!r}; known routes: {', '.join(sorted(known)) or 'none'}")
 
 
 def _disabled(client: redis.Redis) -> set[str]:

@@ -1,1 +1,1 @@
-"""importers"""
+"""Importers of foreign configuration and of provider costs."""

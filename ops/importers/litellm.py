@@ -1,5 +1,5 @@
-"""`failover routes import`: a LiteLLM proxy's config.yaml as a routing map. What has no counterpart is listed, never dropped
-in silence. Source: LiteLLM's documentation of its config file, as of November 2026."""
+"""`failover routes import`: converts a LiteLLM proxy's config.yaml to a routing map. Every setting without a counterpart is
+listed. Source: LiteLLM's documentation of its config file, as of November 2026."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from producer.errors import ConfigurationError, Problem, problems_of
 from producer.policy import load_yaml
 from worker.routes.schema import RouteMap
 
-# Of router_settings and litellm_settings.
+# Settings of router_settings and litellm_settings that are read.
 _READ = {"allowed_fails", "cooldown_time", "timeout", "request_timeout", "stream_timeout", "num_retries", "fallbacks"}
-_SAME_ANYWAY = {"enable_weighted_failover", "enable_pre_call_checks"}  # what the router does without being told
+_SAME_ANYWAY = {"enable_weighted_failover", "enable_pre_call_checks"}  # the router always does this
 _INSTEAD = {
-    "master_key": ": FAILOVER_API_TOKEN guards the web process",
-    "database_url": ": jobs, results and costs stand in Redis (REDIS_URL)",
-    "routing_groups": ": an order by job type stands in policies/routing.yaml",
-    "context_window_fallbacks": ": give routes a contextWindow",
-    "drop_params": ": what a provider does not know is dropped, and told in the trail",
+    "master_key": ": FAILOVER_API_TOKEN protects the web process",
+    "database_url": ": jobs, results and costs are in Redis (REDIS_URL)",
+    "routing_groups": ": policies/routing.yaml sets the order by job type",
+    "context_window_fallbacks": ": set contextWindow on the routes",
+    "drop_params": ": parameters that a provider does not know are always dropped, and listed in the trail",
 }
 _STRATEGIES = {
     "simple-shuffle": None,
@@ -35,7 +35,7 @@ _STRATEGIES = {
 
 @dataclass
 class Imported:
-    """The map as JSON data, and a line for everything that a person should know."""
+    """The routing map as JSON data, its number of routes, and notes for a person."""
 
     routes: dict[str, Any]
     count: int
@@ -43,14 +43,14 @@ class Imported:
 
 
 def imported(path: Path, alias: str | None = None) -> Imported:
-    """The map of one alias (`model_name`) and of those that it falls back to. Raises ConfigurationError."""
+    """The map of one alias (`model_name`) and its fallbacks. Raises ConfigurationError."""
     config = _loaded(path)
     reading = Reading(_section(config, "litellm_settings") | _section(config, "router_settings"))
     groups: dict[str, list[Deployment]] = {}
     for position, entry in enumerate(config["model_list"], 1):
         if not isinstance(entry, dict) or not isinstance(entry.get("litellm_params"), dict):
-            told = f"entry {position} has no litellm_params"
-            raise ConfigurationError([Problem(str(path), "model_list", told)])
+            problem = f"entry {position} has no litellm_params"
+            raise ConfigurationError([Problem(str(path), "model_list", problem)])
         name = str(entry.get("model_name"))
         groups.setdefault(name, []).append(Deployment(f"model_list entry {position} ({name})", entry))
     fallbacks = _fallbacks(config, reading)
@@ -86,13 +86,13 @@ def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _fallbacks(config: dict[str, Any], reading: Reading) -> dict[str, list[str]]:
-    """By alias, of both sections together, in order."""
+    """The fallbacks by alias, of both sections, in order."""
     found: dict[str, list[str]] = {}
     for section in ("router_settings", "litellm_settings"):
         entries = _section(config, section).get("fallbacks") or ()
         for entry in entries if isinstance(entries, list) else [entries]:
             if not isinstance(entry, dict):
-                reading.notes.append(f"{section}.fallbacks: {entry!r} is no mapping of an alias to others")
+                reading.notes.append(f"{section}.fallbacks: {entry!r} is not a mapping of an alias to others")
                 continue
             for alias, others in entry.items():
                 names = others if isinstance(others, list) else [others]
@@ -109,20 +109,21 @@ def _chosen(
         followed = {name for others in fallbacks.values() for name in others}
         heads = [name for name in names if name not in followed]
         if len(heads) != 1 or heads[0] not in fallbacks:
-            told = f"has several aliases: {', '.join(names)}"
-            raise ConfigurationError([Problem(str(path), "model_list", told, "choose one with --model")])
+            problem = f"has several aliases: {', '.join(names)}"
+            raise ConfigurationError([Problem(str(path), "model_list", problem, "choose one with --model")])
         alias = heads[0]
     alias = alias or names[0]
     if alias not in names:
-        told = f"no model_name is {alias!r}; there are {', '.join(names)}"
-        raise ConfigurationError([Problem(str(path), "model_list", told)])
+        problem = f"no model_name is {alias!r}; the file has {', '.join(names)}"
+        raise ConfigurationError([Problem(str(path), "model_list", problem)])
     others = fallbacks.get(alias, [])
-    reading.notes += [f"fallbacks: {name} is no model_name of the file" for name in others if name not in names]
+    reading.notes += [f"fallbacks: {name} is not a model_name of the file" for name in others if name not in names]
     return [alias, *(name for name in others if name in names)]
 
 
 def _sort(reading: Reading, group: list[Deployment], tiers: dict[str, list[dict[str, Any]]], *, backup: bool) -> None:
-    """The lowest order that is given is hot, the others (and those of fallbacks) are warm; without any order all are hot."""
+    """Put each deployment into a tier: the lowest order is hot, others and fallbacks are warm; without any order all
+    are hot."""
     given = [deployment.order for deployment in group if deployment.order is not None]
     lowest = min(given, default=None)
     last = float("inf")
@@ -133,7 +134,7 @@ def _sort(reading: Reading, group: list[Deployment], tiers: dict[str, list[dict[
 
 
 def _breaker(reading: Reading) -> dict[str, Any]:
-    """`allowed_fails: 3` cools a deployment at the fourth failure; a breaker opens at its `failures`."""
+    """The breaker section. LiteLLM's `allowed_fails: 3` acts at the fourth failure, so our `failures` is one more."""
     section: dict[str, Any] = {}
     if (fails := number(reading.settings.get("allowed_fails"))) is not None:
         section["failures"] = int(fails) + 1
@@ -143,9 +144,9 @@ def _breaker(reading: Reading) -> dict[str, Any]:
 
 
 def _leftovers(config: dict[str, Any], aliases: list[str]) -> Iterator[str]:
-    """Everything of the file that was not read."""
+    """A note for each setting of the file that was not imported."""
     for alias in aliases:
-        yield f"model_name {alias}: not imported; a map is one list of routes (--model chooses)"
+        yield f"model_name {alias}: not imported; a map has the routes of one alias (choose it with --model)"
     for section, settings in config.items():
         if section == "model_list":
             continue
@@ -158,6 +159,6 @@ def _leftovers(config: dict[str, Any], aliases: list[str]) -> Iterator[str]:
                 if (instead := _STRATEGIES.get(str(value), "has no counterpart")) is not None:
                     yield f"router_settings.routing_strategy {value}: {instead}"
             elif name in known and name not in ("fallbacks", *_SAME_ANYWAY) and number(value) is None:
-                yield f"{section}.{name}: {value!r} is no number; it is left out"
+                yield f"{section}.{name}: {value!r} is not a number; it is left out"
             elif name not in known:
                 yield f"{section}.{name} has no counterpart{_INSTEAD.get(name, '')}"

@@ -1,4 +1,4 @@
-"""One deployment of a LiteLLM config as a route, with a note for everything that a person should know."""
+"""Converts one deployment of a LiteLLM config to a route, with notes for a person."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-# LiteLLM's prefix -> our provider, its own endpoint, our dialect, the variable that LiteLLM reads its key from.
+# LiteLLM's prefix -> our provider, its endpoint, our dialect, the variable from which LiteLLM reads the key.
 _PROVIDERS = {
     "openai": ("openai", "https://api.openai.com/v1", "openai", "OPENAI_API_KEY"),
     "anthropic": ("anthropic", "https://api.anthropic.com/v1", "anthropic", "ANTHROPIC_API_KEY"),
@@ -25,7 +25,7 @@ _PROVIDERS = {
     "ollama_chat": ("ollama", None, "openai", ""),
     "azure": ("azure", None, "openai", "AZURE_API_KEY"),
 }
-_SUFFIXES = {"ollama": "/v1", "ollama_chat": "/v1", "azure": "/openai/v1"}  # where they speak OpenAI's dialect
+_SUFFIXES = {"ollama": "/v1", "ollama_chat": "/v1", "azure": "/openai/v1"}  # the path of their OpenAI-compatible API
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
 _PLACEHOLDER = re.compile(r"<[^>]*>|\byour[-_]|\*", re.IGNORECASE)
 _DIRECT = {"timeout": "timeoutSeconds", "stream_timeout": "streamTimeoutSeconds", "rpm": "rpm", "tpm": "tpm"}
@@ -43,14 +43,14 @@ MOST_RETRIES = 5
 
 @dataclass
 class Reading:
-    """What the whole file says (`settings`), and what is told of it."""
+    """The settings of the whole file, and the notes so far."""
 
     settings: dict[str, Any]
     notes: list[str] = field(default_factory=list)
 
 
 def number(value: Any) -> float | int | None:
-    """A number that may be a limit, also one in quotes; None for anything else."""
+    """A finite number that is not negative, also one in quotes; None for anything else."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -63,7 +63,7 @@ def number(value: Any) -> float | int | None:
 
 @dataclass
 class Deployment:
-    """One entry of model_list. `where`: as notes name it."""
+    """One entry of model_list. `where`: its name in notes."""
 
     where: str
     entry: dict[str, Any]
@@ -83,7 +83,7 @@ class Deployment:
         return number(self.params.get("order"))
 
     def route(self, reading: Reading) -> dict[str, Any] | None:
-        """The route, or None where there is no counterpart; notes say why."""
+        """The route; None if it has no counterpart, with the reason in the notes."""
 
         def note(text: str) -> None:
             reading.notes.append(f"{self.where}: {text}")
@@ -94,7 +94,7 @@ class Deployment:
         route, own_variable = target
         route |= self._key(own_variable, note)
         self._limits(route, reading, note)
-        self._lore(route, note)
+        self._model_info(route, note)
         info = {str(name) for name in self.info} - _INFO
         unread = sorted({str(name) for name in self.params} - _PARAMS - {*_COSTS})
         for name in [*unread, *(f"model_info.{name}" for name in sorted(info))]:
@@ -107,7 +107,7 @@ class Deployment:
             variable, found = _variable(model[0]), _VARIABLE.fullmatch(str(self.params.get("api_key")))
             provider = re.sub(r"_(API_)?KEY$", "", found[1]).lower() if found else "provider"
             if base is None:
-                note(f"without an api_base nobody knows where {variable} is served; it is left out")
+                note(f"has no api_base, so the address of {variable} is unknown; it is left out")
                 return None
             note(f"set {variable} to the model's id, as {base} knows it")
             return {"provider": provider, "model": f"${{{variable}}}", "baseUrl": base}, f"{provider.upper()}_API_KEY"
@@ -117,14 +117,14 @@ class Deployment:
         prefix, slash, name = model.partition("/")
         prefix, name = (prefix, name) if slash else ("openai", model)
         if "*" in name or prefix not in _PROVIDERS:
-            what = f"{model} is no model of its own" if "*" in name else f"{prefix} has no counterpart"
-            note(f"{what}; serve it by an OpenAI-compatible gateway. It is left out")
+            what = f"{model} is not a single model" if "*" in name else f"{prefix} has no counterpart"
+            note(f"{what}; use an OpenAI-compatible gateway for it. It is left out")
             return None
         provider, own_base, api, variable = _PROVIDERS[prefix]
         if base is not None and prefix in _SUFFIXES:
             base = base.removesuffix("/v1").removesuffix("/openai").rstrip("/") + _SUFFIXES[prefix]
         if (url := base or own_base) is None:
-            note(f"{prefix} wants an api_base; it is left out")
+            note(f"{prefix} needs an api_base; it is left out")
             return None
         if found := _PLACEHOLDER.search(f"{name} {url}"):
             note(f"{found[0]} looks like a placeholder: fill it in")
@@ -138,7 +138,7 @@ class Deployment:
         return _VARIABLE.sub(r"${\1}", str(base)).rstrip("/") if base is not None else None
 
     def _key(self, own_variable: str, note: Any) -> dict[str, Any]:
-        """The variable is always named: ours, or nobody's key must not go to this host by default."""
+        """The key's variable. It is always set, so that no other key can go to this host by default."""
         key = self.params.get("api_key")
         if key is None:
             return {"apiKeyEnv": own_variable}
@@ -147,7 +147,7 @@ class Deployment:
         if found := _VARIABLE.fullmatch(str(key)):
             return {"apiKeyEnv": found[1]}
         variable = _variable(self.where.partition("(")[0].strip()).upper() + "_KEY"
-        note(f"its api_key stands in the file itself and is not copied: put it into {variable}")
+        note(f"its api_key is in the file itself and is not copied: put it into {variable}")
         return {"apiKeyEnv": variable}
 
     def _limits(self, route: dict[str, Any], reading: Reading, note: Any) -> None:
@@ -159,30 +159,30 @@ class Deployment:
             if (found := number(value)) is not None:
                 route[ours] = found
             elif value is not None and name in self.params:
-                note(f"{name}: {value!r} is no number; it is left out")
+                note(f"{name}: {value!r} is not a number; it is left out")
         retries = number(self.params.get("max_retries", self.params.get("num_retries", settings.get("num_retries"))))
         if retries is not None:
             route["retries"] = min(int(retries), MOST_RETRIES)
             if retries > MOST_RETRIES:
-                note(f"{retries} retries are {MOST_RETRIES}, the most that a route makes")
+                note(f"{retries} retries are reduced to {MOST_RETRIES}, the most that a route allows")
         if kept := [ours for ours in ("rpm", "tpm", "maxConcurrency") if ours in route]:
-            note(f"{', '.join(kept)} kept in the map; nothing holds to it yet")
+            note(f"{', '.join(kept)} kept in the map; not enforced yet")
 
-    def _lore(self, route: dict[str, Any], note: Any) -> None:
-        """What model_info says of windows, prices and abilities."""
-        told = {**self.info, **self.params}
+    def _model_info(self, route: dict[str, Any], note: Any) -> None:
+        """Take the context window, the price and the capabilities from model_info."""
+        info = {**self.info, **self.params}
         for name, ours in (("max_input_tokens", "contextWindow"), ("max_output_tokens", "maxOutputTokens")):
-            if (tokens := number(told.get(name))) is not None:
+            if (tokens := number(info.get(name))) is not None:
                 route[ours] = int(tokens)
-        prices = [number(told.get(name)) for name in _COSTS]
+        prices = [number(info.get(name)) for name in _COSTS]
         if prices[0] is not None and prices[1] is not None:
             route["price"] = {"input": round(prices[0] * 1e6, 9), "output": round(prices[1] * 1e6, 9)}
-        elif any(name in told for name in _COSTS):
-            note("a price wants both its input and its output cost; it is left out")
-        if all(name in told for name in _ABLE):
-            route["capabilities"] = [able for name, names in _ABLE.items() if told[name] for able in names]
-        elif some := [name for name in _ABLE if name in told]:
-            note(f"{', '.join(some)}: capabilities are told all together or not at all; they are left out")
+        elif any(name in info for name in _COSTS):
+            note("a price needs both the input and the output cost; it is left out")
+        if all(name in info for name in _ABLE):
+            route["capabilities"] = [able for name, names in _ABLE.items() if info[name] for able in names]
+        elif some := [name for name in _ABLE if name in info]:
+            note(f"{', '.join(some)}: set all capabilities or none; they are left out")
 
 
 def _variable(text: Any) -> str:

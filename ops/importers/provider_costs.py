@@ -1,4 +1,4 @@
-"""`failover budget poll`: the costs that providers report, read for a cron."""
+"""`failover budget poll`: reads the costs that providers report; for a cron job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ POLLED = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropi
 
 @dataclass(frozen=True)
 class Polled:
-    """What one provider reports. `problem`: why they could not be read."""
+    """The costs of one provider in this month, in US dollars. `problem`: why they could not be read."""
 
     provider: str
     dollars: float | None = None
@@ -35,7 +35,7 @@ class Polled:
     def __str__(self) -> str:
         if self.problem is not None:
             return f"{self.provider}: {self.problem}"
-        paused = "; that pauses" if self.paused else ""
+        paused = "; jobs are paused" if self.paused else ""
         return f"{self.provider}: ${self.dollars:.2f} of ${self.budget_dollars:.2f} this month, {self.percent:.1f}%{paused}"
 
 
@@ -43,7 +43,7 @@ class Polled:
 @as_json
 @click.pass_obj
 def poll(environment: Environment, as_json: bool) -> None:
-    """Read the providers' cost endpoints, note the share of the budget, pause at the threshold. For a cron.
+    """Read the providers' cost endpoints, record the used share of the budget, and pause at the threshold. For a cron job.
 
     Needs OPENAI_ADMIN_KEY or ANTHROPIC_ADMIN_KEY, and OPENAI_MONTHLY_BUDGET_USD (without it, the organization's spend
     limit) or ANTHROPIC_MONTHLY_BUDGET_USD.
@@ -54,7 +54,7 @@ def poll(environment: Environment, as_json: bool) -> None:
         raise ConfigurationError([Problem(names, "", "is not set", "make an admin key in the provider's console")])
     budgets = {provider: _budget(environment, provider) for provider in keys}
     found = []
-    with session.opened(environment) as here:
+    with session.opened(environment) as active:
         for provider, key in keys.items():
             base_url = environment.get(f"{provider.upper()}_ADMIN_BASE_URL") or POLLED[provider]
             try:
@@ -64,7 +64,7 @@ def poll(environment: Environment, as_json: bool) -> None:
                 continue
             percent = float(100 * dollars / budget)
             seen = billing_alerts.observe(
-                here.producer.client, BillingReport(provider, percent, "poll", interval=month), guardrail
+                active.producer.client, BillingReport(provider, percent, "poll", interval=month), guardrail
             )
             found.append(Polled(provider, float(dollars), float(budget), percent, seen.paused))
     if as_json:
@@ -89,20 +89,22 @@ def _budget(environment: Environment, provider: str) -> Decimal | None:
     except InvalidOperation:
         budget = Decimal(0)
     if budget is not None and not (budget.is_finite() and budget > 0):
-        raise ConfigurationError([Problem(variable, "", f"{text!r} is no amount", "US dollars a month, as in 250")])
+        raise ConfigurationError(
+            [Problem(variable, "", f"{text!r} is not an amount", "give US dollars a month, such as 250")]
+        )
     return budget
 
 
 def _read(provider: str, base_url: str, key: str, budget: Decimal | None) -> tuple[Decimal, Decimal, str]:
-    """(spent, budget, begin of the month)."""
-    from worker.providers import costs  # brings in the HTTP client
+    """(spent, budget, begin of the month); amounts in US dollars. Raises CostsUnread."""
+    from worker.providers import costs  # imports the HTTP client
 
     if not (key.isascii() and key.isprintable()):
-        raise costs.CostsUnread(f"{provider.upper()}_ADMIN_KEY holds a character that no key has — copy it anew")
+        raise costs.CostsUnread(f"{provider.upper()}_ADMIN_KEY has a character that no key has — copy it again")
     month = costs.Month.of(datetime.now(UTC))
     if budget is None and provider == "openai":
         budget = costs.openai_limit_dollars(base_url, key)
     if budget is None:
-        raise costs.CostsUnread(f"no budget is known — set {provider.upper()}_MONTHLY_BUDGET_USD")
+        raise costs.CostsUnread(f"the budget is unknown — set {provider.upper()}_MONTHLY_BUDGET_USD")
     read = costs.openai_dollars if provider == "openai" else costs.anthropic_dollars
     return read(base_url, key, month), budget, str(month)

@@ -1,1 +1,1 @@
-"""local"""
+"""The Redis and the worker of a command on one machine."""

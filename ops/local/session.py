@@ -1,7 +1,7 @@
-"""Where a command works: the Redis of REDIS_URL, or an embedded Valkey under .failover/ with a worker of its own.
+"""The session of a command: the Redis of REDIS_URL, or an embedded Valkey under .failover/ with a worker of its own.
 
-On a laptop without REDIS_URL, a command that waits for results also executes them, so one provider key in the
-environment is all that a first real run needs. The worker is a thread of the command: it cannot outlive it.
+Without REDIS_URL, a command that waits for results also executes the jobs, so a first real run on a laptop needs only one
+provider key in the environment. The worker is a thread of the command, so it ends with the command.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ PIPE_WIDTH = 400
 
 
 @dataclass(frozen=True)
-class Place:
+class Session:
+    """The Redis and the producer of a running command. `embedded`: it is the embedded Valkey."""
+
     url: str
     producer: Producer
     embedded: bool
@@ -56,7 +58,10 @@ class Place:
 
 @contextlib.contextmanager
 def reached(environment: Environment) -> Iterator[tuple[str, redis.Redis]]:
-    """A Redis that answers, by its URL and a client. What needs nothing else works also while the files are broken."""
+    """(URL, client) of a Redis that answers. It reads no policy files, so it works while they are broken.
+
+    Raises ServiceUnavailable.
+    """
     with contextlib.ExitStack() as stack:
         url = redis_url(environment)
         if not url:
@@ -68,32 +73,32 @@ def reached(environment: Environment) -> Iterator[tuple[str, redis.Redis]]:
 
 
 @contextlib.contextmanager
-def opened(environment: Environment) -> Iterator[Place]:
-    """A Redis that answers, and a producer on it."""
+def opened(environment: Environment) -> Iterator[Session]:
+    """A session on a Redis that answers. Raises ConfigurationError, ServiceUnavailable."""
     policies = load_policies(environment)
     with reached(environment) as (url, client):
-        yield Place(url, Producer(client, policies), embedded=not environment.get("REDIS_URL"))
+        yield Session(url, Producer(client, policies), embedded=not environment.get("REDIS_URL"))
 
 
 @contextlib.contextmanager
-def executing(environment: Environment) -> Iterator[Place]:
-    """`opened`, with somebody to execute jobs: our own worker on the embedded server, else a word if nobody listens."""
+def executing(environment: Environment) -> Iterator[Session]:
+    """Like `opened`, with a worker: our own on the embedded server; on another Redis, a note if no worker listens."""
     if environment.get("REDIS_URL"):
-        with opened(environment) as place:
-            warn_without_worker(place)
-            yield place
+        with opened(environment) as active:
+            warn_without_worker(active)
+            yield active
         return
     reloads = stamp()
-    configuration = Configuration.load(environment)  # what is wrong is told before a server is started for it
+    configuration = Configuration.load(environment)  # errors come before a server is started
     routes = configuration.routes
     for out in routes.left_out:
         note(f"route {out.name} is left out: {out.why}")
-    from worker.notify.settings import load_settings  # brings in the HTTP client, which most commands do without
+    from worker.notify.settings import load_settings  # imports the HTTP client, which most commands do not need
 
-    with opened(environment) as place:
-        settings = load_settings(environment, routes.cold.notify, place.producer.policies.tenants)
-        with own_worker(place.url, configuration, settings=settings, reloads=reloads):
-            yield place
+    with opened(environment) as active:
+        settings = load_settings(environment, routes.cold.notify, active.producer.policies.tenants)
+        with own_worker(active.url, configuration, settings=settings, reloads=reloads):
+            yield active
 
 
 @contextlib.contextmanager
@@ -106,7 +111,7 @@ def own_worker(
     settings: Settings | None = None,
     reloads: Stamp | None = None,
 ) -> Iterator[FailoverWorker]:
-    """A FailoverWorker in a thread, for as long as the block lasts; what still runs at its end goes back to the queue."""
+    """A FailoverWorker in a thread until the end of the block; jobs that run then go back to the queue."""
     from worker.worker import FailoverWorker  # as above
 
     worker = FailoverWorker(
@@ -124,7 +129,7 @@ def own_worker(
     def work() -> None:
         try:
             asyncio.run(worker.run())
-        except BaseException as error:  # noqa: BLE001 - told below, by the thread that can tell it
+        except BaseException as error:  # noqa: BLE001 - raised below, in the main thread
             broken.append(error)
             _thread.interrupt_main()
 
@@ -141,35 +146,36 @@ def own_worker(
         thread.join()
 
 
-def warn_without_worker(place: Place) -> None:
-    if place.embedded:
+def warn_without_worker(active: Session) -> None:
+    """Note on stderr that no worker would execute a job now, if so."""
+    if active.embedded:
         note("the job waits until a command executes it: `failover submit --wait` or `failover batch run`")
-    elif not worker_registry.alive(place.producer.client, place.producer.queue):
-        note(f"no worker listens on {place.producer.queue}: jobs wait until you start `failover-worker`")
+    elif not worker_registry.alive(active.producer.client, active.producer.queue):
+        note(f"no worker listens on {active.producer.queue}: jobs wait until you start `failover-worker`")
 
 
 def age_seconds(option: str, age: str) -> int:
-    """Seconds of 90s, 90m, 12h, 7d."""
+    """The seconds of an age such as 90s, 90m, 12h or 7d. Raises UsageError that names `option`."""
     found = re.fullmatch(r"(\d{1,6})([smhd])", age)
     if not found or not int(found[1]):
-        raise UsageError(f"{option} {age}: a number and s, m, h or d, as in 90m")
+        raise UsageError(f"{option} {age}: use a number and s, m, h or d, such as 90m")
     return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def console() -> Console:
-    """For tables: as wide as the terminal, and as wide as it takes where there is none, so that nothing is cut in a pipe."""
+    """For tables: as wide as the terminal; in a pipe PIPE_WIDTH, so that nothing is cut."""
     from rich.console import Console
 
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PIPE_WIDTH)
 
 
 def note(text: str) -> None:
-    """A word to the person, beside the output."""
+    """Print a message for the person on stderr, separate from the output."""
     click.echo(text, err=True)
 
 
 def paced(seconds: float) -> Callable[[], bool]:
-    """A question that is answered with yes at most every `seconds`, the first time after `seconds`."""
+    """A function that returns True at most every `seconds`, the first time after `seconds`."""
     last = time.monotonic()
 
     def due() -> bool:
@@ -183,7 +189,7 @@ def paced(seconds: float) -> Callable[[], bool]:
 
 
 def who() -> str:
-    """The person, as the audit names them; a container's user may have no name."""
+    """user@host for the audit; `uid N@host` in a container whose user has no name."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):

@@ -1,1 +1,1 @@
-"""What people read of queue and money."""
+"""The reports of the `failover` commands."""

@@ -1,4 +1,4 @@
-"""The routing map for people: each route with what is known of it, and the plan for one job with every reason."""
+"""The routing map for people: each route with its state, and the plan for one job with every reason."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from worker.routing.planner import Planner
 
 @dataclass(frozen=True)
 class Standing:
-    """How routes stand in Redis, by name; empty without one. `closed`: why operators keep a route from everybody. `money`: how
-    far the months are."""
+    """The state in Redis, by route name; empty without Redis. `closed`: why operators disabled or paused a route.
+    `money`: the use of the caps."""
 
     health: dict[str, Health] = field(default_factory=dict)
     closed: dict[str, str] = field(default_factory=dict)
@@ -37,7 +37,8 @@ class Standing:
 
 @dataclass(frozen=True)
 class Row:
-    """One route of the map. `left_out`: why it cannot be used. `keys`: where they come from."""
+    """One route of the map. `left_out`: why it cannot be used. `keys`: the sources of its keys. Prices in US dollars for a
+    million tokens."""
 
     route: str
     tier: str
@@ -58,7 +59,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Kept:
-    """A candidate. `now`: why it would be passed over at this moment all the same."""
+    """A candidate. `now`: why it would be skipped at this moment. `lacks`: capabilities that the job needs
+    and the route does not have."""
 
     route: str
     tier: str
@@ -70,6 +72,8 @@ class Kept:
 
 @dataclass(frozen=True)
 class Refused:
+    """A route that the plan rejects, with the code and the reason in words."""
+
     route: str
     tier: str
     code: str
@@ -87,21 +91,21 @@ class Explained:
     prompt_tokens: int
     candidates: tuple[Kept, ...]
     rejected: tuple[Refused, ...]
-    reduced: str | None = None  # why it is to cost less than usual, or may not be sent
+    reduced: str | None = None  # why cost saving applies, or why the job may not be sent
 
     def __str__(self) -> str:
         limits = f", at most ${self.max_cost_usd:g}" if self.max_cost_usd is not None else ""
         limits += f", p95 at most {self.max_latency_seconds:g} s" if self.max_latency_seconds is not None else ""
         lines = [f"{self.job_type}: {self.order}{limits}; about {self.prompt_tokens} tokens of prompt"]
-        lines += [f"  to cost less: {self.reduced}"] if self.reduced else []
-        for place, kept in enumerate(self.candidates, 1):
+        lines += [f"  cost saving: {self.reduced}"] if self.reduced else []
+        for rank, kept in enumerate(self.candidates, 1):
             facts = [f"about ${kept.estimate_usd:.6f}"] if kept.estimate_usd is not None else []
             by_p95 = self.max_latency_seconds is not None or self.order == "latency"
-            unknown = ["p95 not known lately"] if by_p95 else []
+            unknown = ["no recent p95"] if by_p95 else []
             facts += [f"p95 {kept.p95_ms} ms"] if kept.p95_ms is not None else unknown
             facts += [f"without {', '.join(kept.lacks)}"] if kept.lacks else []
-            facts += [f"now passed over: {kept.now}"] if kept.now else []
-            lines.append(f"  {place}. {kept.route} ({kept.tier})" + (f": {'; '.join(facts)}" if facts else ""))
+            facts += [f"skipped now: {kept.now}"] if kept.now else []
+            lines.append(f"  {rank}. {kept.route} ({kept.tier})" + (f": {'; '.join(facts)}" if facts else ""))
         if not self.candidates:
             lines.append("  no route would be called")
         lines += [f"  -  {each.route} ({each.tier}) {each.code}: {each.reason}" for each in self.rejected]
@@ -109,7 +113,7 @@ class Explained:
 
 
 def standing(client: redis.Redis | None, configuration: Configuration) -> Standing:
-    """What Redis knows of the map's routes."""
+    """The state of the map's routes in Redis."""
     if client is None:
         return Standing()
     routes = configuration.routes.routes
@@ -121,7 +125,7 @@ def standing(client: redis.Redis | None, configuration: Configuration) -> Standi
 
 
 def rows(configuration: Configuration, standing: Standing) -> list[Row]:
-    """Hot, then warm, then what is left out."""
+    """The hot routes, then the warm ones, then those left out."""
     routes = configuration.routes
     return [_row(route, standing) for route in routes.routes] + [
         Row(out.name, out.tier, left_out=out.why) for out in routes.left_out
@@ -150,19 +154,19 @@ def _row(route: Route, standing: Standing) -> Row:
 
 def _breaker(known: Health) -> str:
     if known.rests_for:
-        return f"{known.rests_for}, for {known.reopens_in_seconds or 0:.0f} s"
+        return f"cooldown: {known.rests_for}, for {known.reopens_in_seconds or 0:.0f} s"
     return known.breaker
 
 
-def told(rows: list[Row]) -> Iterator[str]:
-    """Two lines for each route, as narrow as a terminal at night, and one for each that is left out."""
+def lines(rows: list[Row]) -> Iterator[str]:
+    """Two short lines for each route, and one for each route left out."""
     for row in rows:
         if row.left_out is not None:
             yield f"{row.tier:4} {row.route}: left out: {row.left_out}"
             continue
         price = f"${row.price['input']:g} in, ${row.price['output']:g} out" if row.price else "price unknown"
         facts = [row.closed or row.breaker or "", price]
-        facts += [f"p95 {row.p95_ms} ms lately"] if row.p95_ms is not None else []
+        facts += [f"recent p95 {row.p95_ms} ms"] if row.p95_ms is not None else []
         facts += [f"canary {row.canary:g}%"] if row.canary is not None else []
         facts += [f"weight {row.weight:g}"] if row.weight is not None else []
         yield f"{row.tier:4} {row.route}: {'; '.join(filter(None, facts))}"
@@ -174,7 +178,7 @@ def told(rows: list[Row]) -> Iterator[str]:
 
 
 def explained(configuration: Configuration, standing: Standing, job_id: str, job: LLMJob) -> Explained:
-    """The plan as a worker would make it now. Raises InvalidJob for a job type that is none."""
+    """The plan that a worker would make now. Raises InvalidJob for an unknown job type."""
     job_type, policy = job.job_type, configuration.policies.of(job.job_type)
     p95_ms = {name: known.recent_p95_ms for name, known in standing.health.items() if known.recent_p95_ms is not None}
     routes, may_spend = configuration.routes, BudgetState(configuration.budgets, standing.money)
@@ -184,7 +188,7 @@ def explained(configuration: Configuration, standing: Standing, job_id: str, job
     planned = planner.plan(job_id, job, sent.body, policy.requires, restraint=sent.restraint)
     routing = configuration.routing.of(job_type)
     if planned.order == BYPASS:
-        routing = RoutingPolicy()  # nothing of it holds
+        routing = RoutingPolicy()  # the bypass ignores the policy
     return Explained(
         job_type=job_type,
         order=planned.order,

@@ -1,4 +1,4 @@
-"""`failover job late`: jobs past the time to answer that their policy promises, the latest first, and what helps."""
+"""`failover job late`: jobs past the time to answer that their policy promises, the latest first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.queue.dead_letters import now_ms
 
 @dataclass(frozen=True)
 class LateJob:
-    """`late_seconds`: since the promised time. `human_review`: its policy lets a human answer it now."""
+    """One late job. `late_seconds`: since the promised time. `human_review`: its policy lets a person answer it now."""
 
     job_id: str
     tenant: str
@@ -27,7 +27,7 @@ class LateJob:
 
 
 def listed(client: redis.Redis, queue: str, policies: Policies, limit: int) -> tuple[int, list[LateJob]]:
-    """How many jobs of `queue` are late, and the `limit` latest."""
+    """(number of late jobs in `queue`, the `limit` latest of them)."""
     now = now_ms(client)
     late = keyspace.promised(queue)
     total, found = ask(
@@ -38,7 +38,7 @@ def listed(client: redis.Redis, queue: str, policies: Policies, limit: int) -> t
     jobs = []
     for (job_id, promised_ms), (tenant, job_type, status) in zip(found, replies, strict=True):
         if status is None:
-            continue  # it ended between the two questions
+            continue  # it ended between the two reads
         type_name = (job_type or b"default").decode()
         jobs.append(
             LateJob(

@@ -1,4 +1,4 @@
-"""`failover routes check`: whether each route can be used; with `live`, whether its tools and its JSON do what jobs expect."""
+"""`failover routes check`: whether each route can be used; with `live`, whether its tools and its JSON work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CITY = {
     "required": ["city"],
     "additionalProperties": False,
 }
-_ASKED = {"role": "user", "content": "Which city is the capital of Portugal? Answer as you are told to."}
+_ASKED = {"role": "user", "content": "Which city is the capital of Portugal? Answer in the requested form."}
 _TOOL = {"type": "function", "function": {"name": "name_city", "description": "Names a city", "parameters": _CITY}}
 
 BODIES: dict[str, dict[str, Any]] = {
@@ -47,7 +47,7 @@ BODIES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Checked:
-    """One thing that was tried of a route."""
+    """One result for a route. `about`: what was checked; `told`: the result in words."""
 
     route: str
     level: Literal["ok", "warn", "fail"]
@@ -59,7 +59,7 @@ class Checked:
 
 
 def check(routes: Routes, *, live: bool, only: Sequence[str], record: Path | None = None) -> list[Checked]:
-    """Every route, or those named `only`. `record`: a folder for what the live calls were answered."""
+    """Check every route, or those named in `only`; with `live`, billed calls. `record`: a folder for their answers."""
     chosen = [route for route in routes.routes if not only or route.name in only]
     found = [
         Checked(out.name, "fail" if out.name in only else "warn", "left out", out.why)
@@ -92,9 +92,9 @@ async def _try(providers: Providers, route: Route, about: str, answers: list[dic
     """`answers` gets a row for each answer."""
     lacks = route.entry.capabilities is not None and about not in route.entry.capabilities
     if lacks:
-        return Checked(route.name, "ok", about, "it is said to lack it, so no such job goes there")
+        return Checked(route.name, "ok", about, "its capabilities exclude it, so no such job uses this route")
     if foreign := essential(BODIES[about], route.parameters):
-        return Checked(route.name, "ok", about, f"does not know {', '.join(foreign)}, so no such job goes there")
+        return Checked(route.name, "ok", about, f"does not know {', '.join(foreign)}, so no such job uses this route")
     body, dropped = fitted(BODIES[about], route.parameters)
     key, began = route.keys[0].secret if route.keys else "", time.monotonic()
     attempt, changes = RouteAttempt(route, body, False), list(dropped)
@@ -113,15 +113,15 @@ async def _try(providers: Providers, route: Route, about: str, answers: list[dic
         attempt.correct(correction)  # as the router would
         changes.append(correction.done)
     ms = round((time.monotonic() - began) * 1000)
-    differs = f"; not sent as it was: {', '.join([*changes, *ask.dropped])}" if changes or ask.dropped else ""
+    differs = f"; changed before sending: {', '.join([*changes, *ask.dropped])}" if changes or ask.dropped else ""
     if problem := _problem(about, answer):
         hint = f" — is its baseUrl right? {route.base_url}" if failure is not None and failure.status == 404 else ""
         return Checked(route.name, "fail", about, redacted(problem, key)[:300] + hint)
-    return Checked(route.name, "ok", about, f"as asked for, in {ms} ms{differs}")
+    return Checked(route.name, "ok", about, f"as requested, in {ms} ms{differs}")
 
 
 def _problem(about: str, answer: Reply | Broken) -> str | None:
-    """What is wrong with the answer; None if it is what was asked for."""
+    """The problem of the answer; None if it is as requested."""
     failure = classify(answer, time.time())
     if failure is not None or isinstance(answer, Broken):
         return f"{failure.code}: {failure.detail}" if failure else "no answer"
@@ -131,13 +131,13 @@ def _problem(about: str, answer: Reply | Broken) -> str | None:
             function = message["tool_calls"][0]["function"]
             text = function["arguments"]
             if function["name"] != "name_city":
-                return f"called {function['name']}, a tool that it was not given"
+                return f"called {function['name']}, a tool that was not offered"
         else:
             text = message["content"]
     except (KeyError, TypeError, IndexError):
-        return "answered without the tool call that it was told to make — leave `tools` out of its `capabilities`"
+        return "answered without the required tool call — remove `tools` from its `capabilities`"
     try:
         city = json.loads(text)["city"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        return f"did not answer in JSON by the schema — leave `{about}` out of its `capabilities`"
-    return None if isinstance(city, str) else "answered with JSON that the schema forbids"
+        return f"did not answer with JSON of the schema — remove `{about}` from its `capabilities`"
+    return None if isinstance(city, str) else "answered with JSON that the schema does not allow"

@@ -1,4 +1,4 @@
-"""`failover routes diff`: what changes from one routing map to another, in words that a reviewer reads."""
+"""`failover routes diff`: the differences between two routing maps, in words for a reviewer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from worker.routes.schema import RouteEntry, RouteMap, Tier, key_variable, named
 
 @dataclass(frozen=True)
 class Change:
-    """One difference. `where`: a route's name, or a part of the map. `told`: one line for people."""
+    """One difference. `where`: a route's name, or a section of the map. `told`: one line for people."""
 
     kind: Literal["added", "removed", "moved", "changed", "order"]
     where: str
@@ -29,7 +29,7 @@ class _Named:
 
 
 def compare(before: RouteMap, after: RouteMap) -> list[Change]:
-    """What jobs meet first comes first: who answers them, the order, then each route's fields."""
+    """The differences, the most important first: first route, added and removed routes, order, fields, sections."""
     old, new = _by_name(before), _by_name(after)
     return [
         *_first(old, new),
@@ -45,15 +45,15 @@ def _by_name(route_map: RouteMap) -> dict[str, _Named]:
 
 
 def _first(old: dict[str, _Named], new: dict[str, _Named]) -> Iterator[Change]:
-    """The route that jobs start at: the change that everybody feels."""
+    """The first route of a job: the change with the largest effect."""
     was, now = _starts(old), _starts(new)
     if was != now:
-        told = f"jobs start at {now or 'no route'}; before, at {was or 'no route'}"
-        yield Change("order", "the map", "first route", was, now, told)
+        text = f"jobs start at {now or 'no route'}; before: {was or 'no route'}"
+        yield Change("order", "the map", "first route", was, now, text)
 
 
 def _starts(routes: dict[str, _Named]) -> str | None:
-    """The first route that takes every job: one that is enabled and no canary."""
+    """The first route for every job: enabled, and not a canary."""
     entries = ((name, route.entry) for name, route in routes.items())
     return next((name for name, entry in entries if entry.enabled and entry.canary is None), None)
 
@@ -64,11 +64,11 @@ def _membership(old: dict[str, _Named], new: dict[str, _Named]) -> Iterator[Chan
         what = f"+ {name} ({route.tier}): {_described(route.entry)}"
         yield Change("added", name, None, None, route.tier, what)
     for name in (name for name in old if name not in new):
-        yield Change("removed", name, None, old[name].tier, None, f"- {name} ({old[name].tier}) is gone")
+        yield Change("removed", name, None, old[name].tier, None, f"- {name} ({old[name].tier}) is removed")
     for name in (name for name in new if name in old):
         if old[name].tier != new[name].tier:
-            told = f"{name} moves from {old[name].tier} to {new[name].tier}"
-            yield Change("moved", name, "tier", old[name].tier, new[name].tier, told)
+            text = f"{name} moves from {old[name].tier} to {new[name].tier}"
+            yield Change("moved", name, "tier", old[name].tier, new[name].tier, text)
 
 
 def _described(entry: RouteEntry) -> str:
@@ -89,8 +89,8 @@ def _order(old: dict[str, _Named], new: dict[str, _Named]) -> Iterator[Change]:
         stay = {name for name in old.keys() & new.keys() if old[name].tier == new[name].tier == tier}
         was, now = ([name for name in routes if name in stay] for routes in (old, new))
         if was != now:
-            told = f"{tier}: tried as {', '.join(now)}; before, as {', '.join(was)}"
-            yield Change("order", tier, "order", was, now, told)
+            text = f"{tier}: order {', '.join(now)}; before: {', '.join(was)}"
+            yield Change("order", tier, "order", was, now, text)
 
 
 def _fields(name: str, old: RouteEntry, new: RouteEntry) -> Iterator[Change]:
@@ -100,25 +100,25 @@ def _fields(name: str, old: RouteEntry, new: RouteEntry) -> Iterator[Change]:
     was, now = (entry.model_dump(by_alias=True, mode="json", exclude=passed) for entry in (old, new))
     for field in now:
         if was[field] != now[field]:
-            told = f"~ {name}: {field} {_said(was[field])} -> {_said(now[field])}{_means(field, was, now)}"
-            yield Change("changed", name, field, was[field], now[field], told)
+            text = f"~ {name}: {field} {_shown(was[field])} -> {_shown(now[field])}{_means(field, was, now)}"
+            yield Change("changed", name, field, was[field], now[field], text)
 
 
 def _means(field: str, was: dict[str, Any], now: dict[str, Any]) -> str:
-    """What a field's change does to jobs, where its name does not say it."""
+    """The effect of a change on jobs, if the field's name does not say it."""
     match field:
         case "enabled":
-            return " (it takes jobs again)" if now[field] else " (it takes no more jobs)"
+            return " (jobs use it again)" if now[field] else " (no job uses it)"
         case "streamTimeoutSeconds" if was[field] is None or now[field] is None:
-            return " (answers are streamed now)" if now[field] is not None else " (answers are not streamed any more)"
+            return " (answers are streamed now)" if now[field] is not None else " (answers are no longer streamed)"
         case "canary":
-            share = f" ({now[field]:g}% of the jobs go there first, the others never)" if now[field] is not None else ""
-            return share or " (every job may go there)"
+            share = f" ({now[field]:g}% of the jobs use it first, the others never)" if now[field] is not None else ""
+            return share or " (every job may use it)"
         case "baseUrl" if of_host(was[field]) is not of_host(now[field]):
-            return " (another host: the parameters that it takes may differ)"
+            return " (another host: it may accept other parameters)"
         case "capabilities" if now[field] is not None:
             lost = sorted(set(was[field] or ("tools", "json_mode", "json_schema", "vision")) - set(now[field]))
-            return f" (jobs that need {', '.join(lost)} pass it over)" if lost else ""
+            return f" (jobs that need {', '.join(lost)} do not use it)" if lost else ""
     return ""
 
 
@@ -127,24 +127,24 @@ def _sections(before: RouteMap, after: RouteMap) -> Iterator[Change]:
         was, now = (getattr(each, section).model_dump(by_alias=True, mode="json") for each in (before, after))
         for field in now:
             if was[field] != now[field]:
-                told = f"~ {section}.{field} {_said(was[field])} -> {_said(now[field])}"
-                yield Change("changed", section, field, was[field], now[field], told)
+                text = f"~ {section}.{field} {_shown(was[field])} -> {_shown(now[field])}"
+                yield Change("changed", section, field, was[field], now[field], text)
 
 
 def _address(url: str) -> str:
-    """Without a password or a query, which may be a secret."""
+    """The URL without password and query, which may be secrets."""
     head, slashes, rest = url.partition("://")
     host, slash, path = rest.partition("/")
     return f"{head}{slashes}{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
 
 
-def _said(value: Any) -> str:
+def _shown(value: Any) -> str:
     if isinstance(value, str):
         return _address(value)
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_said(each)}" for name, each in value.items() if each is not None)
+        return ", ".join(f"{name} {_shown(each)}" for name, each in value.items() if each is not None)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return "unset" if value is None else str(value)

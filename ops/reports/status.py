@@ -1,4 +1,4 @@
-"""`failover status`: what is paused, queued, running, waiting and dead; routes and workers. Reading changes nothing."""
+"""`failover status`: what is paused, queued, running, waiting and dead; routes and workers. It changes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from worker.notify.incidents import Incidents
 from worker.notify.kinds import KIND_INFO, Kind
 from worker.queue import fair_queue
 
-SCOPES_TOLD = 10
+SCOPES_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class QueueStatus:
     queued: int
     oldest_seconds: float | None
     in_flight: int
-    waiting: int  # scheduled: to be retried, or parked until a route opens
+    waiting: int  # scheduled: retried later, or parked until a route can be used
     next_due_seconds: float | None
     late: int  # past the promised time to answer
     dead: int
@@ -61,7 +61,7 @@ class RouteStatus:
     tier: str
     left_out: str | None
     health: Health | None
-    closed: str = ""  # by operators: paused, with its provider, or disabled
+    closed: str = ""  # by operators: its provider is paused, or the route is disabled
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,18 @@ class Status:
     workers: list[WorkerStatus]
     budgets: list[ProviderSpend] = field(default_factory=list)
     caps: list[str] = field(default_factory=list)  # scopes that have reached an alert threshold, in words
-    reduced: str | None = None  # every job is to cost less, and why
+    reduced: str | None = None  # why cost saving is on for every job
     incidents: list[str] = field(default_factory=list)  # the open ones, in words
     routes: list[RouteStatus] = field(default_factory=list)
-    mute: list[str] = field(default_factory=list)  # channels that take no message, in words
-    odd: list[str] = field(default_factory=list)  # what workers say of their configuration that is not as usual
+    mute: list[str] = field(default_factory=list)  # channels that accept no messages, in words
+    odd: list[str] = field(default_factory=list)  # unusual configuration that workers report
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def gather(client: redis.Redis, default_queue: str) -> Status:
-    """Everything in a handful of round trips."""
+    """Read the whole status in a few round trips."""
     queues = worker_registry.queues(client, default_queue)
     flags = paused(client, queues)
     standing = budget_state.standing(client)
@@ -99,9 +99,9 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
             if each.resolved_ms is None and not KIND_INFO[each.kind].notice and each.kind is not Kind.CAPPED
         ],
         routes=_routes(client, flags),
-        odd=list(dict.fromkeys(told for view in worker_registry.views(client) for told in view.get("told", ()))),
+        odd=list(dict.fromkeys(text for view in worker_registry.views(client) for text in view.get("told", ()))),
         mute=[
-            f"{channel} takes no message since {utc(since / 1000)}: {why}"
+            f"{channel} accepts no messages since {utc(since / 1000)}: {why}"
             for channel, (why, since) in Incidents(client).troubles().items()
         ],
     )
@@ -139,7 +139,7 @@ def _workers(client: redis.Redis, names: list[str]) -> list[WorkerStatus]:
     found = []
     for name, reply in zip(names, replies, strict=True):
         state, queues, done, dead, beat = reply
-        if queues is not None:  # a record that outlived its worker has no hash any more
+        if queues is not None:  # the record of a dead worker may have no hash any more
             found.append(
                 WorkerStatus(
                     name, (state or b"?").decode(), queues.decode(), int(done or 0), int(dead or 0), _since(beat)
@@ -149,7 +149,7 @@ def _workers(client: redis.Redis, names: list[str]) -> list[WorkerStatus]:
 
 
 def _since(heartbeat: bytes | None) -> float | None:
-    """Seconds since one of RQ's timestamps."""
+    """Seconds since a timestamp of RQ."""
     if heartbeat is None:
         return None
     then = datetime.strptime(heartbeat.decode(), "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
@@ -157,7 +157,7 @@ def _since(heartbeat: bytes | None) -> float | None:
 
 
 def _routes(client: redis.Redis, flags: list[Paused]) -> list[RouteStatus]:
-    """The maps of all workers together, and how each route stands for all of them."""
+    """The routes of all workers' maps, with their shared state."""
     seen: dict[str, dict[str, Any]] = {}
     for view in worker_registry.views(client):
         for route in view["routes"]:
@@ -171,7 +171,9 @@ def _routes(client: redis.Redis, flags: list[Paused]) -> list[RouteStatus]:
             standing.get(name),
             next((_closed(flag) for flag in flags if flag.closes(name, route.get("provider", ""))), ""),
         )
-        for name, route in sorted(seen.items(), key=lambda item: item[1]["tier"])  # hot before warm, else as in the map
+        for name, route in sorted(
+            seen.items(), key=lambda item: item[1]["tier"]
+        )  # hot before warm, else in the order of the map
     ]
 
 
@@ -180,33 +182,33 @@ def _closed(flag: Paused) -> str:
 
 
 def render(status: Status, console: Console) -> None:
-    """The status as a person reads it at 3 AM: the pause first."""
-    _render_troubles(status, console)
+    """Print the status, the pauses first."""
+    _render_problems(status, console)
     _render_work(status, console)
 
 
-def _render_troubles(status: Status, console: Console) -> None:
+def _render_problems(status: Status, console: Console) -> None:
     for flag in status.paused:
         word = "PAUSED" if flag.route is None else "DISABLED"
         console.print(f"[bold red]{word}[/]: {escape(str(flag))}")
     if all(flag.route is not None for flag in status.paused):
         console.print("not paused")
     if status.reduced:
-        console.print(f"[bold]REDUCED[/] {escape(status.reduced)}; `failover budget reduce --end` ends it")
-    for cap in status.caps[:SCOPES_TOLD]:
+        console.print(f"[bold]COST SAVING[/] {escape(status.reduced)}; `failover budget reduce --end` ends it")
+    for cap in status.caps[:SCOPES_LISTED]:
         console.print(f"[bold]BUDGET[/] {escape(cap)}")
-    if len(status.caps) > SCOPES_TOLD:
-        console.print(f"[bold]BUDGET[/] and {len(status.caps) - SCOPES_TOLD} more: `failover budget show`")
-    for told in status.odd:
-        console.print(f"[bold red]CONFIGURATION[/] {escape(told)}")
+    if len(status.caps) > SCOPES_LISTED:
+        console.print(f"[bold]BUDGET[/] and {len(status.caps) - SCOPES_LISTED} more: `failover budget show`")
+    for text in status.odd:
+        console.print(f"[bold red]CONFIGURATION[/] {escape(text)}")
     for incident in status.incidents:
         console.print(f"[bold]OPEN[/] {escape(incident)}")
     for channel in status.mute:
-        console.print(f"[bold]MUTE[/] {escape(channel)}; `failover notify test` says what to do")
+        console.print(f"[bold]MUTE[/] {escape(channel)}; `failover notify test` names the fix")
     for budget in status.budgets:
-        told = utc(budget.at)
+        at = utc(budget.at)
         console.print(
-            f"budget of {escape(str(budget))}: {budget.percent:.4g}% used, as {escape(budget.who)} said at {told}"
+            f"budget of {escape(str(budget))}: {budget.percent:.4g}% used, reported by {escape(budget.who)} at {at}"
         )
 
 
@@ -235,14 +237,14 @@ def _routes_table(routes: list[RouteStatus]) -> Table:
         if route.health is None:
             table.add_row(escape(route.route), route.tier, "left out", escape(route.left_out or "-"))
             continue
-        stands = route.health
-        told = f"rests: {stands.rests_for}" if stands.rests_for and stands.breaker == "closed" else stands.breaker
-        told = route.closed or told
-        wait = f", reopens in {stands.reopens_in_seconds:.0f} s" if stands.reopens_in_seconds else ""
-        marks = "".join("+" if good else "-" for good in stands.last)
-        errors = "-" if stands.error_rate is None else f"{stands.error_rate:.0%}"
-        latencies = ("-" if ms is None else f"{ms} ms" for ms in (stands.p50_ms, stands.p95_ms))
-        table.add_row(escape(route.route), route.tier, told + wait, marks or "no calls yet", errors, *latencies)
+        known = route.health
+        cooldown = known.rests_for and known.breaker == "closed"
+        state = route.closed or (f"cooldown: {known.rests_for}" if cooldown else known.breaker)
+        wait = f", reopens in {known.reopens_in_seconds:.0f} s" if known.reopens_in_seconds else ""
+        marks = "".join("+" if good else "-" for good in known.last)
+        errors = "-" if known.error_rate is None else f"{known.error_rate:.0%}"
+        latencies = ("-" if ms is None else f"{ms} ms" for ms in (known.p50_ms, known.p95_ms))
+        table.add_row(escape(route.route), route.tier, state + wait, marks or "no calls yet", errors, *latencies)
     return table
 
 

@@ -1,4 +1,4 @@
-"""`failover job why ID`: a job's story in words: when, where, who holds it, what it waits for and until when."""
+"""`failover job why ID`: the state and the history of a job in words."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from worker.routes.prices import dollars
 
 
 def story(producer: Producer, job_id: str) -> dict[str, Any]:
-    """`facts` and `trail` as data; `told` as lines. Raises UnknownJob."""
+    """The report on one job: `facts`, `decision` and `trail` as data, `told` as lines for people. Raises UnknownJob."""
     client = producer.client
     queue = queue_of(client, job_id)
     result = producer.fetch(job_id)
     facts = _facts(client, job_id)
     now = now_ms(client)
-    told = [_standing(client, queue, job_id, result, facts, now)]
+    lines = [_state(client, queue, job_id, result, facts, now)]
     if not result.status.ended and now > int(facts.get(JobField.PROMISED, now)):
-        told.append(_late(producer, job_id, facts))
-    told += _history(facts)
-    told += [_entry(entry) for entry in result.trail]
+        lines.append(_late(producer, job_id, facts))
+    lines += _history(facts)
+    lines += [_entry(entry) for entry in result.trail]
     if result.degraded:
-        told.append(f"degraded: {result.degraded}")
+        lines.append(f"degraded: {result.degraded}")
     if result.dead_reason is DeadReason.OVER_BUDGET:
-        told.append(
-            "caps: max_cost_usd in policies/routing.yaml, those of its feature and of a month in policies/budgets.yaml; "
-            "prices: routes.json; fix what is named above, then requeue the job"
+        lines.append(
+            "caps: max_cost_usd in policies/routing.yaml; feature and month in policies/budgets.yaml; prices: routes.json. "
+            "Fix the cause named above, then requeue the job"
         )
-    told.append(_cost(result))
+    lines.append(_cost(result))
     trail = [entry.model_dump(mode="json", exclude_none=True) for entry in result.trail]
     return {
         "job_id": job_id,
@@ -49,7 +49,7 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
         "facts": facts,
         "decision": decision_of(result),
         "trail": trail,
-        "told": told,
+        "told": lines,
     }
 
 
@@ -63,64 +63,65 @@ def _facts(client: redis.Redis, job_id: str) -> dict[str, str]:
     return {name: value.decode() for name, value in zip(names, values, strict=True) if value}
 
 
-def _standing(client: redis.Redis, queue: str, job_id: str, result: JobResult, facts: dict[str, str], now: int) -> str:
-    """One sentence: how it stands, what it waits for, until when."""
+def _state(client: redis.Redis, queue: str, job_id: str, result: JobResult, facts: dict[str, str], now: int) -> str:
+    """One sentence: its state, what it waits for, and until when."""
     match result.status:
         case JobStatus.QUEUED:
-            place = fair_queue.place(client, queue, job_id, facts.get(JobField.TENANT, ""))
-            place = place or "not in the list: the audit will find it"
+            position = fair_queue.place(client, queue, job_id, facts.get(JobField.TENANT, ""))
+            position = position or "not in the list: the audit will find it"
             flags = holding(client, queue)
             stopped = f"; paused: {flags[0]}" if flags else ""
-            nobody = "" if alive(client, queue) else "; no worker listens"
-            return f"queued in {queue}, {place}{stopped}{nobody}; {_expiry(client, queue, facts, now)}"
+            nobody = "" if alive(client, queue) else "; no worker is running"
+            return f"queued in {queue}, {position}{stopped}{nobody}; {_expiry(client, queue, facts, now)}"
         case JobStatus.RUNNING:
             lease = f"{job_id}:{facts.get(JobField.LEASE, '')}"
             (until,) = ask(client, [("ZSCORE", keyspace.leases(queue), lease)])
-            held = f"its lease runs for {(float(until) - now) / 1000:.0f} s more" if until else "its lease is gone"
+            held = f"its lease ends in {(float(until) - now) / 1000:.0f} s" if until else "its lease is lost"
             return f"running on {facts.get('worker_name') or '?'} since {facts.get('started_at', '?')}; {held}"
         case JobStatus.RETRYING | JobStatus.PARKED:
             left = max(0, (result.waiting_until_ms or now) - now) / 1000
-            return f"{result.status}: waits for {result.waiting_for}; goes on in {left:.0f} s, at {_at(result.waiting_until_ms)}"
+            until = _at(result.waiting_until_ms)
+            return f"{result.status}: waits for {result.waiting_for}; continues in {left:.0f} s, at {until}"
         case JobStatus.DEAD:
             return (
                 f"dead since {facts.get('ended_at', '?')}: {result.dead_reason}: {result.dead_detail}; "
-                f"`failover dlq requeue {job_id}` tries again, `failover dlq resolve {job_id} --answer FILE` answers it"
+                f"`failover dlq requeue {job_id}` runs it again, `failover dlq resolve {job_id} --answer FILE` answers it"
             )
         case JobStatus.DONE:
             by = f"by {result.route} ({result.tier})" if result.route else f"by a {result.resolved_by}"
-            by = f"with an answer that was kept from {result.route}" if result.cache_hit else by
+            by = f"with the cached answer of {result.route}" if result.cache_hit else by
             return f"done at {facts.get('ended_at', '?')} {by}, after {result.attempts} attempts and {result.run_ms or 0} ms"
         case JobStatus.CANCELLED:
             return f"cancelled at {facts.get('ended_at', '?')}"
 
 
 def _expiry(client: redis.Redis, queue: str, facts: dict[str, str], now: int) -> str:
-    """When its answer is worth nothing, as its queue's pauses have put it off."""
+    """When it expires; pauses of its queue move the time."""
     ((total, since),) = ask(client, [("HMGET", keyspace.stopped(queue), "total", "since")])
     lasting = max(0, now - int(since)) if since else 0
     stopped_ms = int(total or 0) + lasting - int(facts.get(JobField.STOPPED, 0))
     until = _at(int(facts.get(JobField.EXPIRES, 0)) + stopped_ms)
-    return f"worth nothing after {until}" + (", if it were resumed now" if since else "")
+    return f"expires at {until}" + (", if it is resumed now" if since else "")
 
 
 def _late(producer: Producer, job_id: str, facts: dict[str, str]) -> str:
     policy = producer.policies.of_known(facts.get(JobField.TYPE, "default"))
-    human = f"; a human may answer it: `failover dlq resolve {job_id} --answer FILE`"
-    return f"late: promised for {_at(facts[JobField.PROMISED])}" + (human if policy.human_review else "")
+    human = f"; a person may answer it: `failover dlq resolve {job_id} --answer FILE`"
+    return f"late: promised at {_at(facts[JobField.PROMISED])}" + (human if policy.human_review else "")
 
 
 def _history(facts: dict[str, str]) -> list[str]:
-    told = [
+    lines = [
         f"{facts.get('created_at', '?')}  accepted: {facts.get(JobField.TYPE, '?')} for {facts.get(JobField.TENANT, '?')}"
     ]
     if JobField.GENERATION in facts:
         times, who = facts[JobField.GENERATION], facts.get(JobField.REQUEUED_WHO, "?")
-        told.append(f"{_at(facts.get(JobField.REQUEUED))}  requeued, {times} times so far, last by {who}")
+        lines.append(f"{_at(facts.get(JobField.REQUEUED))}  requeued, {times} times so far, last by {who}")
     if crashes := facts.get(JobField.CRASHES):
-        told.append(f"{crashes} of its workers vanished")
+        lines.append(f"{crashes} of its workers crashed")
     if executions := facts.get(JobField.EXECUTIONS):
-        told.append(f"{executions} executions failed on every route")
-    return told
+        lines.append(f"{executions} executions failed on every route")
+    return lines
 
 
 def _entry(entry: TrailEntry) -> str:
@@ -143,31 +144,31 @@ def _entry(entry: TrailEntry) -> str:
     if entry.may_cost_usd is not None:
         facts.append(f"at most ${entry.may_cost_usd:.6f}")
     if entry.dropped:
-        facts.append(f"not sent as it was: {', '.join(entry.dropped)}")
-    told = f" ({'; '.join(facts)})" if facts else ""
-    return f"{where} {entry.outcome}{status} in {entry.ms} ms{billed}{detail}{told}"
+        facts.append(f"changed before sending: {', '.join(entry.dropped)}")
+    more = f" ({'; '.join(facts)})" if facts else ""
+    return f"{where} {entry.outcome}{status} in {entry.ms} ms{billed}{detail}{more}"
 
 
 def _plan(plan: Planned) -> str:
-    """The order, and what was known of each candidate when they were ordered."""
-    told = []
+    """The plan: the order, with the estimate and the p95 of each candidate at that time."""
+    candidates = []
     for name in plan.candidates:
         known = [f"${plan.estimates_usd[name]:.6f}"] if name in plan.estimates_usd else []
         known += [f"p95 {plan.p95_ms[name]} ms"] if name in plan.p95_ms else []
-        told.append(f"{name} ({', '.join(known)})" if known else name)
+        candidates.append(f"{name} ({', '.join(known)})" if known else name)
     cap = f", at most ${plan.max_cost_usd:.6f}" if plan.max_cost_usd is not None else ""
-    why = f", to cost less: {plan.reduced}" if plan.reduced else ""
-    return f"execution {plan.execution} planned ({plan.order}{cap}{why}): {', then '.join(told) or 'no route'}"
+    why = f", cost saving: {plan.reduced}" if plan.reduced else ""
+    return f"execution {plan.execution} planned ({plan.order}{cap}{why}): {', then '.join(candidates) or 'no route'}"
 
 
 def _cost(result: JobResult) -> str:
     may = sum(entry.may_cost_usd or 0.0 for entry in result.attempted)
-    perhaps = f"; up to ${may:.6f} more, if attempts without an answer were billed" if may else ""
+    perhaps = f"; up to ${may:.6f} more if attempts without an answer were billed" if may else ""
     if result.cost_usd is None:
         known = cost_micros(result.trail)
-        return (f"cost: ${dollars(known):.6f}" if known is not None else "cost: none that is known") + perhaps
+        return (f"cost: ${dollars(known):.6f}" if known is not None else "cost: unknown") + perhaps
     if result.cache_hit:
-        return f"cost: ${result.cost_usd:.6f}, as the answer was kept"
+        return f"cost: ${result.cost_usd:.6f}, because the answer was cached"
     usage = result.usage or {}
     tokens = f"{usage.get('prompt_tokens', '?')} tokens in, {usage.get('completion_tokens', '?')} out"
     delta = ""

@@ -1,1 +1,1 @@
-"""simulators"""
+"""Simulated providers and a simulated Slack, over real HTTP."""

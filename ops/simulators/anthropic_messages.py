@@ -1,6 +1,6 @@
-"""The provider's side of Anthropic's Messages, for the simulator: requests as chat bodies, completions as Messages.
+"""The server side of Anthropic's Messages API for the simulator: converts requests to chat bodies, completions to Messages.
 
-It refuses what the API refuses (a missing max_tokens or version, fields that it does not know), so that a test shows it.
+It refuses what the API refuses (a missing max_tokens or version, unknown fields), so that tests find such requests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _STOP = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "
 
 
 def problem(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
-    """What the API would say to such a request, if it would not take it."""
+    """The error message of the API for this request; None if the API accepts it."""
     if "anthropic-version" not in headers:
         return "anthropic-version: header is required"
     if not isinstance(body.get("max_tokens"), int):
@@ -32,15 +32,15 @@ def problem(body: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
     return None
 
 
-def error(status: int, told: Mapping[str, Any]) -> dict[str, Any]:
-    """An error in the form of this API."""
+def error(status: int, details: Mapping[str, Any]) -> dict[str, Any]:
+    """An error body of this API."""
     kinds = {401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
     kind = kinds.get(status, "api_error" if status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": told.get("message", "")}}
+    return {"type": "error", "error": {"type": kind, "message": details.get("message", "")}}
 
 
 def chat_body(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What the simulated model understands of it."""
+    """The request as a chat body for the simulated model."""
     chat: dict[str, Any] = {"model": body.get("model"), "stream": body.get("stream"), "messages": []}
     for message in body["messages"]:
         content = message["content"]
@@ -65,7 +65,7 @@ def chat_body(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def message(completion: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
-    """A completion as a Message. A marked prefix is billed as written to the cache, as its first use is."""
+    """A completion as a Message. A prefix with cache_control is billed as a cache write, like a first use."""
     choice = completion["choices"][0]
     content: list[dict[str, Any]] = []
     if text := choice["message"].get("content"):
@@ -96,7 +96,7 @@ def message(completion: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str,
 
 
 def events(whole: Mapping[str, Any], chunks: int) -> Iterator[bytes]:
-    """A Message as its stream: each block's start, pieces and stop, then how it ended."""
+    """A Message as server-sent events: start, pieces and stop of each block, then the stop reason."""
 
     def event(kind: str, **fields: Any) -> bytes:
         return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()

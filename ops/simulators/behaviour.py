@@ -1,4 +1,4 @@
-"""How a simulated provider behaves: which fault it shows, to which requests, and the answers that it gives otherwise."""
+"""The behaviour of a simulated provider: its faults, for which requests, and its normal answers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Fault = Literal["none", "hang", "reset", "drip", "cut", "garbage", "stall", "kee
 
 
 class Behaviour(BaseModel):
-    """How an upstream answers. The default is a healthy provider that answers at once. Times in seconds.
+    """How an upstream answers. The default is a healthy provider that answers immediately. Times in seconds.
 
-    Faults of any answer: hang (none ever), reset (the connection breaks), drip (a byte now and then, for ever), cut (half of
-    it, then the connection breaks), garbage (HTML). Of a streamed one: stall (half of it, then silence), keep_alive
-    (comments for ever, no token), bad_event (one event is not JSON), no_done (no [DONE] at its end).
+    Faults of any answer: hang (no answer), reset (the connection breaks), drip (one byte at a time, without end), cut
+    (half of it, then the connection breaks), garbage (HTML). Of a streamed one: stall (half of it, then silence),
+    keep_alive (comments without end, no token), bad_event (one event is not JSON), no_done (no [DONE] at its end).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -36,12 +36,12 @@ class Behaviour(BaseModel):
     headers: dict[str, str] = {}  # of every answer that is not streamed
     cached_tokens: Annotated[int, Field(ge=0)] = 0  # of each prompt, at most: read from the provider's cache
     fault: Fault = "none"
-    times: int | None = None  # the fault or status holds for this many requests, then all is well
+    times: int | None = None  # the fault or status applies to this many requests, then it is healthy
     until: float | None = None  # ... or for this many seconds from now: an outage window
     every: Annotated[int, Field(ge=1)] = 1  # ... and for every n-th request only
-    keys: list[str] | None = None  # any other key is refused with a 401
+    keys: list[str] | None = None  # any other key gets a 401
     unknown: list[str] = []  # parameters that are refused with a 400
-    ignores: list[str] = []  # parameters that change nothing, without a word
+    ignores: list[str] = []  # parameters that are silently ignored
     context: int | None = None  # characters; a longer conversation is refused with a 400
     prefill: bool = True  # False: a conversation that ends with the assistant is refused with a 400
     finish_reason: str = "stop"
@@ -50,7 +50,7 @@ class Behaviour(BaseModel):
 
 @dataclass
 class Upstream:
-    """One provider: its behaviour, and its own account of what happened."""
+    """One provider: its behaviour, and its own record of the requests."""
 
     behaviour: Behaviour = field(default_factory=Behaviour)
     since: float = field(default_factory=time.monotonic)
@@ -65,17 +65,17 @@ class Upstream:
     answers_by_key: Counter[str] = field(default_factory=Counter)
     log: list[dict[str, Any]] = field(default_factory=list)  # every request
     left: int | None = None
-    turn: int = 0
+    count: int = 0
 
     def behave(self, behaviour: Behaviour) -> None:
-        self.behaviour, self.left, self.since, self.turn = behaviour, behaviour.times, time.monotonic(), 0
+        self.behaviour, self.left, self.since, self.count = behaviour, behaviour.times, time.monotonic(), 0
 
     def current(self) -> Behaviour:
-        """The behaviour for the next request; one that the fault passes over is answered well."""
+        """The behaviour for the next request; healthy if the fault does not apply to it."""
         behaviour = self.behaviour
         over = behaviour.until is not None and time.monotonic() - self.since > behaviour.until
-        self.turn += 1
-        over = over or self.turn % behaviour.every != 0
+        self.count += 1
+        over = over or self.count % behaviour.every != 0
         if self.left is not None:
             over = over or self.left <= 0
             self.left -= 1
@@ -85,7 +85,7 @@ class Upstream:
 
 
 def refusal(behaviour: Behaviour, body: dict[str, Any], key: str) -> tuple[int, dict[str, Any]] | None:
-    """(status, error) for a request that this provider does not take."""
+    """(status, error) for a request that this provider refuses; else None."""
     if behaviour.keys is not None and key not in behaviour.keys:
         return 401, {"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key"}
     for parameter in behaviour.unknown:
@@ -108,17 +108,17 @@ def refusal(behaviour: Behaviour, body: dict[str, Any], key: str) -> tuple[int, 
 
 
 def completion(behaviour: Behaviour, body: dict[str, Any], number: int) -> dict[str, Any]:
-    """A chat completion that echoes the last message, calls the tool that it has to, or answers in JSON as it is told to; with
-    the tokens that it is billed for."""
+    """A chat completion with its usage: it echoes the last message, makes a forced tool call, or answers in the requested
+    JSON."""
     prompt = str(body["messages"][-1].get("content"))
     text = f"You said: {prompt}" if behaviour.text is None else behaviour.text
-    heard = {name: value for name, value in body.items() if name not in behaviour.ignores}
-    form = heard.get("response_format") or {}
+    used = {name: value for name, value in body.items() if name not in behaviour.ignores}
+    form = used.get("response_format") or {}
     if form.get("type") in ("json_object", "json_schema"):
         text = json.dumps(_sample((form.get("json_schema") or {}).get("schema") or {"type": "object"}))
     message: dict[str, Any] = {"role": "assistant", "content": text}
     finish = behaviour.finish_reason
-    if tool := _forced(heard):
+    if tool := _forced(used):
         called = {"name": tool["name"], "arguments": json.dumps(_sample(tool.get("parameters") or {}))}
         message = {
             **message,
@@ -141,7 +141,7 @@ def completion(behaviour: Behaviour, body: dict[str, Any], number: int) -> dict[
 
 
 def _forced(body: dict[str, Any]) -> dict[str, Any] | None:
-    """The function that the body has called, if it has one called."""
+    """The function that the body requires the model to call, or None."""
     functions: list[dict[str, Any]] = [tool["function"] for tool in body.get("tools") or ()]
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
@@ -150,7 +150,7 @@ def _forced(body: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _sample(schema: Any) -> Any:
-    """A value of a JSON schema, as far as a simulator needs one."""
+    """A value that fits a simple JSON schema."""
     if not isinstance(schema, dict):
         return None
     if "enum" in schema:

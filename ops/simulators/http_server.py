@@ -1,4 +1,4 @@
-"""An HTTP server of this machine alone, in a thread: what the simulators of other people's services run on."""
+"""A local HTTP server in a thread; the simulators run on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiohttp import web
 
 
 async def serve(app: web.Application, port: int, ready: Callable[[int], None]) -> None:
-    """Until cancelled; `ready` is told the port (0 takes a free one)."""
+    """Serve until cancelled. `port` 0 takes a free one; `ready` is called with the port."""
     logging.getLogger("aiohttp.server").addFilter(_unexpected)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.2)
     await runner.setup()
@@ -27,16 +27,16 @@ async def serve(app: web.Application, port: int, ready: Callable[[int], None]) -
 
 @contextlib.contextmanager
 def running(app: web.Application) -> Iterator[str]:
-    """Its URL. The server is gone with the process, however that ends."""
+    """The server's URL. It is a daemon thread, so it always ends with the process."""
     loop = asyncio.new_event_loop()
     ports: list[int] = []
     ready = threading.Event()
 
-    def told(port: int) -> None:
+    def note_port(port: int) -> None:
         ports.append(port)
         ready.set()
 
-    serving = loop.create_task(serve(app, 0, told))
+    serving = loop.create_task(serve(app, 0, note_port))
 
     def work() -> None:
         with contextlib.suppress(asyncio.CancelledError):
@@ -54,5 +54,5 @@ def running(app: web.Application) -> Iterator[str]:
 
 
 def _unexpected(record: logging.LogRecord) -> bool:
-    """Connections that a simulator resets itself are no news."""
+    """False for connections that a simulator resets itself: they are not logged."""
     return not (record.exc_info and isinstance(record.exc_info[1], ConnectionResetError))

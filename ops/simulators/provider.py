@@ -3,17 +3,17 @@ completions, and at /messages Anthropic's Messages.
 
     python -m ops.simulator --port 8089
 
-One server plays any number of upstreams, told apart by the first part of the path, so a route's base URL is
-`http://127.0.0.1:8089/anthropic/v1`. How an upstream behaves is switched while it runs:
+One server plays any number of upstreams. The first part of the path is the upstream, so a route's base URL is
+`http://127.0.0.1:8089/anthropic/v1`. Its behaviour can be changed at any time:
 
     POST /_admin/anthropic   {"status": 503}          every answer is a 503
     POST /_admin/anthropic   {}                       healthy again
-    GET  /_admin/anthropic                            what it was asked, and what it answered
+    GET  /_admin/anthropic                            its requests and answers
     GET  /_admin/anthropic/log                        each request: when it came, its status, the tokens of its answer
-    DELETE /_admin                                    everything forgotten
+    DELETE /_admin                                    resets all upstreams
 
-The fields of a behaviour are those of `Behaviour`. Connections are counted as a provider would bill them: a request
-that was received counts, whatever became of its answer.
+The fields of a behaviour are those of `Behaviour`. Requests are counted as a provider bills them: a
+received request counts, even if its answer was lost.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from producer.errors import first_problem
 
 
 class Simulator:
-    """The server's state: upstreams by name, made when first named."""
+    """The server's state: upstreams by name, created at first use."""
 
     def __init__(self) -> None:
         self.upstreams: dict[str, Upstream] = {}
@@ -69,14 +69,14 @@ class Simulator:
     async def _account(self, request: web.Request) -> web.Response:
         upstream = self.upstream(request.match_info["upstream"])
         counts = ("asked", "answered", "prompt_tokens", "completion_tokens", "in_flight", "most_in_flight")
-        told = (*counts, "last", "by_key", "answers_by_key")
-        return web.json_response({name: getattr(upstream, name) for name in told})
+        names = (*counts, "last", "by_key", "answers_by_key")
+        return web.json_response({name: getattr(upstream, name) for name in names})
 
     async def _log(self, request: web.Request) -> web.Response:
         return web.json_response(self.upstream(request.match_info["upstream"]).log)
 
     async def _forget(self, _request: web.Request) -> web.Response:
-        self.upstreams.clear()  # requests still in flight keep the upstream that they came to
+        self.upstreams.clear()  # requests in flight keep their upstream
         return web.json_response({})
 
     async def _models(self, request: web.Request) -> web.Response:
@@ -119,19 +119,19 @@ class Simulator:
             return web.Response(body=b"<html>\x00 gateway says no", content_type="text/html")
         natively = request.path.endswith("/messages")
         if refused := refusal(behaviour, body, _key(request)):
-            told = anthropic_messages.error(*refused) if natively else {"error": refused[1]}
-            return web.json_response(told, status=refused[0])
+            error = anthropic_messages.error(*refused) if natively else {"error": refused[1]}
+            return web.json_response(error, status=refused[0])
         if behaviour.status != 200 or behaviour.error is not None or behaviour.body is not None:
             return _error(behaviour, natively=natively)
         if natively and (problem := anthropic_messages.problem(body, request.headers)):
             return web.json_response(anthropic_messages.error(400, {"message": problem}), status=400)
         whole = completion(behaviour, anthropic_messages.chat_body(body) if natively else body, next(self._ids))
-        said = anthropic_messages.message(whole, body) if natively else whole
+        reply = anthropic_messages.message(whole, body) if natively else whole
         if body.get("stream"):
-            events = anthropic_messages.events(said, behaviour.chunks) if natively else stream_events(behaviour, whole)
+            events = anthropic_messages.events(reply, behaviour.chunks) if natively else stream_events(behaviour, whole)
             response = await _stream(request, behaviour, list(events))
         else:
-            payload = json.dumps(said).encode()
+            payload = json.dumps(reply).encode()
             if behaviour.fault in ("drip", "cut"):
                 await _trickle(request, payload, cut=behaviour.fault == "cut")
             response = web.Response(body=payload, content_type="application/json")
@@ -139,7 +139,7 @@ class Simulator:
         upstream.prompt_tokens += whole["usage"]["prompt_tokens"]
         upstream.completion_tokens += whole["usage"]["completion_tokens"]
         upstream.answers_by_key[entry["key"]] += 1
-        entry["usage"] = said["usage"]
+        entry["usage"] = reply["usage"]
         return response
 
 
@@ -151,7 +151,12 @@ def _usual_error(status: int) -> dict[str, Any]:
     """A 400 names a field of the request, as OpenAI does: without it a worker may not take it as a word on the job."""
     if status == 400:
         message = "Invalid value for 'messages[0].content'."
-        return {"message": message, "type": "invalid_request_error", "param": "messages[0].content", "code": "invalid_value"}
+        return {
+            "message": message,
+            "type": "invalid_request_error",
+            "param": "messages[0].content",
+            "code": "invalid_value",
+        }
     return {"message": f"simulated {status}", "type": "simulated", "code": None}
 
 
@@ -168,11 +173,11 @@ def _reset(request: web.Request) -> None:
     """Drop the connection without an answer."""
     if request.transport is not None:
         request.transport.abort()
-    raise ConnectionResetError("simulated reset")  # passed over by the log: see _serve
+    raise ConnectionResetError("simulated reset")  # not logged: see http_server.serve
 
 
 async def _trickle(request: web.Request, payload: bytes, *, cut: bool) -> None:
-    """One byte at a time for ever (a drip), or half of the answer and a broken connection (a cut)."""
+    """One byte at a time without end (a drip), or half of the answer and a broken connection (a cut)."""
     response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(payload))})
     await response.prepare(request)
     if cut:
@@ -184,7 +189,7 @@ async def _trickle(request: web.Request, payload: bytes, *, cut: bool) -> None:
 
 
 async def _stream(request: web.Request, behaviour: Behaviour, events: list[bytes]) -> web.StreamResponse:
-    """An answer as a stream, with its fault half-way."""
+    """A streamed answer; its fault comes half-way."""
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     while behaviour.fault == "keep_alive":
@@ -211,11 +216,11 @@ class Control:
         self.url = url
 
     def base_url(self, upstream: str) -> str:
-        """What a route to `upstream` has as its baseUrl."""
+        """The baseUrl of a route to `upstream`."""
         return f"{self.url}/{upstream}/v1"
 
     def behave(self, upstream: str, **behaviour: Any) -> None:
-        """Switch how `upstream` answers; without fields it is healthy."""
+        """Set the behaviour of `upstream` (fields of Behaviour); without fields it is healthy."""
         self._call("POST", f"/_admin/{upstream}", json.dumps(behaviour).encode())
 
     def account(self, upstream: str) -> dict[str, Any]:
@@ -225,13 +230,13 @@ class Control:
         return account
 
     def log(self, upstream: str) -> list[dict[str, Any]]:
-        """Each request: `at` (Unix seconds), `key`, `model`, `status` and `usage` of its answer, None if none was sent
-        whole."""
+        """Each request: `at` (Unix seconds), `key`, `model`, `status` and `usage` of its answer, None if no
+        complete answer was sent."""
         log: list[dict[str, Any]] = json.loads(self._call("GET", f"/_admin/{upstream}/log"))
         return log
 
     def forget(self) -> None:
-        """Every upstream healthy again, with an empty account."""
+        """Reset every upstream: healthy, with no requests."""
         self._call("DELETE", "/_admin")
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> bytes:

@@ -1,8 +1,8 @@
-"""Slack as far as notifications need it, over real HTTP, with its limits: for the tests, the drills and the benchmarks.
+"""A simulated Slack with the methods and limits that notifications need, over real HTTP, for tests, drills and benchmarks.
 
-chat.postMessage, chat.update, conversations.history, conversations.replies and an incoming webhook. It takes one message a
-second for each channel (429 with Retry-After beyond it), refuses what Slack refuses (blocks that are too long, a wrong
-token), and can be down, or take a message and break the connection before the answer.
+chat.postMessage, chat.update, conversations.history, conversations.replies and an incoming webhook. It accepts one message
+a second for each channel (else 429 with Retry-After), refuses what Slack refuses (blocks that are too long, a wrong token),
+and can be down, or accept a message and break the connection before the answer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ Mode = Literal["up", "down", "hangs", "takes and resets", "resets"]
 
 @dataclass
 class Posted:
-    """A message as people see it. `thread`: that of which message; `broadcast`: also in the channel; `texts`: all versions."""
+    """A message. `thread`: ts of the message that it replies to; `broadcast`: also in the channel; `texts`: all
+    versions."""
 
     ts: str
     texts: list[str]
@@ -40,13 +41,13 @@ class Posted:
     at: float = 0.0
 
     def whole(self) -> str:
-        """Every text in its blocks."""
+        """All texts of its blocks."""
         return "\n".join(_texts(self.blocks))
 
 
 @dataclass
 class Slack:
-    """The state of the simulated Slack; read and switched from the thread that runs it or any other."""
+    """The state of the simulated Slack. Any thread may read and change it."""
 
     mode: Mode = "up"
     may_look: bool = True  # the bot has channels:history
@@ -61,7 +62,7 @@ class Slack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a worker needs to post here as a bot."""
+        """The variables with which a worker posts to it as a bot."""
         return {"SLACK_BOT_TOKEN": TOKEN, "SLACK_CHANNEL": CHANNEL, "SLACK_API_URL": f"{self.url}/api"}
 
     @property
@@ -69,7 +70,7 @@ class Slack:
         return {"SLACK_WEBHOOK_URL": f"{self.url}/services/T0/B0/secret"}
 
     def in_channel(self) -> list[Posted]:
-        """What stands in the channel itself."""
+        """The messages in the channel itself, without those only in threads."""
         return [message for message in self.messages if not message.thread or message.broadcast]
 
     def in_thread(self, ts: str) -> list[Posted]:
@@ -133,8 +134,8 @@ class Slack:
         query = {**request.query, **await request.post()}
         oldest, thread = float(str(query.get("oldest", 0))), query.get("ts", "")
         found = [m for m in self.messages if m.at >= oldest and (m.thread == thread or (not thread and m.broadcast))]
-        told = [{"ts": message.ts, "metadata": message.metadata} for message in found]
-        return web.json_response({"ok": True, "messages": told, "has_more": False})
+        messages = [{"ts": message.ts, "metadata": message.metadata} for message in found]
+        return web.json_response({"ok": True, "messages": messages, "has_more": False})
 
     async def _form(self, request: web.Request) -> dict[str, Any] | web.StreamResponse:
         self.requests += 1
@@ -188,14 +189,14 @@ def running() -> Iterator[Slack]:
 
 
 def _reset(request: web.Request) -> web.StreamResponse:
-    """The connection breaks with no answer."""
+    """Break the connection without an answer."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
 
 
 def _wrong(form: dict[str, Any]) -> str:
-    """Slack's word for a message that it does not take."""
+    """Slack's error code for a message that it refuses; "" if it accepts it."""
     blocks = form.get("blocks") or []
     texts = _texts(blocks)
     too_long = any(

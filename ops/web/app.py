@@ -1,4 +1,4 @@
-"""The app: which routes there are, and what all of them share."""
+"""The web app: its routes, and what they share."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from producer.openapi import COMPONENTS
 from worker.control.pause import holding
 
 TITLE = "failover-worker"
-DESCRIPTION = "Hand in LLM jobs and ask for their answers; pause and resume by the budget; see how everything stands."
+DESCRIPTION = "Submit LLM jobs and read their answers; pause and resume by the budget; see the status."
 
 
 def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings) -> FastAPI:
-    """`producer` for what is asked often; `client`, blocking, for what is gathered in a thread."""
+    """`producer`: for frequent requests; `client`: a blocking client for reports that run in a thread."""
     guard = Guard(settings)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -45,7 +45,7 @@ def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings)
 
     async def note() -> str:
         flags = await run_in_threadpool(holding, client, producer.queue)
-        return "Work is paused just now; it goes on by itself afterwards." if flags else ""
+        return "Jobs are paused now; they continue automatically after the pause." if flags else ""
 
     app.include_router(jobs(producer, note), dependencies=[Depends(guard.operator)])
     app.include_router(budget(producer.client, guard, settings.guardrail))

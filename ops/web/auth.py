@@ -1,6 +1,6 @@
-"""Who may call: the bearer token everywhere; the budget's webhook also by a signature or a verified Google token.
+"""Authentication: the bearer token for every route; for the budget webhook also a signature or a verified Google token.
 
-Without any secret the process listens on loopback only, and takes what comes from this machine and from no web page.
+Without any secret the process listens on loopback only, and accepts requests of this machine, but not of web pages.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WHO = "send `Authorization: Bearer` with FAILOVER_API_TOKEN"
 
 
 class Guard:
-    """Raises Unauthorized for whom it does not know."""
+    """Checks requests. Raises Unauthorized."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -35,16 +35,19 @@ class Guard:
         self._certs = jwt.PyJWKClient(google.certs_url, cache_keys=True, timeout=5) if google else None
 
     async def operator(self, request: Request, _: Documented = None) -> None:
-        """The bearer token."""
+        """Require the bearer token, or a local request if no secret is configured."""
         if not self._settings.any_secret:
             _local(request)
         elif self._settings.token is None:
-            raise Unauthorized("FAILOVER_API_TOKEN is not set here, so nobody may use this route — set it")
+            raise Unauthorized("FAILOVER_API_TOKEN is not set on the server, so nobody may use this route — set it")
         elif not _same(_bearer(request), self._settings.token):
             raise Unauthorized(f"wrong token — {_WHO}" if _bearer(request) else f"no token — {_WHO}")
 
     async def budget_sender(self, request: Request, raw: bytes) -> None:
-        """The bearer token, a Standard Webhooks signature over `raw`, or Google's token."""
+        """Require the bearer token, a Standard Webhooks signature of the body `raw`, or Google's token.
+
+        Raises Unauthorized, BadRequest, ServiceUnavailable.
+        """
         settings, token = self._settings, _bearer(request)
         if settings.token is not None and _same(token, settings.token):
             return
@@ -54,7 +57,7 @@ class Guard:
             except RecursionError:
                 raise BadRequest("the body is nested too deep") from None
             except (WebhookVerificationError, ValueError) as error:
-                raise Unauthorized(f"the webhook's signature does not hold: {error}") from None
+                raise Unauthorized(f"the webhook's signature is not valid: {error}") from None
         elif settings.google is not None and token.count(".") == 2:
             await asyncio.to_thread(self._verify_google, token, settings.google)
         else:
@@ -68,9 +71,9 @@ class Guard:
         except (jwt.PyJWKClientConnectionError, ValueError):
             raise ServiceUnavailable("Google's certificates cannot be read now — send it again") from None
         except jwt.PyJWTError as error:
-            raise Unauthorized(f"Google's token does not hold: {error}") from None
+            raise Unauthorized(f"Google's token is not valid: {error}") from None
         if claims.get("iss") not in GOOGLE_ISSUERS or claims.get("email_verified") is not True:
-            raise Unauthorized("the token is not one that Google made for a service account")
+            raise Unauthorized("the token is not from Google for a service account")
         if not _same(str(claims.get("email")), google.email):
             raise Unauthorized("the token belongs to another service account than BUDGET_GOOGLE_EMAIL")
 
@@ -85,7 +88,7 @@ def _same(given: str, wanted: str) -> bool:
 
 
 def _local(request: Request) -> None:
-    """No web page may use a browser on this machine: neither under a name of its own nor across origins."""
+    """Refuse web pages in a browser on this machine: neither another host name nor another origin may call."""
     named, origin = request.headers.get("host", ""), request.headers.get("origin")
     try:
         ours = re.sub(r":\d+$", "", named) in LOOPBACK and (origin is None or urlsplit(origin).netloc == named)

@@ -1,7 +1,7 @@
-"""POST /budget/webhook and /budget/resume: any billing pipeline pauses, a person resumes.
+"""POST /budget/webhook and /budget/resume: a billing pipeline can pause the jobs, a person resumes them.
 
-The webhook reads the SOP's body, `{"provider": "gemini", "percentUsed": 83}`, and a Google Cloud Pub/Sub push of a budget's
-notifications.
+The webhook reads the SOP's body, `{"provider": "gemini", "percentUsed": 83}`, and a Google Cloud Pub/Sub push of a budget
+notification.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ BODY_BYTES = 64 * 1024
 EPOCH, MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 M = TypeVar("M", bound=BaseModel)
 
-GOOGLE = "google"  # whose budget a Pub/Sub push tells of
+GOOGLE = "google"  # the provider of a budget in a Pub/Sub push
 
 
 class PercentUsed(BaseModel):
-    """How much of a provider's budget is used. More fields are passed over."""
+    """The used share of a provider's budget in percent. Unknown fields are ignored."""
 
     provider: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     percentUsed: Annotated[float, Field(ge=0, le=1e6, strict=True)]  # noqa: N815 - the SOP's name
 
 
 class Resume(BaseModel):
-    """`pauseAgainAtPercent`: the budgets that billing has told of pause again only there, until their month is over."""
+    """`pauseAgainAtPercent`: budgets reported by billing pause again only at this share, until their month ends."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,7 +60,7 @@ class _Push(BaseModel):
 
 
 class _Budget(BaseModel):
-    """What Google writes into the data of a push: amounts in one currency, and the begin of the budget's interval."""
+    """The data of Google's push: amounts in one currency, and the begin of the budget's interval."""
 
     costAmount: Annotated[float, Field(ge=0, allow_inf_nan=False)]  # noqa: N815
     budgetAmount: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # noqa: N815
@@ -81,8 +81,8 @@ def budget(client: Redis, guard: Guard, guardrail: Guardrail) -> APIRouter:
         openapi_extra=request_body(PercentUsed),
     )
     async def webhook(request: Request, _: Documented = None) -> Response:
-        """Note what billing says. At BUDGET_PAUSE_AT_PERCENT, no job starts after the 204. A Google Pub/Sub push of a budget
-        is read too, and a Standard Webhooks signature is as good as the token."""
+        """Record the used share of a budget. At BUDGET_PAUSE_AT_PERCENT, no job starts after the 204. It also reads a
+        Google Pub/Sub push of a budget, and accepts a Standard Webhooks signature instead of the token."""
         raw = await body(request, BODY_BYTES)
         await guard.budget_sender(request, raw)
         spend = _spend(read_json(raw), request.headers.get("webhook-id", ""))
@@ -101,14 +101,12 @@ def budget(client: Redis, guard: Guard, guardrail: Guardrail) -> APIRouter:
         dependencies=[Depends(guard.operator)],
     )
     async def resume(request: Request) -> Response:
-        """Clear the pause; the backlog drains by itself."""
+        """Clear the pause; the backlog drains automatically."""
         raw = await body(request, BODY_BYTES)
-        wish = _checked(Resume, read_json(raw)) if raw.strip() else Resume()
-        again_at = wish.pauseAgainAtPercent
+        wanted = _checked(Resume, read_json(raw)) if raw.strip() else Resume()
+        again_at = wanted.pauseAgainAtPercent
         if again_at is not None and again_at <= guardrail.at_percent:
-            raise InvalidBody(
-                "pauseAgainAtPercent", f"is not above the {guardrail.at_percent:g}% at which budgets pause"
-            )
+            raise InvalidBody("pauseAgainAtPercent", f"must be above the {guardrail.at_percent:g}% at which jobs pause")
         await ask_async(client, [resume_call(EVERYTHING, who="http", also_budgets=True, again_at=again_at)])
         return Response(status_code=204)
 
@@ -119,21 +117,21 @@ def _spend(data: Any, message_id: str) -> BillingReport:
     if isinstance(data, dict) and "message" in data and "percentUsed" not in data:
         message = _checked(_Push, data).message
         try:
-            told = _checked(_Budget, read_json(b64decode(message.data, validate=True)))
+            notification = _checked(_Budget, read_json(b64decode(message.data, validate=True)))
         except ValueError:
             raise InvalidBody("message.data", "is not base64 of a budget notification") from None
-        percent = 100 * told.costAmount / told.budgetAmount
+        percent = 100 * notification.costAmount / notification.budgetAmount
         if not math.isfinite(percent):
-            raise InvalidBody("message.data", "its budgetAmount is too small to be a budget")
+            raise InvalidBody("message.data", "its budgetAmount is too small")
         return BillingReport(
             GOOGLE,
             percent,
             "google pub/sub",
             round((message.publishTime - EPOCH) / MILLISECOND),
-            told.costIntervalStart,
+            notification.costIntervalStart,
             message.messageId,
             budget_id=message.attributes.get("budgetId", "")[:64],
-            budget_name=told.budgetDisplayName,
+            budget_name=notification.budgetDisplayName,
         )
     used = _checked(PercentUsed, data)
     return BillingReport(used.provider, used.percentUsed, "webhook", message_id=message_id)

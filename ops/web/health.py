@@ -1,4 +1,4 @@
-"""GET /healthz, /readyz, /metrics: does the process live, may it be given work, and how does everything stand."""
+"""GET /healthz, /readyz, /metrics: whether the process is alive, whether it can accept jobs, and metrics of the status."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """`reasons`: why no job can be accepted. `notes`: jobs are accepted, and wait."""
+    """`reasons`: why no job can be accepted. `notes`: why accepted jobs wait."""
 
     ready: bool
     reasons: list[str]
@@ -51,7 +51,7 @@ def health(
 
     @router.get("/healthz", response_model=Health)
     async def healthz() -> Health:
-        """The process lives. It asks nothing of Redis, so that no restart is tried for an outage that it cannot end."""
+        """The process is alive. It does not call Redis: a restart would not end an outage of Redis."""
         return Health()
 
     @router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
@@ -67,7 +67,7 @@ def health(
         dependencies=[Depends(guard.operator)],
     )
     def metrics() -> Response:
-        """Prometheus."""
+        """Metrics for Prometheus."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     return router
@@ -91,7 +91,7 @@ def readiness(client: redis.Redis, queue: str, *, unsafe_redis: bool) -> Readine
 
 
 def _at_most_once_a_second(look: Callable[[], Readiness]) -> Callable[[], Readiness]:
-    """Anybody may ask /readyz: many who ask at once share one look at Redis."""
+    """/readyz needs no token, so many requests at once share one check of Redis."""
     lock, found, looked_at = threading.Lock(), Readiness(ready=False, reasons=[], notes=[]), -math.inf
 
     def shared() -> Readiness:
@@ -105,18 +105,18 @@ def _at_most_once_a_second(look: Callable[[], Readiness]) -> Callable[[], Readin
 
 
 class _Everything:
-    """What `failover status` tells, as gauges, gathered at each scrape."""
+    """The facts of `failover status` as gauges, read at each scrape."""
 
     def __init__(self, client: redis.Redis, queue: str) -> None:
         self._client, self._queue = client, queue
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        return ()  # nothing is gathered at the registration
+        return ()  # the registration reads nothing
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         found = status.gather(self._client, self._queue)
         yield from _queues(found.queues)
-        workers = GaugeMetricFamily("failover_workers", "Workers with a living record.")
+        workers = GaugeMetricFamily("failover_workers", "Workers with a heartbeat.")
         workers.add_metric([], sum(worker.seen_seconds is not None for worker in found.workers))
         yield workers
         flags = GaugeMetricFamily("failover_paused", "1 for every pause flag that is set.", labels=["scope", "name"])
@@ -135,7 +135,7 @@ class _Everything:
         yield from _routes(found.routes)
 
     def _money(self) -> Iterable[GaugeMetricFamily]:
-        """Of this month, by our own ledger. Users are too many for a metric."""
+        """The money of this month by our own ledger. Users are too many for a metric."""
         usd = GaugeMetricFamily("failover_spent_usd", "Of this month, by scope.", labels=["scope", "state"])
         for scope, sums in statement.sums(self._client).items():
             if not scope.startswith("user:"):
@@ -152,8 +152,8 @@ class _Everything:
 
 
 def _queues(queues: Iterable[status.QueueStatus]) -> Iterable[GaugeMetricFamily]:
-    jobs = GaugeMetricFamily("failover_queue_jobs", "Jobs by how they stand.", labels=["queue", "state"])
-    oldest = GaugeMetricFamily("failover_queue_oldest_seconds", "Age of the next job in line.", labels=["queue"])
+    jobs = GaugeMetricFamily("failover_queue_jobs", "Jobs by state.", labels=["queue", "state"])
+    oldest = GaugeMetricFamily("failover_queue_oldest_seconds", "Age of the next queued job.", labels=["queue"])
     for queue in queues:
         for state in ("queued", "in_flight", "waiting", "late", "dead", "done"):
             jobs.add_metric([queue.queue, state], getattr(queue, state))
@@ -162,17 +162,17 @@ def _queues(queues: Iterable[status.QueueStatus]) -> Iterable[GaugeMetricFamily]
 
 
 def _routes(routes: Iterable[status.RouteStatus]) -> Iterable[GaugeMetricFamily]:
-    breakers = GaugeMetricFamily("failover_route_breaker", "1 for the state it is in.", labels=["route", "state"])
+    breakers = GaugeMetricFamily("failover_route_breaker", "1 for the state of its breaker.", labels=["route", "state"])
     errors = GaugeMetricFamily("failover_route_error_ratio", "Of its latest 200 calls.", labels=["route"])
     seconds = GaugeMetricFamily("failover_route_seconds", "Of its latest 200 calls.", labels=["route", "quantile"])
     for route in routes:
-        if (stands := route.health) is None:
+        if (known := route.health) is None:
             continue
         for state in BREAKER_STATES:
-            breakers.add_metric([route.route, state], stands.breaker == state)
-        if stands.error_rate is not None:
-            errors.add_metric([route.route], stands.error_rate)
-        for quantile, ms in (("0.5", stands.p50_ms), ("0.95", stands.p95_ms)):
+            breakers.add_metric([route.route, state], known.breaker == state)
+        if known.error_rate is not None:
+            errors.add_metric([route.route], known.error_rate)
+        for quantile, ms in (("0.5", known.p50_ms), ("0.95", known.p95_ms)):
             if ms is not None:
                 seconds.add_metric([route.route, quantile], ms / 1000)
     return (breakers, errors, seconds)

@@ -1,4 +1,4 @@
-"""What is said of every request: an id for the client, a line for the log, a count and a time for Prometheus."""
+"""Records every request: an id for the client, a line for the log, a count and a duration for Prometheus."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from producer.intake import told_error
 
 log = logging.getLogger("failover.web")
 
-QUIET = ("/healthz", "/readyz", "/metrics")  # asked every few seconds: told only when they fail
+QUIET = ("/healthz", "/readyz", "/metrics")  # requested every few seconds: logged only when they fail
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 SECONDS = (0.005, 0.02, 0.1, 0.5, 2, 10, 25)
 
 
 class Requests:
-    """ASGI middleware. A request that our own code fails is told as a 500 without its inside."""
+    """ASGI middleware. An exception of our own code becomes a 500 without internal details."""
 
     def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
         self._app = app
@@ -36,7 +36,7 @@ class Requests:
             return
         request_id, began, status = uuid4().hex, time.monotonic(), 0
 
-        async def told(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -44,11 +44,11 @@ class Requests:
             await send(message)
 
         try:
-            await self._app(scope, receive, told)
+            await self._app(scope, receive, send_with_id)
         except Exception:
             log.exception("a request failed in our own code", extra={"request": request_id})
             if not status:
-                await told_error(500, "failover-worker itself failed", "internal_error")(scope, receive, told)
+                await told_error(500, "failover-worker itself failed", "internal_error")(scope, receive, send_with_id)
         seconds = time.monotonic() - began
         route = getattr(scope.get("route"), "path", "other")
         method = scope["method"] if scope["method"] in METHODS else "other"

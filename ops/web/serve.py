@@ -1,4 +1,4 @@
-"""The web process: uvicorn under our own signals. SIGTERM, however often, lets requests end within the drain and exits 0."""
+"""The web process: uvicorn with our own signals. After SIGTERM, requests end within the drain; the exit code is 0."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104 - only with a secret
 
 
 class _Server(uvicorn.Server):
-    """uvicorn ends by the signal that stopped it; a web process that was told to stop has done well."""
+    """uvicorn raises the signal again at its end; this server exits with 0, because a requested stop is no failure."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -40,19 +40,21 @@ class _Server(uvicorn.Server):
 
 
 def serve(environment: Environment, url: str, host: str | None, port: int) -> None:
-    """Serve until told to stop. Raises ConfigurationError, UsageError for an address that cannot be had."""
+    """Serve until SIGTERM or SIGINT. Raises ConfigurationError; UsageError for an address that cannot be used."""
     settings, policies = Settings.of(environment), load_policies(environment)
     host = host or (EVERYWHERE if settings.any_secret else LOOPBACK)
     if not settings.any_secret and host not in (LOOPBACK, "localhost", "::1"):
         fix = "set FAILOVER_API_TOKEN, or leave --host out to serve this machine only"
-        raise ConfigurationError([Problem("FAILOVER_API_TOKEN", "", f"is not set, so {host} may not be served", fix)])
+        raise ConfigurationError(
+            [Problem("FAILOVER_API_TOKEN", "", f"is not set, so it may not listen on {host}", fix)]
+        )
     logs.configure()
     client = connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS, max_connections=2)
     _require_safe(client, allowed=settings.unsafe_redis)
     listener = _listener(host, port)
     log.info("serving", extra={"host": host, "port": listener.getsockname()[1], "secret": settings.any_secret})
     if not settings.any_secret:
-        log.warning("no secret is configured: only this machine is served; FAILOVER_API_TOKEN opens it to others")
+        log.warning("no secret is configured: only this machine is served; set FAILOVER_API_TOKEN to serve others")
     producer = AsyncProducer.from_url(url, policies)
     config = uvicorn.Config(
         create_app(producer, client, settings),
@@ -67,7 +69,7 @@ def serve(environment: Environment, url: str, host: str | None, port: int) -> No
 
 
 def _require_safe(client: redis.Redis, *, allowed: bool) -> None:
-    """As a worker: no job is accepted into a Redis that can lose it. While Redis is away nobody can know; /readyz does."""
+    """As for a worker: accept no jobs into a Redis that can lose them. While Redis is down, /readyz does this check."""
     try:
         for danger in require_safe(client, allowed=allowed):
             log.warning("redis is not safe", extra={"danger": danger})
@@ -76,11 +78,13 @@ def _require_safe(client: redis.Redis, *, allowed: bool) -> None:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """A socket that listens; a port that is taken is told before anything else starts."""
+    """A listening socket, opened first, so that a used port is an error before anything starts. Raises UsageError."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise UsageError(f"{host}:{port} cannot be listened on: {error.strerror or error}") from None
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else an answer waits 40 ms for an acknowledgement
+    listener.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+    )  # without it an answer may wait 40 ms for an acknowledgement
     return listener

@@ -1,4 +1,4 @@
-"""What the web process is configured with, all of it checked at start."""
+"""The settings of the web process, checked at its start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GOOGLE_CERTS_URL = "https://www.googleapis.com/oauth2/v3/certs"
 
 @dataclass(frozen=True)
 class GoogleSender:
-    """Whose Pub/Sub pushes are believed: the audience and the service account of the push subscription."""
+    """The accepted sender of Pub/Sub pushes: the audience and the service account of the push subscription."""
 
     audience: str
     email: str
@@ -30,7 +30,7 @@ class GoogleSender:
 
 @dataclass(frozen=True)
 class Settings:
-    """`token` and `signer` None: not configured."""
+    """The settings. `token`, `signer` and `google` are None if not configured."""
 
     guardrail: Guardrail
     token: str | None = field(repr=False, default=None)
@@ -44,7 +44,7 @@ class Settings:
 
     @classmethod
     def of(cls, environment: Environment) -> Settings:
-        """FAILOVER_API_TOKEN, BUDGET_*. Raises ConfigurationError."""
+        """Read FAILOVER_API_TOKEN and BUDGET_*. Raises ConfigurationError with all problems."""
         problems: list[Problem] = []
 
         def checked(read: Callable[[Environment], T]) -> T | None:
@@ -66,7 +66,9 @@ def _token(environment: Environment) -> str | None:
     token = environment.get("FAILOVER_API_TOKEN", "").strip()
     if not (token.isascii() and token.isprintable() and " " not in token):
         fix = "make one with `openssl rand -hex 32`"
-        raise ConfigurationError([Problem("FAILOVER_API_TOKEN", "", "holds a character that no header can carry", fix)])
+        raise ConfigurationError(
+            [Problem("FAILOVER_API_TOKEN", "", "has a character that no HTTP header can have", fix)]
+        )
     return token or None
 
 
@@ -79,7 +81,7 @@ def _signer(environment: Environment) -> Webhook | None:
     except ValueError:
         key = b""
     if len(key) < SECRET_BYTES:
-        fix = "make one with `openssl rand -base64 32`; `whsec_` may stand before it"
+        fix = "make one with `openssl rand -base64 32`; it may begin with `whsec_`"
         what = f"is not base64 of {SECRET_BYTES} bytes or more"
         raise ConfigurationError([Problem("BUDGET_WEBHOOK_SECRET", "", what, fix)])
     return Webhook(key)
@@ -91,6 +93,6 @@ def _google(environment: Environment) -> GoogleSender | None:
         return None
     if not audience or not email:
         missing = "BUDGET_GOOGLE_EMAIL" if audience else "BUDGET_GOOGLE_AUDIENCE"
-        fix = "the push subscription's audience and service account belong together"
+        fix = "set both: the audience and the service account of the push subscription"
         raise ConfigurationError([Problem(missing, "", "is not set", fix)])
     return GoogleSender(audience, email, environment.get("BUDGET_GOOGLE_CERTS_URL") or GOOGLE_CERTS_URL)

@@ -86,7 +86,7 @@ class Snapshot:
 
 
 class ConditionReader:
-    """Reads the conditions from Redis. `dangers`: results of the last safety check of Redis (notifier.py, once a minute)."""
+    """Reads the conditions from Redis. `dangers`: the last safety check of Redis, made by notifier.py."""
 
     def __init__(self, client: redis.Redis, on_call: OnCall, alert_thresholds: Sequence[float]) -> None:
         self._client, self._on_call, self._alert_thresholds = client, on_call, alert_thresholds

@@ -1,4 +1,5 @@
-"""The delivery of one part of an incident (opening, story, digest, closing) to one channel, as the incident's hash holds it."""
+"""The delivery of one part of an incident (opening, story, digest, closing) to one channel, as the incident's hash
+holds it."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ SENDING, SENT, UNKNOWN, AMBIGUOUS, REFUSED = "sending", "sent", "unknown", "ambi
 
 @dataclass
 class DeliveryState:
-    """Delivery of one part to one channel; stored as `state at_ms detail`. `at_ms`: Unix time. `detail`: the channel's ref of
-    a sent part; before that, for a part of the story, the number of the story's lines up to its end."""
+    """Delivery of one part to one channel; stored as `state at_ms detail`. `at_ms`: Unix time. `detail`: the channel's
+    ref of a sent part; before that, for a part of the story, the number of the story's lines up to its end."""
 
     state: str
     at_ms: int

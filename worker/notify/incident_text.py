@@ -35,7 +35,8 @@ NAMES_TENANTS = (  # the lines of these kinds name the tenants already
 
 @dataclass(frozen=True)
 class Message:
-    """One message. `headline`: one line. `commands`: shell commands that help. `paste`: (recipient, text) of client messages."""
+    """One message. `headline`: one line. `commands`: shell commands that help. `paste`: (recipient, text) of client
+    messages."""
 
     headline: str
     lines: tuple[str, ...] = ()

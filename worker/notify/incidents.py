@@ -91,8 +91,8 @@ class Incidents:
         return str(incident_id.decode())
 
     def fold(self, queues: Sequence[str], credited: str | None, *, keep_saved: bool) -> None:
-        """Move the counts since the last call into incidents. `credited`: id of the open outage that explains saved, degraded
-        and dead jobs. `keep_saved`: leave the saved jobs for an outage that is about to be opened."""
+        """Move the counts since the last call into incidents. `credited`: id of the open outage that explains saved,
+        degraded and dead jobs. `keep_saved`: leave the saved jobs for an outage that is about to be opened."""
         args = [str(int(keep_saved)), *([credited] if credited else [])]
         for queue in queues:
             ask(self._client, [FOLD.call([keyspace.news(queue), keyspace.first_news(queue)], [queue, *args])])
@@ -134,7 +134,8 @@ class Incidents:
         more: Mapping[str, str | int] | None = None,
         story: Sequence[str] = (),
     ) -> bool:
-        """Set a field if it still has the value that was read. `more`: further fields to set with it; `story`: lines to add.
+        """Set a field if it still has the value that was read. `more`: further fields to set with it; `story`: lines to
+        add.
 
         Returns whether it was set.
         """

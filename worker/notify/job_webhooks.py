@@ -1,7 +1,8 @@
 """Sends job.done and job.dead events to their subscribers: the webhook, and the callback of the job's tenant.
 
-The script that ends a job writes one entry for each subscriber. The notifier's worker delivers each event at least once, and
-a slow subscriber does not delay the others. An event keeps its `webhook-id`, so that a receiver can recognize a repetition.
+The script that ends a job writes one entry for each subscriber. The notifier's worker delivers each event at least
+once, and a slow subscriber does not delay the others. An event keeps its `webhook-id`, so that a receiver can recognize
+a repetition.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ class Deliveries:
                 self._busy[name] = asyncio.create_task(self._deliver(self._subscribers[name]))
 
     async def _deliver(self, subscriber: Subscriber) -> None:
-        """Send every waiting event once. A refused event does not block later ones; it is sent again after a growing backoff."""
+        """Send every waiting event once. A refused event does not block later ones; it is sent again after a growing
+        backoff."""
         outbox, name, after, left = keyspace.outbox(subscriber.name), subscriber.name, "-", 0
         try:
             while self._leads():

@@ -1,8 +1,9 @@
 """Sends each part of each incident to one channel once.
 
-The incident's hash has one field for each channel and part: `sending` before a post is sent, `sent` with its ref afterwards,
-`unknown` if the connection broke in between. An unknown post is searched, and sent again only if it certainly did not
-arrive. If it cannot be searched it becomes `ambiguous` and is never sent again: the next digest has the same facts.
+The incident's hash has one field for each channel and part: `sending` before a post is sent, `sent` with its ref
+afterwards, `unknown` if the connection broke in between. An unknown post is searched, and sent again only if it
+certainly did not arrive. If it cannot be searched it becomes `ambiguous` and is never sent again: the next digest has
+the same facts.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ Paste = Callable[[Incident, str, str], str]
 
 @dataclass
 class Sender:
-    """Sends to one channel. `paste` fills the client messages of an incident. Each one is sent once: in the thread if there is
-    one, else with the next part."""
+    """Sends to one channel. `paste` fills client messages: each is sent once, in the thread or else with the next part."""
 
     channel: Channel
     incidents: Incidents

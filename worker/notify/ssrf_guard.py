@@ -78,7 +78,8 @@ class PublicResolver(AbstractResolver):
 
 
 def session(at_once: int, *, private_allowed: bool) -> aiohttp.ClientSession:
-    """A client that keeps no cookies and uses no proxy of the environment; public addresses only, unless `private_allowed`."""
+    """A client that keeps no cookies and uses no proxy of the environment; public addresses only, unless
+    `private_allowed`."""
     resolver = None if private_allowed else PublicResolver()
     connector = aiohttp.TCPConnector(limit=at_once, resolver=resolver, use_dns_cache=private_allowed)
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)

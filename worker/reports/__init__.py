@@ -1,1 +1,1 @@
-"""What people read of queue and money."""
+"""Reports about the queue and the money, for people and programs."""

@@ -1,6 +1,7 @@
-"""What would happen on a resume: how many jobs start, about what they cost, and how long the drain takes.
+"""The estimate of `failover resume --dry-run`: how many jobs would start, their cost, and the duration of the drain.
 
-An estimate from samples: queued jobs for their input, done ones for their output and their routes' latest calls for the time.
+It uses samples: queued jobs for the input tokens, done jobs for the output tokens, and the routes' latest calls for the
+time.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from worker.routes.names import canonical
 from worker.routes.prices import PER_MILLION, Price, public_price
 from worker.routes.tokens import estimated, longest_answer
 
-LONG_MINUTES = 2
-SAMPLE = 200  # jobs looked into
-ASSUMED_OUTPUT_TOKENS = 400  # while no job is done yet
+LONG_MINUTES = 2  # shorter durations are printed in seconds
+SAMPLE = 200  # jobs read from each queue
+ASSUMED_OUTPUT_TOKENS = 400  # used while no job is done yet
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """`dollars` and `minutes` None: not known, for the reason in `unknown`. `still_paused`: flags that stay set."""
+    """The estimate. `dollars` and `minutes` are None if unknown, with the reason in `unknown`."""
 
     jobs: int
     dollars: float | None
@@ -52,54 +53,56 @@ class Backlog:
             time = f"about {length} on {self.slots} slots"
         lines = [f"{self.jobs} jobs would start: {cost}, {time}"]
         lines += [f"  {why}" for why in self.unknown]
-        lines += [f"  stays paused: {flag}" for flag in self.still_paused]
+        lines += [f"  staying paused: {flag}" for flag in self.still_paused]
         return "\n".join(lines)
 
 
 def estimate(client: redis.Redis, scope: Scope, default_queue: str) -> Backlog:
-    """The backlog that a resume of `scope` would let go."""
+    """The jobs that a resume of `scope` would start."""
     names = worker_registry.queues(client, default_queue)
     flags = paused(client, names)
-    budgets_go = scope == EVERYTHING and any(flag.scope == EVERYTHING and flag.who == BUDGET for flag in flags)
-    stays = [flag for flag in flags if not _goes(flag, scope, budgets_go)]
-    freed = [name for name in names if scope.queue in (None, name) and not any(flag.concerns(name) for flag in stays)]
+    clears_budgets = scope == EVERYTHING and any(flag.scope == EVERYTHING and flag.who == BUDGET for flag in flags)
+    staying = [flag for flag in flags if not _clears(flag, scope, clears_budgets)]
+    freed = [name for name in names if scope.queue in (None, name) and not any(flag.concerns(name) for flag in staying)]
     views = worker_registry.views(client)
     slots = sum(view["slots"] for view in views)
     usable = worker_registry.usable(views)
     routes = {
-        name: route for name, route in usable.items() if not any(flag.closes(name, route["provider"]) for flag in stays)
+        name: route
+        for name, route in usable.items()
+        if not any(flag.closes(name, route["provider"]) for flag in staying)
     }
-    unknown = [] if any(_goes(flag, scope, budgets_go) for flag in flags) else [f"{scope} is not paused"]
-    unknown += _hindrances(slots, usable, routes, scope)
+    unknown = [] if any(_clears(flag, scope, clears_budgets) for flag in flags) else [f"{scope} is not paused"]
+    unknown += _obstacles(slots, usable, routes, scope)
     waiting = {name: (0, []) if usable and not routes else _waiting(client, name) for name in freed}
     jobs = sum(length for length, _ in waiting.values())
     standing = health.of_routes(client, list(routes))
-    likely = next((name for name in routes if standing[name].serves), next(iter(routes), None))  # most jobs go there
-    minutes = _minutes(jobs, slots, standing.get(likely or ""), unknown)
-    dollars = _dollars(client, waiting, routes.get(likely or ""), unknown)
-    return Backlog(jobs, dollars, minutes, slots, [str(flag) for flag in stays], unknown)
+    main_route = next((name for name in routes if standing[name].serves), next(iter(routes), None))  # most jobs use it
+    minutes = _minutes(jobs, slots, standing.get(main_route or ""), unknown)
+    dollars = _dollars(client, waiting, routes.get(main_route or ""), unknown)
+    return Backlog(jobs, dollars, minutes, slots, [str(flag) for flag in staying], unknown)
 
 
-def _goes(flag: Paused, scope: Scope, budgets_go: bool) -> bool:
-    """Whether a resume of the scope clears the flag."""
-    return flag.who != RQ and (flag.scope.flag == scope.flag or (budgets_go and flag.who == BUDGET))
+def _clears(flag: Paused, scope: Scope, clears_budgets: bool) -> bool:
+    """Whether a resume of `scope` clears the flag."""
+    return flag.who != RQ and (flag.scope.flag == scope.flag or (clears_budgets and flag.who == BUDGET))
 
 
-def _hindrances(slots: int, usable: dict[str, Any], routes: dict[str, Any], scope: Scope) -> list[str]:
+def _obstacles(slots: int, usable: dict[str, Any], routes: dict[str, Any], scope: Scope) -> list[str]:
     if not slots:
         return ["no worker is running: start `failover-worker`"]
     if usable and not routes:
-        return ["every route stays paused or disabled: nothing would start"]
+        return ["every route staying paused or disabled: nothing would start"]
     served = {canonical(route["provider"]) for route in routes.values()}
     if scope.provider is not None and served - {canonical(scope.provider)}:
-        return ["other routes serve these jobs already; they would have this provider's too"]
+        return ["other routes serve these jobs already; a resume only adds this provider's routes"]
     return []
 
 
 def _waiting(client: redis.Redis, queue: str) -> tuple[int, list[LLMJob]]:
-    """How many jobs wait, and some of them, from all over the queue; of the scheduled ones where none is queued.
+    """(number of waiting jobs, a sample of them). The sample is spread over the queue; scheduled jobs if none is queued.
 
-    An expired job leaves its entry in the list: such are counted out by their share of the sample.
+    The list may have entries of expired jobs; the number is reduced by their share of the sample.
     """
     commands: list[Command] = [
         length_call(queue),
@@ -107,8 +110,8 @@ def _waiting(client: redis.Redis, queue: str) -> tuple[int, list[LLMJob]]:
         ("ZCARD", keyspace.scheduled(queue)),
     ]
     (queued, _), listed, scheduled = ask(client, commands)
-    places = sorted({place * listed // SAMPLE for place in range(SAMPLE)} if listed else ())
-    ids = [job_id for job_id in ask(client, [("LINDEX", keyspace.queue(queue), at) for at in places]) if job_id]
+    indexes = sorted({number * listed // SAMPLE for number in range(SAMPLE)} if listed else ())
+    ids = [job_id for job_id in ask(client, [("LINDEX", keyspace.queue(queue), index) for index in indexes]) if job_id]
     if not ids:
         (scheduled_ids,) = ask(client, [("ZRANGE", keyspace.scheduled(queue), 0, SAMPLE - 1)])
     names = [job_id.decode(errors="replace") for job_id in ids or scheduled_ids]
@@ -130,8 +133,8 @@ def _minutes(jobs: int, slots: int, route: Health | None, unknown: list[str]) ->
 
 
 def _ramped_seconds(jobs: int, rate: float) -> float:
-    """How long `jobs` take at `rate` a second, which worker/control/admission.py lets grow from its first share to the
-    whole."""
+    """Seconds for `jobs` at `rate` jobs a second. After a resume the rate grows from RAMP_FIRST_SHARE of it to the whole
+    (worker/control/admission.py)."""
     first, growth = RAMP_FIRST_SHARE, (1 - RAMP_FIRST_SHARE) / RAMP_SECONDS
     ramping = rate * RAMP_SECONDS * (1 + first) / 2
     if jobs >= ramping:
@@ -145,12 +148,13 @@ def _dollars(
     route: dict[str, Any] | None,
     unknown: list[str],
 ) -> float | None:
-    """Queue by queue: as many jobs as it holds, each like the mean of its sample."""
+    """US dollars: for each queue, its number of jobs times the mean cost of its sample. None if unknown; adds the
+    reason."""
     if not any(length for length, _ in waiting.values()):
         return 0.0
     if route is None:
         if not unknown:
-            unknown.append("cost: no route is known that would take them")
+            unknown.append("cost: no route is known that would serve them")
         return None
     listed = route["price"]
     price = Price(**listed) if listed else public_price(route["provider"], route["model"])
@@ -158,14 +162,14 @@ def _dollars(
         fix = "give the route a `price` in routes.json, or `pip install genai-prices`"
         unknown.append(f"cost: no price is known for {route['route']} — {fix}")
         return None
-    written = _written(client, list(waiting))
+    written = _mean_output(client, list(waiting))
     if written is None:
         unknown.append(f"cost: no job is done yet, so {ASSUMED_OUTPUT_TOKENS} tokens an answer are assumed")
         written = ASSUMED_OUTPUT_TOKENS
     total = 0.0
     for queue, (length, sample) in waiting.items():
         if length and not sample:
-            unknown.append(f"cost: no job of {queue} could be looked into")
+            unknown.append(f"cost: no job of {queue} could be read")
             return None
         each = (estimated(job.body) * price.input + _output(job, written) * price.output for job in sample)
         total += length * sum(each) / max(1, len(sample)) / PER_MILLION
@@ -184,8 +188,8 @@ def _readable(data: bytes) -> LLMJob | None:
         return None
 
 
-def _written(client: redis.Redis, queues: Sequence[str]) -> float | None:
-    """Output tokens of the latest answers, on average."""
+def _mean_output(client: redis.Redis, queues: Sequence[str]) -> float | None:
+    """Mean output tokens of the latest answers; None without any."""
     pages = ask(client, [("ZRANGE", keyspace.finished(name), 0, SAMPLE - 1, "REV") for name in queues])
     ids = [job_id.decode() for page in pages for job_id in page]
     replies = ask(client, [command for job_id in ids for command in result_commands(job_id)])

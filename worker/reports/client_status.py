@@ -1,4 +1,4 @@
-"""Which of a client's jobs wait, since when and for how long yet: what a message to the client says."""
+"""Which jobs of a client wait, since when, and how much longer: the facts of a message to the client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNKNOWN_ETA = "as soon as this is over, and write again within the hour"
 
 @dataclass(frozen=True)
 class ClientStatus:
-    """One tenant's jobs that have not ended, and their queues. `since` in Unix seconds."""
+    """The unfinished jobs of one tenant, and their queues. `since`: Unix time in seconds when the first was accepted."""
 
     tenant: str
     jobs: int
@@ -36,7 +36,7 @@ class ClientStatus:
     queues: tuple[str, ...] = ()
 
     def facts(self, minutes: float | None) -> dict[str, str]:
-        """What the placeholders of a message stand for. What is not known is left out."""
+        """Values for the placeholders of a message; unknown ones are left out. `minutes`: until the backlog is done."""
         facts = {"tenant": self.tenant, "eta": eta(minutes)}
         if self.jobs:
             facts["job_type"] = "usual" if self.job_type == "default" else self.job_type.replace("_", " ")
@@ -45,44 +45,43 @@ class ClientStatus:
 
 
 def minutes(client: redis.Redis, queues: Sequence[str]) -> float | None:
-    """Until the backlog is done; None while nobody can know: a queue is paused, a cap used up, no route open."""
+    """Minutes until the backlog of all queues is done; None if unknown: a queue is paused, a cap is used up, or no route is
+    open."""
     if any(holding(client, queue) for queue in queues) or worker_registry.no_route_open(client):
         return None
     if any(status.full for status in budget_state.standing(client).cap_statuses.values()):
-        return None  # some wait for money
+        return None  # some jobs wait until the cap has room
     return backlog.estimate(client, EVERYTHING, queues[0]).minutes
 
 
 def eta(minutes: float | None) -> str:
-    """A promise that can be kept: the next round time above the estimate."""
+    """A time to promise: the first round time that is at least 1.5 times the estimate."""
     if minutes is None:
         return UNKNOWN_ETA
-    return next((f"within the next {told}" for most, told in _STEPS if minutes <= most / 1.5), "by tomorrow")
+    return next((f"within the next {time}" for most, time in _STEPS if minutes <= most / 1.5), "by tomorrow")
 
 
 def of_job(client: redis.Redis, job_id: str) -> ClientStatus:
-    """Raises UnknownJob; UsageError for a job that has ended."""
+    """The status of one job's client. Raises UnknownJob; UsageError for a job that has ended."""
     fields = ("status", "origin", JobField.TENANT, JobField.TYPE, JobField.ACCEPTED)
     (values,) = ask(client, [("HMGET", keyspace.job(job_id), *fields)])
     if values[0] is None:
         raise UnknownJob(job_id)
     if (status := status_of(values[0])).ended:
-        raise UsageError(
-            f"job {job_id} is {status}: there is nothing to wait for; --tenant tells of the client's other jobs"
-        )
+        raise UsageError(f"job {job_id} is {status}: nothing waits; use --tenant for the client's other jobs")
     origin, tenant, job_type, accepted = (value.decode(errors="replace") if value else "" for value in values[1:])
     return ClientStatus(tenant, 1, job_type, float(accepted) / 1000 if accepted else None, (origin,) if origin else ())
 
 
 def owner(client: redis.Redis, job_id: str) -> ClientStatus:
-    """Whose job it is, and what kind of work, however it stands."""
+    """The tenant and the type of a job in any state; "?" if unknown."""
     (values,) = ask(client, [("HMGET", keyspace.job(job_id), JobField.TENANT, JobField.TYPE)])
     tenant, job_type = (value.decode(errors="replace") if value else "?" for value in values)
     return ClientStatus(tenant, 1, job_type, None)
 
 
 def of_tenant(client: redis.Redis, tenant: str) -> ClientStatus:
-    """Every accepted job is looked at: there is no index of tenants."""
+    """The status of a tenant. It reads every unfinished job, because there is no index by tenant."""
     types: Counter[str] = Counter()
     since: list[float] = []
     queues: list[str] = []
@@ -97,7 +96,7 @@ def of_tenant(client: redis.Redis, tenant: str) -> ClientStatus:
 
 
 def _accepted(client: redis.Redis, queue: str) -> Iterator[list[bytes | None]]:
-    """[tenant, type, accepted] of each job of a queue that has not ended."""
+    """[tenant, type, accepted] of each unfinished job of a queue; `accepted`: Unix time in milliseconds."""
     fields = (JobField.TENANT, JobField.TYPE, JobField.ACCEPTED)
     for start in itertools.count(0, PAGE):
         (page,) = ask(client, [("ZRANGE", keyspace.accepted(queue), start, start + PAGE - 1)])

@@ -1,6 +1,6 @@
-"""The decision on one job, as one event for programs: what was planned and why, what was attempted, who answered, at what cost.
+"""The routing decision of one job as one event for programs: the plan, the attempts, the route that answered, and the cost.
 
-It is folded from the job's trail, so that nothing is recorded twice.
+It is computed from the job's trail, so that nothing is recorded twice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from worker.routes.usage import count
 
 
 def decision_of(result: JobResult) -> dict[str, Any]:
-    """Of the newest execution, with the attempts of all. Money in US dollars, times in milliseconds; null while unknown."""
+    """The plan of the newest execution and the attempts of all. Money in US dollars, times in milliseconds; None if
+    unknown."""
     planned = next((entry for entry in reversed(result.trail) if isinstance(entry, Planned)), None)
     rejections = [entry for entry in result.trail if isinstance(entry, Rejection)]
     return {
@@ -40,7 +41,7 @@ def decision_of(result: JobResult) -> dict[str, Any]:
 
 
 def _kept(planned: Planned | None, rejected_later: set[str]) -> list[dict[str, Any]]:
-    """Candidates by rank; one that was passed over when its turn came is told of with the rejections."""
+    """Candidates by rank, without those rejected later: they are listed with the rejections."""
     if planned is None:
         return []
     return [
@@ -61,20 +62,20 @@ def _rejected(entry: Rejection) -> dict[str, Any]:
 
 
 def _why(result: JobResult, planned: Planned | None) -> str | None:
-    """Why the route that answered did: it was the first, or those before it failed or were passed over."""
+    """Why this route answered: it was the first candidate, or those before it failed or were rejected."""
     if result.route is None:
         return result.dead_detail or result.waiting_for
     if result.cache_hit:
-        return "the answer was kept"
+        return "the answer came from the cache"
     if planned and planned.candidates and planned.candidates[0] == result.route:
         earlier = {entry.execution for entry in result.attempted} - {planned.execution}
-        return "the first candidate" + (f", after {len(earlier)} executions that failed" if earlier else "")
+        return "the first candidate" + (f", after {len(earlier)} failed executions" if earlier else "")
     failed: list[str] = [f"{entry.route} {entry.outcome}" for entry in result.attempted if _failed(entry, result.route)]
     order = planned.candidates if planned else ()
     before = set(order[: order.index(result.route)]) if result.route in order else set()
     rejected = (entry for entry in result.trail if isinstance(entry, Rejection) and entry.route in before)
-    passed = [f"{entry.route} {entry.code or entry.rejected}" for entry in rejected]
-    return "after " + ", ".join(dict.fromkeys([*failed, *passed])) if failed or passed else None
+    skipped = [f"{entry.route} {entry.code or entry.rejected}" for entry in rejected]
+    return "after " + ", ".join(dict.fromkeys([*failed, *skipped])) if failed or skipped else None
 
 
 def _failed(entry: Attempt, answered: str) -> bool:

@@ -1,4 +1,4 @@
-"""The ledger as people read it: what each scope has spent in a month, its caps, and the rows one by one."""
+"""The ledger for people: the spending and the caps of each scope in a month, and the rows one by one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ PAGE = 1000
 
 @dataclass(frozen=True)
 class Sums:
-    """Micro-dollars and tokens of one scope and month. `ambiguous`: may have been billed; `held`: of calls that run."""
+    """Micro-dollars and tokens of one scope and month. `ambiguous`: may have been billed; `held`: reserved by running
+    calls."""
 
     spent: int = 0
     ambiguous: int = 0
@@ -34,7 +35,8 @@ class Sums:
 
 @dataclass(frozen=True)
 class Balance:
-    """One scope. `percent`: of the basis of its alert thresholds, or of its tokens; None without a cap. Money in US dollars."""
+    """One scope, money in US dollars. `percent`: use of the amount that its alert thresholds refer to, or of its token cap,
+    whichever is higher; None without a cap."""
 
     scope: str
     spent_usd: float
@@ -50,7 +52,7 @@ class Balance:
 
 
 def sums(client: redis.Redis, month: str = "") -> dict[str, Sums]:
-    """By scope. `month` as in 2026-11; "" is this one."""
+    """The sums by scope. `month`: such as 2026-11; "" is the present one (UTC)."""
     keys, words = ledger_keys(())
     (flat,) = ask(client, [SUMS.call(keys, [*words, month])])
     found: dict[str, dict[str, int]] = defaultdict(dict)
@@ -64,7 +66,7 @@ def sums(client: redis.Redis, month: str = "") -> dict[str, Sums]:
 def balances(
     found: Mapping[str, Sums], budgets: Budgets, standing: Standing, set_by: Mapping[str, str]
 ) -> list[Balance]:
-    """One for each scope that has spent or is capped by name; the total first."""
+    """One for each scope with spending or with a cap of its own; the total first."""
     named = [scope for scope in budgets.named if not scope.endswith(":default")]
     scopes = dict.fromkeys([TOTAL, *found, *standing.caps, *named])
     return [
@@ -73,17 +75,17 @@ def balances(
     ]
 
 
-def _balance(scope: str, told: Sums, cap: Cap, standing: Standing, set_by: Mapping[str, str]) -> Balance:
+def _balance(scope: str, spending: Sums, cap: Cap, standing: Standing, set_by: Mapping[str, str]) -> Balance:
     _, basis, tokens = cap.terms
     status = standing.cap_statuses.get(scope)
-    shares = [(told.spent + told.ambiguous, basis), (told.tokens, tokens)]
+    shares = [(spending.spent + spending.ambiguous, basis), (spending.tokens, tokens)]
     used = [100.0 if most == 0 else 100 * some / most for some, most in shares if most >= 0]
     return Balance(
         scope,
-        dollars(told.spent),
-        dollars(told.ambiguous),
-        dollars(told.held),
-        told.tokens,
+        dollars(spending.spent),
+        dollars(spending.ambiguous),
+        dollars(spending.held),
+        spending.tokens,
         cap.hard_usd,
         cap.soft_usd,
         cap.tokens,
@@ -94,21 +96,24 @@ def _balance(scope: str, told: Sums, cap: Cap, standing: Standing, set_by: Mappi
 
 
 def set_by(client: redis.Redis) -> dict[str, str]:
-    """Who set a cap over the file's, by scope."""
+    """By scope, who overrides the cap of policies/budgets.yaml."""
     (found,) = ask(client, [("HGETALL", keyspace.BUDGETS)])
     return {scope.decode(errors="replace"): str(_read(raw).get("who", "?")) for scope, raw in found.items()}
 
 
 def set_cap(client: redis.Redis, scope: str, cap: Cap | None, month: str, who: str) -> bool:
-    """Over the file's cap; None takes it back. Whether anything changed."""
-    told = "" if cap is None else json.dumps({**cap.model_dump(), "terms": cap.terms, "who": who})
+    """Override the cap of policies/budgets.yaml; `cap` None removes the override. Returns whether anything changed."""
+    override = "" if cap is None else json.dumps({**cap.model_dump(), "terms": cap.terms, "who": who})
     keys = [keyspace.BUDGETS, keyspace.ALERT_THRESHOLDS + month, keyspace.AUDIT, keyspace.SPENT + month]
-    (changed,) = ask(client, [CAP.call(keys, [scope, told, who])])
+    (changed,) = ask(client, [CAP.call(keys, [scope, override, who])])
     return bool(changed)
 
 
 def settle(client: redis.Redis, steps: Sequence[float], ids: Sequence[str], month: str, micros: int) -> int:
-    """What ambiguous rows cost after all, each; how many were."""
+    """Record that each of these ambiguous rows cost `micros` micro-dollars. `steps`: the alert thresholds in percent.
+
+    Returns the number of settled rows.
+    """
     keys, words = ledger_keys(steps)
     closes = [["close", row_id, month, "settled", micros, 0, 0] for row_id in ids]
     batch = [*words, time.time_ns(), to_json(closes)]
@@ -117,7 +122,8 @@ def settle(client: redis.Redis, steps: Sequence[float], ids: Sequence[str], mont
 
 
 def rows(client: redis.Redis, month: str) -> Iterator[dict[str, Any]]:
-    """Every row of a month, a page at a time: settled and released ones in their order, then ambiguous and running ones."""
+    """Every row of a month: settled and released rows in their order, then ambiguous and running ones. Money in
+    micro-dollars."""
     begin = "-"
     while True:
         (page,) = ask(client, [("XRANGE", keyspace.LEDGER + month, begin, "+", "COUNT", PAGE)])
@@ -129,12 +135,12 @@ def rows(client: redis.Redis, month: str) -> Iterator[dict[str, Any]]:
             break
     for key in (keyspace.AMBIGUOUS + month, keyspace.RESERVATIONS):
         (found,) = ask(client, [("HVALS", key)])
-        told = (_read(raw) for raw in found)
-        yield from ({name: row.get(name) for name in _OPEN} for row in told if row.get("month") == month)
+        open_rows = (_read(raw) for raw in found)
+        yield from ({name: row.get(name) for name in _OPEN} for row in open_rows if row.get("month") == month)
 
 
 def _read(raw: bytes) -> dict[str, Any]:
-    """Nothing for what is written over."""
+    """A JSON object; empty if the value is not one."""
     try:
         found = json.loads(raw)
     except ValueError:

@@ -20,8 +20,8 @@ class Posted:
 
 @dataclass(frozen=True)
 class Refused:
-    """It certainly did not arrive, so it may be sent again, after `seconds` if the channel named a time. `hopeless`: the channel
-    will never accept this message, but may accept others."""
+    """It certainly did not arrive, so it may be sent again, after `seconds` if the channel named a time. `hopeless`:
+    the channel will never accept this message, but may accept others."""
 
     why: str
     seconds: float | None = None
@@ -44,8 +44,9 @@ class Unfindable:
 
 @dataclass(frozen=True)
 class Post:
-    """One message to send. `part`: opening, closing, story-N, digest-N or edit; with the incident's id it identifies the post.
-    `thread`: ref of the post to reply to; `edit`: ref of the post to change; `broadcast`: show a reply in the channel too."""
+    """One message to send. `part`: opening, closing, story-N, digest-N or edit; with the incident's id it identifies
+    the post. `thread`: ref of the post to reply to; `edit`: ref of the post to change; `broadcast`: show a reply in the
+    channel too."""
 
     incident: Incident
     part: str
@@ -64,8 +65,8 @@ Found = Posted | Refused | Unknown | Unfindable
 
 
 class Channel(Protocol):
-    """A way to send messages. `edits`: an opening can be edited and has a thread. `digest_factor`: digests come so many times
-    less often than `digest_minutes` says. No method raises an error for a failure of the other side."""
+    """A way to send messages. `edits`: an opening can be edited and has a thread. `digest_factor`: digests come so many
+    times less often than `digest_minutes` says. No method raises an error for a failure of the other side."""
 
     name: str
     edits: bool

@@ -1,7 +1,7 @@
-"""Slack, with a bot's token (edits, threads, and a search for posts without an answer) or an incoming webhook (none of these).
+"""Slack, with a bot's token (edits, threads, and a search for unanswered posts) or an incoming webhook (none of these).
 
-Every text is in a block that Slack does not interpret (plain_text, rich_text_preformatted); the notification line is escaped.
-Rules: https://docs.slack.dev/reference/block-kit, /reference/methods/chat.postMessage, /apis/web-api/rate-limits
+Every text is in a block that Slack does not interpret (plain_text, rich_text_preformatted); the notification line is
+escaped. Rules: https://docs.slack.dev/reference/block-kit, /reference/methods/chat.postMessage, /apis/web-api/rate-limits
 """
 
 from __future__ import annotations
@@ -185,8 +185,8 @@ def refusal(status: int, headers: Mapping[str, str], code: str) -> Outcome:
 
 
 def broken(error: Exception) -> Outcome:
-    """The outcome of a broken connection. urllib raises URLError before the request was complete: nothing arrived. After any
-    other error the message may have arrived."""
+    """The outcome of a broken connection. urllib raises URLError before the request was complete: nothing arrived.
+    After any other error the message may have arrived."""
     if isinstance(error, urllib.error.URLError):
         reason = error.reason if isinstance(error.reason, Exception) else error
         return Refused(f"it cannot be reached: {trouble(reason)}")
