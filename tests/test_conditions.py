@@ -79,10 +79,10 @@ def test_routes_that_are_paused_count_for_nothing(held: set[str], expected: list
 
 def test_an_outage_says_how_many_wait_and_when_the_first_route_is_tried_again() -> None:
     *_, cold = conditions(OPEN, replace(UNPAID, route="gemini/g"))
-    assert cold.lines == ("12 jobs in the queue.", "openai/o: fails", "gemini/g: wants to be paid")
+    assert cold.lines == ("12 jobs in the queue.", "openai/o: fails", "gemini/g: asks for payment")
     assert cold.marks == {
         "openai/o fails": "openai/o answers again",
-        "gemini/g wants to be paid": "gemini/g answers again",
+        "gemini/g asks for payment": "gemini/g answers again",
     }
     assert cold.until_ms == NOW + 7500
 
@@ -155,7 +155,7 @@ def test_a_source_that_cannot_be_read_silences_no_other(
 
     with caplog.at_level(logging.ERROR, "failover.worker"):
         assert _readable(broken) == []
-    assert [record.message for record in caplog.records] == ["what should be told of cannot be read"]
+    assert [record.message for record in caplog.records] == ["a condition cannot be read"]
     assert _readable(lambda: (Condition(Kind.COLD),)) == [Condition(Kind.COLD)]
 
 

@@ -24,7 +24,6 @@ LONGER = {
     "worker/money/ledger.py": "one side of lua/ledger.lua: rows, reservations and refusals change together",
     "worker/routing/router.py": "one walk over the candidates: its steps are read in their order",
     "worker/worker.py": "where everything that a worker has is put together",
-    "worker/notify/sender.py": "one line over: the states of a message, and the step from each",
 }
 
 READS = {
