@@ -109,7 +109,7 @@ def check_safe(client: redis.Redis) -> list[str]:
     if int(version.partition(".")[0]) < OLDEST_VERSION:
         found.append(f"Redis {version} is too old: the scripts need Redis {OLDEST_VERSION} or Valkey")
     if info.get("role") == "slave":
-        found.append("it is a replica and takes no job: point REDIS_URL at the primary")
+        found.append("it is a replica and cannot accept jobs: point REDIS_URL at the primary")
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         found.append(f"maxmemory-policy {policy} lets Redis drop jobs when it is full: set it to noeviction")

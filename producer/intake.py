@@ -78,7 +78,7 @@ class ErrorBody(BaseModel):
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorBody, "description": "Not JSON that can be read"},
+    400: {"model": ErrorBody, "description": "The body is not valid JSON"},
     401: {"model": ErrorBody, "description": "No token, or a wrong one"},
     404: {"model": ErrorBody, "description": "Unknown"},
     409: {"model": ErrorBody, "description": "It collides with what stands"},
@@ -189,7 +189,7 @@ async def body(request: Request, limit: int) -> bytes:
                     break
     except (TimeoutError, ClientDisconnect):
         if size <= limit:
-            raise BadRequest(f"the body did not come whole, within {BODY_SECONDS:.0f} s") from None
+            raise BadRequest(f"the body did not arrive completely within {BODY_SECONDS:.0f} s") from None
     if size > limit:
         raise BodyTooLarge(limit)
     return b"".join(chunks)

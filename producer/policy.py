@@ -20,7 +20,7 @@ Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400, allow_inf_nan=False)
 
 def _variable_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
-        raise ValueError("is the name of an environment variable, and not what it holds")
+        raise ValueError("must be the name of an environment variable, not its value")
     return value
 
 
@@ -183,7 +183,7 @@ def _problems(path: Path, lines: Lines, error: ValidationError) -> list[Problem]
 
 def _number_lines(node: yaml.Node, at: tuple[str, ...], lines: Lines) -> None:
     if len(lines) > MOST_PLACES:
-        raise ValueError(f"it has more than {MOST_PLACES} places, or aliases that go round")
+        raise ValueError(f"it has more than {MOST_PLACES} places, or circular aliases")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*at, str(key.value))

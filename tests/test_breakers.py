@@ -175,7 +175,7 @@ def test_fifty_half_open_make_one_probe_and_a_killed_prober_loses_its_lease(
         (prober,) = [b for b, admission in zip(fleet, admissions, strict=True) if admission]
         assert prober[ROUTE].probing
         others = [b for b in fleet if b is not prober]
-        assert {b[ROUTE].closed_off()[1] for b in others} == {"breaker half-open, its probe under way"}
+        assert {b[ROUTE].closed_off()[1] for b in others} == {"breaker half-open, a probe is running"}
         held_until = float(client.hget(keyspace.breaker(ROUTE), "probe_until_ms") or 0)
         await eventually(lambda: time.time() * 1000 > held_until - 4900, "some of the lease has passed")
         await prober.sync()  # a probe that lives on is held by its worker's polls

@@ -57,8 +57,8 @@ def test_a_caps_terms(fields: dict[str, Any], terms: tuple[int, int, int], sets:
     ("fields", "said"),
     [
         ({"total": {"hard_usd": 1, "soft_usd": 2}}, "would never be reached"),
-        ({"total": {"hard_usd": True}}, "is no amount"),
-        ({"total": {"hard_usd": "60"}}, "is no amount"),
+        ({"total": {"hard_usd": True}}, "must be US dollars as a number"),
+        ({"total": {"hard_usd": "60"}}, "must be US dollars as a number"),
         ({"total": {"hard_usd": -1}}, "greater than or equal to 0"),
         ({"total": {"tokens": 0}}, "greater than or equal to 1"),
         ({"total": {"hard": 1}}, "Extra inputs"),
@@ -185,7 +185,7 @@ def test_providers_at_their_last_threshold_are_avoided_by_any_name() -> None:
         ),
         (
             status("provider:google", full=True, hard=-1, tokens=5000),
-            "provider:google has too little left of its 5,000 tokens of this month; others serve its jobs",
+            "provider:google has too little left of its 5,000 tokens of this month; other providers serve its jobs",
         ),
         (status("tenant:acme"), ""),
         (status("tenant:globex", full=True), ""),

@@ -75,7 +75,7 @@ def test_malformed_lines_are_told_and_the_rest_is_processed(routed: Workshop) ->
 
 def test_dead_jobs_are_error_lines_and_exit_1(routed: Workshop) -> None:
     batch_file(routed.folder, 2)
-    routed.providers.behave("hot", status=400, error={"message": "no such parameter"}, times=1)
+    routed.providers.behave("hot", status=400, error={"message": "no such parameter", "param": "messages"}, times=1)
     routed.worker("--concurrency", "1")
     ended = routed.run("failover", "batch", "run", "in.jsonl", "-o", "out.jsonl")
     assert ended.returncode == 1

@@ -205,6 +205,12 @@ def test_a_route_that_is_open_long_after_an_outage_is_news(passed: int, expected
     assert list(reconciler._joined(Snapshot(NOW + passed, (ROUTE,)), ())) == expected
 
 
+def test_late_jobs_are_told_also_where_the_route_that_makes_them_late_is_no_news() -> None:
+    reconciler = Reconciler(NO_SERVER, ON_CALL)
+    assert list(reconciler._joined(Snapshot(NOW, (COLD,)), ())) == [COLD]
+    assert list(reconciler._joined(Snapshot(NOW + 1000, (ROUTE, LATE)), ())) == [LATE]
+
+
 def test_late_jobs_of_all_queues_are_told_with_their_outage() -> None:
     other = replace(LATE, queue="r", lines=("2 late",), tenants={"acme": 1, "globex": 1}, late=2, jobs=("j2",))
     found = _with_late(replace(COLD, lines=("down",)), [LATE, other])

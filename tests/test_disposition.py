@@ -213,7 +213,7 @@ DONE = Done(JobResult(job_id="j", status=JobStatus.DONE), 100)
     [
         (Retry(9, "all down", []), dead(DeadReason.EXHAUSTED, "all down" + OFF)),
         (Released([]), dead(DeadReason.EXHAUSTED, "no route is open" + OFF)),
-        (park(9, WaitReason.ROUTE, "a/m"), dead(DeadReason.EXHAUSTED, "a route to open (a/m)" + OFF)),
+        (park(9, WaitReason.ROUTE, "a/m"), dead(DeadReason.EXHAUSTED, "an open route (a/m)" + OFF)),
         (Park(9, BUDGET.waiting, []), dead(DeadReason.OVER_BUDGET, f"{BUDGET.waiting}{OFF}")),
         (Park(9, RESERVED.waiting, []), dead(DeadReason.OVER_BUDGET, f"{RESERVED.waiting}{OFF}")),
         (dead(DeadReason.REFUSED, "no"), dead(DeadReason.REFUSED, "no")),

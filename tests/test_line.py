@@ -103,15 +103,9 @@ def test_what_enters_at_the_head_goes_first(client: redis.Redis, producer: Produ
     assert claimed(client, 2) == [acme[20], globex[0]]
 
 
-@pytest.mark.parametrize(
-    "in_order",
-    [
-        False,
-        pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="promote.lua queues due[#due] first")),
-    ],
-    ids=["whole", "in the order in which they fell due"],
-)
-def test_parked_jobs_return_to_their_own_lane(client: redis.Redis, producer: Producer, in_order: bool) -> None:
+def test_parked_jobs_return_to_their_own_lane_in_the_order_in_which_they_became_due(
+    client: redis.Redis, producer: Producer
+) -> None:
     fill(producer, "acme", 50)
     globex = fill(producer, "globex", 30)
     held = [each for each in claim(client, 40) if each.job_id in globex]
@@ -120,9 +114,7 @@ def test_parked_jobs_return_to_their_own_lane(client: redis.Redis, producer: Pro
     until(lambda: due(client) == len(held), "all are due")
     ask(client, [transitions.promote(Q)])
     tenant_queue = texts(client.lrange(keyspace.tenant_queue(Q, "globex"), 0, -1))
-    back = [each.job_id for each in held]
-    tail = tenant_queue[-len(held) :]
-    assert tail == back if in_order else set(tail) == set(back)
+    assert tenant_queue[-len(held) :] == [each.job_id for each in held]
 
 
 def test_a_cancelled_job_leaves_its_lane_and_an_empty_lane_leaves_the_ring(

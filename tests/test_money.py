@@ -93,7 +93,7 @@ def test_a_hard_cap_of_a_tenant_holds_its_jobs_and_nobody_elses_and_a_raise_lets
     assert done(producer, capped(chat(tenant_id="other"), max_tokens=1000)).status is JobStatus.DONE
     found = sums(client)
     assert found["spent:tenant:acme"] + found.get("held:tenant:acme", 0) <= 2_050
-    waiting = until(lambda: waits_for(producer, receipts, "left of its budget of this month"), "jobs wait")
+    waiting = until(lambda: waits_for(producer, receipts, "left this month"), "jobs wait")
     assert RejectedFor.OVER_BUDGET in [e.code for e in waiting.trail if isinstance(e, Rejection)]
     assert "tenant:acme has too little left of its cap of $0.002050 for this month; its jobs wait" in failover(
         workshop, "status"
@@ -290,7 +290,7 @@ def test_a_killed_workers_calls_are_in_the_books_once(
             "u1 is a user of which tenant? As in acme/u1",
         ),
         ("tenants:\n  acme: {hard_usd: 5}\n  acme: {hard_usd: 500}\n", "tenants.acme stands twice, in lines 2 and 3"),
-        ("total: {hard_usd: '5'}\n", "is no amount: US dollars as a number, as in 60"),
+        ("total: {hard_usd: '5'}\n", "must be US dollars as a number, as in 60"),
         ("total: {hard_usd: 5, soft_usd: 9}\n", "soft_usd is above hard_usd"),
         ("providers: {gemini: {hard_usd: 5}, google: {hard_usd: 9}}\n", "stands twice"),
         ("ladder: [95, 60]\n", "its steps climb"),

@@ -171,7 +171,7 @@ def test_a_key_appears_nowhere(workshop: Workshop, producer: Producer, client: r
     worker = workshop.worker(A_KEY=canary)
     echoed = done(producer)
     assert (echoed.route, echoed.text) == ("b/b-1", "You are [key], are you not?")
-    workshop.providers.behave("a", status=400, error={"message": f"bad request of {canary}"})
+    workshop.providers.behave("a", status=400, error={"message": f"bad request of {canary}", "param": "messages"})
     workshop.run("failover", "routes", "enable", "a/a-1", A_KEY=canary)
     dead = until(lambda: (r := done(producer)).status is JobStatus.DEAD and r, "one is refused")
     seen = [workshop.log(worker), echoed.model_dump_json(), dead.model_dump_json()]

@@ -74,7 +74,7 @@ def test_a_tenant_that_is_not_listed_uses_the_keys_of_default_and_a_mistyped_pro
     assert done(producer, chat(tenant_id="somebody")).attempted[-1].key == "environment SHARED"
     tenants(workshop, "{default: {keys: {openay: SHARED}}}")
     ended = workshop.run("failover-worker", "--burst", A_KEY="x", SHARED="y")
-    assert (ended.returncode, "no route is of this provider — there are a" in ended.stderr) == (2, True)
+    assert (ended.returncode, "no route uses this provider — there are a" in ended.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_what_a_job_has_cost_is_not_forgotten_with_its_attempts() -> None:
         ([{"name": "x"}, {"name": "x"}, {"name": "x#2"}], "two routes are named x#2"),
         ([{"name": "a\nb"}], "name"),
         ([{"name": " "}], "name"),
-        ([{"apiKeyEnv": "sk-proj-4711"}], "is the name of an environment variable, and not what it holds"),
+        ([{"apiKeyEnv": "sk-proj-4711"}], "must be the name of an environment variable, not its value"),
     ],
 )
 def test_names_that_would_mislead_are_refused(tmp_path: Path, entries: list[dict[str, Any]], said: str) -> None:
@@ -282,7 +282,7 @@ def test_names_that_would_mislead_are_refused(tmp_path: Path, entries: list[dict
 def test_a_map_of_canaries_alone_is_refused(tmp_path: Path) -> None:
     entry = {"provider": "a", "model": "m", "baseUrl": "http://x", "apiKeyEnv": "", "canary": 5}
     (tmp_path / "routes.json").write_text(json.dumps({"hot": [entry]}))
-    with pytest.raises(ConfigurationError, match="every route that can be used is a canary"):
+    with pytest.raises(ConfigurationError, match="all usable routes are canaries"):
         read_routes(tmp_path / "routes.json", {})
 
 

@@ -34,7 +34,7 @@ from worker.worker import FailoverWorker, log
     "--allow-unsafe-redis",
     is_flag=True,
     envvar="ALLOW_UNSAFE_REDIS",
-    help="Start also on a Redis that can lose jobs; it is said aloud. Or ALLOW_UNSAFE_REDIS=true.",
+    help="Start even on a Redis that can lose jobs; a warning is logged. Or ALLOW_UNSAFE_REDIS=true.",
 )
 def command(
     concurrency: int, queues: tuple[str, ...], burst: bool, drain_seconds: float, allow_unsafe_redis: bool

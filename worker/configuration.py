@@ -79,9 +79,9 @@ def _tenant_keys(policies: Policies, routes: Routes, environment: Environment) -
             keys = of_variable(variable, environment, tenant=tenant)
             if canonical(provider) not in served:
                 fix = f"there are {', '.join(sorted(served))}"
-                problems.append(Problem("tenants.yaml", where, "no route is of this provider", fix))
+                problems.append(Problem("tenants.yaml", where, "no route uses this provider", fix))
             elif not keys:
-                fix = "set it, or its jobs would go to our account"
+                fix = "set it, otherwise its jobs are billed to our account"
                 problems.append(Problem("tenants.yaml", where, f"{variable} is not set", fix))
             found.setdefault(tenant, {})[canonical(provider)] = keys
     if problems:
@@ -157,7 +157,7 @@ class Reload:
 
     def _read(self, now: Stamp) -> Configuration:
         if gone := [path for path in self._files if not Path(path).exists()]:
-            fix = "put it back, or start the worker anew without it"
+            fix = "restore the file, or restart the worker without it"
             raise ConfigurationError([Problem(path, "", "is gone", fix) for path in gone])
         found = Configuration.load(self._environment())
         self._files = _files(now)

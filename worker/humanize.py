@@ -36,7 +36,8 @@ def lasted(seconds: float) -> str:
 
 def one_line(text: str, most: int) -> str:
     """The text as one printable line of at most `most` characters."""
-    return cut(" ".join("".join(c if c.isprintable() else " " for c in text).split()), most)
+    beginning = text[: 16 * most]  # a text of megabytes is not read for one line of it
+    return cut(" ".join("".join(c if c.isprintable() else " " for c in beginning).split()), most)
 
 
 def cut(text: str, most: int) -> str:

@@ -169,7 +169,7 @@ class FailoverWorker(BaseWorker):
     def _service_ended(self, service: asyncio.Task[None]) -> None:
         """A service must never end. If one fails, the worker stops, because leases or results would be lost without it."""
         if not service.cancelled() and (error := service.exception()) is not None:
-            log.critical("a part of the worker broke, it stops", exc_info=error)
+            log.critical("a service of the worker failed, the worker stops", exc_info=error)
             self._broken = error
             self.drain(hurry=True)
 

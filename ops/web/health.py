@@ -80,7 +80,7 @@ def readiness(client: redis.Redis, queue: str, *, unsafe_redis: bool) -> Readine
         reasons, notes = ([], dangers) if unsafe_redis else (dangers, [])
         memory = client.info("memory")
         if (limit := int(memory.get("maxmemory", 0))) and int(memory.get("used_memory", 0)) >= limit:
-            reasons.append("redis: it is full and takes no job")
+            reasons.append("redis: it is full and cannot accept jobs")
         if not worker_registry.alive(client, queue):
             notes.append("no worker is running")
         if holding(client, queue):

@@ -89,7 +89,7 @@ class RouteBreaker:
         """Why no attempt is admitted now, as text for people."""
         if self._rests_until > self._clock():
             return f"{self._rests_for} for {self._rests_until - self._clock():.0f} s"
-        return "breaker half-open, its probe under way" if self._probing else f"breaker {self.state}"
+        return "breaker half-open, a probe is running" if self._probing else f"breaker {self.state}"
 
     def rest(self, seconds: float, why: str) -> None:
         """Start a route cooldown: admit nothing for `seconds`. The provider asked for it, or the account must be fixed."""

@@ -103,7 +103,7 @@ class Breakers(dict[str, SharedBreaker]):
             return
         self._report = None
         if self.alone:
-            log.info("breakers are shared again")
+            log.info("Redis is back, breakers are shared again")
             self.alone = False
         for raw in reply:
             fields = from_json(raw)
@@ -121,7 +121,7 @@ class Breakers(dict[str, SharedBreaker]):
         try:
             await ask_async(self._client, calls)
         except RedisError as error:
-            log.warning("routes with new keys rest until their time", extra={"routes": renewed, "error": str(error)})
+            log.warning("routes with new keys stay in cooldown", extra={"routes": renewed, "error": str(error)})
 
     def heard(self, message: bytes) -> None:
         """Apply a published change. Invalid messages are ignored: anybody can publish, and `sync` reads every state."""

@@ -159,7 +159,7 @@ class SharedBreaker:
         if (rests := self.view.rests_until - time.monotonic()) > 0:
             return RejectedFor.RESTS, f"{self.view.rests_for} for {rests:.0f} s"
         half_open = self.state == "half-open"
-        return RejectedFor.BREAKER, "breaker half-open, its probe under way" if half_open else "breaker open"
+        return RejectedFor.BREAKER, "breaker half-open, a probe is running" if half_open else "breaker open"
 
     async def admit(self, *, regardless: bool = False) -> Permit | None:
         """A permit for one attempt. None: the route is withheld, cooling down, open, or half-open with a probe under way.

@@ -60,13 +60,11 @@ def view(worker_name: str, routes: Routes, slots: int, refused: str = "", refuse
 def _warnings(routes: Routes, refused: str, refused_keys: Sequence[str]) -> list[str]:
     """The warnings of a worker, as text for people."""
     warnings = (
-        ["BYPASS_ROUTER is on: every job goes to the first route, no cap and no failover holds"]
-        if routes.bypass
-        else []
+        ["BYPASS_ROUTER is on: every job goes to the first route, caps and failover are off"] if routes.bypass else []
     )
     if not routes.cold_queue:
         warnings.append("ENABLE_COLD_QUEUE is off: no job waits for a route")
-    warnings += [f"a key is refused or limited by its provider, and passed over: {key}" for key in refused_keys]
+    warnings += [f"an API key was refused or limited by its provider and is skipped: {key}" for key in refused_keys]
     return warnings + ([f"the configuration was refused, an older one is used: {refused}"] if refused else [])
 
 

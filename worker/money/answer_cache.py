@@ -148,7 +148,7 @@ def _read(raw: bytes, feature: str) -> dict[str, Any] | None:
         fields = {name: kept[name] for name in _KEPT}
         JobResult(job_id="", status=JobStatus.DONE, **fields)
     except (zlib.error, ValueError, TypeError, KeyError):
-        log.warning("what is kept for a job cannot be read", extra={"feature": feature})
+        log.warning("a cached answer cannot be read", extra={"feature": feature})
         return None
     return fields
 

@@ -46,9 +46,9 @@ class Guardrail:
             percent = math.nan
         if not 0 < percent < math.inf:
             fix = "a percentage, as in 80"
-            raise ConfigurationError([Problem("BUDGET_PAUSE_AT_PERCENT", "", f"{text!r} is no percentage", fix)])
+            raise ConfigurationError([Problem("BUDGET_PAUSE_AT_PERCENT", "", f"{text!r} is not a percentage", fix)])
         if scope not in ("all", "provider"):
-            what, fix = f"{scope!r} is neither all nor provider", "all pauses everything"
+            what, fix = f"{scope!r} must be all or provider", "all pauses everything"
             raise ConfigurationError([Problem("BUDGET_PAUSE_SCOPE", "", what, fix)])
         return cls(percent, scope)  # type: ignore[arg-type]  # just checked
 

@@ -73,7 +73,7 @@ class CapStatus:
 
 def once_full(scope: str) -> str:
     """What happens to a scope's jobs when nothing is left of its cap, as text for people."""
-    return "others serve its jobs" if scope.startswith("provider:") else "its jobs wait"
+    return "other providers serve its jobs" if scope.startswith("provider:") else "its jobs wait"
 
 
 def steps_of(budgets: Budgets, guardrail: Guardrail) -> tuple[float, ...]:
@@ -234,7 +234,7 @@ class BudgetWatcher:
         if found.caps != before.caps:
             self._wakes = WAKE_LOOKS
         if found.reduced != before.reduced:
-            log.warning(found.reduced or "cost is not reduced any more")
+            log.warning(found.reduced or "cost reduction ended")
         if found != before:
             self.state = BudgetState(self.state.budgets, found)
         await self._forget(month)

@@ -30,7 +30,7 @@ SECTIONS = ("providers", "tenants", "users", "features")
 
 def _amount(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("is no amount: US dollars as a number, as in 60")  # noqa: TRY004 - what pydantic listens to
+        raise ValueError("must be US dollars as a number, as in 60")  # noqa: TRY004 - what pydantic listens to
     return value
 
 

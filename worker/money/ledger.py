@@ -227,7 +227,7 @@ class Ledger:
     def _book(self, closed: _Step) -> None:
         """Write the whole row of a call whose reservation is not in Redis: Redis was away during the call, or lost it."""
         _, row_id, _, *ended = closed.words
-        log.warning("a call had no row, it is written now", extra={"row": row_id})
+        log.warning("the row of a call was missing and is written now", extra={"row": row_id})
         self._write(_Step(["book", closed.reservation.row, *ended], closed.reservation))
 
     def _write(self, step: _Step) -> None:
@@ -253,7 +253,7 @@ class Ledger:
         sent, self._sent, self._in_flight = self._sent, [], False
         if isinstance(reply, bytes):
             if self._away:
-                log.info("the ledger is written again")
+                log.info("Redis is back, the ledger is written again")
             self._away = False
             for step, answer in zip(sent, from_json(reply), strict=True):
                 self._answer(step, answer)

@@ -138,14 +138,15 @@ class Reconciler:
         kinds = {incident.kind for incident in opened} | {condition.kind for condition in snapshot.conditions}
         if Kind.COLD in kinds:
             self._cold_ms = snapshot.now_ms
-        outage = next((kind for kind in OUTAGES if kind in kinds), None)
+        hidden = UNDER_COLD if snapshot.now_ms - self._cold_ms < AFTER_COLD_MS else ()
+        standing = {incident.kind for incident in opened} | (kinds - set(hidden))
+        outage = next((kind for kind in OUTAGES if kind in standing), None)
         late = [each for each in snapshot.conditions if each.kind is Kind.LATE and each.key not in open_keys]
-        left_of_cold = snapshot.now_ms - self._cold_ms < AFTER_COLD_MS
         for condition in snapshot.conditions:
             is_new = condition.key not in open_keys
             if is_new and condition.kind is Kind.LATE and outage is not None:
                 continue
-            if is_new and condition.kind in UNDER_COLD and left_of_cold:
+            if is_new and condition.kind in hidden:
                 continue
             if is_new and condition.kind is Kind.SPEND and Kind.BUDGET in kinds:
                 continue  # the incident of the pause covers it

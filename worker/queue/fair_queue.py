@@ -48,8 +48,8 @@ def place(client: redis.Redis, queue: str, job_id: str, tenant: str) -> str:
         ],
     )
     if isinstance(in_list, int):
-        turns = f", {ring - 1} other tenants in turn with them" if ring > 1 else ""
+        turns = f", {ring - 1} other tenants take turns with them" if ring > 1 else ""
         return f"{in_list} jobs ahead of it{turns}"
     if isinstance(in_lane, int):
-        return f"{in_lane} jobs of {tenant} ahead of it, {ring - 1} other tenants in turn with them"
+        return f"{in_lane} jobs of {tenant} ahead of it, {ring - 1} other tenants take turns with them"
     return ""

@@ -141,7 +141,9 @@ class Reaper:
             if requeued:
                 log.warning("a worker vanished, its jobs are queued again", extra={"queue": queue, **_some(requeued)})
             if buried:
-                log.error("jobs that crash workers are dead letters", extra={"queue": queue, **_some(buried)})
+                log.error(
+                    "jobs whose workers vanished too often are dead letters", extra={"queue": queue, **_some(buried)}
+                )
 
 
 def _some(job_ids: list[str]) -> dict[str, object]:
@@ -174,7 +176,7 @@ async def audit(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
                 (reply,) = await ask_async(client, [transitions.audit(queue, strays[start : start + AUDIT_CHUNK])])
                 queued += [job_id.decode() for job_id in reply[0]]
             if queued:
-                log.error("jobs were nowhere and are queued again", extra={"queue": queue, **_some(queued)})
+                log.error("jobs that were in no list are queued again", extra={"queue": queue, **_some(queued)})
 
 
 async def _trim(client: redis.asyncio.Redis, queue: str) -> None:

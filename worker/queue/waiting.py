@@ -43,17 +43,17 @@ class Waiting:
 
 _TEXTS = {
     WaitReason.RETRY: "{detail}",
-    WaitReason.ROUTE: "a route to open{also}",
+    WaitReason.ROUTE: "an open route{also}",
     WaitReason.PAUSED_ROUTE: "a paused route: {detail}",
-    WaitReason.ABLE_ROUTE: "a route that may be able to{also}",
-    WaitReason.SLOW_ROUTE: "a route that may take it{also}",
-    WaitReason.PINNED_ROUTE: "a route that it is pinned to{also}",
-    WaitReason.BUDGET: "money: {subject} has {left} left of its budget of this month, {call}; "
-    "`failover budget set {subject} --hard USD` lets it go on",
-    WaitReason.BUDGET_RESERVED: "money: {subject} has the rest of its budget reserved for calls that run, {call}",
+    WaitReason.ABLE_ROUTE: "a route that supports it{also}",
+    WaitReason.SLOW_ROUTE: "a route that is fast enough for its policy{also}",
+    WaitReason.PINNED_ROUTE: "the route that its policy pins{also}",
+    WaitReason.BUDGET: "budget: {subject} has {left} left this month, {call}; "
+    "`failover budget set {subject} --hard USD` raises the cap",
+    WaitReason.BUDGET_RESERVED: "budget: the rest of the budget of {subject} is reserved by running calls, {call}",
     WaitReason.RATE_LIMIT: "{subject} is at its limit",
-    WaitReason.TOKENS: "{subject} to have tokens enough for it in this minute",
-    WaitReason.REDIS: "Redis: while it is away, no hard cap and no limit can be held",
-    WaitReason.LEDGER: "the ledger, which holds what cannot be read: the worker's log names it",
+    WaitReason.TOKENS: "{subject}: its tokens of this minute are used up",
+    WaitReason.REDIS: "Redis: while it is away, caps and limits cannot be enforced",
+    WaitReason.LEDGER: "the ledger: it holds data that cannot be read, the worker's log names it",
     WaitReason.NEWER_WORKER: "a newer worker: {detail}",
 }

@@ -40,7 +40,7 @@ def parsed(text: str, source: str, where: str, *, tenant: str = "") -> tuple[Key
     """The keys of a comma-separated list. Raises ConfigurationError, which never shows a key."""
     secrets = list(dict.fromkeys(secret for part in text.split(",") if (secret := part.strip())))
     if not all(_POSSIBLE.fullmatch(secret) for secret in secrets):
-        raise ConfigurationError([Problem(where, "", "holds a character that no API key has", "copy the key anew")])
+        raise ConfigurationError([Problem(where, "", "holds a character that no API key has", "copy the key again")])
     number = [""] if len(secrets) == 1 else [f"#{n}" for n in range(1, len(secrets) + 1)]
     return tuple(Key(secret, f"{source}{n}", tenant) for secret, n in zip(secrets, number, strict=True))
 

@@ -131,12 +131,15 @@ def read_routes(path: Path, environment: Environment) -> Routes:
     if not routes:
         problems = [Problem(where, out.name, out.why) for out in left_out]
         raise ConfigurationError(
-            [Problem(where, "", "no route can be used", "one is enough: set what one of these lacks"), *problems]
+            [
+                Problem(where, "", "no route can be used", "set what is missing for at least one of these routes"),
+                *problems,
+            ]
         )
     if all(route.entry.canary is not None and route.entry.canary < 100 for route in routes):
-        fix = "leave `canary` out of one, or set what a route that was left out lacks"
+        fix = "remove `canary` from one route, or fix a route that was left out"
         raise ConfigurationError(
-            [Problem(where, "", "every route that can be used is a canary: most jobs have none", fix)]
+            [Problem(where, "", "all usable routes are canaries, so most jobs have no route", fix)]
         )
     return Routes(tuple(routes), tuple(left_out), route_map.cold, route_map.breaker.rules).switched(environment)
 
@@ -152,7 +155,7 @@ def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[
             continue
         keys, source = _keys(entry, environment)
         if not keys and source:
-            why = f"{source} holds no key that can be read" if entry.api_key_file else f"{source} is not set"
+            why = f"{source} contains no readable key" if entry.api_key_file else f"{source} is not set"
             left_out.append(LeftOut(name, tier, why, entry.provider))
             continue
         if not is_http_url(base_url):

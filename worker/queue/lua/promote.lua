@@ -1,29 +1,32 @@
 -- prelude: clock fair_queue
 -- Scheduled jobs that are due return to the queue. Retried jobs go to its head, in the order in which they became due,
 -- because they were accepted before the jobs queued there. Parked jobs go to its tail, so that jobs without an open route
--- never block jobs that have one. Jobs parked in turn go to its head, because no other job could have been executed first.
+-- never block jobs that have one, also in the order in which they became due. Jobs parked in turn go to its head, because no other job could have been executed first.
 --
 -- KEYS  1 rq:scheduled:{queue}   2 rq:queue:{queue}
 -- ARGV  1 at most   2 rq:job:   3 wake channel
 -- Returns the number of jobs promoted.
 -- Invariant: only a job whose status is still scheduled is queued, and only once.
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms / 1000, 'LIMIT', 0, tonumber(ARGV[1]))
-local promoted = 0
-for i = #due, 1, -1 do
-  local job = ARGV[2] .. due[i]
-  redis.call('ZREM', KEYS[1], due[i])
+local promoted, at_head = 0, {}
+for _, id in ipairs(due) do
+  local job = ARGV[2] .. id
+  redis.call('ZREM', KEYS[1], id)
   if redis.pcall('HGET', job, 'status') == 'scheduled' then
     local parked = redis.call('HGET', job, 'waiting') == 'park'
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms))
     redis.call('HDEL', job, 'waiting', 'waiting_reason', 'waiting_subjects', 'waiting_for',
       'waiting_until_ms')
     if parked then
-      enter(KEYS[2], due[i], redis.call('HGET', job, 'tenant'))
+      enter(KEYS[2], id, redis.call('HGET', job, 'tenant'))
     else
-      enter_again(KEYS[2], due[i], redis.call('HGET', job, 'tenant'))
+      at_head[#at_head + 1] = id
     end
     promoted = promoted + 1
   end
+end
+for i = #at_head, 1, -1 do -- the first due is pushed last, so it stands first
+  enter_again(KEYS[2], at_head[i], redis.call('HGET', ARGV[2] .. at_head[i], 'tenant'))
 end
 if promoted > 0 then redis.call('PUBLISH', ARGV[3], KEYS[2]) end
 return promoted
