@@ -22,7 +22,7 @@ LINES_OF_A_FILE = 300
 LONGER = {
     "producer/keyspace.py": "every key and field has its name here, and nowhere else",
     "worker/money/ledger.py": "one side of lua/ledger.lua: rows, reservations and refusals change together",
-    "worker/routing/router.py": "one walk over the candidates: its steps are read in their order",
+    "worker/routing/router.py": "one pass over the candidates: its steps are read in their order",
     "worker/worker.py": "where everything that a worker has is put together",
 }
 
