@@ -92,7 +92,7 @@ def _obstacles(slots: int, usable: dict[str, Any], routes: dict[str, Any], scope
     if not slots:
         return ["no worker is running: start `failover-worker`"]
     if usable and not routes:
-        return ["every route staying paused or disabled: nothing would start"]
+        return ["every route stays paused or disabled: nothing would start"]
     served = {canonical(route["provider"]) for route in routes.values()}
     if scope.provider is not None and served - {canonical(scope.provider)}:
         return ["other routes serve these jobs already; a resume only adds this provider's routes"]
