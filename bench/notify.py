@@ -102,7 +102,7 @@ def dead_letters(url: str, client: redis.Redis, folder: Path, control: Control, 
         took = time.monotonic() - began
         found = _told_and_over(client, Kind.DEAD_LETTERS)
         messages = list(slack.messages)
-    listed = letters.listed(client, Q, dead_letters.Filters(reason=DeadReason.REJECTED), jobs)
+    listed = letters.listed(client, Q, letters.Filters(reason=DeadReason.REJECTED), jobs)
     exact = {f"tenant{n}": len(range(n, jobs, TENANTS)) for n in range(TENANTS)}
     return {
         "dead letters": found.dead,
