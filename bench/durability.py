@@ -168,7 +168,7 @@ def claim_and_settle(client: redis.Redis, count: int) -> float:
     return float(client.info("commandstats")["cmdstat_evalsha"]["usec"]) / count
 
 
-def claims(client: redis.Redis, count: int) -> Iterator[list[transitions.Claim]]:
+def claims(client: redis.Redis, count: int) -> Iterator[list[Claim]]:
     for start in range(0, count, 200):
         call = transitions.claim(uuid4().hex, min(200, count - start), "w", [Q])
         yield list(transitions.claimed(ask(client, [call])[0])[0])

@@ -108,8 +108,8 @@ def test_no_code_compares_the_text_of_a_waiting_reason() -> None:
         "result.waiting_for.startswith('a')",
         "fields['waiting_for'].find('a')",
         "re.match('a', waiting_for)",
-        "why.startswith('money: ')",
-        "'a route to open' == why",
+        "why.startswith('budget: ')",
+        "'an open route' == why",
         "match result.waiting_for:\n    case 'x': pass",
     ],
 )
@@ -139,7 +139,7 @@ def test_telling_a_text_is_no_comparison(source: str) -> None:
         ("-- waiting_for is for people", []),
         ("\nlocal why = redis.call('HGET', job, 'waiting_for')", [2]),
         ("local waits = redis.pcall('HMGET', job, 'waiting_reason', 'waiting_for')", [1]),
-        ("if string.find(why, 'money: ', 1, true) then end", [1]),
+        ("if string.find(why, 'budget: ', 1, true) then end", [1]),
     ],
 )
 def test_a_comparison_in_lua_is_found(source: str, lines: list[int]) -> None:
