@@ -27,6 +27,7 @@ from producer.policy import load_policies
 from producer.scripts import ask
 from worker.queue import dead_letters as letters
 from worker.queue import transitions
+from worker.queue.claim import Claim
 from worker.queue.dead_letters import Filters
 from worker.queue.outcomes import Dead, Done
 
