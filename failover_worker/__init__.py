@@ -10,34 +10,5 @@ from __future__ import annotations
 from failover_worker.own_modules import imported_by_themselves
 
 with imported_by_themselves():
-    from producer import (
-        AsyncProducer,
-        ConfigurationError,
-        FailoverError,
-        IdempotencyConflict,
-        InvalidJob,
-        JobResult,
-        JobStatus,
-        LLMJob,
-        Producer,
-        Receipt,
-        ServiceUnavailable,
-        UnknownJob,
-        UsageError,
-    )
-
-__all__ = [
-    "AsyncProducer",
-    "ConfigurationError",
-    "FailoverError",
-    "IdempotencyConflict",
-    "InvalidJob",
-    "JobResult",
-    "JobStatus",
-    "LLMJob",
-    "Producer",
-    "Receipt",
-    "ServiceUnavailable",
-    "UnknownJob",
-    "UsageError",
-]
+    from producer import *  # noqa: F403 - the whole of its public API, which is listed there
+    from producer import __all__ as __all__

@@ -186,12 +186,18 @@ class JobResult(BaseModel):
         except (KeyError, IndexError, TypeError, AttributeError):
             return ""
         if isinstance(content, list):
-            parts = [part for part in content if isinstance(part, dict) and part.get("type") != "thinking"]
-            return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
+            return text_of(content)
         if isinstance(content, str):
             return content
         transcript = audio.get("transcript") if isinstance(audio, dict) else None
         return transcript if isinstance(transcript, str) else ""
+
+
+def text_of(parts: Any) -> str:
+    """The text of content that comes as a list of parts; thinking is not the answer. Empty for what is no list."""
+    found = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    said = (part.get("text") for part in found if part.get("type") != "thinking")
+    return "".join(text for text in said if isinstance(text, str))
 
 
 def llm_job(_job: dict[str, Any]) -> NoReturn:

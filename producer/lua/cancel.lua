@@ -1,4 +1,4 @@
--- prelude: clock leaves ends event dead_letters fair_queue withdraw
+-- prelude: clock audit_trail leaves ends event dead_letters fair_queue withdraw
 -- flags: allow-oom
 -- Cancel a job that has not ended.
 --
@@ -14,5 +14,5 @@ withdraw()
 redis.call('HSET', KEYS[1], 'status', 'canceled')
 redis.call('ZADD', KEYS[11], math.floor(now_ms / 1000), ARGV[1])
 ends(ARGV[1], KEYS[1], KEYS[7], KEYS[9], ARGV[5])
-redis.call('XADD', KEYS[10], 'MAXLEN', '~', 100000, '*', 'action', 'cancel', 'who', ARGV[4], 'jobs', ARGV[1])
+audited(KEYS[10], 'cancel', ARGV[4], 'jobs', ARGV[1])
 return status

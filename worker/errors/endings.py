@@ -55,18 +55,8 @@ REFUSED_PARTS = (
 )
 FAILED_PARTS = (
     *("error", "resource", "network", "abort", "timeout", "time_out", "timed_out", "cancel", "overload", "malformed"),
-    *(
-        "fail",
-        "interrupt",
-        "unexpected",
-        "unavailable",
-        "crash",
-        "killed",
-        "disconnect",
-        "shutdown",
-        "exception",
-        "evict",
-    ),
+    *("fail", "interrupt", "unexpected", "unavailable", "crash", "killed", "disconnect", "shutdown", "exception"),
+    *("evict",),
 )
 
 

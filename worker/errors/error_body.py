@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from worker.humanize import one_line
+
 LONGEST_WORDS = 4000  # characters that are searched
 LONGEST_TEXT = 2000  # of one text inside
 MOST_NODES = 200
@@ -28,7 +30,6 @@ _WORDS = (
 _TITLE = re.compile(r"<title[^>]{0,100}>([^<]{1,300})", re.IGNORECASE)
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|title)\b", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]{0,300}>")
-_BLANKS = re.compile(r"\s+")
 _CLASS = re.compile(r"\b[A-Z][A-Za-z]{3,60}(?:Error|Exception)\b")
 _SNAKE = re.compile(r"\b[a-z]+(?:_[a-z]+){1,6}\b")
 
@@ -56,7 +57,9 @@ def error_in(body: Any, text: str = "") -> ErrorBody:
         texts.append(_of_page(text))
     else:
         _gather(body, found, texts, depth=0)
-    found.words = " ".join(dict.fromkeys(filter(None, map(_one_line, texts))))[:LONGEST_WORDS]
+    found.words = " ".join(dict.fromkeys(filter(None, (one_line(each, LONGEST_WORDS) for each in texts))))[
+        :LONGEST_WORDS
+    ]
     found.names += [name for name in _CLASS.findall(found.words) if name not in found.names]
     found.names += [name for name in dict.fromkeys(_SNAKE.findall(found.words)) if name not in found.names]
     return found
@@ -138,10 +141,6 @@ def _of_page(text: str) -> str:
         return text
     title = _TITLE.search(text)
     return (f"{title[1]} " if title else "") + _TAG.sub(" ", text)
-
-
-def _one_line(text: str) -> str:
-    return _BLANKS.sub(" ", "".join(c if c.isprintable() else " " for c in text[:LONGEST_WORDS])).strip()
 
 
 def _number(value: Any) -> Iterator[int]:

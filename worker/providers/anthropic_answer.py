@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from worker.providers.sse import event_of, repaired
+from worker.providers.sse import StreamedAnswer, repaired
 
 _FINISH = {  # what is not listed stays as it is: worker/errors/endings.py judges it
     "end_turn": "stop",
@@ -91,38 +91,22 @@ def usage_of(usage: Any) -> dict[str, Any] | None:
     return counted | ({"service_tier": usage["service_tier"]} if isinstance(usage.get("service_tier"), str) else {})
 
 
-class Assembly:
-    """A streamed Message, put together again; the same to its reader as worker.providers.sse.Assembly."""
+class Assembly(StreamedAnswer):
+    """A streamed Message, put together again."""
+
+    finished = False  # its stop_reason has come
 
     def __init__(self) -> None:
+        super().__init__()
         self._message: dict[str, Any] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
         self._pieces: dict[int, list[str]] = {}
-        self.skipped = 0  # events that could not be read
-        self.error: dict[str, Any] | None = None
-        self.began = False  # the first token has come
-        self.finished = False  # its stop_reason has; what comes after it is bookkeeping
-        self.done = False  # [DONE], which some gateways send
         self._signatures: dict[int, str] = {}
         self._thoughts: dict[int, list[str]] = {}
 
     @property
-    def whole(self) -> bool:
-        return self.finished
-
-    @property
     def has_usage(self) -> bool:
         return self.finished  # it comes with the stop_reason
-
-    def add(self, data: bytes) -> bool:
-        """Take one event in; whether it brought a token."""
-        try:
-            progress = self._merge(event_of(data))
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
-            self.skipped += 1
-            return False
-        self.began = self.began or progress
-        return progress
 
     def completion(self) -> Any:
         return completion_of({**self._message, "content": [self._whole(index) for index in sorted(self._blocks)]})

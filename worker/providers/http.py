@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 import httpx
 from pydantic_core import from_json, to_json
 
 from worker.errors.classify import Broke, Broken, Reply
-from worker.providers.sse import BOM, DONE, Events, looks_like_events
+from worker.providers.sse import BOM, Events, StreamedAnswer, looks_like_events
 from worker.routes.route import Route
 
 CUT = b"[key]"
@@ -46,24 +46,6 @@ class ProviderRequest:
     dropped: list[str] = field(default_factory=list)
 
 
-class Assembly(Protocol):
-    """A streamed answer in the making (worker/providers/sse.py)."""
-
-    skipped: int
-    error: dict[str, Any] | None
-    began: bool
-    done: bool
-
-    @property
-    def finished(self) -> bool: ...
-    @property
-    def whole(self) -> bool: ...
-    @property
-    def has_usage(self) -> bool: ...
-    def add(self, data: bytes) -> bool: ...
-    def completion(self) -> Any: ...
-
-
 @dataclass(frozen=True)
 class Spoken:
     """A request in a dialect, and how its answer is read: a stream by `assembly`, a whole one by `read`."""
@@ -71,7 +53,7 @@ class Spoken:
     path: str
     headers: Mapping[str, str]
     body: Mapping[str, Any]
-    assembly: Callable[[], Assembly]
+    assembly: Callable[[], StreamedAnswer]
     read: Callable[[Any], Any] = lambda body: body
 
 
@@ -135,18 +117,10 @@ def _read_events(headers: Mapping[str, str], raw: bytes, secrets: Sequence[str],
     """Events that came in one piece."""
     assembly, events = spoken.assembly(), Events()
     for data in (*events.feed(raw), *events.end()):
-        if take_in(assembly, data):
+        assembly.add(data)
+        if assembly.over:
             break
     return _assembled(headers, assembly, None, secrets)
-
-
-def take_in(assembly: Assembly, data: bytes) -> bool:
-    """One event's data; whether it is the last one that matters."""
-    if data.strip() == DONE:
-        assembly.done = True
-        return True
-    assembly.add(data)
-    return assembly.error is not None
 
 
 def _without_keys(raw: bytes, keys: Sequence[str]) -> bytes:
@@ -207,7 +181,7 @@ async def _streamed(
 
 
 def _assembled(
-    headers: Mapping[str, str], assembly: Assembly, broke: Broken | None, secrets: Sequence[str]
+    headers: Mapping[str, str], assembly: StreamedAnswer, broke: Broken | None, secrets: Sequence[str]
 ) -> Reply | Broken:
     """What a stream that is over was. Cut, stalled or late, it is Broken, unless nothing of the answer is missing."""
     if assembly.error is not None:
@@ -220,7 +194,7 @@ def _assembled(
 
 async def _assemble(
     response: httpx.Response,
-    assembly: Assembly,
+    assembly: StreamedAnswer,
     limit: asyncio.Timeout,
     silence: float,
     end: float,
@@ -239,15 +213,15 @@ async def _assemble(
             head += chunk
         progress = False
         for data in events.feed(chunk):
-            if data.strip() == DONE or assembly.error is not None:
-                assembly.done = data.strip() == DONE
-                return None
             progress = assembly.add(data) or progress
+            if assembly.over:
+                return None
         if progress:
             last_words = LAST_WORDS_SECONDS if assembly.has_usage else LATE_USAGE_SECONDS
             limit.reschedule(min(clock() + (last_words if assembly.finished else silence), end))
     for data in events.end():
-        if take_in(assembly, data):
+        assembly.add(data)
+        if assembly.over:
             return None
     if not assembly.began and assembly.error is None and head and not looks_like_events(head):
         return read_whole(200, response.headers, head, wanted.secrets, spoken)

@@ -8,10 +8,13 @@ be the answer.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic_core import from_json
+
+from producer.job import text_of
 
 DONE = b"[DONE]"
 BOM = b"\xef\xbb\xbf"
@@ -56,17 +59,64 @@ def looks_like_events(raw: bytes) -> bool:
     return head.startswith((b"data:", b"event:", b": ", b"id:", b"retry:")) and b"data:" in raw[:4096]
 
 
-class Assembly:
-    """One completion in the making. `wanted`: the number of choices that the body asked for."""
+class StreamedAnswer(ABC):
+    """A streamed answer in the making, of any dialect."""
 
-    def __init__(self, wanted: int = 1) -> None:
-        self._wanted = wanted
-        self._head: dict[str, Any] = {}
-        self._choices: dict[int, dict[str, Any]] = {}
+    def __init__(self) -> None:
         self.skipped = 0  # events that could not be read
         self.error: dict[str, Any] | None = None  # an event that was one: the stream is worth nothing
         self.began = False  # the first token has come
         self.done = False  # [DONE] has: nothing was cut off
+
+    @property
+    @abstractmethod
+    def finished(self) -> bool:
+        """Whether it has ended as the dialect says: what comes after it is bookkeeping."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing."""
+        return self.finished
+
+    @property
+    @abstractmethod
+    def has_usage(self) -> bool: ...
+
+    @property
+    def over(self) -> bool:
+        """Whether no later event matters."""
+        return self.done or self.error is not None
+
+    def add(self, data: bytes) -> bool:
+        """Take one event in; whether it brought a token."""
+        if data.strip() == DONE:
+            self.done = True
+            return False
+        try:
+            progress = self._merge(event_of(data))
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+            self.skipped += 1
+            return False
+        self.began = self.began or progress
+        return progress
+
+    @abstractmethod
+    def _merge(self, event: dict[str, Any]) -> bool:
+        """Take one event's JSON in; whether it brought a token. What cannot be read raises."""
+
+    @abstractmethod
+    def completion(self) -> Any:
+        """The chat completion, as it would have come in one piece."""
+
+
+class Assembly(StreamedAnswer):
+    """One completion in the making. `wanted`: the number of choices that the body asked for."""
+
+    def __init__(self, wanted: int = 1) -> None:
+        super().__init__()
+        self._wanted = wanted
+        self._head: dict[str, Any] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
 
     @property
     def finished(self) -> bool:
@@ -83,16 +133,7 @@ class Assembly:
     def has_usage(self) -> bool:
         return isinstance(self._head.get("usage"), dict)
 
-    def add(self, data: bytes) -> bool:
-        """Take one event in; whether it brought a token."""
-        try:
-            return self._merge(event_of(data))
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
-            self.skipped += 1
-            return False
-
     def completion(self) -> dict[str, Any]:
-        """The chat completion, as it would have come in one piece."""
         choices = [self._choices[index] for index in sorted(self._choices)]
         for choice in choices:
             _finish(choice["message"])
@@ -110,7 +151,6 @@ class Assembly:
         progress = False
         for piece in event.get("choices") or ():
             progress = self._merge_choice(piece) or progress
-        self.began = self.began or progress
         return progress
 
     def _merge_choice(self, piece: dict[str, Any]) -> bool:
@@ -242,9 +282,3 @@ def _place_of(calls: dict[int, dict[str, Any]], piece: dict[str, Any]) -> int:
         named = bool((piece.get("function") or {}).get("name")) and bool(calls[last]["function"]["name"])
         return last + 1 if named else last
     return int(index)
-
-
-def text_of(parts: Any) -> str:
-    """The text of content that comes as a list of parts; thinking is not the answer."""
-    found = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-    return "".join(part["text"] for part in found if isinstance(part.get("text"), str))

@@ -47,7 +47,7 @@ def read_usage(usage: Mapping[str, Any]) -> Usage | None:
     if prompt is None or completion is None or prompt + completion == 0:
         return None
     cached, written = _largest(usage, _CACHED), _largest(usage, _WRITTEN)
-    hour = min(_largest(usage, _WRITTEN_HOUR), max(written, _largest(usage, _WRITTEN_HOUR)))
+    hour = _largest(usage, _WRITTEN_HOUR)
     written = max(written, hour)
     if cached + written > prompt or (
         "prompt_tokens" not in usage and (cached or written) and "input_tokens_details" not in usage

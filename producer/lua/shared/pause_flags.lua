@@ -56,7 +56,7 @@ local function pause_flag(flag, notes, lasts, note, who, audit, control)
   if lasts > 0 then redis.call('SET', flag, '1', 'PX', lasts) else redis.call('SET', flag, '1') end
   local text = cjson.encode(new)
   redis.call('HSET', notes, flag, text)
-  redis.call('XADD', audit, 'MAXLEN', '~', 100000, '*', 'action', 'pause', 'who', who, 'flag', flag, 'note', text)
+  audited(audit, 'pause', who, 'flag', flag, 'note', text)
   redis.call('PUBLISH', control, flag)
 end
 

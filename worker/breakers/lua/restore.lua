@@ -1,4 +1,4 @@
--- prelude: clock breaker wake_parked
+-- prelude: clock audit_trail breaker wake_parked
 -- flags: allow-oom
 -- Close a route's breaker and end its cooldown at once: an operator says that the route works again.
 --
@@ -12,6 +12,6 @@ breaker.state, breaker.epoch, breaker.failures, breaker.streak = 'closed', break
 breaker.successes, breaker.probe, breaker.opens_ms, breaker.cooldown_ms = 0, '', 0, 0
 breaker.rests_until_ms, breaker.rests_for = 0, ''
 write(KEYS[1], ARGV[1], breaker, ARGV[2])
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', 100000, '*', 'action', 'restore', 'who', ARGV[3], 'route', ARGV[1])
+audited(KEYS[2], 'restore', ARGV[3], 'route', ARGV[1])
 wake_parked(KEYS[3], {'route', 'able_route', 'slow_route', 'pinned_route'})
 return before

@@ -1,4 +1,4 @@
--- prelude: clock running_clock pause_flags wake_parked
+-- prelude: clock audit_trail running_clock pause_flags wake_parked
 -- flags: allow-oom
 -- Clear a flag. With the flag of everything, also the other flags that a budget set, if a budget set this one or ARGV 4
 -- asks for it.
@@ -37,7 +37,7 @@ for _, flag in ipairs(cleared) do
 end
 stand_all(KEYS[3], KEYS[4], KEYS[5])
 if #cleared > 0 or ARGV[5] ~= '' then
-  redis.call('XADD', KEYS[6], 'MAXLEN', '~', 100000, '*', 'action', 'resume', 'who', ARGV[1],
+  audited(KEYS[6], 'resume', ARGV[1],
     'flags', table.concat(cleared, ' '), 'again_at', ARGV[5])
 end
 redis.call('PUBLISH', ARGV[2], KEYS[1])

@@ -1,4 +1,4 @@
--- prelude: clock
+-- prelude: clock audit_trail
 -- flags: allow-oom
 -- Set an operator's cap over the one of budgets.yaml. Workers read it within a second, and wake jobs that wait for budget.
 --
@@ -14,6 +14,6 @@ else
 end
 redis.call('HDEL', KEYS[2], ARGV[1]) -- the next call records it again
 redis.call('HDEL', KEYS[4], 'terms:' .. ARGV[1]) -- calls that run under the old cap do not record it
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', 100000, '*', 'action', 'cap', 'who', ARGV[3], 'scope', ARGV[1],
+audited(KEYS[3], 'cap', ARGV[3], 'scope', ARGV[1],
   'cap', ARGV[2])
 return 1

@@ -1,4 +1,4 @@
--- prelude: clock leaves fair_queue
+-- prelude: clock audit_trail leaves fair_queue
 -- Last safety check: accepted jobs that seem to be in no list, lease or schedule are checked again, and queued.
 --
 -- KEYS  1 failover:accepted:{queue}   2 rq:queue:{queue}   3 failover:leases:{queue}   4 rq:scheduled:{queue}
@@ -27,7 +27,7 @@ for i = 3, #ARGV do
   end
 end
 if #queued > 0 then
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', 100000, '*', 'action', 'audit', 'who', 'failover-worker',
+  audited(KEYS[5], 'audit', 'failover-worker',
     'jobs', table.concat(queued, ' '))
   redis.call('PUBLISH', ARGV[2], KEYS[2])
 end

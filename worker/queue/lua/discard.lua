@@ -1,4 +1,4 @@
--- prelude: clock leaves ends event dead_letters
+-- prelude: clock audit_trail leaves ends event dead_letters
 -- flags: allow-oom
 -- Discard dead letters: they become cancelled jobs, which are kept for a while.
 --
@@ -25,7 +25,7 @@ for i = 6, #ARGV do
   end
 end
 if #fresh > 0 then
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', 100000, '*', 'action', 'discard', 'who', ARGV[2], 'token', ARGV[1],
+  audited(KEYS[5], 'discard', ARGV[2], 'token', ARGV[1],
     'jobs', table.concat(fresh, ' '))
 end
 return {discarded, gone}

@@ -1,4 +1,4 @@
--- prelude: clock running_clock event dead_letters fair_queue
+-- prelude: clock audit_trail running_clock event dead_letters fair_queue
 -- Dead letters return to the tail of the queue and start again: attempts, executions and crashes are zero, the promised
 -- time and the expiry count from now, the generation is one more.
 --
@@ -45,7 +45,7 @@ for i = 7, #ARGV do
   end
 end
 if #fresh > 0 then
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', 100000, '*', 'action', 'requeue', 'who', ARGV[2], 'token', ARGV[1],
+  audited(KEYS[5], 'requeue', ARGV[2], 'token', ARGV[1],
     'jobs', table.concat(fresh, ' '))
   redis.call('PUBLISH', ARGV[6], KEYS[2])
 end

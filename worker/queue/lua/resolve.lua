@@ -1,4 +1,4 @@
--- prelude: clock leaves ends event dead_letters fair_queue withdraw
+-- prelude: clock audit_trail leaves ends event dead_letters fair_queue withdraw
 -- flags: allow-oom
 -- A human's answer becomes the job's result, in whatever state the job is; an execution that runs is fenced.
 --
@@ -17,6 +17,6 @@ redis.call('HDEL', KEYS[1], 'dead_reason', 'dead_detail', 'dead_route', 'exc_inf
 redis.call('HSET', KEYS[1], 'status', 'finished', 'resolved_by', ARGV[6])
 redis.call('ZADD', KEYS[11], math.floor(now_ms / 1000) + tonumber(ARGV[5]), ARGV[1])
 ends(ARGV[1], KEYS[1], KEYS[7], KEYS[9], ARGV[5])
-redis.call('XADD', KEYS[10], 'MAXLEN', '~', 100000, '*', 'action', 'resolve', 'who', ARGV[4], 'jobs', ARGV[1])
+audited(KEYS[10], 'resolve', ARGV[4], 'jobs', ARGV[1])
 event('job.done', ARGV[1], KEYS[1])
 return 'committed'
