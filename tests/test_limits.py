@@ -170,7 +170,7 @@ def test_a_job_of_many_tokens_waits_and_keeps_no_smaller_one_from_the_route(
     workshop.providers.behave("a", text="word " * 1200)
     assert done(producer, large).status is JobStatus.DONE
     waiting = producer.enqueue(large)
-    until(lambda: "tokens enough" in (producer.fetch(waiting).waiting_for or ""), "it waits")
+    until(lambda: "its tokens of this minute are used up" in (producer.fetch(waiting).waiting_for or ""), "it waits")
     small = asking({**chat("y").body, "max_tokens": 10})
     assert producer.wait(producer.enqueue(small), 10).status is JobStatus.DONE
 

@@ -200,7 +200,7 @@ def test_an_operators_word_frees_a_parked_key(workshop: Workshop, producer: Prod
     until(
         lambda: producer.fetch(job).attempts == 1 and producer.fetch(job).status is JobStatus.PARKED, "the bill is due"
     )
-    told = "passed over: environment ACME_KEY of tenant acme"
+    told = "and is skipped: environment ACME_KEY of tenant acme"
     until(lambda: told in workshop.run("failover", "status").stdout, "status tells of the key")
     workshop.providers.behave("a")
     assert workshop.run("failover", "routes", "enable", "a/a-1").returncode == 0
