@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from worker.routes.schema import RouteEntry
 from worker.routing.answer import truncated
 
 NOW = 1_795_000_000.0
+LOOP = asyncio.Runner()  # with one client for all cases: each client reads the certificates of all authorities
 USAGE = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 25}
 HALF = "Half of what I"
 
@@ -68,22 +70,27 @@ class Met:
         return message
 
 
+@cache
+def client() -> Providers:
+    return Providers(4)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def closed() -> Iterator[None]:
+    yield
+    LOOP.run(client().close())
+    LOOP.close()
+
+
 def met(answer: bytes, *, streams: bool = False, **body: Any) -> Met:
     """One call to a provider that sends these bytes."""
     sent = {"messages": [{"role": "user", "content": "Summarise the call."}], **body}
 
-    async def call(route: Route) -> Reply | Broken:
-        providers = Providers(4)
-        try:
-            return await providers.complete(
-                ProviderRequest(route, "", sent, "key", 5.0, first_token_seconds=2.0 if streams else None)
-            )
-        finally:
-            await providers.close()
-
     with raw_provider(answer) as provider:
         entry = RouteEntry(provider="p", model="m", base_url=provider.url)
-        answered = asyncio.run(call(Route("p/m", "hot", entry, provider.url)))
+        route = Route("p/m", "hot", entry, provider.url)
+        request = ProviderRequest(route, "", sent, "key", 5.0, first_token_seconds=2.0 if streams else None)
+        answered = LOOP.run(client().complete(request))
         return Met(answered, classify(answered, NOW), provider.asked)
 
 

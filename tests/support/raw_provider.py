@@ -53,7 +53,7 @@ def raw_provider(*answers: bytes | Callable[[dict[str, Any]], bytes]) -> Iterato
 
     with Server(("127.0.0.1", 0), Handler) as server:
         provider.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.002}, daemon=True)
         thread.start()
         try:
             yield provider
