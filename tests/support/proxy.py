@@ -11,11 +11,14 @@ from pathlib import Path
 
 
 class Proxy:
-    """`lose`: so many calls of `script` (any script) pass, the next one is lost, or with `lose_reply` its reply; -1: none."""
+    """`lose`: so many calls of `script` (any script) pass, the next one is lost, or with `lose_reply` its reply; -1: none.
+    `holds`: after the loss nothing passes any more, on no connection, until `flowing` is set again."""
 
     def __init__(self, server: Path, tls: ssl.SSLContext | None = None) -> None:
         self.lose, self.lose_reply, self.lost = -1, False, 0
         self.script = b"EVALSHA"
+        self.holds, self.flowing = False, threading.Event()
+        self.flowing.set()
         self._server, self._tls = server, tls
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -25,6 +28,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
+        self.flowing.set()
         _close(*self._sockets)
 
     def _loses(self, chunk: bytes) -> bool:
@@ -33,6 +37,8 @@ class Proxy:
                 return False
             self.lose -= 1
             self.lost += self.lose < 0
+            if self.lose < 0 and self.holds:
+                self.flowing.clear()
             return self.lose < 0
 
     def _accept(self) -> None:
@@ -60,6 +66,7 @@ class Proxy:
                         upstream.sendall(chunk)
                         return  # `_replies` breaks the connection once the server has answered
                     break
+                self.flowing.wait()
                 upstream.sendall(chunk)
         _close(client, upstream)
 
