@@ -24,7 +24,8 @@ from producer.errors import ServiceUnavailable
 from producer.exchange import Receipt, Sleep, Steps
 from producer.job import JobResult, LLMJob
 from producer.policy import Policies, load_policies
-from producer.scripts import Command, ask, ask_async
+from producer.scripts import Command, ask, ask_async, size_of
+from producer.silence import transfer_seconds
 
 DEFAULT_QUEUE = "ai-tasks"
 RESEND_FOR_SECONDS = 0.5  # with the timeouts of the last connect and reply, every call ends within 2 s
@@ -181,7 +182,7 @@ class AsyncProducer:
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
         give_up = time.monotonic() + RESEND_FOR_SECONDS
         try:
-            async with asyncio.timeout(LONGEST_CALL_SECONDS):
+            async with asyncio.timeout(LONGEST_CALL_SECONDS + transfer_seconds(size_of(commands))):
                 while True:
                     try:
                         return await ask_async(self.client, commands)

@@ -19,6 +19,7 @@ from redis.retry import Retry
 
 from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, Problem, ServiceUnavailable
+from producer.silence import ASYNC, BLOCKING
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 REPLY_TIMEOUT_SECONDS = 5.0
@@ -59,6 +60,7 @@ def connect(
         else:
             pool = redis.BlockingConnectionPool.from_url(url, max_connections=max_connections, timeout=10, **options)
             client = redis.Redis.from_pool(pool)
+        client.connection_pool.connection_class = BLOCKING[url.partition("://")[0]]
         client.connection_pool.make_connection()  # raises now if the URL's options are wrong
         return client
 
@@ -85,6 +87,7 @@ def connect_async(
             retry=AsyncRetry(NoBackoff(), 0),
             health_check_interval=30,
         )
+        pool.connection_class = ASYNC[url.partition("://")[0]]
         return redis.asyncio.Redis.from_pool(pool)
 
     return _checked(url, client)

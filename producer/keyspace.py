@@ -326,6 +326,10 @@ class JobField:
     SETTLED = "settled"  # id of the execution that was settled last, to recognise the resend of a settle
     EXECUTIONS = "executions"  # executions that failed
     CRASHES = "crashes"  # executions whose worker vanished
+    SUSPECT = "suspect"  # the latest of them in a row: the job may be what kills workers, so few suspects run at a time
+    CHARGED = "charged"  # of these, while it ran alone among suspects: at three it is a dead letter
+    BEGUN = "begun"  # {execution}:alone | {execution}:together, once a suspect runs
+    REAPED = "reaped"  # id of the execution whose worker vanished last
     ATTEMPTS = "attempts"  # HTTP calls to providers so far
     RUN_MS = "run_ms"  # time worked in executions that ended
     TRAIL = "trail"  # JSON list of attempts so far

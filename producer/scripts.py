@@ -55,6 +55,12 @@ class Call:
 Command = Call | tuple[Word, ...]
 
 
+def size_of(commands: Sequence[Command]) -> int:
+    """Bytes of the commands' long words, which is nearly all that is sent."""
+    words = (command.words if isinstance(command, Call) else command for command in commands)
+    return sum(len(word) for each in words for word in each if isinstance(word, bytes | str))
+
+
 def ask(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     """As `run`, but raises the first exception among the replies."""
     return _checked(run(client, commands) if commands else [])

@@ -27,7 +27,9 @@ POLICY = JobPolicy.model_validate(
     {"attempts": 6, "executions": 3, "backoff_seconds": {"first": 2, "max": 100}, "keep_dead_seconds": 1000}
 )
 ROUTE = Route("a/m", "hot", RouteEntry(provider="a", model="m", base_url="http://x"), "http://x")
-CLAIM = Claim("j", "e", "q", 100_000, b"{}", 0, 10**9, executions=0, crashes=0, attempts=0, run_ms=0, trail=b"[]")
+CLAIM = Claim(
+    "j", "e", "q", 100_000, b"{}", 0, 10**9, executions=0, crashes=0, suspect=0, attempts=0, run_ms=0, trail=b"[]"
+)
 PLAN = Plan("listed", candidates=(ROUTE,))
 PICKY = replace(PLAN, rejected=(Rejected(ROUTE, RejectedFor.LACKS_CAPABILITY, "no tools"),))
 SLOW = replace(PLAN, rejected=(Rejected(ROUTE, RejectedFor.TOO_SLOW, "p95 9 s"),))

@@ -28,6 +28,12 @@ MUTATIONS = {
         "if redis.call('ZADD', KEYS[1], 1, ARGV[i]) then",
         "tests/test_transitions.py",
     ),
+    "only a suspect that ran alone is charged": (
+        "worker/queue/lua/reap.lua",
+        "local alone = facts[4] == execution .. ':alone'",
+        "local alone = suspect > 0",
+        "tests/test_suspects.py",
+    ),
     "lease check of the reaper": (
         "worker/queue/lua/reap.lua",
         "ZRANGEBYSCORE', KEYS[1], '-inf', now_ms,",

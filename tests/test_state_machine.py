@@ -36,6 +36,9 @@ class Model:
     place: str = "queue"
     holder: str | None = None  # execution id
     crashes: int = 0
+    suspect: int = 0
+    charged: int = 0
+    begun: bool | None = None  # alone, or together with others
     generation: int = 0
     executions: int = 0
     results: int = 0
@@ -83,8 +86,15 @@ class Transitions(RuleBasedStateMachine):
         for held in taken:
             model = self.jobs[held.job_id]
             assert (model.place, model.crashes, model.executions) == ("queue", held.crashes, held.executions)
-            model.place, model.holder = "leased", held.execution_id
+            model.place, model.holder, model.begun = "leased", held.execution_id, None
+            assert held.suspect == model.suspect
         return multiple(*taken)
+
+    @rule(held=claims, alone=st.booleans())
+    def begin(self, held: Claim, alone: bool) -> None:
+        send(self.client, transitions.begin(held, alone=alone))
+        if self.jobs[held.job_id].holder == held.execution_id:
+            self.jobs[held.job_id].begun = alone
 
     @rule(held=claims, kind=st.sampled_from(["done", "retry", "park", "dead", "release"]), resends=st.integers(0, 1))
     def end(self, held: Claim, kind: str, resends: int) -> None:
@@ -104,6 +114,8 @@ class Transitions(RuleBasedStateMachine):
             model.place, model.holder = place, None
             model.results += kind == "done"
             model.executions += kind == "retry"
+            if kind != "release":
+                model.suspect = model.charged = 0
         for _ in range(resends):
             assert settle(self.client, held, outcome) is not Settled.COMMITTED
 
@@ -113,9 +125,12 @@ class Transitions(RuleBasedStateMachine):
         send(self.client, transitions.reap(Q, 2**53))
         for model in self.jobs.values():
             if model.place == "leased":
-                model.crashes += 1
+                ran = model.suspect == 0 or model.begun is not None
+                model.crashes += ran
+                model.suspect += ran
+                model.charged += model.begun is True
                 model.holder = None
-                model.place = "failed" if model.crashes >= 3 else "queue"
+                model.place = "failed" if model.charged >= 3 else "queue"
 
     @rule()
     def time_passes(self) -> None:
@@ -148,6 +163,7 @@ class Transitions(RuleBasedStateMachine):
                 assert report.requeued == allowed
                 if allowed:
                     model.place, model.crashes, model.executions = "queue", 0, 0
+                    model.suspect = model.charged = 0
                     model.generation += 1
             case "resolve":
                 if model.place in ("finished", "cancelled"):

@@ -221,19 +221,6 @@ def test_extend_keeps_a_lease_from_the_reaper(producer: Producer, client: redis.
     assert where(client, job_id) == ["leased"]
 
 
-def test_a_job_that_crashes_three_workers_is_buried(producer: Producer, client: redis.Redis) -> None:
-    job_id = producer.enqueue(chat())
-    for crash in range(1, 4):
-        claim(client, token=f"t{crash}")
-        expire_leases(client)
-        requeued, buried = send(client, transitions.reap(Q, 2**53))
-        assert (requeued, buried) == (([], [job_id.encode()]) if crash == 3 else ([job_id.encode()], []))
-    assert where(client, job_id) == ["failed"]
-    assert producer.fetch(job_id).dead_reason is DeadReason.CRASHED
-    assert client.zcard(keyspace.accepted(Q)) == 0
-    assert Job.fetch(job_id, connection=client, serializer="json").get_status() == JobStatus.FAILED
-
-
 def test_scripts_are_loaded_again_when_redis_forgot_them(producer: Producer, client: redis.Redis) -> None:
     producer.enqueue(chat("a"))
     client.script_flush()

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import socket
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 from uuid import uuid4
@@ -31,10 +32,11 @@ from worker.notify.notifier import notifier_tasks
 from worker.notify.settings import Settings
 from worker.poller import Poller
 from worker.queue import maintenance, transitions
-from worker.queue.claim import Claim
+from worker.queue.claim import Claim, ClaimSize
 from worker.queue.drain import Execution, cancelled, let_end
 from worker.queue.outcome_events import event_of
 from worker.queue.outcomes import Executed, Released, given_back, unwritable
+from worker.queue.suspects import Suspects
 from worker.routes.api_keys import Keys
 from worker.runtime import Runtime
 
@@ -92,7 +94,9 @@ class FailoverWorker(BaseWorker):
         self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
         self._bytes_in_flight = 0  # of the executions' job data
         self._hungry = False  # there may be more jobs to claim, but no free slot
-        self._unanswered: str | None = None  # the token of a claim whose reply was lost
+        self._unanswered: str | None = None  # the token of a claim whose reply has not arrived
+        self._claim_size = ClaimSize(transitions.CLAIM_BYTES)
+        self._suspects = Suspects(self._begin)
         self._broken: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = asyncio.Event()
@@ -210,7 +214,7 @@ class FailoverWorker(BaseWorker):
                 self._start(claim)
             if not claimed:
                 self._breakers.forgo()
-            self._hungry = len(claimed) == room
+            self._hungry = len(claimed) == room or self._claim_size.reached
             if self._hungry:
                 await asyncio.sleep(GATHER_SECONDS)
             elif self.burst and not self._executions:
@@ -222,10 +226,20 @@ class FailoverWorker(BaseWorker):
         """Claim jobs. After a lost reply the same token is sent again, so that its jobs are not left to the reaper."""
         self._unanswered = self._unanswered or uuid4().hex
         asked, queues = self._flags.asked, self.queue_names()
-        call = transitions.claim(self._unanswered, at_most, self.name, queues, asked.providers, asked.routes)
+        call = transitions.claim(
+            self._unanswered,
+            at_most,
+            self.name,
+            queues,
+            asked.providers,
+            asked.routes,
+            at_most_bytes=self._claim_size.limit,
+        )
+        began = time.monotonic()
         (reply,) = await ask_async(self._redis, [call])
         self._unanswered = None
         claims, flags = transitions.claimed(reply)
+        self._claim_size.learn(sum(len(claim.data) for claim in claims), time.monotonic() - began)
         self._flags.hear(flags, asked)
         return claims
 
@@ -241,7 +255,9 @@ class FailoverWorker(BaseWorker):
             log.warning("no route is open, claiming waits", extra={"probe_in_seconds": seconds})
         elif was_probing and not admission.probing:
             log.info("a route is open again, claiming ramps up")
-        return 0 if self._bytes_in_flight > BYTES_IN_FLIGHT else admission.room(len(self._executions))
+        if self._bytes_in_flight > BYTES_IN_FLIGHT:
+            return 0
+        return admission.room(len(self._executions) - min(self._suspects.waiting, self.concurrency))
 
     async def _rest(self, seconds: float) -> None:
         """Wait until something changes (a wake-up, a free slot, the drain), at most `seconds`."""
@@ -258,7 +274,10 @@ class FailoverWorker(BaseWorker):
         task.add_done_callback(lambda _: self._end(claim.lease))
 
     def _end(self, lease: str) -> None:
-        self._bytes_in_flight -= len(self._executions.pop(lease).claim.data)
+        claim = self._executions.pop(lease).claim
+        self._bytes_in_flight -= len(claim.data)
+        if claim.suspect:
+            self._suspects.ended(claim)
         if self._hungry or (self.burst and not self._executions):
             self._wake.set()
 
@@ -268,6 +287,8 @@ class FailoverWorker(BaseWorker):
         if self._flags.paused(claim.queue):  # claimed just before the pause
             execution.executed = given_back(claim)
         else:
+            if claim.suspect:
+                await self._suspects.turn(claim)
             execution.executed = await self._runtime.executor.run(claim)
         task = asyncio.current_task()
         if isinstance(execution.executed.outcome, Released) and task is not None and task.cancelling():
@@ -281,6 +302,10 @@ class FailoverWorker(BaseWorker):
             log.exception("an outcome cannot be written", extra={"job": claim.job_id})
             await self._settle(claim, unwritable(claim))
 
+    async def _begin(self, suspects: Sequence[Claim], alone: bool) -> None:
+        with contextlib.suppress(RedisError):  # then none of them is charged
+            await ask_async(self._redis, [transitions.begin(claim, alone=alone) for claim in suspects])
+
     async def _settle(self, claim: Claim, executed: Executed) -> None:
         totals = {"attempts": executed.attempts, "run_ms": executed.run_ms}
         call = transitions.settle(claim, executed.outcome, worker_name=self.name, **totals)
@@ -292,13 +317,13 @@ class FailoverWorker(BaseWorker):
         """Send the heartbeat of the worker and of all its leases; cancel executions whose lease is lost."""
         self.last_heartbeat = now()
         self._state = WorkerStatus.BUSY if self._executions else WorkerStatus.IDLE
-        leases: dict[str, list[str]] = {}
+        leases: dict[str, list[str]] = {queue: [] for queue in self.queue_names()} if self._unanswered else {}
         for lease, execution in self._executions.items():
             leases.setdefault(execution.claim.queue, []).append(lease)
         fields = {**self.serialize(), "state": self._state}
         also = worker_registry.registration(self.key, fields, self.queue_names())
         also.append(self._runtime.view())
-        for lease in await maintenance.extend(self._redis, leases, also):
+        for lease in await maintenance.extend(self._redis, leases, self._unanswered, also):
             held = self._executions.get(lease)
             if held is not None and not held.settling:
                 log.warning("lease lost, execution dropped", extra={"job": held.claim.job_id})

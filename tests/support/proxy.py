@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+PIECE_SECONDS = 0.02
 
 
 class Proxy:
     """`lose`: so many calls of `script` (any script) pass, the next one is lost, or with `lose_reply` its reply; -1: none.
+    `bytes_per_second`: each direction of a connection is a link of this speed. `stops_after`: so many bytes of replies pass,
+    then silence.
     `holds`: after the loss nothing passes any more, on no connection, until `flowing` is set again."""
 
-    def __init__(self, server: Path, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, server: Path, tls: ssl.SSLContext | None = None, *, bytes_per_second: float = math.inf) -> None:
+        self._pace, self.stops_after = bytes_per_second, math.inf
         self.lose, self.lose_reply, self.lost = -1, False, 0
         self.script = b"EVALSHA"
         self.holds, self.flowing = False, threading.Event()
@@ -67,14 +74,27 @@ class Proxy:
                         return  # `_replies` breaks the connection once the server has answered
                     break
                 self.flowing.wait()
-                upstream.sendall(chunk)
+                self._send(upstream, chunk)
         _close(client, upstream)
 
     def _replies(self, client: socket.socket, upstream: socket.socket, silenced: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while (chunk := upstream.recv(1 << 20)) and not silenced.is_set():
-                client.sendall(chunk)
+                self._send(client, chunk[: int(min(self.stops_after, len(chunk)))])
+                self.stops_after -= len(chunk)
+                if self.stops_after <= 0:
+                    return  # both sides stay open, and nothing comes any more
         _close(client, upstream)
+
+    def _send(self, there: socket.socket, chunk: bytes) -> None:
+        """At the speed of the link, in pieces of 20 ms."""
+        if self._pace == math.inf:
+            there.sendall(chunk)
+            return
+        piece = max(1, int(self._pace * PIECE_SECONDS))
+        for start in range(0, len(chunk), piece):
+            there.sendall(chunk[start : start + piece])
+            time.sleep(len(chunk[start : start + piece]) / self._pace)
 
 
 def _close(*sockets: socket.socket) -> None:

@@ -25,12 +25,13 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from producer.scripts import Call, Command, run_async
+from producer.scripts import Call, Command, run_async, size_of
 
 log = logging.getLogger("failover.worker")
 
 GATHER_SECONDS = 0.01  # how long a command waits for others, so that they share its round trip
 BATCH = 200  # commands per round trip
+BATCH_BYTES = 1024 * 1024  # a round trip with more has no further command
 LONGEST_RESEND_SECONDS = 2.0
 
 _TRANSIENT = (
@@ -126,9 +127,19 @@ class Batcher:
         while self._waiting and await self._send():
             pass
 
+    def _next(self) -> list[Request]:
+        """Take the requests of one round trip out of the waiting ones."""
+        count = size = 0
+        for request in self._waiting[:BATCH]:
+            if count and size >= BATCH_BYTES:
+                break
+            count, size = count + 1, size + size_of([request.built()])
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
+
     async def _send(self) -> bool:
         """Make one round trip. Returns whether Redis answered every command that must be answered."""
-        batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+        batch = self._next()
         if not batch:
             return True
         try:

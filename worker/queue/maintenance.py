@@ -100,13 +100,17 @@ def _command(data: bytes) -> str | None:
 
 
 async def extend(
-    client: redis.asyncio.Redis, leases: Mapping[str, Sequence[str]], also: Iterable[Command]
+    client: redis.asyncio.Redis,
+    leases: Mapping[str, Sequence[str]],
+    unanswered: str | None,
+    also: Iterable[Command],
 ) -> list[str]:
-    """Extend `leases` (by queue) and send `also` in the same round trip. Returns the leases that are lost."""
-    held = [(queue, members) for queue, members in leases.items() if members]
-    replies = await ask_async(client, [*(transitions.extend(*entry) for entry in held), *also])
+    """Extend `leases` (by queue), those of the `unanswered` claim too, and send `also` in the same round trip. Returns the
+    leases that are lost."""
+    extensions = [transitions.extend(queue, members, unanswered) for queue, members in leases.items()]
+    replies = await ask_async(client, [*extensions, *also])
     lost: list[str] = []
-    for reply in replies[: len(held)]:
+    for reply in replies[: len(extensions)]:
         lost += [member.decode() for member in reply]
     return lost
 

@@ -26,12 +26,12 @@ from worker.queue.waiting import Waiting
 _LUA = Path(__file__).parent / "lua"
 CLAIM, EXTEND, PROMOTE, REAP = (Script.load(_LUA, name) for name in ("claim", "extend", "promote", "reap"))
 REQUEUE, RESOLVE, AUDIT = (Script.load(_LUA, name) for name in ("requeue", "resolve", "audit"))
-EXPIRE, DISCARD = (Script.load(_LUA, name) for name in ("expire", "discard"))
+BEGIN, EXPIRE, DISCARD = (Script.load(_LUA, name) for name in ("begin", "expire", "discard"))
 COMPLETE, BURY, RESCHEDULE, RELEASE = (Script.load(_LUA, n) for n in ("complete", "bury", "reschedule", "release"))
 
 LEASE_SECONDS = 12.0  # a job whose worker died is queued again within this plus one reaper interval
-CRASHES_THAT_BURY = 3
-CLAIM_BYTES = 16 * 1024 * 1024  # compressed job data per claim; a claim stops once it has more
+CHARGES_THAT_BURY = 3
+CLAIM_BYTES = 16 * 1024 * 1024  # the most compressed job data per claim, because the script blocks Redis while it runs
 PROMOTE_AT_MOST = REAP_AT_MOST = EXPIRE_AT_MOST = 1000
 
 
@@ -50,8 +50,10 @@ def claim(
     queues: Sequence[str],
     providers: Sequence[str] = (),
     routes: Sequence[str] = (),
+    *,
+    at_most_bytes: int = CLAIM_BYTES,
 ) -> Call:
-    """Claim at most `at_most` jobs. Read the reply with `claimed`.
+    """Claim at most `at_most` jobs, and none more once their data has `at_most_bytes`. Read the reply with `claimed`.
 
     `token` identifies the call: sent again, it returns the same claims. Nothing is claimed while all `providers` are
     paused. The reply also holds the flags of the queues, `providers` and `routes`.
@@ -69,7 +71,7 @@ def claim(
     keys += flag_keys(providers, routes)
     prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
     limits = (token, at_most, int(LEASE_SECONDS * 1000), worker_name)
-    return CLAIM.call(keys, [*limits, *prefixes, CLAIM_BYTES, len(queues), len(providers), *queues])
+    return CLAIM.call(keys, [*limits, *prefixes, at_most_bytes, len(queues), len(providers), *queues])
 
 
 def claimed(reply: list[Any]) -> tuple[tuple[Claim, ...], list[int]]:
@@ -80,7 +82,7 @@ def claimed(reply: list[Any]) -> tuple[tuple[Claim, ...], list[int]]:
 
 def _claim(row: list[bytes | None], now_ms: int) -> Claim:
     job_id, execution_id, queue, data, accepted_ms, expires_ms, *counts, trail = row
-    executions, crashes, attempts, run_ms = (_number(count, 0) for count in counts)
+    executions, crashes, attempts, run_ms, suspect = (_number(count, 0) for count in counts)
     return Claim(
         job_id=(job_id or b"").decode(),
         execution_id=(execution_id or b"").decode(),
@@ -91,6 +93,7 @@ def _claim(row: list[bytes | None], now_ms: int) -> Claim:
         expires_ms=_number(expires_ms, now_ms + 86_400_000),
         executions=executions,
         crashes=crashes,
+        suspect=suspect,
         attempts=attempts,
         run_ms=run_ms,
         trail=trail or b"[]",
@@ -104,9 +107,18 @@ def _number(value: bytes | None, default: int) -> int:
         return default
 
 
-def extend(queue: str, leases: Sequence[str]) -> Call:
-    """Extend leases. Reply: the leases (bytes) that are lost."""
-    return EXTEND.call([keyspace.leases(queue)], [int(LEASE_SECONDS * 1000), *leases])
+def extend(queue: str, leases: Sequence[str], unanswered: str | None = None) -> Call:
+    """Extend leases, also those of the claim with the token `unanswered`, whose reply has not arrived.
+
+    Reply: the `leases` (bytes) that are lost. Their jobs are no suspects: their worker is the one that asks.
+    """
+    keys = [keyspace.leases(queue)] + ([] if unanswered is None else [keyspace.claim(unanswered)])
+    return EXTEND.call(keys, [int(LEASE_SECONDS * 1000), keyspace.JOB, *leases])
+
+
+def begin(held: Claim, *, alone: bool) -> Call:
+    """A suspect begins to run, `alone` or together with other suspects of its worker."""
+    return BEGIN.call([keyspace.job(held.job_id)], [held.execution_id, "alone" if alone else "together"])
 
 
 def promote(queue: str) -> Call:
@@ -130,7 +142,7 @@ def reap(queue: str, not_after_ms: int) -> Call:
         keyspace.dead(q),
     ]
     prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
-    limits = (REAP_AT_MOST, CRASHES_THAT_BURY, KEEP_DEAD_SECONDS)
+    limits = (REAP_AT_MOST, CHARGES_THAT_BURY, KEEP_DEAD_SECONDS)
     return REAP.call(keys, [*limits, *prefixes, keyspace.WAKE, keyspace.RESULTS, not_after_ms])
 
 

@@ -9,7 +9,7 @@
 --       9 how many queues   10 how many providers   11.. queue names
 -- Returns {now (ms), {1 or 0 for everything, for each queue, for each provider, for each route}, claim, ...}, a claim being
 --         {job id, execution id, queue, data, accepted_ms, expires_ms (later by the time its queue was paused), executions,
---         crashes, attempts, run_ms, trail}
+--         crashes, attempts, run_ms, suspect, trail}
 -- Invariant: nothing is claimed while everything, the queue, or every provider is paused. A job that leaves the queue gets a
 --            lease. An entry whose job is not queued (cancelled, ended, deleted) is removed; one that cannot be read goes to
 --            quarantine. A resend of the token returns what the first call claimed, as far as it is still leased.
@@ -19,11 +19,10 @@ local flags, all, closed = flags_of(7, 6, queues, 6 + 6 * queues, tonumber(ARGV[
 local reply, bytes = {now_ms, flags}, 0
 local function answer(id, execution, queue, clock_key)
   local job = redis.call('HMGET', ARGV[5] .. id, 'data', 'accepted_ms', 'expires_ms', 'executions', 'crashes',
-    'attempts', 'run_ms', 'trail', 'stopped_ms')
+    'attempts', 'run_ms', 'suspect', 'trail', 'stopped_ms')
   local expires = tonumber(job[3] or '')
-  if expires then job[3] = expires + stopped_ms(clock_key) - (tonumber(job[9] or '') or 0) end
-  job[9] = nil
-  reply[#reply + 1] = {id, execution, queue, unpack(job, 1, 8)}
+  if expires then job[3] = expires + stopped_ms(clock_key) - (tonumber(job[10] or '') or 0) end
+  reply[#reply + 1] = {id, execution, queue, unpack(job, 1, 9)}
   bytes = bytes + #(job[1] or '')
 end
 

@@ -3,7 +3,9 @@
 -- KEYS  1 rq:job:{id}   2 failover:leases:{queue}   3 rq:wip:{queue}   4 rq:execution:{id}:{execution}
 --       5 rq:executions:{id}   6 failover:accepted:{queue}
 -- ARGV  1 job id   2 execution id
-local function settles()
+--
+-- A worker that settles lives, so its job is no suspect any more. `unfinished`: the job may not have run.
+local function settles(unfinished)
   local member = ARGV[1] .. ':' .. ARGV[2]
   if redis.call('ZREM', KEYS[2], member) == 0 then
     return redis.call('HGET', KEYS[1], 'settled') == ARGV[2] and 'again' or 'fenced'
@@ -15,7 +17,11 @@ local function settles()
     leaves(KEYS[6], ARGV[1])
     return 'fenced'
   end
-  redis.call('HDEL', KEYS[1], 'lease')
+  if unfinished then
+    redis.call('HDEL', KEYS[1], 'lease')
+  else
+    redis.call('HDEL', KEYS[1], 'lease', 'suspect', 'charged', 'begun', 'reaped')
+  end
   redis.call('HSET', KEYS[1], 'settled', ARGV[2], 'worker_name', '')
   return 'committed'
 end

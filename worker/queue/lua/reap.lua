@@ -1,11 +1,12 @@
 -- prelude: clock leaves ends event dead_letters fair_queue
 -- flags: allow-oom
 -- Take jobs back from leases that expired without a heartbeat: their worker is gone. The jobs return to the head of the
--- queue; a job that has lost too many workers is buried.
+-- queue as suspects: they run few at a time, so that only a job that ran alone among suspects when its worker vanished is
+-- charged. A job that was charged too often is buried.
 --
 -- KEYS  1 failover:leases:{queue}   2 rq:wip:{queue}   3 rq:queue:{queue}   4 rq:failed:{queue}
 --       5 failover:accepted:{queue}   6 failover:dead:{queue}
--- ARGV  1 at most   2 crashes that bury   3 keep a dead letter (s)   4 rq:job:   5 rq:execution:   6 rq:executions:
+-- ARGV  1 at most   2 charges that bury   3 keep a dead letter (s)   4 rq:job:   5 rq:execution:   6 rq:executions:
 --       7 wake channel   8 rq:results:   9 not after (ms of Redis TIME)
 -- Returns {job ids requeued, job ids buried}
 -- Invariant: an expired lease is removed exactly once, and its execution can then no longer settle the job.
@@ -25,10 +26,16 @@ for i = #expired, 1, -1 do
   if held and redis.call('HGET', job, 'status') ~= 'started' then -- cancelled by one of RQ's tools
     leaves(KEYS[5], id)
   elseif held then
-    local crashes = (tonumber(redis.call('HGET', job, 'crashes')) or 0) + 1
-    redis.call('HSET', job, 'crashes', crashes)
-    if crashes >= tonumber(ARGV[2]) then
-      local detail = ARGV[2] .. ' workers vanished while executing it'
+    local facts = redis.call('HMGET', job, 'suspect', 'charged', 'crashes', 'begun')
+    local suspect, charged = tonumber(facts[1] or '') or 0, tonumber(facts[2] or '') or 0
+    local alone = facts[4] == execution .. ':alone'
+    if alone then charged = charged + 1 end
+    if suspect == 0 or alone or facts[4] == execution .. ':together' then -- a suspect that waited has not run
+      redis.call('HSET', job, 'suspect', suspect + 1, 'charged', charged, 'crashes', (tonumber(facts[3] or '') or 0) + 1,
+        'reaped', execution)
+    end
+    if charged >= tonumber(ARGV[2]) then
+      local detail = suspect + 1 .. ' workers vanished while executing it, the last ' .. charged .. ' without another suspect'
       unfile(KEYS[6], id, job)
       redis.call('HSET', job, 'status', 'failed', 'ended_at', iso(now_ms), 'worker_name', '',
         'dead_reason', 'crashed', 'dead_detail', detail, 'exc_info', detail)

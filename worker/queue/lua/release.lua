@@ -7,7 +7,7 @@
 -- ARGV  1-2 as in fence   3 wake channel   4 attempts   5 run time (ms)   6 trail (JSON)
 -- Returns 'committed' | 'again' | 'fenced'
 -- Invariant: the job is in the queue once.
-local verdict = settles()
+local verdict = settles(true)
 if verdict ~= 'committed' then return verdict end
 
 redis.call('HSET', KEYS[1], 'status', 'queued', 'enqueued_at', iso(now_ms), 'attempts', ARGV[4], 'run_ms', ARGV[5],

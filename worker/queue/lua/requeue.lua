@@ -30,7 +30,7 @@ for i = 7, #ARGV do
     if worth <= 0 then worth = 86400000 end
     local promise = life[6] and tonumber(life[6]) - (tonumber(life[3]) or 0)
     redis.call('HDEL', job, 'dead_reason', 'dead_detail', 'dead_route', 'exc_info', 'executions', 'crashes', 'attempts',
-      'run_ms', 'trail', 'settled')
+      'run_ms', 'trail', 'settled', 'suspect', 'charged', 'begun', 'reaped')
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms), 'started_at', '', 'ended_at', '',
       'accepted_ms', now_ms, 'expires_ms', now_ms + worth, 'stopped_ms', stopped, 'generation', generation + 1,
       'requeued_by', ARGV[1], 'requeued_who', ARGV[2], 'requeued_ms', now_ms)
