@@ -1,4 +1,4 @@
--- prelude: clock audit_trail leaves ends event dead_letters fair_queue withdraw
+-- prelude: clock key_types audit_trail leaves ends event dead_letters fair_queue withdraw
 -- flags: allow-oom
 -- Cancel a job that has not ended.
 --
@@ -10,6 +10,8 @@ local status = redis.call('HGET', KEYS[1], 'status')
 if not status then return 'unknown' end
 if status == 'finished' or status == 'canceled' or status == 'failed' then return status end
 
+expect('zset', KEYS[11])
+expect_withdrawn()
 withdraw()
 redis.call('HSET', KEYS[1], 'status', 'canceled')
 redis.call('ZADD', KEYS[11], math.floor(now_ms / 1000), ARGV[1])

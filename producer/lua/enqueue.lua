@@ -1,4 +1,4 @@
--- prelude: clock running_clock fair_queue
+-- prelude: clock hint running_clock fair_queue
 -- Accept one job, at most once for its idempotency key.
 --
 -- KEYS  1 failover:idempotency:{hash}   2 rq:job:{id}   3 rq:queue:{queue}   4 rq:queues   5 failover:accepted:{queue}
@@ -17,23 +17,29 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
   return {'conflict', ARGV[1]}
 end
 
-redis.call('HSET', KEYS[1], 'job_id', ARGV[1], 'fingerprint', ARGV[2])
-redis.call('PERSIST', KEYS[1])
-local now = iso(now_ms)
+local now, expires_ms = iso(now_ms), now_ms + tonumber(ARGV[3])
 local held, ends_ms = held_by({KEYS[7], KEYS[8], KEYS[9]})
-if held then stand(KEYS[6], held, ends_ms, false) end -- maybe no worker has seen the flag yet
-local stopped, expires_ms = stopped_ms(KEYS[6]), now_ms + tonumber(ARGV[3])
-redis.call('HSET', KEYS[2], 'created_at', now, 'enqueued_at', now, 'status', 'queued',
-  'accepted_ms', now_ms, 'expires_ms', expires_ms, 'stopped_ms', stopped,
-  'promised_ms', now_ms + tonumber(ARGV[7]), 'idempotency', KEYS[1], unpack(ARGV, 9))
-redis.call('SADD', KEYS[4], KEYS[3])
-redis.call('ZADD', KEYS[5], expires_ms - stopped, ARGV[1])
-redis.call('ZADD', KEYS[5] .. ':promised', now_ms + tonumber(ARGV[7]), ARGV[1])
-local was_empty
-if ARGV[4] == '1' then
-  was_empty = enter_first(KEYS[3], ARGV[1])
-else
-  was_empty = enter(KEYS[3], ARGV[1], ARGV[8])
+local function accept() -- returns whether RQ's list was empty
+  redis.call('HSET', KEYS[1], 'job_id', ARGV[1], 'fingerprint', ARGV[2])
+  redis.call('PERSIST', KEYS[1])
+  if held then stand(KEYS[6], held, ends_ms, false) end -- maybe no worker has seen the flag yet
+  local stopped = stopped_ms(KEYS[6])
+  redis.call('HSET', KEYS[2], 'created_at', now, 'enqueued_at', now, 'status', 'queued',
+    'accepted_ms', now_ms, 'expires_ms', expires_ms, 'stopped_ms', stopped,
+    'promised_ms', now_ms + tonumber(ARGV[7]), 'idempotency', KEYS[1], unpack(ARGV, 9))
+  redis.call('SADD', KEYS[4], KEYS[3])
+  redis.call('ZADD', KEYS[5], expires_ms - stopped, ARGV[1])
+  redis.call('ZADD', KEYS[5] .. ':promised', now_ms + tonumber(ARGV[7]), ARGV[1])
+  if ARGV[4] == '1' then return enter_first(KEYS[3], ARGV[1]) end
+  return enter(KEYS[3], ARGV[1], ARGV[8]) -- last: nothing can fail once the job is in its queue
 end
-if was_empty then redis.call('PUBLISH', ARGV[6], KEYS[3]) end
+
+local written, was_empty = pcall(accept)
+if not written then -- a key has the wrong type: another tool wrote it. Scripts do not roll back, and a refused job must not stay
+  redis.call('DEL', KEYS[1], KEYS[2])
+  redis.pcall('ZREM', KEYS[5], ARGV[1])
+  redis.pcall('ZREM', KEYS[5] .. ':promised', ARGV[1])
+  error(was_empty)
+end
+if was_empty then hint(ARGV[6], KEYS[3]) end
 return {'accepted', ARGV[1]}

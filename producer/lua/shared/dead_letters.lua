@@ -10,24 +10,26 @@ local function filed_under(dead, job)
 end
 
 -- Counts for messages to people, written by the script that changes the job. A worker folds them into an incident. Their
--- size is limited, however many jobs die before that.
+-- size is limited, however many jobs die before that. A count that cannot be written (`pcall`) never fails the outcome.
 local NEWS_FIELDS, NEWS_FIRST = 2000, 10
 local function count(news, field, more)
-  if redis.call('HEXISTS', news, field) == 0 and redis.call('HLEN', news) >= NEWS_FIELDS then
-    field = string.match(field, '^(%a+:%a+:)') .. '(others)'
+  local prefix = string.match(field, '^(%a+:%a+:)')
+  if prefix and redis.pcall('HEXISTS', news, field) == 0 and redis.call('HLEN', news) >= NEWS_FIELDS then
+    field = prefix .. '(others)'
   end
-  redis.call('HINCRBY', news, field, more)
+  redis.pcall('HINCRBY', news, field, more)
 end
 
 local function tell_of(dead, id, job)
   local news = 'failover:news:' .. string.sub(dead, string.len('failover:dead:') + 1)
   local facts = redis.call('HMGET', job, 'dead_reason', 'tenant', 'dead_detail')
-  redis.call('HINCRBY', news, 'dead', 1)
-  redis.call('HSETNX', news, 'since_ms', now_ms)
-  redis.call('HSETNX', news, 'example', string.sub(facts[3] or '', 1, 300))
+  count(news, 'dead', 1)
+  redis.pcall('HSETNX', news, 'since_ms', now_ms)
+  redis.pcall('HSETNX', news, 'example', string.sub(facts[3] or '', 1, 300))
   count(news, 'dead:reason:' .. (facts[1] or '?'), 1)
   count(news, 'dead:tenant:' .. (facts[2] or '?'), 1)
-  if redis.call('LLEN', news .. ':first') < NEWS_FIRST then redis.call('RPUSH', news .. ':first', id) end
+  local first = redis.pcall('LLEN', news .. ':first')
+  if type(first) == 'number' and first < NEWS_FIRST then redis.call('RPUSH', news .. ':first', id) end
   event('job.dead', id, job)
 end
 

@@ -1,14 +1,15 @@
 -- Records the end of a job for its subscribers: the webhook ('*') and the callback of its tenant. The script that ends the job
--- adds one entry per subscriber; when nobody reads the outbox, the oldest entries are dropped.
+-- adds one entry per subscriber; when nobody reads the outbox, the oldest entries are dropped. An entry that cannot be written
+-- (`pcall`: another tool wrote the key) never fails the outcome.
 local OUTBOX_KEPT = 100000
 local function event(kind, id, job)
   if redis.call('EXISTS', 'failover:subscribers') == 0 then return end
   local tenant = redis.call('HGET', job, 'tenant') or '?'
-  local wanted = redis.call('HMGET', 'failover:subscribers', '*', tenant)
+  local wanted = redis.pcall('HMGET', 'failover:subscribers', '*', tenant)
   for i, subscriber in ipairs({'*', tenant}) do
     if wanted[i] then
       local outbox = 'failover:outbox:' .. subscriber
-      redis.call('XADD', outbox, 'MAXLEN', '~', OUTBOX_KEPT, '*', 'event', kind, 'job', id, 'ms', now_ms)
+      redis.pcall('XADD', outbox, 'MAXLEN', '~', OUTBOX_KEPT, '*', 'event', kind, 'job', id, 'ms', now_ms)
       redis.call('EXPIRE', outbox, 172800) -- in case the subscriber is gone
     end
   end

@@ -57,6 +57,6 @@ local function pause_flag(flag, notes, lasts, note, who, audit, control)
   local text = cjson.encode(new)
   redis.call('HSET', notes, flag, text)
   audited(audit, 'pause', who, 'flag', flag, 'note', text)
-  redis.call('PUBLISH', control, flag)
+  hint(control, flag)
 end
 

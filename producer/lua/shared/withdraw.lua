@@ -4,6 +4,13 @@
 --       6 rq:failed:{queue}   7 failover:accepted:{queue}   8 failover:dead:{queue}   9 rq:results:{id}
 --       10 failover:audit
 -- ARGV  1 job id   2 rq:execution:   3 rq:executions:
+local function expect_withdrawn()
+  expect('hash', KEYS[1])
+  expect('list', KEYS[2])
+  expect('zset', KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[7] .. ':promised', KEYS[8])
+  expect('stream', KEYS[10])
+end
+
 local function withdraw()
   local id, execution = ARGV[1], redis.call('HGET', KEYS[1], 'lease')
   if execution then

@@ -1,4 +1,4 @@
--- prelude: clock breaker
+-- prelude: clock hint breaker
 -- flags: allow-oom
 -- Grant the permit for one probe of a half-open route, under a lease.
 --

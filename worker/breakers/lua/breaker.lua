@@ -37,6 +37,6 @@ local function write(key, route, breaker, channel)
   end
   redis.call('HSET', key, unpack(flat))
   redis.call('EXPIRE', key, KEEP_SECONDS)
-  redis.call('PUBLISH', channel, as_json(route, breaker))
+  hint(channel, as_json(route, breaker))
 end
 

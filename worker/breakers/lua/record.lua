@@ -1,4 +1,4 @@
--- prelude: clock breaker
+-- prelude: clock hint breaker
 -- flags: allow-oom
 -- Apply one worker's report: the results of its attempts since the last report, in order. Extend the leases of its probes,
 -- and return the state of all its routes.

@@ -1,4 +1,4 @@
--- prelude: clock audit_trail running_clock pause_flags
+-- prelude: clock hint audit_trail running_clock pause_flags
 -- flags: allow-oom
 -- Read all flags for one worker, and update its queues' running clocks by them, whoever set the flags.
 --

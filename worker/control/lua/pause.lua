@@ -1,4 +1,4 @@
--- prelude: clock audit_trail running_clock pause_flags
+-- prelude: clock hint audit_trail running_clock pause_flags
 -- flags: allow-oom
 -- Set a pause flag or a kill switch.
 --

@@ -1,4 +1,4 @@
--- prelude: clock audit_trail running_clock pause_flags wake_parked
+-- prelude: clock hint audit_trail running_clock pause_flags wake_parked
 -- flags: allow-oom
 -- Clear a flag. With the flag of everything, also the other flags that a budget set, if a budget set this one or ARGV 4
 -- asks for it.
@@ -40,6 +40,6 @@ if #cleared > 0 or ARGV[5] ~= '' then
   audited(KEYS[6], 'resume', ARGV[1],
     'flags', table.concat(cleared, ' '), 'again_at', ARGV[5])
 end
-redis.call('PUBLISH', ARGV[2], KEYS[1])
-redis.call('PUBLISH', ARGV[3], 'resume')
+hint(ARGV[2], KEYS[1])
+hint(ARGV[3], 'resume')
 return cleared

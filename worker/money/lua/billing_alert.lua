@@ -1,4 +1,4 @@
--- prelude: clock audit_trail running_clock pause_flags
+-- prelude: clock hint audit_trail running_clock pause_flags
 -- flags: allow-oom
 -- Record what billing reports of a provider's budget; at the threshold, pause everything (or the provider).
 --

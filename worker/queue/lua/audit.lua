@@ -1,4 +1,4 @@
--- prelude: clock audit_trail leaves fair_queue
+-- prelude: clock hint key_types audit_trail leaves fair_queue
 -- Last safety check: accepted jobs that seem to be in no list, lease or schedule are checked again, and queued.
 --
 -- KEYS  1 failover:accepted:{queue}   2 rq:queue:{queue}   3 failover:leases:{queue}   4 rq:scheduled:{queue}
@@ -6,6 +6,9 @@
 -- ARGV  1 rq:job:   2 wake channel   3.. ids of jobs that the worker found in no list
 -- Returns {ids queued again, ids whose job is gone or has ended}
 -- Invariant: a job that is in the queue, a lease or the schedule is not changed. So the worker's list may be outdated.
+expect('list', KEYS[2])
+expect('zset', KEYS[1] .. ':promised')
+expect('stream', KEYS[5])
 local queued, ended = {}, {}
 for i = 3, #ARGV do
   local id = ARGV[i]
@@ -29,6 +32,6 @@ end
 if #queued > 0 then
   audited(KEYS[5], 'audit', 'failover-worker',
     'jobs', table.concat(queued, ' '))
-  redis.call('PUBLISH', ARGV[2], KEYS[2])
+  hint(ARGV[2], KEYS[2])
 end
 return {queued, ended}

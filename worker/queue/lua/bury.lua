@@ -1,4 +1,4 @@
--- prelude: clock leaves fence ends event dead_letters
+-- prelude: clock key_types leaves fence ends event dead_letters
 -- flags: allow-oom
 -- Outcome Dead: the job becomes a dead letter.
 --
@@ -7,7 +7,7 @@
 --       9 RQ's exc_string (base64 of zlib)   10 trail (JSON)   11 the last route tried, or ''
 -- Returns 'committed' | 'again' | 'fenced'
 -- Invariant: a dead letter is in the FailedJobRegistry, has a reason, and is in no queue, schedule or lease.
-local verdict = settles()
+local verdict = settles('zset', KEYS[8])
 if verdict ~= 'committed' then return verdict end
 
 only_stream(KEYS[7])
@@ -20,6 +20,6 @@ file(KEYS[10], ARGV[1], KEYS[1], now_ms)
 redis.call('ZADD', KEYS[8], math.floor(now_ms / 1000) + tonumber(ARGV[5]), ARGV[1])
 ends(ARGV[1], KEYS[1], KEYS[6], KEYS[7], ARGV[5])
 if redis.call('EXISTS', KEYS[9]) == 1 then
-  redis.call('HINCRBY', KEYS[9], 'failed_job_count', 1)
+  redis.pcall('HINCRBY', KEYS[9], 'failed_job_count', 1)
 end
 return verdict

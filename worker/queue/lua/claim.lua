@@ -1,4 +1,4 @@
--- prelude: clock audit_trail running_clock pause_flags fair_queue
+-- prelude: clock hint key_types audit_trail running_clock pause_flags fair_queue
 -- Claim up to n queued jobs for one worker, highest queue first.
 --
 -- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 failover:quarantine   5 rq:worker:{name}
@@ -45,6 +45,8 @@ for q = 1, queues do
   local queue, base = ARGV[10 + q], 5 + (q - 1) * 6
   local list, leases, wip, accepted = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4], KEYS[base + 5]
   local clock_key = KEYS[base + 6]
+  expect('list', list)
+  expect('zset', leases, wip, accepted)
   while flags[1 + q] == 0 and left > 0 and bytes < tonumber(ARGV[8]) do
     local id = take(list)
     if not id then break end

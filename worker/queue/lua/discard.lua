@@ -1,4 +1,4 @@
--- prelude: clock audit_trail leaves ends event dead_letters
+-- prelude: clock key_types audit_trail leaves ends event dead_letters
 -- flags: allow-oom
 -- Discard dead letters: they become cancelled jobs, which are kept for a while.
 --
@@ -7,6 +7,8 @@
 -- ARGV  1 token   2 who   3 keep (s)   4 rq:job:   5 rq:results:   6.. job ids
 -- Returns {ids discarded, ids that are no dead letter}
 -- Invariant: only a dead letter is discarded; a resend of the token reports the same and does nothing.
+expect('zset', KEYS[1], KEYS[2], KEYS[3], KEYS[3] .. ':promised', KEYS[4])
+expect('stream', KEYS[5])
 local discarded, fresh, gone = {}, {}, {}
 for i = 6, #ARGV do
   local id = ARGV[i]

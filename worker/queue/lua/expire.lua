@@ -1,4 +1,4 @@
--- prelude: clock running_clock leaves ends event dead_letters
+-- prelude: clock key_types running_clock leaves ends event dead_letters
 -- flags: allow-oom
 -- Bury jobs that wait past their expiry, by their queue's running clock: their answer would be worth nothing. A job that
 -- runs is left alone: its deadline is never later than its expiry.
@@ -9,6 +9,7 @@
 -- Returns the ids buried.
 -- Invariant: only a queued or scheduled job is buried here. Its entry in the queue's list stays, because removing from a
 --            long list is slow; claim skips it, because the job is not queued any more.
+expect('zset', KEYS[1] .. ':promised', KEYS[2], KEYS[3], KEYS[4])
 local buried, running_ms = {}, now_ms - stopped_ms(KEYS[5])
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', running_ms, 'LIMIT', 0, tonumber(ARGV[1]))) do
   local job = ARGV[3] .. id

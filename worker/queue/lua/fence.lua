@@ -4,8 +4,12 @@
 --       5 rq:executions:{id}   6 failover:accepted:{queue}
 -- ARGV  1 job id   2 execution id
 --
--- A worker that settles lives, so its job is no suspect any more. `unfinished`: the job may not have run.
-local function settles(unfinished)
+-- `type`, `key`: where the caller puts the job. It is checked with the other keys before the first write.
+-- `unfinished`: the job may not have run. Otherwise it is no suspect any more: a worker that settles lives.
+local function settles(type, key, unfinished)
+  expect(type, key)
+  expect('zset', KEYS[3], KEYS[5], KEYS[6], KEYS[6] .. ':promised')
+  expect('hash', KEYS[1])
   local member = ARGV[1] .. ':' .. ARGV[2]
   if redis.call('ZREM', KEYS[2], member) == 0 then
     return redis.call('HGET', KEYS[1], 'settled') == ARGV[2] and 'again' or 'fenced'

@@ -1,4 +1,4 @@
--- prelude: clock fair_queue
+-- prelude: clock hint key_types fair_queue
 -- Scheduled jobs that are due return to the queue. Retried jobs go to its head, in the order in which they became due,
 -- because they were accepted before the jobs queued there. Parked jobs go to its tail, so that jobs without an open route
 -- never block jobs that have one, also in the order in which they became due. Jobs parked in turn go to its head, because no other job could have been executed first.
@@ -7,6 +7,8 @@
 -- ARGV  1 at most   2 rq:job:   3 wake channel
 -- Returns the number of jobs promoted.
 -- Invariant: only a job whose status is still scheduled is queued, and only once.
+expect('list', KEYS[2], ring_of(KEYS[2]))
+expect('string', first_of(KEYS[2]))
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms / 1000, 'LIMIT', 0, tonumber(ARGV[1]))
 local promoted, at_head = 0, {}
 for _, id in ipairs(due) do
@@ -28,5 +30,5 @@ end
 for i = #at_head, 1, -1 do -- the first due is pushed last, so it stands first
   enter_again(KEYS[2], at_head[i], redis.call('HGET', ARGV[2] .. at_head[i], 'tenant'))
 end
-if promoted > 0 then redis.call('PUBLISH', ARGV[3], KEYS[2]) end
+if promoted > 0 then hint(ARGV[3], KEYS[2]) end
 return promoted

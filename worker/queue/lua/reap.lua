@@ -1,4 +1,4 @@
--- prelude: clock leaves ends event dead_letters fair_queue
+-- prelude: clock hint key_types leaves ends event dead_letters fair_queue
 -- flags: allow-oom
 -- Take jobs back from leases that expired without a heartbeat: their worker is gone. The jobs return to the head of the
 -- queue as suspects: they run few at a time, so that only a job that ran alone among suspects when its worker vanished is
@@ -12,6 +12,8 @@
 -- Invariant: an expired lease is removed exactly once, and its execution can then no longer settle the job.
 local requeued, buried = {}, {}
 if now_ms > tonumber(ARGV[9]) then return {requeued, buried} end -- Redis was stuck: heartbeats wait too
+expect('list', KEYS[3])
+expect('zset', KEYS[2], KEYS[4], KEYS[5], KEYS[5] .. ':promised', KEYS[6])
 local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, tonumber(ARGV[1]))
 for i = #expired, 1, -1 do
   local member = expired[i]
@@ -50,5 +52,5 @@ for i = #expired, 1, -1 do
     end
   end
 end
-if #requeued > 0 then redis.call('PUBLISH', ARGV[7], KEYS[3]) end
+if #requeued > 0 then hint(ARGV[7], KEYS[3]) end
 return {requeued, buried}

@@ -1,4 +1,4 @@
--- prelude: clock audit_trail running_clock event dead_letters fair_queue
+-- prelude: clock hint key_types audit_trail running_clock event dead_letters fair_queue
 -- Dead letters return to the tail of the queue and start again: attempts, executions and crashes are zero, the promised
 -- time and the expiry count from now, the generation is one more.
 --
@@ -8,6 +8,9 @@
 -- Returns {ids requeued, ids refused because of their generation, ids that are no dead letter any more}
 -- Invariant: a dead letter is requeued once, even by several callers; a resend of the token reports the same and does
 --            nothing.
+expect('list', KEYS[2], ring_of(KEYS[2]))
+expect('zset', KEYS[1], KEYS[3], KEYS[3] .. ':promised', KEYS[4])
+expect('stream', KEYS[5])
 local stopped = stopped_ms(KEYS[6])
 local requeued, refused, gone, fresh = {}, {}, {}, {}
 for i = 7, #ARGV do
@@ -47,6 +50,6 @@ end
 if #fresh > 0 then
   audited(KEYS[5], 'requeue', ARGV[2], 'token', ARGV[1],
     'jobs', table.concat(fresh, ' '))
-  redis.call('PUBLISH', ARGV[6], KEYS[2])
+  hint(ARGV[6], KEYS[2])
 end
 return {requeued, refused, gone}

@@ -1,4 +1,4 @@
--- prelude: clock leaves fence
+-- prelude: clock key_types leaves fence
 -- flags: allow-oom
 -- Outcome Retry or Park: the job waits in RQ's schedule. A retry uses up an execution, a park does not.
 --
@@ -7,7 +7,7 @@
 --       9 why, as producer/waiting.py names it   10 what it waits for: subjects separated by blanks
 -- Returns 'committed' | 'again' | 'fenced'
 -- Invariant: the job is in the schedule and nowhere else, with no TTL.
-local verdict = settles()
+local verdict = settles('zset', KEYS[7])
 if verdict ~= 'committed' then return verdict end
 
 local due_ms = now_ms + tonumber(ARGV[4])

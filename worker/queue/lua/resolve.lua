@@ -1,4 +1,4 @@
--- prelude: clock audit_trail leaves ends event dead_letters fair_queue withdraw
+-- prelude: clock key_types audit_trail leaves ends event dead_letters fair_queue withdraw
 -- flags: allow-oom
 -- A human's answer becomes the job's result, in whatever state the job is; an execution that runs is fenced.
 --
@@ -10,6 +10,8 @@ local state = redis.call('HMGET', KEYS[1], 'status', 'resolved_by')
 if not state[1] then return 'unknown' end
 if state[1] == 'finished' or state[1] == 'canceled' then return state[2] == ARGV[6] and 'again' or 'ended' end
 
+expect('zset', KEYS[11])
+expect_withdrawn()
 withdraw()
 redis.call('DEL', KEYS[9])
 redis.call('XADD', KEYS[9], '*', 'type', 1, 'worker_name', ARGV[4], 'return_value', ARGV[7])
