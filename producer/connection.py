@@ -1,4 +1,4 @@
-"""Redis clients from REDIS_URL. Every wait has a limit, and redis-py makes no retries.
+"""Redis clients from REDIS_URL. Every wait has a limit, redis-py makes no retries, and connections follow the primary.
 
 By default redis-py resends a command up to ten times after a lost reply, which could apply it twice. Here only our code
 resends, and only what is idempotent (our scripts).
@@ -6,8 +6,9 @@ resends, and only what is idempotent (our scripts).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import redis
@@ -18,15 +19,18 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from producer.environment import Environment, flag
-from producer.errors import ConfigurationError, Problem, ServiceUnavailable
-from producer.silence import ASYNC, BLOCKING
+from producer.errors import ServiceUnavailable
+from producer.primary import following
+from producer.redis_errors import fix_of, may_pass
+from producer.redis_url import unreadable, with_known_options
+from producer.silence import patient
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 REPLY_TIMEOUT_SECONDS = 5.0
-T = TypeVar("T")
+WAIT_FOR_CONNECTION_SECONDS = 10.0  # for a connection that other callers use
+TELL_SECONDS, TRY_AGAIN_SECONDS = 10.0, 0.5  # while a start waits for Redis
 
 OLDEST_VERSION = 7
-SCHEMES = ("redis", "rediss", "unix")
 
 
 def redis_url(environment: Environment) -> str | None:
@@ -47,24 +51,20 @@ def connect(
 ) -> redis.Redis:
     """A blocking client (redis://, rediss://, unix://). It connects with the first command. `max_connections`: of all
     threads together; further threads wait for a connection. Raises ConfigurationError."""
-
-    def client(url: str) -> redis.Redis:
-        options = {
-            "socket_connect_timeout": connect_timeout,
-            "socket_timeout": reply_timeout,
-            "retry": Retry(NoBackoff(), 0),
-            "health_check_interval": 30,
-        }
+    options = _options(connect_timeout, reply_timeout, Retry(NoBackoff(), 0))
+    pool: redis.ConnectionPool
+    try:
         if max_connections is None:
-            client = redis.Redis.from_url(url, **options)
+            pool = redis.ConnectionPool.from_url(with_known_options(url), **options)
         else:
-            pool = redis.BlockingConnectionPool.from_url(url, max_connections=max_connections, timeout=10, **options)
-            client = redis.Redis.from_pool(pool)
-        client.connection_pool.connection_class = BLOCKING[url.partition("://")[0]]
-        client.connection_pool.make_connection()  # raises now if the URL's options are wrong
-        return client
-
-    return _checked(url, client)
+            pool = redis.BlockingConnectionPool.from_url(
+                with_known_options(url), max_connections=max_connections, timeout=WAIT_FOR_CONNECTION_SECONDS, **options
+            )
+        pool.connection_class = following(patient(pool.connection_class, asyncio=False), asyncio=False)
+        pool.make_connection()  # raises now if the URL's options are wrong
+    except (ValueError, TypeError, AttributeError):
+        raise unreadable() from None
+    return redis.Redis.from_pool(pool)
 
 
 def connect_async(
@@ -76,21 +76,28 @@ def connect_async(
 ) -> redis.asyncio.Redis:
     """An asyncio client with at most `max_connections` connections; further callers wait for one. Raises
     ConfigurationError."""
-
-    def client(url: str) -> redis.asyncio.Redis:
+    try:
         pool = redis.asyncio.BlockingConnectionPool.from_url(
-            url,
+            with_known_options(url),
             max_connections=max_connections,
-            timeout=10,
-            socket_connect_timeout=connect_timeout,
-            socket_timeout=reply_timeout,
-            retry=AsyncRetry(NoBackoff(), 0),
-            health_check_interval=30,
+            timeout=WAIT_FOR_CONNECTION_SECONDS,
+            **_options(connect_timeout, reply_timeout, AsyncRetry(NoBackoff(), 0)),
         )
-        pool.connection_class = ASYNC[url.partition("://")[0]]
-        return redis.asyncio.Redis.from_pool(pool)
+    except (ValueError, TypeError, AttributeError):
+        raise unreadable() from None
+    pool.connection_class = following(patient(pool.connection_class, asyncio=True), asyncio=True)
+    return redis.asyncio.Redis.from_pool(pool)
 
-    return _checked(url, client)
+
+def _options(connect_timeout: float, reply_timeout: float | None, retry: Retry | AsyncRetry) -> dict[str, Any]:
+    """Of every connection. RESP2, because the replies are read so, and because some proxies do not know HELLO."""
+    return {
+        "socket_connect_timeout": connect_timeout,
+        "socket_timeout": reply_timeout,
+        "retry": retry,
+        "health_check_interval": 30,
+        "protocol": 2,
+    }
 
 
 def check_reachable(client: redis.Redis, url: str) -> None:
@@ -98,10 +105,31 @@ def check_reachable(client: redis.Redis, url: str) -> None:
     try:
         client.ping()
     except RedisError as error:
-        fix = "start it, or correct REDIS_URL"
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            fix = "its certificate is signed by nobody who is known here, as Heroku's: set REDIS_TLS_VERIFY=false"
-        raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error} — {fix}") from error
+        raise _unusable(error, url) from error
+
+
+def wait_until_reachable(client: redis.Redis, url: str, *, seconds: float, tell: Callable[[str], None]) -> None:
+    """As `check_reachable`, but wait up to `seconds` while the reason may pass: platforms start Redis and its clients
+    together. `tell` gets the reason at once, and every TELL_SECONDS."""
+    give_up = time.monotonic() + seconds
+    tell_at = 0.0
+    while True:
+        try:
+            client.ping()
+        except RedisError as error:
+            reason = _unusable(error, url)
+            if not may_pass(error) or time.monotonic() >= give_up:
+                raise reason from error
+            if time.monotonic() >= tell_at:
+                tell(str(reason))
+                tell_at = time.monotonic() + TELL_SECONDS
+            time.sleep(TRY_AGAIN_SECONDS)
+        else:
+            return
+
+
+def _unusable(error: RedisError, url: str) -> ServiceUnavailable:
+    return ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error} — {fix_of(error, url)}")
 
 
 def check_safe(client: redis.Redis) -> list[str]:
@@ -111,6 +139,11 @@ def check_safe(client: redis.Redis) -> list[str]:
     version = str(info.get("redis_version", "0"))
     if int(version.partition(".")[0]) < OLDEST_VERSION:
         found.append(f"Redis {version} is too old: the scripts need Redis {OLDEST_VERSION} or Valkey")
+    if info.get("cluster_enabled"):
+        found.append(
+            "it runs in cluster mode, in which a script cannot change the keys of two slots: use a Redis without cluster "
+            "mode, with a replica and Sentinel or your provider's failover"
+        )
     if info.get("role") == "slave":
         found.append("it is a replica and cannot accept jobs: point REDIS_URL at the primary")
     policy = info.get("maxmemory_policy", "noeviction")
@@ -151,19 +184,3 @@ def without_secret(url: str) -> str:
     if "@" in parts.path:
         return "REDIS_URL"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _checked(url: str, connection_of: Callable[[str], T]) -> T:
-    """The client. Raises ConfigurationError for a URL that redis-py cannot use, without redis-py's text, which may contain
-    the password."""
-    fix = f"it starts with one of {', '.join(s + '://' for s in SCHEMES)}, as in redis://:password@host:6379/0"
-    if url.partition("://")[0] not in SCHEMES:
-        raise ConfigurationError([Problem("REDIS_URL", "", "is not a Redis URL", fix)])
-    try:
-        parts = urlsplit(url)
-        if parts.scheme != "unix" and (not parts.hostname or parts.port == 0 or "@" in parts.path + parts.fragment):
-            raise ValueError  # noqa: TRY301 - the same sentence for every way to be wrong
-        return connection_of(url)
-    except (ValueError, TypeError, AttributeError):
-        fix = "in a password, write %2F for /, %23 for #, %3F for ?, %40 for @"
-        raise ConfigurationError([Problem("REDIS_URL", "", "cannot be read", fix)]) from None

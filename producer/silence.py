@@ -11,9 +11,6 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-import redis.asyncio.connection as aio
-import redis.connection as blocking
-
 PIECE = 64 * 1024  # bytes
 SLOWEST_LINK = 250_000  # bytes a second
 
@@ -23,20 +20,25 @@ def transfer_seconds(size: int) -> float:
     return size / SLOWEST_LINK
 
 
-class _PatientAsync(aio.AbstractConnection):
+class _PatientAsync:
+    """Mixed into redis-py's asyncio connections."""
+
+    socket_timeout: float | None
+    _active_read_timeout: asyncio.Timeout | None
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._silence = self.socket_timeout
 
     async def _connect(self) -> None:
-        await super()._connect()  # type: ignore[no-untyped-call, safe-super]  # the class beside it has the body
-        reader: Any = self._reader
+        await super()._connect()  # type: ignore[misc]  # of redis-py's class
+        reader: Any = self._reader  # type: ignore[attr-defined]
         feed = reader.feed_data
 
         def feed_and_wait_on(data: bytes) -> None:
             feed(data)
             self.socket_timeout = self._silence
-            limit: asyncio.Timeout | None = self._active_read_timeout
+            limit = self._active_read_timeout
             if limit is not None and self._silence is not None and not limit.expired():
                 limit.reschedule(asyncio.get_running_loop().time() + self._silence)
 
@@ -46,15 +48,19 @@ class _PatientAsync(aio.AbstractConnection):
         pieces = [command] if isinstance(command, bytes | str) else list(command)
         if self._silence is not None and (size := sum(map(len, pieces))) > PIECE:
             self.socket_timeout = self._silence + transfer_seconds(size)  # until the reply begins
-        await super().send_packed_command(pieces, check_health)  # type: ignore[arg-type]
+        await super().send_packed_command(pieces, check_health)  # type: ignore[misc]
 
 
-class _PatientBlocking(blocking.AbstractConnection):
+class _PatientBlocking:
+    """Mixed into redis-py's blocking connections."""
+
+    socket_timeout: float | None
+
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         pieces = [command] if isinstance(command, bytes | str) else list(command)
         parts = [part for piece in pieces for part in _parts(piece)]
-        super().send_packed_command(parts, check_health)  # type: ignore[no-untyped-call]
-        sock: Any = self._sock
+        super().send_packed_command(parts, check_health)  # type: ignore[misc]
+        sock: Any = self._sock  # type: ignore[attr-defined]
         if self.socket_timeout is not None and sock is not None:  # for the reply, while the link still carries them
             sock.settimeout(self.socket_timeout + transfer_seconds(sum(map(len, parts))))
 
@@ -66,38 +72,6 @@ def _parts(piece: bytes | str) -> Iterable[bytes | str]:
     return (piece[start : start + PIECE] for start in range(0, len(piece), PIECE))
 
 
-class PatientConnection(_PatientAsync, aio.Connection):
-    pass
-
-
-class PatientSSLConnection(_PatientAsync, aio.SSLConnection):
-    pass
-
-
-class PatientUnixConnection(_PatientAsync, aio.UnixDomainSocketConnection):
-    pass
-
-
-class BlockingConnection(_PatientBlocking, blocking.Connection):
-    pass
-
-
-class BlockingSSLConnection(_PatientBlocking, blocking.SSLConnection):
-    pass
-
-
-class BlockingUnixConnection(_PatientBlocking, blocking.UnixDomainSocketConnection):
-    pass
-
-
-# by the scheme of the URL
-ASYNC: dict[str, type[Any]] = {
-    "redis": PatientConnection,
-    "rediss": PatientSSLConnection,
-    "unix": PatientUnixConnection,
-}
-BLOCKING: dict[str, type[Any]] = {
-    "redis": BlockingConnection,
-    "rediss": BlockingSSLConnection,
-    "unix": BlockingUnixConnection,
-}
+def patient(connection: type[Any], *, asyncio: bool) -> type[Any]:
+    """A class of redis-py's connections with a limit on silence."""
+    return type(f"Patient{connection.__name__}", (_PatientAsync if asyncio else _PatientBlocking, connection), {})

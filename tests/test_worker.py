@@ -312,8 +312,12 @@ def test_rqs_shutdown_command_drains(two_tiers: Workshop, producer: Producer, cl
 @pytest.mark.parametrize(
     ("environment", "code", "told"),
     [
-        ({"REDIS_URL": "redis://127.0.0.1:9/0"}, 3, "Redis at redis://127.0.0.1:9/0 cannot be used"),
-        ({"REDIS_URL": "redis://user:hunter2@127.0.0.1:9/0"}, 3, "redis://127.0.0.1:9/0"),
+        (
+            {"REDIS_URL": "redis://127.0.0.1:9/0", "REDIS_WAIT_SECONDS": "0"},
+            3,
+            "Redis at redis://127.0.0.1:9/0 cannot be used",
+        ),
+        ({"REDIS_URL": "redis://user:hunter2@127.0.0.1:9/0", "REDIS_WAIT_SECONDS": "0"}, 3, "redis://127.0.0.1:9/0"),
         ({"REDIS_URL": "http://x"}, 2, "REDIS_URL"),
         ({"REDIS_URL": ""}, 3, "REDIS_URL is not set"),
         ({"ROUTES_FILE": "missing.json"}, 2, "missing.json: No such file or directory"),

@@ -9,7 +9,7 @@ import sys
 import click
 from redis.exceptions import RedisError
 
-from producer.connection import check_reachable, connect, redis_url, require_safe, without_secret
+from producer.connection import connect, redis_url, require_safe, wait_until_reachable, without_secret
 from producer.environment import load_environment
 from producer.errors import FailoverError, ServiceUnavailable
 from worker.configuration import Configuration, stamp
@@ -36,8 +36,21 @@ from worker.worker import FailoverWorker, log
     envvar="ALLOW_UNSAFE_REDIS",
     help="Start even on a Redis that can lose jobs; a warning is logged. Or ALLOW_UNSAFE_REDIS=true.",
 )
+@click.option(
+    "--redis-wait-seconds",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(0, 86400),
+    envvar="REDIS_WAIT_SECONDS",
+    help="At the start: how long to wait for a Redis that starts, loads its data or fails over. Or REDIS_WAIT_SECONDS.",
+)
 def command(
-    concurrency: int, queues: tuple[str, ...], burst: bool, drain_seconds: float, allow_unsafe_redis: bool
+    concurrency: int,
+    queues: tuple[str, ...],
+    burst: bool,
+    drain_seconds: float,
+    allow_unsafe_redis: bool,
+    redis_wait_seconds: float,
 ) -> None:
     """Execute LLM jobs from Redis, many at once. Redis, routes and policies: REDIS_URL, ROUTES_FILE, POLICIES_DIR.
 
@@ -56,7 +69,12 @@ def command(
         log.warning("route left out", extra={"route": out.name, "why": out.why})
     try:
         with connect(url) as client:
-            check_reachable(client, url)
+            wait_until_reachable(
+                client,
+                url,
+                seconds=redis_wait_seconds,
+                tell=lambda why: log.warning("redis is away, the start waits", extra={"error": why}),
+            )
             for danger in require_safe(client, allowed=allow_unsafe_redis):
                 log.warning("redis is not safe", extra={"danger": danger})
         worker = FailoverWorker(

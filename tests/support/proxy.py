@@ -26,7 +26,7 @@ class Proxy:
         self.script = b"EVALSHA"
         self.holds, self.flowing = False, threading.Event()
         self.flowing.set()
-        self._server, self._tls = server, tls
+        self.server, self._tls = server, tls  # new connections go to `server`; it may be changed
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets = [self._listener]
@@ -58,7 +58,7 @@ class Proxy:
                     except OSError:  # a client that does not believe the certificate
                         continue
                 upstream = socket.socket(socket.AF_UNIX)
-                upstream.connect(str(self._server))
+                upstream.connect(str(self.server))
                 self._sockets += [client, upstream]
                 silenced = threading.Event()
                 for direction in (self._requests, self._replies):
