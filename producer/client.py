@@ -14,18 +14,18 @@ from typing import Any, TypeVar
 import redis
 import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producer import exchange
 from producer.connection import connect, connect_async, redis_url
 from producer.environment import Environment, load_environment
-from producer.errors import ServiceUnavailable
+from producer.errors import RedisFull, ServiceUnavailable
 from producer.exchange import Receipt, Sleep, Steps
 from producer.job import JobResult, LLMJob
 from producer.policy import Policies, load_policies
+from producer.redis_server.silence import transfer_seconds
 from producer.scripts import Command, ask, ask_async, size_of
-from producer.silence import transfer_seconds
 
 DEFAULT_QUEUE = "ai-tasks"
 RESEND_FOR_SECONDS = 0.5  # with the timeouts of the last connect and reply, every call ends within 2 s
@@ -202,6 +202,8 @@ def _redis_url(environment: Environment) -> str:
 
 
 def _unavailable(error: BaseException) -> ServiceUnavailable:
+    if isinstance(error, OutOfMemoryError):
+        return RedisFull(str(error))
     why = str(error) or f"no answer within {LONGEST_CALL_SECONDS:.0f} s"
     return ServiceUnavailable(
         f"Redis did not answer: {why} — try again when it is back; a job with the same idempotency key is accepted once"

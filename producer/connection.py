@@ -20,10 +20,10 @@ from redis.retry import Retry
 
 from producer.environment import Environment, flag
 from producer.errors import ServiceUnavailable
-from producer.primary import following
-from producer.redis_errors import fix_of, may_pass
-from producer.redis_url import unreadable, with_known_options
-from producer.silence import patient
+from producer.redis_server.errors import fix_of, may_pass
+from producer.redis_server.primary import following
+from producer.redis_server.silence import patient
+from producer.redis_server.url import unreadable, with_known_options
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 REPLY_TIMEOUT_SECONDS = 5.0

@@ -4,6 +4,7 @@ FailoverError                    exit 1   HTTP 500
 ├── ConfigurationError           exit 2   one Problem per wrong field, all of them at once
 ├── UsageError                   exit 2   a command was used wrongly
 ├── ServiceUnavailable           exit 3   503   Redis is not reachable, or not safe to keep jobs in
+│   └── RedisFull                exit 3   503   it has no memory for new jobs; those that it has accepted go on
 ├── InvalidJob                   exit 2   422   the job itself is wrong; names the field
 ├── IdempotencyConflict          exit 1   409   same key, another body
 ├── UnknownJob                   exit 1   404   no such job id
@@ -77,6 +78,21 @@ class ServiceUnavailable(FailoverError):
 
     def headers(self) -> dict[str, str]:
         return {"Retry-After": "5"}
+
+
+class RedisFull(ServiceUnavailable):
+    """Redis has no memory for another job. Nothing was accepted of what was refused."""
+
+    code = "redis_full"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"Redis is full and accepts no new job: {why} — accepted jobs go on; try again later, or give Redis more memory "
+            "(runbook.md: redis_full)"
+        )
+
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": "60"}
 
 
 class InvalidJob(FailoverError):

@@ -18,6 +18,7 @@ from producer.errors import IdempotencyConflict, JobEnded, UnknownJob
 from producer.job import JobResult, LLMJob, encode_job
 from producer.keyspace import JobField
 from producer.policy import Policies
+from producer.redis_server.memory import FULL_PERCENT
 from producer.results import result_commands, result_of, status_of
 from producer.scripts import Command, Script
 
@@ -87,6 +88,7 @@ def _enqueue_call(job: LLMJob, job_id: str, data: bytes, policies: Policies, que
         keyspace.PAUSE,
         keyspace.pause_of(queue),
         keyspace.SUSPENDED,
+        keyspace.MEMORY,
     ]
     expires_ms = int((job.expires_after_seconds or policy.expires_after_seconds) * 1000)
     fields: Mapping[str, str | bytes | int] = {
@@ -107,7 +109,7 @@ def _enqueue_call(job: LLMJob, job_id: str, data: bytes, policies: Policies, que
     at_head = "1" if job.priority else "0"
     promised_ms = int(policy.max_time_to_answer_seconds * 1000)
     args = (job_id, job.fingerprint(), expires_ms, at_head, keyspace.JOB, keyspace.WAKE, promised_ms, job.tenant_id)
-    return ENQUEUE.call(keys, [*args, *flat])
+    return ENQUEUE.call(keys, [*args, FULL_PERCENT, *flat])
 
 
 def _receipts(replies: Sequence[Any]) -> list[Receipt]:

@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from pydantic_core import from_json
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
@@ -30,6 +30,7 @@ from producer.errors import (
     InvalidBody,
     InvalidJob,
     JobCancelled,
+    RedisFull,
     ServiceUnavailable,
     TooManyJobs,
 )
@@ -85,7 +86,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"model": ErrorBody, "description": "Too large"},
     422: {"model": ErrorBody, "description": "A field is wrong; the message names it"},
     429: {"model": ErrorBody, "description": "The tenant is over its rate; Retry-After says when to come back"},
-    503: {"model": ErrorBody, "description": "Redis is away; nothing was accepted, try again"},
+    503: {"model": ErrorBody, "description": "Redis is away or full; nothing was accepted, try again"},
 }
 
 
@@ -227,6 +228,8 @@ def install_errors(app: FastAPI) -> None:
         return told_error(422, f"{field}: {first['msg']}", "invalid_parameter", field)
 
     async def redis_away(request: Request, error: Exception) -> Response:
+        if isinstance(error, OutOfMemoryError):
+            return await ours(request, RedisFull(str(error)))
         return await ours(request, ServiceUnavailable(f"Redis did not answer: {error} — try again"))
 
     app.add_exception_handler(FailoverError, ours)

@@ -50,6 +50,7 @@ Ours:
 | failover:limit:{route or provider} | hash | requests and tokens of the last minute, by ticks | 1 h                 |
 | failover:limit:{...}:open   | zset   | row ids of the calls that run under it, score begun (ms) | 1 day            |
 | failover:budgets            | hash   | by scope: the caps that operators set over the file's (JSON) | until removed |
+| failover:memory             | string | how much of maxmemory is used (percent), by the last enqueue that asked | 250 ms |
 | failover:reduce             | string | operators reduce the cost of every job (JSON: who, why, since) | until its end |
 | failover:cache:{tenant}:{feature}:{hash} | string | a kept answer (zlib of JSON); all three hashed | its feature's ttl_seconds |
 | failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
@@ -124,6 +125,7 @@ ALERT_THRESHOLDS = "failover:ladder:"
 LIMIT = "failover:limit:"
 BUDGETS = "failover:budgets"
 REDUCE = "failover:reduce"
+MEMORY = "failover:memory"
 
 
 def job(job_id: str) -> str:

@@ -53,6 +53,16 @@ class Call:
 
 
 Command = Call | tuple[Word, ...]
+_PLAIN = Script.load(Path(__file__).parent / "lua", "plain")
+
+
+def although_full(*commands: tuple[Word, ...]) -> Call:
+    """Plain commands, each (name, key, argument, ...), as a script that also a full Redis executes. Reply: their replies.
+
+    For writes that accepted jobs need to end, and for what operators do about a full Redis.
+    """
+    args = [word for name, _, *rest in commands for word in (name, len(rest), *rest)]
+    return _PLAIN.call([str(command[1]) for command in commands], args)
 
 
 def size_of(commands: Sequence[Command]) -> int:

@@ -146,8 +146,8 @@ class FailoverWorker(BaseWorker):
         self._breakers, self._flags, self._batcher = runtime.breakers, runtime.flags, runtime.batcher
         self._poller = Poller()
         await runtime.learn()
-        await asyncio.to_thread(self.register_birth)
-        self.connection.connection_pool.disconnect()  # the blocking client is used only for the registration
+        self.birth_date = now()
+        await self._beat()  # RQ's `register_birth` would fail on a full Redis
         log.info("worker started", extra={"worker": self.name, "queues": queues, "slots": self.concurrency})
         services = [asyncio.create_task(service) for service in self._services()]
         for service in services:

@@ -22,7 +22,7 @@ from ops.options import as_json
 from producer import keyspace
 from producer.environment import Environment
 from producer.errors import UsageError, first_problem
-from producer.scripts import ask
+from producer.scripts import although_full, ask
 from worker.control.pause import utc
 from worker.humanize import many, money, one_line
 from worker.money import billing_alerts, budget_state
@@ -219,7 +219,7 @@ def reduce(environment: Environment, lasts: str | None, reason: str, end: bool) 
             )
             return
         note = json.dumps({"who": session.who(), "why": reason, "since": round(time.time())})
-        ask(client, [("SET", keyspace.REDUCE, note, *(("EX", seconds) if seconds else ()))])
+        ask(client, [although_full(("SET", keyspace.REDUCE, note, *(("EX", seconds) if seconds else ())))])
     until = f" for {lasts}" if lasts else ", until `failover budget reduce --end`"
     click.echo(f"cost saving is on for every job{until}: the cheapest route first, less context, shorter answers")
 

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from producer import keyspace
 from producer.keyspace import JobField
+from producer.redis_server.memory import FULL_PERCENT, memory
 from producer.scripts import Command, ask
 from worker.breakers import health
 from worker.breakers.health import Health
@@ -21,6 +22,7 @@ from worker.control import worker_registry
 from worker.control.pause import Paused, paused, utc
 from worker.money import billing_alerts, budget_state
 from worker.money.billing_alerts import ProviderSpend
+from worker.notify.conditions import MEMORY_STEPS
 from worker.notify.incidents import Incidents
 from worker.notify.kinds import KIND_INFO, Kind
 from worker.queue import fair_queue
@@ -75,6 +77,7 @@ class Status:
     incidents: list[str] = field(default_factory=list)  # the open ones, in words
     routes: list[RouteStatus] = field(default_factory=list)
     mute: list[str] = field(default_factory=list)  # channels that accept no messages, in words
+    memory_percent: int | None = None  # of Redis's maxmemory; None: it has no limit
     odd: list[str] = field(default_factory=list)  # unusual configuration that workers report
 
     def as_dict(self) -> dict[str, Any]:
@@ -86,6 +89,7 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
     queues = worker_registry.queues(client, default_queue)
     flags = paused(client, queues)
     standing = budget_state.standing(client)
+    used = memory(client)
     return Status(
         paused=flags,
         caps=[str(status) for status in standing.cap_statuses.values()],
@@ -99,6 +103,7 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
             if each.resolved_ms is None and not KIND_INFO[each.kind].notice and each.kind is not Kind.CAPPED
         ],
         routes=_routes(client, flags),
+        memory_percent=used.percent if used else None,
         odd=list(dict.fromkeys(text for view in worker_registry.views(client) for text in view.get("told", ()))),
         mute=[
             f"{channel} accepts no messages since {utc(since / 1000)}: {why}"
@@ -184,6 +189,11 @@ def _closed(flag: Paused) -> str:
 def render(status: Status, console: Console) -> None:
     """Print the status, the pauses first."""
     _render_problems(status, console)
+    if status.memory_percent is not None:
+        style = "bold red" if status.memory_percent >= MEMORY_STEPS[0] else "bold"
+        console.print(
+            f"[{style}]MEMORY[/] {status.memory_percent}% of Redis's is used; at {FULL_PERCENT}% no job is accepted"
+        )
     _render_work(status, console)
 
 

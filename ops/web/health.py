@@ -20,6 +20,7 @@ from ops.reports import status
 from ops.web.auth import Guard
 from producer.connection import check_safe
 from producer.intake import errors
+from producer.redis_server.memory import memory
 from worker.control import worker_registry
 from worker.control.pause import holding
 from worker.money import budget_state
@@ -78,9 +79,8 @@ def readiness(client: redis.Redis, queue: str, *, unsafe_redis: bool) -> Readine
         client.ping()
         dangers = [f"redis: {danger}" for danger in check_safe(client)]
         reasons, notes = ([], dangers) if unsafe_redis else (dangers, [])
-        memory = client.info("memory")
-        if (limit := int(memory.get("maxmemory", 0))) and int(memory.get("used_memory", 0)) >= limit:
-            reasons.append("redis: it is full and cannot accept jobs")
+        if (found := memory(client)) and found.is_full:
+            reasons.append(f"redis: it is full and accepts no jobs: {found}")
         if not worker_registry.alive(client, queue):
             notes.append("no worker is running")
         if holding(client, queue):

@@ -1,11 +1,12 @@
--- prelude: clock hint running_clock fair_queue
+-- prelude: clock hint running_clock fair_queue memory
 -- Accept one job, at most once for its idempotency key.
 --
 -- KEYS  1 failover:idempotency:{hash}   2 rq:job:{id}   3 rq:queue:{queue}   4 rq:queues   5 failover:accepted:{queue}
---       6 failover:stopped:{queue}   7 pause_ai_tasks   8 pause_ai_tasks:{queue}   9 rq:suspended
+--       6 failover:stopped:{queue}   7 pause_ai_tasks   8 pause_ai_tasks:{queue}   9 rq:suspended   10 failover:memory
 -- ARGV  1 job id   2 fingerprint   3 expires after (ms)   4 '1' to enter at the head   5 rq:job: prefix
---       6 wake channel   7 promised within (ms)   8 tenant   9.. field, value, ... of the job hash
--- Returns {'accepted' | 'duplicate' | 'conflict', job id that holds the key}
+--       6 wake channel   7 promised within (ms)   8 tenant   9 percent of maxmemory at which no job is accepted
+--       10.. field, value, ... of the job hash
+-- Returns {'accepted' | 'duplicate' | 'conflict', job id that holds the key}; the error OOM if Redis is nearly full
 -- Invariant: one job per key. The job hash, its queue entry and the record are written together or not at all.
 --            A resend finds its own record and returns the same; a job id that exists already is a conflict.
 local held = redis.call('HMGET', KEYS[1], 'job_id', 'fingerprint')
@@ -17,6 +18,9 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
   return {'conflict', ARGV[1]}
 end
 
+local percent = memory_percent(KEYS[10])
+if percent >= tonumber(ARGV[9]) then return redis.error_reply('OOM ' .. percent .. '% of maxmemory is used') end
+
 local now, expires_ms = iso(now_ms), now_ms + tonumber(ARGV[3])
 local held, ends_ms = held_by({KEYS[7], KEYS[8], KEYS[9]})
 local function accept() -- returns whether RQ's list was empty
@@ -26,7 +30,7 @@ local function accept() -- returns whether RQ's list was empty
   local stopped = stopped_ms(KEYS[6])
   redis.call('HSET', KEYS[2], 'created_at', now, 'enqueued_at', now, 'status', 'queued',
     'accepted_ms', now_ms, 'expires_ms', expires_ms, 'stopped_ms', stopped,
-    'promised_ms', now_ms + tonumber(ARGV[7]), 'idempotency', KEYS[1], unpack(ARGV, 9))
+    'promised_ms', now_ms + tonumber(ARGV[7]), 'idempotency', KEYS[1], unpack(ARGV, 10))
   redis.call('SADD', KEYS[4], KEYS[3])
   redis.call('ZADD', KEYS[5], expires_ms - stopped, ARGV[1])
   redis.call('ZADD', KEYS[5] .. ':promised', now_ms + tonumber(ARGV[7]), ARGV[1])

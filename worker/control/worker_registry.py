@@ -9,7 +9,7 @@ from typing import Any
 import redis
 
 from producer import keyspace
-from producer.scripts import Command, ask
+from producer.scripts import Command, although_full, ask
 from worker.breakers import health
 from worker.control.pause import paused
 from worker.routes.names import canonical
@@ -25,7 +25,8 @@ def registration(key: str, fields: Mapping[str, Any], queues: Sequence[str]) -> 
     """
     flat = [word for pair in fields.items() for word in pair]
     sets = [keyspace.WORKERS, *(keyspace.workers_of(queue) for queue in queues)]
-    return [("HSET", key, *flat), ("EXPIRE", key, WORKER_TTL_SECONDS), *(("SADD", name, key) for name in sets)]
+    commands = [("HSET", key, *flat), ("EXPIRE", key, WORKER_TTL_SECONDS), *(("SADD", name, key) for name in sets)]
+    return [although_full(*commands)]
 
 
 def deregistration(key: str, queues: Sequence[str]) -> list[Command]:
@@ -48,13 +49,8 @@ def view(worker_name: str, routes: Routes, slots: int, refused: str = "", refuse
         for route in routes.routes
     ]
     left_out = [{"route": out.name, "tier": out.tier, "left_out": out.why} for out in routes.left_out]
-    return (
-        "SET",
-        keyspace.routes_of(worker_name),
-        json.dumps({"slots": slots, "routes": view + left_out, "told": _warnings(routes, refused, refused_keys)}),
-        "EX",
-        WORKER_TTL_SECONDS,
-    )
+    state = json.dumps({"slots": slots, "routes": view + left_out, "told": _warnings(routes, refused, refused_keys)})
+    return although_full(("SET", keyspace.routes_of(worker_name), state, "EX", WORKER_TTL_SECONDS))
 
 
 def _warnings(routes: Routes, refused: str, refused_keys: Sequence[str]) -> list[str]:

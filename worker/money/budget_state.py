@@ -19,7 +19,7 @@ import redis
 import redis.asyncio
 
 from producer import keyspace
-from producer.scripts import Command, Script, ask, ask_async
+from producer.scripts import Command, Script, although_full, ask, ask_async
 from worker.humanize import money
 from worker.money.billing_alerts import OWN_LEDGER, OWN_NAME, BillingReport, Guardrail, observe_call
 from worker.money.caps import TOTAL, UNCAPPED, Budgets, Cap, Ceiling, Owner
@@ -281,5 +281,6 @@ class BudgetWatcher:
                     budget_id=OWN_LEDGER, budget_name=OWN_NAME,
                 )  # fmt: skip
                 narrowed = replace(guardrail, scope="all" if kind == TOTAL else "provider")
-                await ask_async(self._client, [observe_call(spend, narrowed), ("SET", marker, "1", "EX", TOLD_SECONDS)])
+                marked = although_full(("SET", marker, "1", "EX", TOLD_SECONDS))
+                await ask_async(self._client, [observe_call(spend, narrowed), marked])
             self._paused.add(report)

@@ -13,7 +13,8 @@ import redis
 from producer import keyspace
 from producer.client import DEFAULT_QUEUE
 from producer.keyspace import JobField
-from producer.scripts import ask
+from producer.redis_server.memory import FULL_PERCENT, Memory
+from producer.scripts import although_full, ask
 from worker.breakers import health
 from worker.breakers.health import Health
 from worker.control import worker_registry
@@ -41,6 +42,7 @@ LATE_EVERY_MS = 2000  # between two reads of the late jobs: thousands of them ta
 LATE_READ = 2000  # late jobs whose tenants are counted
 FIRST = 5  # job ids in a message
 USERS_LISTED = 5  # with more users over an alert threshold, one condition covers all of them
+MEMORY_STEPS = (80, 90, FULL_PERCENT)  # percent of maxmemory; the first opens the incident
 CRASHES = 3  # so many vanished workers are a crash loop
 
 
@@ -86,13 +88,15 @@ class Snapshot:
 
 
 class ConditionReader:
-    """Reads the conditions from Redis. `dangers`: the last safety check of Redis, made by notifier.py."""
+    """Reads the conditions from Redis. `dangers` and `memory`: the last safety check of Redis, and how
+    full it is, read by notifier.py."""
 
     def __init__(self, client: redis.Redis, on_call: OnCall, alert_thresholds: Sequence[float]) -> None:
         self._client, self._on_call, self._alert_thresholds = client, on_call, alert_thresholds
         self.queues: list[str] = [DEFAULT_QUEUE]
         self._late_at, self._late_found = -LATE_EVERY_MS, tuple[Condition, ...]()
         self.dangers: tuple[str, ...] = ()
+        self.memory: Memory | None = None
 
     def read(self) -> Snapshot:
         """All conditions now. A source that cannot be read is logged and left out."""
@@ -114,6 +118,7 @@ class ConditionReader:
         conditions = [condition for source in sources for condition in _readable(source)]
         if self.dangers:
             conditions.append(Condition(Kind.REDIS_UNSAFE, lines=self.dangers))
+        conditions += _memory(self.memory)
         succeeded: dict[str, int] = {}
         for name, route in usable.items():
             provider = canonical(route["provider"])
@@ -203,7 +208,7 @@ class ConditionReader:
         seen = keyspace.GONE
         quiet_ms = int(self._on_call.quiet_minutes * 60_000)
         commands: list[tuple[str | int, ...]] = [("ZADD", seen, "NX", now, name) for name in gone]
-        ask(self._client, [*commands, ("EXPIRE", seen, 86_400)])
+        ask(self._client, [although_full(*commands, ("EXPIRE", seen, 86_400))])
         (old,) = ask(self._client, [("ZRANGEBYSCORE", seen, "-inf", now - quiet_ms)])
         for name in (entry.decode(errors="replace") for entry in old):
             sets = (keyspace.WORKERS, *(keyspace.workers_of(queue) for queue in self.queues))
@@ -211,6 +216,17 @@ class ConditionReader:
             if not exists:
                 ask(self._client, [("SREM", key, keyspace.worker(name)) for key in sets])
             ask(self._client, [("ZREM", seen, name)])
+
+
+def _memory(memory: Memory | None) -> Iterator[Condition]:
+    """Redis is nearly full. Each step that it reached is a mark, so that the title names the last one."""
+    reached = [step for step in MEMORY_STEPS if memory and memory.percent >= step]
+    if memory and reached:
+        lines = [f"At {memory.percent}% of its memory."]
+        if memory.is_full:
+            lines.append("No new job is accepted (HTTP 503). Accepted jobs go on.")
+        marks = {f"{step}% of its memory is used": f"less than {step}% of its memory is used" for step in reached}
+        yield Condition(Kind.REDIS_FULL, lines=tuple(lines), marks=marks)
 
 
 def _readable(source: Callable[[], Iterable[Condition]]) -> list[Condition]:

@@ -165,6 +165,8 @@ def _next(incident: Incident) -> str:
             return "Next: they are processed in order. Write to the clients."
         case Kind.DEGRADED:
             return "Next: nothing to do. Redo the most important answers after the outage."
+        case Kind.REDIS_FULL:
+            return "Next: give Redis more memory at its provider. Results that expire free some by themselves."
         case Kind.WORKER_GONE | Kind.CRASH_LOOP:
             return "Next: other workers run its jobs automatically. Check that enough workers run."
         case _:

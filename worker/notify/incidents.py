@@ -14,7 +14,7 @@ from pathlib import Path
 import redis
 
 from producer import keyspace
-from producer.scripts import Script, ask
+from producer.scripts import Script, although_full, ask
 from worker.notify.conditions import Condition
 from worker.notify.kinds import COUNTED, KIND_INFO, Kind, key_of
 
@@ -66,7 +66,9 @@ class Incident:
 
     @property
     def title(self) -> str:
-        return KIND_INFO[self.kind].title + (f": {self.subject}" if self.subject else "")
+        last_step = tuple(self.marks)[-1:] if self.kind is Kind.REDIS_FULL else ()
+        about = self.subject or "".join(last_step)
+        return KIND_INFO[self.kind].title + (f": {about}" if about else "")
 
     @property
     def fades(self) -> bool:
@@ -161,7 +163,8 @@ class Incidents:
     def trouble(self, channel: str, why: str, now_ms: int) -> None:
         """Note why a channel accepts no messages; `why` "": it accepts them again."""
         note = json.dumps({"why": why, "since_ms": now_ms})
-        ask(self._client, [("HSETNX", keyspace.TROUBLE, channel, note) if why else ("HDEL", keyspace.TROUBLE, channel)])
+        noted = ("HSETNX", keyspace.TROUBLE, channel, note) if why else ("HDEL", keyspace.TROUBLE, channel)
+        ask(self._client, [although_full(noted)])
 
     def troubles(self) -> dict[str, tuple[str, int]]:
         """(why, since when in Unix milliseconds) by name, of the channels that accept no messages."""
@@ -171,7 +174,7 @@ class Incidents:
 
     def silence(self, key: str, seconds: int, why: str) -> None:
         """Send no messages of incidents with this key for `seconds`."""
-        ask(self._client, [("SET", keyspace.silence(key), why, "EX", seconds)])
+        ask(self._client, [although_full(("SET", keyspace.silence(key), why, "EX", seconds))])
 
     def unsilence(self, key: str) -> bool:
         """End a silence. Returns whether there was one."""

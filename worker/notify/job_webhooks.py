@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from producer import keyspace
 from producer.keyspace import JobField
 from producer.results import result_commands, result_of
-from producer.scripts import Command, ask_async, run_async
+from producer.scripts import Command, although_full, ask_async, run_async
 from worker.notify.channels.webhook import TIMEOUT_SECONDS, signed
 from worker.notify.ssrf_guard import NotPublic, check_literal, session
 
@@ -86,7 +86,10 @@ class Deliveries:
         """Register the subscribers, and start a delivery for each one that has events."""
         if time.monotonic() - self._registered_at > REGISTER_SECONDS:
             flat = [word for name in self._subscribers for word in (name, "1")]
-            commands: list[Command] = [("DEL", keyspace.SUBSCRIBERS), ("HSET", keyspace.SUBSCRIBERS, *flat)]
+            commands: list[Command] = [
+                ("DEL", keyspace.SUBSCRIBERS),
+                although_full(("HSET", keyspace.SUBSCRIBERS, *flat)),
+            ]
             commands.append(("EXPIRE", keyspace.SUBSCRIBERS, WANTED_SECONDS))
             await ask_async(self._client, [("MULTI",), *commands, ("EXEC",)])
             self._registered_at = time.monotonic()

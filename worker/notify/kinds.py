@@ -20,6 +20,7 @@ class Kind(StrEnum):
     CRASH_LOOP = "crash_loop"
     WORKER_GONE = "worker_gone"
     REDIS_UNSAFE = "redis_unsafe"
+    REDIS_FULL = "redis_full"  # much of its maxmemory is used
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,11 @@ KIND_INFO = {
         ("failover status",),
     ),
     Kind.REDIS_UNSAFE: KindInfo("Redis can lose jobs", "Fix it before jobs are lost.", ("failover doctor",)),
+    Kind.REDIS_FULL: KindInfo(
+        "Redis is nearly full",
+        "At 95% no new job is accepted: clients get an error and try again later. Accepted jobs go on, and none is lost.",
+        ("failover status",),
+    ),
 }
 
 COUNTED = (Kind.DEAD_LETTERS, Kind.DEGRADED)  # opened by counted jobs; closed when no new one is counted for a while

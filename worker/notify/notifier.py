@@ -24,6 +24,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producer import keyspace
 from producer.connection import check_safe, connect
+from producer.redis_server.memory import memory
 from producer.scripts import Script, ask, ask_async
 from worker.control.pause import utc
 from worker.notify.conditions import ConditionReader
@@ -43,6 +44,7 @@ STEP_SECONDS = 0.5
 AFTER_FAILURE_SECONDS = 5.0
 HUNG_SECONDS = 120.0  # a notifier thread without a step for so long hangs: another worker takes over
 CHECK_SECONDS = 60.0  # between two safety checks of Redis
+MEMORY_SECONDS = 5.0  # between two looks at its memory
 TRIM_SECONDS = 3600.0
 SEARCHED_AT_MOST = 20_000  # accepted jobs; with more, the jobs of one tenant are not searched
 SHUTDOWN_SECONDS = 1.0
@@ -97,7 +99,7 @@ class Notifier:
         self._leads, self._stopped = threading.Event(), threading.Event()
         self._channel_threads = [ChannelThread(sender) for sender in self._senders]
         self._has_channels = len(settings.channels) > 1 or bool(settings.subscribers)  # besides the log
-        self._checked = self._trimmed = -TRIM_SECONDS
+        self._checked = self._trimmed = self._weighed = -TRIM_SECONDS
         self._stepped = 0.0  # monotonic
         self._away = False
 
@@ -185,6 +187,9 @@ class Notifier:
         if now - self._checked > CHECK_SECONDS:
             self._checked = now
             self._conditions.dangers = tuple(check_safe(self._client))
+        if now - self._weighed > MEMORY_SECONDS:
+            self._weighed = now
+            self._conditions.memory = memory(self._client)
         if now - self._trimmed > TRIM_SECONDS:
             self._trimmed = now
             self._incidents.trim(now_ms(self._client))

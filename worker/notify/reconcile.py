@@ -21,7 +21,7 @@ from worker.notify.oncall import OnCall
 # parts of a COLD incident, so they get no incident of their own beside it
 UNDER_COLD = (Kind.ROUTE_OPEN, Kind.CREDENTIALS)
 # these may come and go: closed only after steady_seconds
-STEADY = (*UNDER_COLD, Kind.COLD, Kind.LATE, Kind.WORKER_GONE, Kind.CRASH_LOOP, Kind.CAPPED)
+STEADY = (*UNDER_COLD, Kind.COLD, Kind.LATE, Kind.WORKER_GONE, Kind.CRASH_LOOP, Kind.CAPPED, Kind.REDIS_FULL)
 AFTER_COLD_MS = 180_000  # after a COLD, a breaker that no job has probed since then opens no incident
 DRAINS_MS = 30 * 60_000  # an outage stays open so long for its late jobs
 PROBED_MS = 180_000  # a half-open route is probed by then, unless no job comes

@@ -1,3 +1,4 @@
+-- flags: allow-oom
 -- Take, renew or release the lease of the notifier. A worker with channels takes the lease from one without channels.
 --
 -- KEYS  1 failover:notifier

@@ -1,4 +1,5 @@
 -- prelude: clock hint key_types audit_trail leaves fair_queue
+-- flags: allow-oom
 -- Last safety check: accepted jobs that seem to be in no list, lease or schedule are checked again, and queued.
 --
 -- KEYS  1 failover:accepted:{queue}   2 rq:queue:{queue}   3 failover:leases:{queue}   4 rq:scheduled:{queue}

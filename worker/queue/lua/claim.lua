@@ -1,4 +1,5 @@
 -- prelude: clock hint key_types audit_trail running_clock pause_flags fair_queue
+-- flags: allow-oom
 -- Claim up to n queued jobs for one worker, highest queue first.
 --
 -- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 failover:quarantine   5 rq:worker:{name}

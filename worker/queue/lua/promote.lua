@@ -1,4 +1,5 @@
 -- prelude: clock hint key_types fair_queue
+-- flags: allow-oom
 -- Scheduled jobs that are due return to the queue. Retried jobs go to its head, in the order in which they became due,
 -- because they were accepted before the jobs queued there. Parked jobs go to its tail, so that jobs without an open route
 -- never block jobs that have one, also in the order in which they became due. Jobs parked in turn go to its head, because no other job could have been executed first.

@@ -1,4 +1,5 @@
 -- prelude: fair_queue
+-- flags: no-writes
 -- How many jobs a fair queue holds, and which job is next.
 --
 -- KEYS  1 rq:queue:{queue}

@@ -14,7 +14,7 @@ USED_BY_TLS = (
     *("ssl_check_hostname", "ssl_min_version", "ssl_ciphers"),
 )
 # how a client of another app reads replies; it says nothing about the server
-IGNORED = ("decode_responses", "encoding", "encoding_errors", "protocol", "legacy_responses", "virtual_host")
+IGNORED = ("decode_responses", "encoding", "encoding_errors", "protocol", "legacy_responses")
 # each would undo a limit that keeps calls short, or a resend that counts once
 OWN = (
     *("socket_timeout", "socket_connect_timeout", "socket_read_size", "timeout", "max_connections"),
