@@ -18,7 +18,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from producer import exchange
-from producer.connection import connect, connect_async, redis_url
+from producer.connection import another, connect, connect_async, redis_url
 from producer.environment import Environment, load_environment
 from producer.errors import RedisFull, ServiceUnavailable
 from producer.exchange import Receipt, Sleep, Steps
@@ -124,10 +124,27 @@ class Producer:
 
 
 class AsyncProducer:
-    """Producer for an asyncio event loop, with the same methods and errors."""
+    """Producer for asyncio, with the same methods and errors. One may be used on several event loops, such as those of several
+    `asyncio.run`: each loop has connections of its own. `client` is used on the first loop."""
 
     def __init__(self, client: redis.asyncio.Redis, policies: Policies, queue: str = DEFAULT_QUEUE) -> None:
-        self.client, self.policies, self.queue = client, policies, queue
+        self._first, self.policies, self.queue = client, policies, queue
+        self._clients: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis] = {}  # of the loops that are not closed
+
+    @property
+    def client(self) -> redis.asyncio.Redis:
+        """The client of the running event loop."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # asked outside of a loop, for use on the first one
+            return self._first
+        if loop not in self._clients:
+            client = another(self._first) if self._clients else self._first
+            for closed in [each for each in self._clients if each.is_closed()]:
+                # without their loop its connections cannot be closed: the garbage collector does it
+                self._clients.pop(closed).connection_pool.reset()  # type: ignore[no-untyped-call]
+            self._clients[loop] = client
+        return self._clients[loop]
 
     @classmethod
     def from_url(cls, url: str, policies: Policies, queue: str = DEFAULT_QUEUE) -> AsyncProducer:

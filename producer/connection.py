@@ -89,6 +89,15 @@ def connect_async(
     return redis.asyncio.Redis.from_pool(pool)
 
 
+def another(client: redis.asyncio.Redis) -> redis.asyncio.Redis:
+    """A client with the same settings and connections of its own, as needed on another event loop."""
+    pool = client.connection_pool
+    options = {**pool.connection_kwargs, "max_connections": pool.max_connections}
+    if isinstance(pool, redis.asyncio.BlockingConnectionPool):
+        options["timeout"] = pool.timeout
+    return redis.asyncio.Redis.from_pool(type(pool)(connection_class=pool.connection_class, **options))
+
+
 def _options(connect_timeout: float, reply_timeout: float | None, retry: Retry | AsyncRetry) -> dict[str, Any]:
     """Of every connection. RESP2, because the replies are read so, and because some proxies do not know HELLO."""
     return {

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
+import redis
 
-from producer import AsyncProducer, InvalidJob, LLMJob, Producer, ServiceUnavailable, UnknownJob
+from producer import AsyncProducer, InvalidJob, LLMJob, Producer, ServiceUnavailable, UnknownJob, keyspace
 from producer.job import JobStatus
 from producer.policy import Policies
 from tests.support.jobs import chat
+from tests.support.polling import until
+from tests.support.replies import texts
+from tests.support.transitions import Q
 from tests.support.workshop import Workshop
 
 
@@ -107,3 +112,23 @@ def test_what_a_web_app_imports_stays_light() -> None:
     )
     heavy = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert heavy.stdout.strip() == "[]"
+
+
+def test_one_asyncio_producer_works_on_several_event_loops(url: str, client: redis.Redis, policies: Policies) -> None:
+    producer, before = AsyncProducer.from_url(url, policies), len(client.client_list())
+    job_ids = [asyncio.run(producer.enqueue(chat(str(number)))) for number in range(4)]
+    assert len(asyncio.run(producer.fetch_many(job_ids))) == 4
+    assert texts(client.lrange(keyspace.queue(Q), 0, -1)) == job_ids
+
+    async def twice() -> list[str]:
+        one, two = await asyncio.gather(
+            asyncio.to_thread(asyncio.run, producer.enqueue(chat("thread"))), producer.enqueue(chat("here"))
+        )
+        await producer.close()
+        return [one, two]
+
+    both = asyncio.run(twice())
+    assert sorted(texts(client.lrange(keyspace.queue(Q), 4, -1))) == sorted(both)
+    asyncio.run(producer.ended(both))
+    gc.collect()
+    until(lambda: len(client.client_list()) <= before + 1, "the connections of closed loops are closed")
