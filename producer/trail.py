@@ -83,6 +83,7 @@ class RejectedFor(StrEnum):
     RESTS = "rests"  # it is in a cooldown that its provider asked for, or that its account needs
     NO_ATTEMPTS = "no_attempts"  # the job's attempts are used up
     NO_TIME = "no_time"  # the deadline is too near
+    LOCAL = "local"  # trouble of the worker's own machine, such as too many open files: no request left it
 
 
 class Rejection(BaseModel):

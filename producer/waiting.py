@@ -20,4 +20,5 @@ class WaitReason(StrEnum):
     TOKENS = "tokens"  # a route or a provider is at its limit of tokens per minute
     REDIS = "redis"  # Redis did not answer, so that its hard cap or limit could not be enforced
     LEDGER = "ledger"  # the ledger holds data that cannot be read
+    LOCAL = "local"  # its worker's machine must recover: open files, memory, DNS, proxy or network
     NEWER_WORKER = "newer_worker"  # its schema is newer than this worker

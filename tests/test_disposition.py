@@ -76,6 +76,17 @@ OUTCOMES: dict[str, tuple[Outcome, Outcome]] = {
     "the last failure decides": (outcome(failed(REJECTED, BROKEN)), Retry(0.0, SAID, [])),
     "a cap holds it": (outcome(failed(held_back=BUDGET)), Park(20.0, BUDGET.waiting, [])),
     "a cap holds it after a failure too": (outcome(failed(BROKEN, held_back=BUDGET)), Park(20.0, BUDGET.waiting, [])),
+    "trouble of this machine parks it": (outcome(failed(local="no network")), park(3.0, WaitReason.LOCAL, "no network")),
+    "trouble of this machine parks it after a failure too": (
+        outcome(failed(BROKEN, local="no network"), burned=True), park(3.0, WaitReason.LOCAL, "no network")
+    ),
+    "a rejection goes before trouble of this machine": (
+        outcome(failed(REJECTED, local="no network")), dead(DeadReason.REJECTED, "invalid: bad body")
+    ),
+    "without attempts no machine is waited for": (
+        outcome(failed(BROKEN, local="no network"), attempts_left=0),
+        dead(DeadReason.EXHAUSTED, f"6 attempts; the last: {SAID}"),
+    ),
     "without attempts no cap is waited for": (
         outcome(failed(BROKEN, held_back=BUDGET), attempts_left=0),
         dead(DeadReason.EXHAUSTED, f"6 attempts; the last: {SAID}"),

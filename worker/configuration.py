@@ -54,7 +54,7 @@ class Configuration:
                 raise
             routing = Routing()  # BYPASS_ROUTER must work also while routing.yaml is wrong
         for route in routes.routes:
-            _ = route.price  # load the list prices now, so that no job waits for it
+            _ = route.price, route.price_version  # load the list prices now, so that no job waits for it
         keys = _tenant_keys(policies, routes, environment) if tenants_keys else {}
         money = (load_budgets(environment), Guardrail.of(environment), load_caching(environment))
         return cls(policies, routes, routing, keys, *money)

@@ -19,6 +19,7 @@ from worker.errors.catalog import Action
 from worker.money.answer_cache import Cache
 from worker.money.budget_state import BudgetState
 from worker.money.caps import Owner
+from worker.providers.local_trouble import local_trouble
 from worker.queue.claim import Claim
 from worker.queue.outcomes import (
     Dead,
@@ -36,7 +37,7 @@ from worker.routes.prices import billed_micros, dollars
 from worker.routing.answer import Answer, Unanswered, truncated
 from worker.routing.cost_degradation import SHORTER, ReducedJob, fitted_to_cap, reduced_for_budget
 from worker.routing.degrade import smaller_first
-from worker.routing.disposition import outcome_of, without_candidate, without_cold_queue
+from worker.routing.disposition import outcome_of, wait_for_this_machine, without_candidate, without_cold_queue
 from worker.routing.execution_context import JobContext, Spend, rejection
 from worker.routing.plan import CostPolicy, Plan
 from worker.routing.planner import Planner
@@ -72,8 +73,8 @@ class Executor:
         return self._planned_by[1]
 
     async def run(self, claim: Claim) -> Executed:
-        """Execute a claim. Every claim gets an outcome: Released if it is cancelled (the drain), Retry (or Dead after the
-        last execution) if our own code fails."""
+        """Execute a claim. Every claim gets an outcome: Released if it is cancelled (the drain), Park if this machine is in
+        trouble, Retry (or Dead after the last execution) if our own code fails."""
         trail = trail_of(claim)
         before = ended(trail)
         try:
@@ -81,13 +82,19 @@ class Executor:
         except asyncio.CancelledError:
             return Executed(Released(trail), claim.attempts + ended(trail) - before, claim.run_ms)
         except Exception as error:
+            attempts = claim.attempts + ended(trail) - before
+            if isinstance(error, OSError) and (trouble := local_trouble(error)) is not None:
+                log.warning(
+                    "an execution met trouble of this machine", extra={"job": claim.job_id, "trouble": trouble.words}
+                )
+                return Executed(wait_for_this_machine(trouble.words, trail, self._jitter), attempts, claim.run_ms)
             log.exception("an execution failed in our own code", extra={"job": claim.job_id})
             policy = self._current.configuration.policies.of_known("default")
             detail = f"failover-worker itself failed: {type(error).__name__}"
             outcome: Outcome = Retry(policy.backoff_seconds.max, detail, trail)
             if claim.executions + 1 >= policy.executions:
                 outcome = Dead(DeadReason.EXHAUSTED, detail, trail, policy.keep_dead_seconds)
-            return Executed(outcome, claim.attempts + ended(trail) - before, claim.run_ms)
+            return Executed(outcome, attempts, claim.run_ms)
 
     async def _run(self, claim: Claim, trail: list[TrailEntry]) -> Executed:
         now = self._current.configuration

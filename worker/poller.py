@@ -76,7 +76,7 @@ class Poller:
             began = time.monotonic()
             try:
                 await step.run()
-            except RedisError as error:
+            except (RedisError, OSError) as error:  # OSError: this machine has no file or memory for a connection
                 self._failed(step, error)
             else:
                 self._succeeded(step)
@@ -94,8 +94,8 @@ class Poller:
                 await step.kick.wait()
             await asyncio.sleep(0)  # let other changes of the same moment happen first, so that one run covers them
 
-    def _failed(self, step: Step, error: RedisError) -> None:
-        if isinstance(error, RedisConnectionError | RedisTimeoutError):
+    def _failed(self, step: Step, error: RedisError | OSError) -> None:
+        if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
             if not self._away:
                 log.warning("redis is away", extra={"step": step.name, "error": str(error)})
             self._away.add(step.name)

@@ -19,6 +19,7 @@ from worker.errors.catalog import (
     FILTERED,
     JOB_FIELDS,
     KINDS,
+    LOCAL_TROUBLE,
     MALFORMED,
     PARAMETER,
     QUOTA,
@@ -56,6 +57,8 @@ class Broke(StrEnum):
     STALLED = "stalled"  # a stream that began and fell silent
     CUT = "cut"  # a stream that ended before its answer did
     GARBLED = "garbled"  # not HTTP
+    LOCAL = "local"  # trouble of this worker's machine: the request was never sent
+    LOST = "lost"  # trouble of this worker's machine, after the request may have been sent
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ _BROKEN = {
     Broke.STALLED: Failure("stalled", Action.FAILOVER, ambiguous=True),
     Broke.CUT: Failure("stream_cut", Action.FAILOVER, ambiguous=True),
     Broke.GARBLED: Failure("garbled", Action.FAILOVER, ambiguous=True),
+    Broke.LOCAL: LOCAL_TROUBLE,
+    Broke.LOST: replace(LOCAL_TROUBLE, code="answer_lost", ambiguous=True),
 }
 
 _SPEAKS = frozenset({401, 402, 403, 404, 408, 409, 413, 429})  # statuses that say enough by themselves

@@ -7,6 +7,7 @@ request, this one 0.4. Its pool takes as many connections as the worker has slot
 from __future__ import annotations
 
 import logging
+import time
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import aiohttp
@@ -15,11 +16,13 @@ from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 
 from worker.errors.classify import Broke, Broken, Reply
 from worker.providers import anthropic, openai_compatible
-from worker.providers.http import ProviderRequest
+from worker.providers.http import ProviderRequest, broken
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 30.0
 LARGEST_HEADER_BYTES = 65_536  # of one header; some gateways put their debugging into one
+SAY_AGAIN_SECONDS = 60.0
+LOCAL = frozenset({Broke.LOCAL, Broke.LOST})
 
 __all__ = ["ProviderRequest", "Providers"]
 
@@ -50,14 +53,28 @@ class Providers:
         transport = AiohttpTransport(client=lambda: _session(concurrency))
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
         self._client = HttpxAiohttpClient(transport=transport, timeout=timeout, limits=limits, cookies=no_cookies)
+        self._said: dict[str, float] = {}  # troubles of this machine -> when they were logged
 
     async def complete(self, request: ProviderRequest) -> Reply | Broken:
         """One attempt. Whatever a provider sends, this returns."""
         try:
-            return await _DIALECTS[request.route.entry.api](self._client, request)
+            answer = await _DIALECTS[request.route.entry.api](self._client, request)
         except Exception as error:
-            log.exception("an answer broke the client", extra={"route": request.route.name})
-            return Broken(Broke.GARBLED, f"{type(error).__name__} in the HTTP client")
+            answer = broken(error)
+            if answer.how not in LOCAL:
+                log.exception("an answer broke the client", extra={"route": request.route.name})
+                return Broken(Broke.GARBLED, f"{type(error).__name__} in the HTTP client")
+        if isinstance(answer, Broken) and answer.how in LOCAL:
+            self._say(answer.detail, request.route.name)
+        return answer
+
+    def _say(self, trouble: str, route: str) -> None:
+        """Log a trouble of this machine, which many calls meet at once, once a minute."""
+        now = time.monotonic()
+        self._said = {words: at for words, at in self._said.items() if now - at < SAY_AGAIN_SECONDS}
+        if trouble not in self._said:
+            self._said[trouble] = now
+            log.warning("trouble of this machine: jobs wait for it", extra={"trouble": trouble, "route": route})
 
     async def close(self) -> None:
         await self._client.aclose()

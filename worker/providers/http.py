@@ -16,6 +16,7 @@ import httpx
 from pydantic_core import from_json, to_json
 
 from worker.errors.classify import Broke, Broken, Reply
+from worker.providers.local_trouble import local_trouble
 from worker.providers.sse import BOM, Events, StreamedAnswer, looks_like_events
 from worker.routes.route import Route
 
@@ -85,7 +86,7 @@ async def call(client: httpx.AsyncClient, wanted: ProviderRequest, spoken: Spoke
     except TimeoutError:
         return Broken(Broke.SILENT, f"no whole answer within {wanted.seconds:.1f} s")
     except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-        return _broken(error)
+        return broken(error)
 
 
 async def _whole(response: httpx.Response, wanted: ProviderRequest, spoken: Spoken) -> Reply | Broken:
@@ -168,8 +169,9 @@ async def _streamed(
             broke = Broken(Broke.NO_TOKEN, f"no token within {silence:.1f} s")
     except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
         if response is None:
-            return _broken(error)
-        broke = Broken(Broke.CUT, _broken(error).detail)
+            return broken(error)
+        cut = broken(error)
+        broke = cut if cut.how is Broke.LOST else Broken(Broke.CUT, cut.detail)
     finally:
         if response is not None:
             await response.aclose()
@@ -238,8 +240,10 @@ def _json(raw: bytes) -> Any:
     return None
 
 
-def _broken(error: Exception) -> Broken:
+def broken(error: Exception) -> Broken:
     """Whether the request can have been sent decides whether replaying it is safe."""
+    if (trouble := local_trouble(error)) is not None:
+        return Broken(Broke.LOST if trouble.sent else Broke.LOCAL, trouble.words)
     cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ else error
     detail = f"{type(cause).__name__}: {cause}"[:200]
     if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):

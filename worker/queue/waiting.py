@@ -55,5 +55,6 @@ _TEXTS = {
     WaitReason.TOKENS: "{subject}: its tokens of this minute are used up",
     WaitReason.REDIS: "Redis: while it is away, caps and limits cannot be enforced",
     WaitReason.LEDGER: "the ledger: it holds data that cannot be read, the worker's log names it",
+    WaitReason.LOCAL: "this worker's machine: {detail}",
     WaitReason.NEWER_WORKER: "a newer worker: {detail}",
 }

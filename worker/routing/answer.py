@@ -39,7 +39,8 @@ class Unanswered:
     the same for those that let nothing through (a breaker, a cooldown, a tenant's parked keys), None when every candidate
     was called. `withheld`: why operators keep jobs from a route that was not called. `others_may`: other tenants' jobs may
     go where this one could not. `closed`: why each route that let nothing through did not, in words; `withheld_subjects`:
-    those of them that operators closed. `held_back`: for want of money.
+    those of them that operators closed. `held_back`: for want of money. `local`: the trouble of this worker's
+    own machine that kept a route from being called, in words.
     """
 
     failures: tuple[Failure, ...]
@@ -50,6 +51,7 @@ class Unanswered:
     closed: str = ""
     withheld_subjects: tuple[str, ...] = ()
     held_back: HeldBack | None = None
+    local: str = ""
 
 
 def note_of(answer: Reply | Broken | None) -> str:

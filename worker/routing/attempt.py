@@ -30,7 +30,8 @@ class Correction:
 @dataclass
 class RouteAttempt:
     """`body`: what the route is sent, without what it does not know (`dropped`). `another_waits`: a later candidate could
-    answer now. `refusal`: why the ledger let no call go out. `permit`: the breaker's leave, kept for a corrected request.
+    answer now. `refusal`: why the ledger let no call go out. `local`: the trouble of this
+    machine that kept the call from being sent. `permit`: the breaker's leave, kept for a corrected request.
 
     Of the call that is under way: `reservation` is its row in the ledger, `breaker` how the breaker stood when it let the
     call through, `unsaid` what the dialect could not say as the body has it, `started` its begin on the monotonic clock.
@@ -43,6 +44,7 @@ class RouteAttempt:
     dropped: tuple[str, ...] = ()
     retries: int = 0
     refusal: Refusal | None = None
+    local: str = ""
     permit: Permit | None = None
     corrected: frozenset[str] = frozenset()
 

@@ -23,6 +23,8 @@ PARK_MARGIN_SECONDS = 0.5  # after the opening: whoever probed last lets another
 PARK_UNTRIED_SECONDS = 10.0  # jobs for which no route is open do not ask again and again while others are served
 PARK_WITHHELD_SECONDS = (10.0, 300.0)  # first and longest, while a route that may be able to is paused
 
+PARK_LOCAL_SECONDS = 3.0  # and up to twice as long: until this worker's machine is asked again
+
 PARK_BUSY_SECONDS, PATIENCE_SHARE = 30.0, 0.2  # at most, and of the time that the job has waited
 
 _FINAL = {Action.REJECT: DeadReason.REJECTED, Action.REFUSE: DeadReason.REFUSED}
@@ -48,6 +50,10 @@ def outcome_of(
         return Dead(reason, said, spend.trail, policy.keep_dead_seconds)
     if unanswered.held_back is not None and has_attempts:
         return _held_back(claim, unanswered.held_back, spend, jitter)
+    if unanswered.local and has_attempts:
+        return Park(
+            PARK_LOCAL_SECONDS * (1 + jitter()), Waiting(WaitReason.LOCAL, detail=unanswered.local), spend.trail
+        )
     if failures and unanswered.withheld:
         return _beside_a_paused_route(unanswered.withheld, said, spend, jitter)
     if failures and all(failure.action in UNABLE for failure in failures):
@@ -60,6 +66,11 @@ def outcome_of(
         waiting = Waiting(WaitReason.ROUTE, unanswered.withheld_subjects, said if failures else unanswered.closed)
         return Park(wait, waiting, spend.trail, in_turn=any_route_will_do)
     return _again(claim, policy, spend, said, jitter)
+
+
+def wait_for_this_machine(trouble: str, trail: Trail, jitter: Callable[[], float]) -> Park:
+    """Trouble of this worker's machine uses up neither an execution nor an attempt; another worker may take the job."""
+    return Park(PARK_LOCAL_SECONDS * (1 + jitter()), Waiting(WaitReason.LOCAL, detail=trouble), trail)
 
 
 def _held_back(claim: Claim, held_back: HeldBack, spend: Spend, jitter: Callable[[], float]) -> Park:

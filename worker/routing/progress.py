@@ -18,12 +18,14 @@ _MONEY = (RejectedFor.OVER_BUDGET, RejectedFor.NO_LEDGER)
 @dataclass
 class Progress:
     """`failures`: the last one of each route that was called, in order. `closed`: why each route that let nothing through
-    did not. `too_small`: the last route that found the context too long. `held_back`: the ledger let no call go out."""
+    did not. `too_small`: the last route that found the context too long. `held_back`: the ledger let no call go out. `local`: the
+    trouble of this machine that kept a route from being called."""
 
     failures: dict[str, Failure] = field(default_factory=dict)
     closed: dict[str, tuple[RejectedFor, str]] = field(default_factory=dict)
     too_small: Route | None = None
     held_back: HeldBack | None = None
+    local: str = ""
     refused_micros: float = math.inf  # calls that may cost as much are not asked for any more
 
     def failed(self, route: Route, failure: Failure) -> None:
@@ -31,8 +33,11 @@ class Progress:
         if failure.action is Action.LARGER:
             self.too_small = route
 
-    def closed_off(self, route: Route, code: RejectedFor, why: str, refusal: Refusal | None) -> None:
+    def closed_off(
+        self, route: Route, code: RejectedFor, why: str, refusal: Refusal | None = None, local: str = ""
+    ) -> None:
         self.closed[route.name] = (code, why)
+        self.local = local or self.local
         if refusal is None or not refusal.holds_back:
             return
         self.held_back = HeldBack(refusal.waiting, refusal.seconds)

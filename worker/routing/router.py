@@ -14,13 +14,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import tenacity
-
 from producer.trail import BROKEN_OFF, RejectedFor
 from worker.breakers.local import Permit
 from worker.breakers.shared import SharedBreaker
 from worker.errors.catalog import MALFORMED, Action, Breaker, Failure
-from worker.errors.classify import Broken, Reply, classify
+from worker.errors.classify import Broke, Broken, Reply, classify
 from worker.events import Event, EventKind, Hooks
 from worker.providers import ProviderRequest, Providers
 from worker.routes.api_keys import Keys
@@ -28,6 +26,7 @@ from worker.routes.route import Route
 from worker.routing.accounting import Accounting
 from worker.routing.answer import Answer, Unanswered, note_of, usage_of
 from worker.routing.attempt import RouteAttempt
+from worker.routing.backoff import pause_before
 from worker.routing.execution_context import SHORTEST_ATTEMPT_SECONDS, JobContext, Spend
 from worker.routing.plan import BYPASS
 from worker.routing.progress import Progress
@@ -36,12 +35,9 @@ from worker.routing.verdict import Facts, KeyStep, Verdict, verdict_on
 
 log = logging.getLogger("failover.worker")
 
-BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.2, 10.0
 LONGEST_WAIT_SECONDS = 5.0  # on a route that names its Retry-After; for longer ones another route, or the schedule
-COOLDOWN_MARGIN_SECONDS = 0.1  # the route's cooldown began when Redis heard of it, a moment later than here
 
 _BROKEN_OFF = Failure(BROKEN_OFF, Action.RETRY, Breaker.NEUTRAL, ambiguous=True, detail="the worker was stopped")
-_BACKOFF = tenacity.wait_random_exponential(multiplier=BACKOFF_FIRST_SECONDS, max=BACKOFF_MAX_SECONDS)
 
 
 class Router:
@@ -79,7 +75,7 @@ class Router:
             if tried is None:
                 code, why = self._closed_off(attempt, context)
                 spend.reject(context, route, code, why)
-                progress.closed_off(route, code, why, attempt.refusal)
+                progress.closed_off(route, code, why, attempt.refusal, attempt.local)
                 continue
             progress.failed(route, tried)
             if tried.action is Action.REJECT or (tried.action is Action.REFUSE and not context.failover_on_refusal):
@@ -99,6 +95,7 @@ class Router:
             closed=progress.closed_in_words,
             withheld_subjects=self._withheld_subjects(candidates),
             held_back=progress.held_back,
+            local=progress.local,
         )
 
     def _withheld_subjects(self, candidates: Sequence[Route]) -> tuple[str, ...]:
@@ -109,6 +106,8 @@ class Router:
         """Why no call was made."""
         if attempt.refusal is not None:
             return attempt.refusal.rejected_for, str(attempt.refusal)
+        if attempt.local:
+            return RejectedFor.LOCAL, f"this worker's machine: {attempt.local}"
         if self._builder.no_key(attempt):
             return RejectedFor.RESTS, f"the keys of tenant {context.owner.tenant} were refused or limited lately"
         return self._breakers[attempt.route.name].closed_off()
@@ -165,6 +164,9 @@ class Router:
         if permit is None or not await self._may_spend(attempt, context, spend, permit):
             return None
         answer = await self._call(attempt, context, spend, permit)
+        if isinstance(answer, Broken) and answer.how is Broke.LOCAL:
+            self._not_sent(answer.detail, attempt, permit)
+            return None
         failure = self._classified(answer, attempt)
         verdict = verdict_on(failure, self._facts(failure, attempt, permit))
         return self._apply(verdict, answer, attempt, context, spend, permit)
@@ -212,6 +214,13 @@ class Router:
             breaker.record(permit, None)
             self._record(attempt, context, spend, _BROKEN_OFF, None)
             raise
+
+    def _not_sent(self, trouble: str, attempt: RouteAttempt, permit: Permit) -> None:
+        """Trouble of this machine: no attempt was made, so breaker, health and ledger hear of none."""
+        self._breakers[attempt.route.name].record(permit, None)
+        if self._accounting is not None and attempt.reservation is not None:
+            self._accounting.release(attempt.reservation)
+        attempt.local = trouble
 
     def _classified(self, answer: Reply | Broken, attempt: RouteAttempt) -> Failure | None:
         """What the answer means. Whatever a provider sends, the breaker hears of the call."""
@@ -306,16 +315,6 @@ class Router:
     def _emit(self, kind: EventKind, context: JobContext, facts: dict[str, object]) -> None:
         if self._hooks.wants(kind):
             self._hooks.emit(Event(kind, context.job_id, {"tenant": context.owner.tenant, **facts}))
-
-
-def pause_before(failure: Failure, number: int) -> float:
-    """Seconds before the call after `number` of them on this route. What was corrected is sent at once."""
-    if failure.action is not Action.RETRY:
-        return 0.0
-    named = failure.retry_after + COOLDOWN_MARGIN_SECONDS if failure.retry_after is not None else 0.0
-    state = tenacity.RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # only its number is read
-    state.attempt_number = number
-    return max(_BACKOFF(state), named)
 
 
 def _least(seconds: Iterable[float]) -> float | None:
