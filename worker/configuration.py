@@ -18,6 +18,7 @@ from producer.policy import Policies, load_policies
 from worker.money.answer_cache import Caching, load_caching
 from worker.money.billing_alerts import Guardrail
 from worker.money.caps import Budgets, load_budgets
+from worker.network import Network
 from worker.routes.api_keys import Key, TenantKeys, of_variable
 from worker.routes.names import canonical
 from worker.routes.policy import Routing, load_routing
@@ -41,6 +42,7 @@ class Configuration:
     budgets: Budgets = field(default_factory=Budgets)
     guardrail: Guardrail = field(default_factory=Guardrail)
     caching: Caching = field(default_factory=Caching)
+    network: Network = field(default_factory=Network)  # a worker keeps the one of its start
 
     @classmethod
     def load(cls, environment: Environment, *, tenants_keys: bool = True) -> Configuration:
@@ -56,8 +58,13 @@ class Configuration:
         for route in routes.routes:
             _ = route.price, route.price_version  # load the list prices now, so that no job waits for it
         keys = _tenant_keys(policies, routes, environment) if tenants_keys else {}
-        money = (load_budgets(environment), Guardrail.of(environment), load_caching(environment))
-        return cls(policies, routes, routing, keys, *money)
+        rest = (
+            load_budgets(environment),
+            Guardrail.of(environment),
+            load_caching(environment),
+            Network.of(environment),
+        )
+        return cls(policies, routes, routing, keys, *rest)
 
 
 @dataclass

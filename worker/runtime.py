@@ -72,7 +72,7 @@ class Runtime:
         self.batcher = Batcher(client, random.random)
         self._latencies = Latencies(client)
         self._budget = BudgetWatcher(client, lambda: current.configuration.guardrail)
-        self._providers = Providers(slots)
+        self._providers = Providers(slots, configuration.network)
         ledger = Ledger(worker_name, self.batcher, lambda: self._budget.steps)
         accounting = Accounting(ledger, lambda: self._budget.state, hooks)
         router = Router(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,8 +30,10 @@ class RawProvider:
 
 
 @contextmanager
-def raw_provider(*answers: bytes | Callable[[dict[str, Any]], bytes]) -> Iterator[RawProvider]:
-    """Listens on a free port of this machine."""
+def raw_provider(
+    *answers: bytes | Callable[[dict[str, Any]], bytes], tls: ssl.SSLContext | None = None
+) -> Iterator[RawProvider]:
+    """Listens on a free port of this machine, with `tls` by https at localhost."""
     provider = RawProvider(answers)
 
     class Handler(socketserver.StreamRequestHandler):
@@ -53,6 +56,9 @@ def raw_provider(*answers: bytes | Callable[[dict[str, Any]], bytes]) -> Iterato
 
     with Server(("127.0.0.1", 0), Handler) as server:
         provider.url = f"http://127.0.0.1:{server.server_address[1]}"
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+            provider.url = f"https://localhost:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.002}, daemon=True)
         thread.start()
         try:

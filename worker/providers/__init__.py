@@ -10,18 +10,19 @@ import logging
 import time
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
-import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
+from httpx_aiohttp import HttpxAiohttpClient
 
 from worker.errors.classify import Broke, Broken, Reply
+from worker.network import Network
 from worker.providers import anthropic, openai_compatible
 from worker.providers.http import ProviderRequest, broken
+from worker.providers.transport import Transport
 
 CONNECT_TIMEOUT_SECONDS = 5.0
-KEEP_ALIVE_SECONDS = 30.0
-LARGEST_HEADER_BYTES = 65_536  # of one header; some gateways put their debugging into one
+SPARE_CONNECTIONS = 16
 SAY_AGAIN_SECONDS = 60.0
+DIRECT = Network()
 LOCAL = frozenset({Broke.LOCAL, Broke.LOST})
 
 __all__ = ["ProviderRequest", "Providers"]
@@ -31,28 +32,14 @@ log = logging.getLogger("failover.worker")
 _DIALECTS = {"openai": openai_compatible.complete, "anthropic": anthropic.complete}
 
 
-def _session(concurrency: int) -> aiohttp.ClientSession:
-    """As httpx-aiohttp would make it, but without a cookie jar: jobs and tenants share nothing."""
-    connector = aiohttp.TCPConnector(limit=concurrency + 16, keepalive_timeout=KEEP_ALIVE_SECONDS)
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        max_line_size=LARGEST_HEADER_BYTES,
-        max_field_size=LARGEST_HEADER_BYTES,
-    )
-
-
 class Providers:
     """Every provider of the routing map, behind one call. Made on the loop that uses it, and closed there."""
 
-    def __init__(self, concurrency: int) -> None:
-        limits = httpx.Limits(
-            max_connections=concurrency + 16, max_keepalive_connections=concurrency, keepalive_expiry=KEEP_ALIVE_SECONDS
-        )
+    def __init__(self, concurrency: int, network: Network = DIRECT) -> None:
         timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_SECONDS)  # the whole call is cut by wall clock instead
-        transport = AiohttpTransport(client=lambda: _session(concurrency))
+        transport = Transport(concurrency + SPARE_CONNECTIONS, network)
         no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-        self._client = HttpxAiohttpClient(transport=transport, timeout=timeout, limits=limits, cookies=no_cookies)
+        self._client = HttpxAiohttpClient(transport=transport, timeout=timeout, cookies=no_cookies)
         self._said: dict[str, float] = {}  # troubles of this machine -> when they were logged
 
     async def complete(self, request: ProviderRequest) -> Reply | Broken:

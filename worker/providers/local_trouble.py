@@ -45,7 +45,7 @@ def local_trouble(error: BaseException) -> LocalTrouble | None:
     """What is wrong with this machine, or None if the error is the provider's or of the way to it."""
     chain = list(_chain(error))
     sent = not any(isinstance(each, _BEFORE_SENDING) for each in chain)
-    words = next(filter(None, map(_words, chain)), None)
+    words = next(filter(None, map(_words, reversed(chain))), None)  # the innermost says most
     return None if words is None else LocalTrouble(words, sent)
 
 
@@ -93,6 +93,6 @@ def _dns_words(error: OSError) -> str | None:
 
 
 def _reason(error: BaseException) -> str:
-    """What the proxy's or the resolver's socket said, without the proxy's address, which may hold a password."""
+    """What the proxy's or the resolver's socket said, without the proxy's address."""
     cause = next((each for each in _chain(error) if isinstance(each, OSError) and each.strerror), None)
     return (cause.strerror or "") if cause else str(error)[:60]
