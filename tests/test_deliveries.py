@@ -21,10 +21,12 @@ from standardwebhooks import Webhook
 from bench.throughput import free_port
 from ops.simulators import http_server
 from producer import Producer, keyspace
+from tests.support.gateway import connect_proxy
 from tests.support.incidents import bury, die, on_call, over
 from tests.support.jobs import chat
 from tests.support.polling import until
 from tests.support.workshop import Workshop
+from worker.network import DIRECT, Network
 from worker.notify import ssrf_guard
 from worker.notify.job_webhooks import Deliveries, Subscriber
 from worker.notify.kinds import Kind
@@ -178,8 +180,23 @@ def test_redirects_are_not_followed(client: redis.Redis, receiver: Receiver) -> 
     assert said == "it answered 302"
 
 
-async def _post(client: redis.Redis, subscriber: Subscriber) -> str:
-    deliveries = Deliveries(client, [subscriber], lambda: True)  # type: ignore[arg-type]  # it is not used here
+def test_a_callback_takes_the_proxy_and_still_reaches_no_private_address(
+    client: redis.Redis, receiver: Receiver
+) -> None:
+    with connect_proxy(password="me:pa") as proxy:
+        network = Network.of({"HTTP_PROXY": proxy.url.replace("//", "//me:pa@")})
+        name = receiver.url.replace("127.0.0.1", "localhost")
+        for url in (name, receiver.url):
+            said = asyncio.run(_post(client, Subscriber("acme", url, SECRET), network))
+            assert "CALLBACKS_MAY_BE_PRIVATE" in said
+        assert proxy.asked == []
+        subscriber = Subscriber("acme", receiver.url, SECRET, private_allowed=True)
+        assert asyncio.run(_post(client, subscriber, network)) == "taken"
+        assert proxy.asked[0].startswith(f"POST {receiver.url}")
+
+
+async def _post(client: redis.Redis, subscriber: Subscriber, network: Network = DIRECT) -> str:
+    deliveries = Deliveries(client, [subscriber], lambda: True, network)  # type: ignore[arg-type]  # it is not used here
     fields = {b"job": b"j1", b"event": b"job.done", b"ms": b"99999999999999"}
     try:
         return await deliveries._post(subscriber, fields, "j1", [None, None], [[None], []]) or "taken"

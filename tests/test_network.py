@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from producer.errors import ConfigurationError
-from tests.support.gateway import Authority, authority, connect_proxy
+from tests.support.gateway import AUTHORITY, Authority, authority, connect_proxy
 from tests.support.raw_provider import raw_provider, reply
 from worker.errors.classify import Broke, Broken, Reply
 from worker.network import Network
 from worker.providers import ProviderRequest, Providers
+from worker.providers.connectivity import Found, Reached, reach
 from worker.routes.route import Route
 from worker.routes.schema import RouteEntry
 
@@ -120,6 +121,20 @@ def test_plain_http_goes_through_its_proxy(company: Authority) -> None:
         refused = called(provider.url, Network.of({"HTTP_PROXY": proxy.url}))
         assert isinstance(refused, Broken)
         assert refused.how is Broke.LOCAL
+
+
+def test_the_doctor_asks_as_the_worker_does_and_names_who_signed(company: Authority) -> None:
+    with raw_provider(reply({"data": []}), reply({}, 404), tls=company.server) as provider, connect_proxy() as proxy:
+        route = Route("a", "hot", RouteEntry(provider="x", model="m", base_url=provider.url), provider.url)
+        trusted = {"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(company.file)}
+        (found,) = reach([route], Network.of(trusted))
+        assert found == Found(Reached.OK, "200", f"{provider.url}/models")
+        assert len(proxy.asked) == 1
+        (found,) = reach([route], Network.of(trusted))
+        assert (found.how, found.detail) == (Reached.NO_MODELS, "404")
+        (found,) = reach([route], Network.of({"HTTPS_PROXY": proxy.url}))
+        assert found.how is Reached.UNREACHABLE
+        assert f"the certificate of localhost, which is signed by {AUTHORITY!r}, is not trusted here" in found.detail
 
 
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "http://no-such-proxy.invalid:3128"])

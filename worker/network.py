@@ -7,6 +7,7 @@ certificates are trusted beside those of the system.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import ssl
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import certifi
 
@@ -74,10 +75,22 @@ class Network:
         return f"{through}, trusts the certificates of the system{trust}"
 
 
+DIRECT = Network()
+
+
 def without_password(url: str) -> str:
     """A proxy's URL for people."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def authorization(proxy: str) -> dict[str, str]:
+    """The header for a proxy whose URL has a password; {} for others."""
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return {}
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
 def _either(environment: Environment, variable: str) -> str:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 import redis
@@ -26,9 +26,13 @@ from worker.control import worker_registry
 from worker.control.pause import paused
 from worker.money.answer_cache import load_caching
 from worker.money.caps import load_budgets
+from worker.network import Network
 from worker.notify.client_messages import load_messages
 from worker.routes.policy import FILE as ROUTING_FILE
-from worker.routes.route import load_addresses, load_routes
+from worker.routes.route import Route, load_addresses, load_routes
+
+if TYPE_CHECKING:
+    from worker.providers.connectivity import Found
 
 CLOCK_SECONDS = 2.0  # webhook signatures are valid for minutes, leases for seconds
 CONNECTIONS = {"worker": 4, "web": 6}  # the most of one process
@@ -255,22 +259,41 @@ def _operation(client: redis.Redis) -> Iterator[Finding]:
 
 
 def _providers(environment: Environment) -> Iterator[Finding]:
-    from worker.providers.connectivity import reach  # imports the HTTP client
+    from worker.providers.connectivity import Reached, reach  # imports the HTTP client
 
     try:
         routes = load_routes(environment).routes
     except ConfigurationError:
         return  # reported above
     session.note(f"asking {len(routes)} routes for their models")
-    answers = reach(routes)
-    served = any(how == "ok" for how, _ in answers)
-    for route, (how, detail) in zip(routes, answers, strict=True):
-        match how:
-            case "ok":
-                yield Finding("ok", f"route {route.name}", f"answers ({detail})")
-            case "key refused":
-                yield Finding("fail", f"route {route.name}", f"refuses its key ({detail}) — replace the key", 2)
-            case _:
-                text = f"is not reachable: {detail} — is {route.base_url} right, and is the provider up?"
-                others = "; other routes serve the jobs" if served else ""
-                yield Finding("warn" if served else "fail", f"route {route.name}", text + others, 0 if served else 3)
+    try:
+        network = Network.of(environment)
+    except ConfigurationError as error:
+        yield from _wrong("network", error)
+        return
+    yield Finding("ok", "network", network.in_words(routes[0].base_url))
+    answers = reach(routes, network)
+    served = any(found.how is Reached.OK for found in answers)
+    for route, found in zip(routes, answers, strict=True):
+        yield _route(route, found, served=served)
+
+
+def _route(route: Route, found: Found, *, served: bool) -> Finding:
+    """`served`: another route answers."""
+    from worker.providers.connectivity import Reached
+
+    about = f"route {route.name}"
+    match found.how:
+        case Reached.OK:
+            return Finding("ok", about, f"answers ({found.detail})")
+        case Reached.KEY_REFUSED:
+            return Finding("fail", about, f"refuses its key ({found.detail}) — replace the key", 2)
+        case Reached.NO_MODELS:
+            text = f"{found.address} is not there ({found.detail}) — the path in its baseUrl is probably wrong"
+            return Finding("warn", about, f"{text}, unless this gateway has no list of models")
+        case Reached.LOCAL:
+            text = f"cannot be asked from here: {found.detail} — this is no fault of the provider"
+        case _:
+            text = f"is not reachable: {found.detail} — is {route.base_url} right, and is the provider up?"
+    others = "; other routes serve the jobs" if served else ""
+    return Finding("warn" if served else "fail", about, text + others, 0 if served else 3)

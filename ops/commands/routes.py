@@ -107,12 +107,13 @@ def check(environment: Environment, live: bool, only: tuple[str, ...], record: P
     """Check that each route can be used: its variables, its key, its address; with --live, its tools and its JSON."""
     from ops.reports import route_check as checks
 
-    routes = Configuration.load(environment, tenants_keys=False).routes
+    configuration = Configuration.load(environment, tenants_keys=False)
+    routes = configuration.routes
     if unknown := [name for name in only if name not in routes.names]:
         raise UsageError(f"no route is named {', '.join(unknown)}; known routes: {', '.join(sorted(routes.names))}")
     if record is not None and not live:
         raise UsageError("--record stores what live calls are answered: add --live (the calls are billed)")
-    findings = checks.check(routes, live=live, only=only, record=record)
+    findings = checks.check(routes, live=live, only=only, record=record, network=configuration.network)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

@@ -17,6 +17,7 @@ from producer.environment import Environment
 from producer.errors import ConfigurationError, FailoverError, Problem
 from worker.money import billing_alerts
 from worker.money.billing_alerts import BillingReport, Guardrail
+from worker.network import Network
 
 POLLED = {"openai": "https://api.openai.com", "anthropic": "https://api.anthropic.com"}
 
@@ -48,7 +49,7 @@ def poll(environment: Environment, as_json: bool) -> None:
     Needs OPENAI_ADMIN_KEY or ANTHROPIC_ADMIN_KEY, and OPENAI_MONTHLY_BUDGET_USD (without it, the organization's spend
     limit) or ANTHROPIC_MONTHLY_BUDGET_USD.
     """
-    guardrail, keys = Guardrail.of(environment), dict(_keys(environment))
+    guardrail, keys, network = Guardrail.of(environment), dict(_keys(environment)), Network.of(environment)
     if not keys:
         names = " or ".join(f"{provider.upper()}_ADMIN_KEY" for provider in POLLED)
         raise ConfigurationError([Problem(names, "", "is not set", "make an admin key in the provider's console")])
@@ -58,7 +59,7 @@ def poll(environment: Environment, as_json: bool) -> None:
         for provider, key in keys.items():
             base_url = environment.get(f"{provider.upper()}_ADMIN_BASE_URL") or POLLED[provider]
             try:
-                dollars, budget, month = _read(provider, base_url.rstrip("/"), key, budgets[provider])
+                dollars, budget, month = _read(provider, base_url.rstrip("/"), key, budgets[provider], network)
             except FailoverError as error:
                 found.append(Polled(provider, problem=str(error)))
                 continue
@@ -95,7 +96,9 @@ def _budget(environment: Environment, provider: str) -> Decimal | None:
     return budget
 
 
-def _read(provider: str, base_url: str, key: str, budget: Decimal | None) -> tuple[Decimal, Decimal, str]:
+def _read(
+    provider: str, base_url: str, key: str, budget: Decimal | None, network: Network
+) -> tuple[Decimal, Decimal, str]:
     """(spent, budget, begin of the month); amounts in US dollars. Raises CostsUnread."""
     from worker.providers import costs  # imports the HTTP client
 
@@ -103,8 +106,8 @@ def _read(provider: str, base_url: str, key: str, budget: Decimal | None) -> tup
         raise costs.CostsUnread(f"{provider.upper()}_ADMIN_KEY has a character that no key has — copy it again")
     month = costs.Month.of(datetime.now(UTC))
     if budget is None and provider == "openai":
-        budget = costs.openai_limit_dollars(base_url, key)
+        budget = costs.openai_limit_dollars(base_url, key, network)
     if budget is None:
         raise costs.CostsUnread(f"the budget is unknown — set {provider.upper()}_MONTHLY_BUDGET_USD")
     read = costs.openai_dollars if provider == "openai" else costs.anthropic_dollars
-    return read(base_url, key, month), budget, str(month)
+    return read(base_url, key, month, network), budget, str(month)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from ops.reports import recorder
 from worker.errors.catalog import Action
 from worker.errors.classify import Broken, Reply, classify, redacted
+from worker.network import DIRECT, Network
 from worker.providers import ProviderRequest, Providers
-from worker.providers.connectivity import reach
+from worker.providers.connectivity import Reached, reach
 from worker.routes.parameters import essential, fitted
 from worker.routes.route import Route, Routes
 from worker.routing.attempt import RouteAttempt
@@ -29,6 +30,8 @@ _CITY = {
 }
 _ASKED = {"role": "user", "content": "Which city is the capital of Portugal? Answer in the requested form."}
 _TOOL = {"type": "function", "function": {"name": "name_city", "description": "Names a city", "parameters": _CITY}}
+
+_LEVELS: dict[Reached, Literal["ok", "warn", "fail"]] = {Reached.OK: "ok", Reached.NO_MODELS: "warn"}
 
 BODIES: dict[str, dict[str, Any]] = {
     "tools": {
@@ -58,7 +61,9 @@ class Checked:
         return f"{self.level:5} {self.route} {self.about}: {self.told}"
 
 
-def check(routes: Routes, *, live: bool, only: Sequence[str], record: Path | None = None) -> list[Checked]:
+def check(
+    routes: Routes, *, live: bool, only: Sequence[str], record: Path | None = None, network: Network = DIRECT
+) -> list[Checked]:
     """Check every route, or those named in `only`; with `live`, billed calls. `record`: a folder for their answers."""
     chosen = [route for route in routes.routes if not only or route.name in only]
     found = [
@@ -66,16 +71,17 @@ def check(routes: Routes, *, live: bool, only: Sequence[str], record: Path | Non
         for out in routes.left_out
         if not only or out.name in only
     ]
-    for route, (how, detail) in zip(chosen, reach(chosen), strict=True):
-        found.append(Checked(route.name, "ok" if how == "ok" else "fail", "models", f"{how} ({detail})"))
+    for route, each in zip(chosen, reach(chosen, network), strict=True):
+        level = _LEVELS.get(each.how, "fail")
+        found.append(Checked(route.name, level, "models", f"{each.how} ({each.detail}) {each.address}"))
     if live:
         wanted = [route for route in chosen if only or route.tier == "warm"]
-        found += asyncio.run(_live(wanted, record))
+        found += asyncio.run(_live(wanted, record, network))
     return found
 
 
-async def _live(routes: Sequence[Route], record: Path | None) -> list[Checked]:
-    providers = Providers(2 * len(routes) or 1)
+async def _live(routes: Sequence[Route], record: Path | None, network: Network) -> list[Checked]:
+    providers = Providers(2 * len(routes) or 1, network)
     answers: dict[str, list[dict[str, Any]]] = {route.name: [] for route in routes}
     try:
         tried = [_try(providers, route, about, answers[route.name]) for route in routes for about in BODIES]

@@ -80,7 +80,7 @@ def _serve(proxy: ConnectProxy, client: socket.socket, sockets: list[socket.sock
         if method == "CONNECT":
             client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
         else:
-            upstream.sendall(head.replace(f"http://{address}".encode(), b"", 1))
+            upstream.sendall(head.replace(f"http://{address}".encode(), b"", 1).replace(b"  HTTP", b" / HTTP", 1))
         threading.Thread(target=_pump, args=(upstream, client), daemon=True).start()
         _pump(client, upstream)
 

@@ -95,5 +95,14 @@ class Workshop:
         return [line for line in lines if line["event"] == event]
 
     def _inherited(self) -> dict[str, str]:
-        ours = ("REDIS_URL", "ROUTES_FILE", "POLICIES_DIR", "ANTHROPIC", "OPENAI", "GEMINI")
+        ours = (
+            "REDIS_URL",
+            "ROUTES_FILE",
+            "POLICIES_DIR",
+            "ANTHROPIC",
+            "OPENAI",
+            "GEMINI",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+        )
         return {name: value for name, value in os.environ.items() if not name.startswith(ours)}

@@ -25,8 +25,9 @@ from producer import keyspace
 from producer.keyspace import JobField
 from producer.results import result_commands, result_of
 from producer.scripts import Command, although_full, ask_async, run_async
+from worker.network import DIRECT, Network, authorization, without_password
 from worker.notify.channels.webhook import TIMEOUT_SECONDS, signed
-from worker.notify.ssrf_guard import NotPublic, check_literal, session
+from worker.notify.ssrf_guard import NotPublic, check_literal, check_name, session
 
 log = logging.getLogger("failover.worker")
 
@@ -57,9 +58,13 @@ class Deliveries:
     """Delivery by one worker, while `leads()` is true."""
 
     def __init__(
-        self, client: redis.asyncio.Redis, subscribers: Sequence[Subscriber], leads: Callable[[], bool]
+        self,
+        client: redis.asyncio.Redis,
+        subscribers: Sequence[Subscriber],
+        leads: Callable[[], bool],
+        network: Network = DIRECT,
     ) -> None:
-        self._client, self._leads = client, leads
+        self._client, self._leads, self._network = client, leads, network
         self._subscribers = {subscriber.name: subscriber for subscriber in subscribers}
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._sessions: dict[str, aiohttp.ClientSession] = {}
@@ -161,16 +166,22 @@ class Deliveries:
             return signed(f"{event}-{job_id}-{at_ms}", event, data, subscriber.secret)
 
         try:
-            url = yarl.URL(subscriber.url)
+            url, proxy = yarl.URL(subscriber.url), self._network.proxy_for(subscriber.url)
             if not subscriber.private_allowed:
                 check_literal(url)
+                if proxy is not None:
+                    await check_name(url)
             session = self._session(subscriber)
             # a large result takes long, and this loop also runs the jobs
             body, headers = await asyncio.to_thread(prepared)
-            async with (
-                asyncio.timeout(TIMEOUT_SECONDS),
-                session.post(url, data=body, headers=headers, allow_redirects=False) as reply,
-            ):
+            more: dict[str, Any] = {"data": body, "headers": headers, "allow_redirects": False}
+            if proxy is not None:
+                more["proxy"] = without_password(proxy)
+                if url.scheme == "https":
+                    more["proxy_headers"] = authorization(proxy)
+                else:
+                    more["headers"] = headers | authorization(proxy)
+            async with asyncio.timeout(TIMEOUT_SECONDS), session.post(url, **more) as reply:
                 return None if 200 <= reply.status < 300 else f"it answered {reply.status}"
         except TimeoutError:
             return f"no answer within {TIMEOUT_SECONDS:g} s"
@@ -182,7 +193,11 @@ class Deliveries:
 
     def _session(self, subscriber: Subscriber) -> aiohttp.ClientSession:
         if subscriber.name not in self._sessions:
-            self._sessions[subscriber.name] = session(AT_ONCE, private_allowed=subscriber.private_allowed)
+            self._sessions[subscriber.name] = session(
+                AT_ONCE,
+                private_allowed=subscriber.private_allowed or self._network.proxy_for(subscriber.url) is not None,
+                network=self._network,
+            )
         return self._sessions[subscriber.name]
 
 

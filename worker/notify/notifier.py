@@ -216,5 +216,5 @@ def notifier_tasks(
     if settings is None:
         return []
     notifier = Notifier(connect(url, max_connections=1), worker_name, settings)
-    deliveries = Deliveries(client, settings.subscribers, lambda: notifier.leads)
+    deliveries = Deliveries(client, settings.subscribers, lambda: notifier.leads, settings.network)
     return [notifier.run(client), deliveries.run()]

@@ -10,6 +10,7 @@ from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, Problem
 from producer.policy import Tenants
 from worker.money.caps import Budgets, load_budgets
+from worker.network import DIRECT, Network
 from worker.notify.channels.base import Channel
 from worker.notify.channels.log import Log
 from worker.notify.channels.webhook import IncidentWebhook, checked_secret
@@ -32,6 +33,7 @@ class Settings:
     messages: dict[str, ClientMessage]
     subscribers: tuple[Subscriber, ...] = ()
     alert_thresholds: tuple[float, ...] = Budgets().alert_thresholds
+    network: Network = DIRECT
 
 
 def load_settings(
@@ -44,7 +46,8 @@ def load_settings(
     channels = (Log(), *load_channels(environment, cold_notify))
     subscribers = tuple(_subscribers(environment, tenants or Tenants()))
     alert_thresholds = load_budgets(environment).alert_thresholds
-    return Settings(channels, load_on_call(environment), load_messages(environment), subscribers, alert_thresholds)
+    messages, network = load_messages(environment), Network.of(environment)
+    return Settings(channels, load_on_call(environment), messages, subscribers, alert_thresholds, network)
 
 
 def _subscribers(environment: Environment, tenants: Tenants) -> Iterator[Subscriber]:
@@ -69,11 +72,12 @@ def _subscribers(environment: Environment, tenants: Tenants) -> Iterator[Subscri
 
 def load_channels(environment: Environment, cold_notify: Sequence[str] = ()) -> list[Channel]:
     """Those of Slack, e-mail and webhook that are configured. Raises ConfigurationError."""
-    found = (_slack(environment), _email(environment, cold_notify), _webhook(environment))
+    network = Network.of(environment)
+    found = (_slack(environment, network), _email(environment, cold_notify, network), _webhook(environment, network))
     return [channel for channel in found if channel is not None]
 
 
-def _slack(environment: Environment) -> Channel | None:
+def _slack(environment: Environment, network: Network) -> Channel | None:
     token, channel = environment.get("SLACK_BOT_TOKEN", ""), environment.get("SLACK_CHANNEL", "")
     url, api_url = environment.get("SLACK_WEBHOOK_URL", ""), environment.get("SLACK_API_URL", "")
     for variable, text in (("SLACK_WEBHOOK_URL", url), ("SLACK_API_URL", api_url)):
@@ -89,10 +93,10 @@ def _slack(environment: Environment) -> Channel | None:
     # this import takes 60 ms
     from worker.notify.channels.slack import SlackBot, SlackWebhook
 
-    return SlackBot(token, channel, api_url) if token else SlackWebhook(url)
+    return SlackBot(token, channel, api_url, network) if token else SlackWebhook(url, network)
 
 
-def _email(environment: Environment, cold_notify: Sequence[str]) -> Channel | None:
+def _email(environment: Environment, cold_notify: Sequence[str], network: Network) -> Channel | None:
     smtp_url = environment.get("SMTP_URL", "")
     to = [address.strip() for address in environment.get("NOTIFY_EMAIL", "").split(",") if address.strip()]
     if not smtp_url:
@@ -106,15 +110,16 @@ def _email(environment: Environment, cold_notify: Sequence[str]) -> Channel | No
         raise ConfigurationError([Problem("NOTIFY_EMAIL", "", "is not set, but SMTP_URL is", fix)])
     from worker.notify.channels.email import Email
 
-    return Email(smtp_url, to, environment.get("NOTIFY_FROM", ""))
+    return Email(smtp_url, to, environment.get("NOTIFY_FROM", ""), network)
 
 
-def _webhook(environment: Environment) -> Channel | None:
+def _webhook(environment: Environment, network: Network) -> Channel | None:
     url = environment.get("NOTIFY_WEBHOOK_URL", "")
     if not url:
         return None
     _require_url("NOTIFY_WEBHOOK_URL", url)
-    return IncidentWebhook(url, checked_secret("NOTIFY_WEBHOOK_SECRET", environment.get("NOTIFY_WEBHOOK_SECRET", "")))
+    secret = checked_secret("NOTIFY_WEBHOOK_SECRET", environment.get("NOTIFY_WEBHOOK_SECRET", ""))
+    return IncidentWebhook(url, secret, network)
 
 
 def _require_url(variable: str, text: str) -> None:

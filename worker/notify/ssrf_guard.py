@@ -14,6 +14,8 @@ import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
 
+from worker.network import DIRECT, Network
+
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
 _UNICAST = ipaddress.ip_network("2000::/3")  # all public unicast addresses of IPv6
@@ -77,9 +79,25 @@ class PublicResolver(AbstractResolver):
         await self._resolver.close()
 
 
-def session(at_once: int, *, private_allowed: bool) -> aiohttp.ClientSession:
-    """A client that keeps no cookies and uses no proxy of the environment; public addresses only, unless
-    `private_allowed`."""
+async def check_name(url: yarl.URL) -> None:
+    """For a call through a proxy, which resolves the name itself: raises NotPublic if this machine finds an address that is
+    not public. A name that only the proxy can resolve is left to the proxy."""
+    resolver = DefaultResolver()
+    try:
+        found = await resolver.resolve(url.raw_host or "", url.port or 0, socket.AF_UNSPEC)
+    except OSError:
+        return
+    finally:
+        await resolver.close()
+    if hidden := [entry["host"] for entry in found if not public(entry["host"])]:
+        raise NotPublic(f"{url.raw_host} has the address {hidden[0]}, which is not public")
+
+
+def session(at_once: int, *, private_allowed: bool, network: Network = DIRECT) -> aiohttp.ClientSession:
+    """A client that keeps no cookies; public addresses only, unless `private_allowed`. For calls through a proxy the addresses
+    are not limited: `check_name` checks them before."""
     resolver = None if private_allowed else PublicResolver()
-    connector = aiohttp.TCPConnector(limit=at_once, resolver=resolver, use_dns_cache=private_allowed)
+    connector = aiohttp.TCPConnector(
+        limit=at_once, resolver=resolver, use_dns_cache=private_allowed, ssl=network.trust()
+    )
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)

@@ -14,7 +14,7 @@ import httpx
 from httpx_aiohttp import HttpxAiohttpClient
 
 from worker.errors.classify import Broke, Broken, Reply
-from worker.network import Network
+from worker.network import DIRECT, Network
 from worker.providers import anthropic, openai_compatible
 from worker.providers.http import ProviderRequest, broken
 from worker.providers.transport import Transport
@@ -22,7 +22,6 @@ from worker.providers.transport import Transport
 CONNECT_TIMEOUT_SECONDS = 5.0
 SPARE_CONNECTIONS = 16
 SAY_AGAIN_SECONDS = 60.0
-DIRECT = Network()
 LOCAL = frozenset({Broke.LOCAL, Broke.LOST})
 
 __all__ = ["ProviderRequest", "Providers"]
@@ -32,14 +31,20 @@ log = logging.getLogger("failover.worker")
 _DIALECTS = {"openai": openai_compatible.complete, "anthropic": anthropic.complete}
 
 
+def new_client(concurrency: int, network: Network, connect_seconds: float) -> httpx.AsyncClient:
+    """A client for calls to providers, with connections for so many at once. Whoever calls cuts them by wall clock."""
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    transport = Transport(concurrency + SPARE_CONNECTIONS, network)
+    return HttpxAiohttpClient(
+        transport=transport, timeout=httpx.Timeout(None, connect=connect_seconds), cookies=no_cookies
+    )
+
+
 class Providers:
     """Every provider of the routing map, behind one call. Made on the loop that uses it, and closed there."""
 
     def __init__(self, concurrency: int, network: Network = DIRECT) -> None:
-        timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_SECONDS)  # the whole call is cut by wall clock instead
-        transport = Transport(concurrency + SPARE_CONNECTIONS, network)
-        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-        self._client = HttpxAiohttpClient(transport=transport, timeout=timeout, cookies=no_cookies)
+        self._client = new_client(concurrency, network, CONNECT_TIMEOUT_SECONDS)
         self._said: dict[str, float] = {}  # troubles of this machine -> when they were logged
 
     async def complete(self, request: ProviderRequest) -> Reply | Broken:

@@ -1,50 +1,112 @@
-"""Whether a route can be reached and takes its key, asked without a billed call: its list of models."""
+"""Whether a route can be reached and takes its key, asked without a billed call: its list of models.
+
+It is asked through the worker's own client, so through the same proxy, with the same trust.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from dataclasses import dataclass
+from enum import StrEnum
+from urllib.parse import urlsplit
 
+import aiohttp
 import httpx
 
+from worker.errors.classify import Broke
+from worker.network import DIRECT, Network
+from worker.providers import new_client
 from worker.providers.anthropic import VERSION, path_of
+from worker.providers.certificate import issuer_of
+from worker.providers.http import broken
 from worker.routes.route import Route
 
 TIMEOUT_SECONDS = 5.0
+AT_ONCE = 8
 
-Found = tuple[Literal["ok", "key refused", "unreachable"], str]
+
+class Reached(StrEnum):
+    """What asking a route came to."""
+
+    OK = "ok"
+    KEY_REFUSED = "key refused"
+    NO_MODELS = "no models"  # 404: a gateway without such a list, or a wrong path in its baseUrl
+    LOCAL = "local"  # trouble of this machine, or of our proxy
+    UNREACHABLE = "unreachable"
 
 
-def reach(routes: Sequence[Route]) -> list[Found]:
+@dataclass(frozen=True)
+class Found:
+    """What a route answered. `detail`: in words. `address`: what was asked."""
+
+    how: Reached
+    detail: str
+    address: str = ""
+
+
+def reach(routes: Sequence[Route], network: Network = DIRECT) -> list[Found]:
     """What each route answers, all asked at once."""
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        return list(pool.map(_reach, routes))
+
+    async def go() -> list[Found]:
+        places = asyncio.Semaphore(AT_ONCE)
+        client = new_client(AT_ONCE, network, TIMEOUT_SECONDS)
+        try:
+            return list(await asyncio.gather(*(_reach(client, route, network, places) for route in routes)))
+        finally:
+            await client.aclose()
+
+    return asyncio.run(go())
 
 
-def _reach(route: Route) -> Found:
-    """By its first key that is taken. A gateway without /models answers 404, and is reachable."""
+async def _reach(client: httpx.AsyncClient, route: Route, network: Network, places: asyncio.Semaphore) -> Found:
+    """By its first key that is taken."""
     refused: list[str] = []
-    for key in route.keys or (None,):
-        how, detail = _ask(route, key.secret if key else "")
-        if how != "key refused":
-            return how, ", ".join([detail, *(f"{source} is refused" for source in refused)])
-        refused.append(key.source if key else "no key")
-    return "key refused", ", ".join(refused)
+    found = Found(Reached.KEY_REFUSED, "")
+    async with places:
+        for key in route.keys or (None,):
+            found = await _ask(client, route, key.secret if key else "", network)
+            if found.how is not Reached.KEY_REFUSED:
+                also = (f"{source} is refused" for source in refused)
+                return Found(found.how, ", ".join([found.detail, *also]), found.address)
+            refused.append(key.source if key else "no key")
+    return Found(Reached.KEY_REFUSED, ", ".join(refused), found.address)
 
 
-def _ask(route: Route, key: str) -> Found:
+async def _ask(client: httpx.AsyncClient, route: Route, key: str, network: Network) -> Found:
     headers, path = ({"Authorization": f"Bearer {key}"} if key else {}), "/models"
     if route.entry.api == "anthropic":
         headers, path = {"x-api-key": key, "anthropic-version": VERSION}, path_of(route.base_url, "models")
+    address = route.base_url + path
     try:
-        reply = httpx.get(route.base_url + path, headers=headers, timeout=TIMEOUT_SECONDS)
-    except httpx.HTTPError as error:
-        return "unreachable", type(error).__name__
-    except httpx.InvalidURL:
-        return "unreachable", "its baseUrl is not a URL"
-    if reply.status_code in (401, 403):
-        return "key refused", str(reply.status_code)
-    if reply.status_code >= 500:
-        return "unreachable", f"answers {reply.status_code}"
-    return "ok", str(reply.status_code)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            status = (await client.get(address, headers=headers)).status_code
+    except TimeoutError:
+        return Found(Reached.UNREACHABLE, f"no answer within {TIMEOUT_SECONDS:g} s", address)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+        return Found(Reached.UNREACHABLE, "its baseUrl is not a URL", address)
+    except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+        return await _unreachable(error, address, network)
+    if status in (401, 403):
+        return Found(Reached.KEY_REFUSED, str(status), address)
+    if status == 404:
+        return Found(Reached.NO_MODELS, "404", address)
+    return Found(Reached.UNREACHABLE if status >= 500 else Reached.OK, str(status), address)
+
+
+async def _unreachable(error: Exception, address: str, network: Network) -> Found:
+    why = broken(error)
+    if why.how in (Broke.LOCAL, Broke.LOST):
+        return Found(Reached.LOCAL, why.detail, address)
+    if not isinstance(error.__cause__, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        return Found(Reached.UNREACHABLE, why.detail, address)
+    issuer = await issuer_of(address, network.proxy_for(address), TIMEOUT_SECONDS)
+    who = f", which is signed by {issuer!r}" if issuer else ""
+    host = urlsplit(address).hostname
+    detail = f"the certificate of {host}{who}, is not trusted here: {_reason(error.__cause__)}"
+    return Found(Reached.UNREACHABLE, detail, address)
+
+
+def _reason(error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError) -> str:
+    cause = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error.os_error
+    return getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or str(cause)

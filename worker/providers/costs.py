@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from producer.errors import FailoverError
+from worker.network import DIRECT, Network
 
 TIMEOUT_SECONDS = 20.0
 PAGES = 100  # at most, of one month's buckets
@@ -38,36 +39,36 @@ class Month:
         return self.begin.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def openai_dollars(base_url: str, key: str, month: Month) -> Decimal:
+def openai_dollars(base_url: str, key: str, month: Month, network: Network = DIRECT) -> Decimal:
     """GET /v1/organization/costs: each result's amount is {value, currency} in dollars."""
     first: dict[str, str | int] = {"start_time": int(month.begin.timestamp()), "bucket_width": "1d", "limit": 31}
     headers = {"Authorization": f"Bearer {key}"}
-    pages = _pages(f"{base_url}/v1/organization/costs", headers, first, "OPENAI_ADMIN_KEY")
+    pages = _pages(f"{base_url}/v1/organization/costs", headers, first, "OPENAI_ADMIN_KEY", network)
     return _sum("OpenAI", pages, lambda result: (result["amount"]["value"], result["amount"]["currency"]))
 
 
-def anthropic_dollars(base_url: str, key: str, month: Month) -> Decimal:
+def anthropic_dollars(base_url: str, key: str, month: Month, network: Network = DIRECT) -> Decimal:
     """GET /v1/organizations/cost_report: each result's amount is a decimal text in cents."""
     first: dict[str, str | int] = {"starting_at": str(month), "bucket_width": "1d", "limit": 31}
     headers = {"x-api-key": key, "anthropic-version": ANTHROPIC_VERSION}
-    pages = _pages(f"{base_url}/v1/organizations/cost_report", headers, first, "ANTHROPIC_ADMIN_KEY")
+    pages = _pages(f"{base_url}/v1/organizations/cost_report", headers, first, "ANTHROPIC_ADMIN_KEY", network)
     return _sum("Anthropic", pages, lambda result: (result["amount"], result["currency"])) / 100
 
 
-def openai_limit_dollars(base_url: str, key: str) -> Decimal | None:
+def openai_limit_dollars(base_url: str, key: str, network: Network = DIRECT) -> Decimal | None:
     """GET /v1/organization/spend_limit: the hard limit of a month, in cents; None when there is none."""
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS) as client:
+    with httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, **network.options(base_url)) as client:
         told = _get(client, f"{base_url}/v1/organization/spend_limit", {}, "OPENAI_ADMIN_KEY", missing_is_none=True)
     cents = told.get("threshold_amount") if told else None
     return Decimal(cents) / 100 if isinstance(cents, int) and cents > 0 else None
 
 
 def _pages(
-    url: str, headers: Mapping[str, str], first: Mapping[str, str | int], key_variable: str
+    url: str, headers: Mapping[str, str], first: Mapping[str, str | int], key_variable: str, network: Network
 ) -> Iterator[dict[str, Any]]:
     query = dict(first)
-    with httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS) as client:
+    with httpx.Client(headers=headers, timeout=TIMEOUT_SECONDS, **network.options(url)) as client:
         for _ in range(PAGES):
             page = _get(client, url, query, key_variable)
             assert page is not None  # noqa: S101 - missing_is_none is not asked for

@@ -18,6 +18,7 @@ from slack_sdk.web.client import WebClient
 from slack_sdk.webhook.client import WebhookClient
 
 from worker.humanize import cut
+from worker.network import DIRECT, Network
 from worker.notify.channels.base import Found, Outcome, Post, Posted, Refused, Unfindable, Unknown, trouble
 from worker.notify.incident_text import Message
 
@@ -54,9 +55,10 @@ class SlackBot:
 
     name, edits, digest_factor = "slack", True, 1.0
 
-    def __init__(self, token: str, channel: str, api_url: str = "") -> None:
+    def __init__(self, token: str, channel: str, api_url: str = "", network: Network = DIRECT) -> None:
         url = f"{api_url.rstrip('/')}/" if api_url else WebClient.BASE_URL
-        self._client = WebClient(token, base_url=url, timeout=TIMEOUT_SECONDS, retry_handlers=[])
+        self._client = WebClient(token, base_url=url, timeout=TIMEOUT_SECONDS, retry_handlers=[], ssl=network.trust())
+        self._client.proxy = network.proxy_for(url)  # its own reading of the environment knows no NO_PROXY
         self._channel = channel
         self._channel_id = channel if _CHANNEL_ID.fullmatch(channel) else ""
 
@@ -109,8 +111,9 @@ class SlackWebhook:
 
     name, edits, digest_factor = "slack", False, 1.0
 
-    def __init__(self, url: str) -> None:
-        self._client = WebhookClient(url, timeout=TIMEOUT_SECONDS, retry_handlers=[])
+    def __init__(self, url: str, network: Network = DIRECT) -> None:
+        self._client = WebhookClient(url, timeout=TIMEOUT_SECONDS, retry_handlers=[], ssl=network.trust())
+        self._client.proxy = network.proxy_for(url)
 
     def send(self, post: Post) -> Outcome:
         form = payload(post.message)

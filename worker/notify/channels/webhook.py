@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from standardwebhooks import Webhook
 
 from producer.errors import ConfigurationError, Problem
+from worker.network import DIRECT, Network
 from worker.notify.channels.base import Found, Outcome, Post, Posted, Refused
 
 TIMEOUT_SECONDS = 10.0
@@ -52,8 +53,8 @@ class IncidentWebhook:
 
     name, edits, digest_factor = "webhook", False, 1.0
 
-    def __init__(self, url: str, secret: str) -> None:
-        self._url, self._secret = url, secret
+    def __init__(self, url: str, secret: str, network: Network = DIRECT) -> None:
+        self._url, self._secret, self._network = url, secret, network
 
     def send(self, post: Post) -> Outcome:
         incident = post.incident
@@ -77,7 +78,10 @@ class IncidentWebhook:
         event = EVENTS.get(post.part, "incident.updated")
         body, headers = signed(f"incident-{post.name}", event, data, self._secret)
         try:
-            with httpx.stream("POST", self._url, content=body, headers=headers, timeout=TIMEOUT_SECONDS) as reply:
+            with (
+                httpx.Client(timeout=TIMEOUT_SECONDS, **self._network.options(self._url)) as client,
+                client.stream("POST", self._url, content=body, headers=headers) as reply,
+            ):
                 status = reply.status_code  # the body is not needed
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             # repeating it is harmless: same id
