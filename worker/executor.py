@@ -242,6 +242,7 @@ def _context(claim: Claim, job: LLMJob, policy: JobPolicy, planned: Plan, sent: 
         owner=owner,
         first_token_seconds=policy.first_token_seconds,
         failover_on_refusal=policy.failover_on_refusal,
+        seconds=seconds,
     )
 
 

@@ -113,7 +113,7 @@ def check(environment: Environment, live: bool, only: tuple[str, ...], record: P
         raise UsageError(f"no route is named {', '.join(unknown)}; known routes: {', '.join(sorted(routes.names))}")
     if record is not None and not live:
         raise UsageError("--record stores what live calls are answered: add --live (the calls are billed)")
-    findings = checks.check(routes, live=live, only=only, record=record, network=configuration.network)
+    findings = checks.check(configuration, live=live, only=only, record=record)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ops.reports import recorder
+from worker.configuration import Configuration
 from worker.errors.catalog import Action
 from worker.errors.classify import Broken, Reply, classify, redacted
-from worker.network import DIRECT, Network
+from worker.network import Network
 from worker.providers import ProviderRequest, Providers
 from worker.providers.connectivity import Reached, reach
 from worker.routes.parameters import essential, fitted
-from worker.routes.route import Route, Routes
+from worker.routes.route import Route
 from worker.routing.attempt import RouteAttempt
+from worker.routing.call_time import cut_routes
 
 SECONDS = 30.0
 
@@ -62,14 +64,21 @@ class Checked:
 
 
 def check(
-    routes: Routes, *, live: bool, only: Sequence[str], record: Path | None = None, network: Network = DIRECT
+    configuration: Configuration, *, live: bool, only: Sequence[str], record: Path | None = None
 ) -> list[Checked]:
     """Check every route, or those named in `only`; with `live`, billed calls. `record`: a folder for their answers."""
+    routes, network = configuration.routes, configuration.network
+    deadlines = {name: policy.deadline_seconds for name, policy in configuration.policies.job_types.items()}
     chosen = [route for route in routes.routes if not only or route.name in only]
     found = [
         Checked(out.name, "fail" if out.name in only else "warn", "left out", out.why)
         for out in routes.left_out
         if not only or out.name in only
+    ]
+    found += [
+        Checked(name, "warn", "time", why)
+        for name, why in cut_routes(routes.routes, deadlines)
+        if not only or name in only
     ]
     for route, each in zip(chosen, reach(chosen, network), strict=True):
         level = _LEVELS.get(each.how, "fail")
@@ -103,7 +112,7 @@ async def _try(providers: Providers, route: Route, about: str, answers: list[dic
         return Checked(route.name, "ok", about, f"does not know {', '.join(foreign)}, so no such job uses this route")
     body, dropped = fitted(BODIES[about], route.parameters)
     key, began = route.keys[0].secret if route.keys else "", time.monotonic()
-    attempt, changes = RouteAttempt(route, body, False), list(dropped)
+    attempt, changes = RouteAttempt(route, body), list(dropped)
     while True:
         ask = ProviderRequest(
             route, key, attempt.body, f"check-{time.time_ns()}", SECONDS, secrets=[each.secret for each in route.keys]

@@ -29,8 +29,8 @@ class Correction:
 
 @dataclass
 class RouteAttempt:
-    """`body`: what the route is sent, without what it does not know (`dropped`). `another_waits`: a later candidate could
-    answer now. `refusal`: why the ledger let no call go out. `local`: the trouble of this
+    """`body`: what the route is sent, without what it does not know (`dropped`). `others`: later candidates that
+    could answer now. `refusal`: why the ledger let no call go out. `local`: the trouble of this
     machine that kept the call from being sent. `permit`: the breaker's leave, kept for a corrected request.
 
     Of the call that is under way: `reservation` is its row in the ledger, `breaker` how the breaker stood when it let the
@@ -39,7 +39,7 @@ class RouteAttempt:
 
     route: Route
     body: Mapping[str, Any]
-    another_waits: bool
+    others: Sequence[Route] = ()
     keys: Sequence[Key] = ()
     dropped: tuple[str, ...] = ()
     retries: int = 0
@@ -64,7 +64,7 @@ class RouteAttempt:
     def may_retry(self, failure: Failure) -> bool:
         """Whether the route's own retries allow another call after such a failure."""
         most = min(failure.retries, self.route.entry.retries)
-        if self.another_waits and failure.breaker is Breaker.COUNT:
+        if self.others and failure.breaker is Breaker.COUNT:
             most = min(most, RETRIES_BEFORE_ANOTHER)
         return self.retries < most
 

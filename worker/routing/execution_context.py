@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from worker.routes.prices import billed_micros, dollars
 from worker.routes.route import Route
 from worker.routes.usage import read_usage
 from worker.routing.attempt import RouteAttempt
+from worker.routing.call_time import call_seconds
 from worker.routing.plan import Plan, too_expensive
 
 SHORTEST_ATTEMPT_SECONDS = 0.05
@@ -24,8 +26,9 @@ SHORTEST_ATTEMPT_SECONDS = 0.05
 @dataclass(frozen=True)
 class JobContext:
     """What one execution goes by. `ordinal` counts the job's executions from 1. `deadline` is in the loop's time, for all
-    attempts together. `first_token_seconds`: the policy's limit; set, answers are streamed. `failover_on_refusal`: a job
-    that one provider refused may go to other routes. `owner`: who pays, as the ledger's rows name it."""
+    attempts together; `seconds`: how far away it was at the begin. `first_token_seconds`: the policy's limit; set, answers are
+    streamed. `failover_on_refusal`: a job that one provider refused may go to other routes. `owner`: who pays, as the ledger's
+    rows name it."""
 
     job_id: str
     ordinal: int
@@ -36,6 +39,7 @@ class JobContext:
     owner: Owner = NOBODY
     first_token_seconds: float | None = None
     failover_on_refusal: bool = False
+    seconds: float = math.inf
 
     def seconds_left(self) -> float:
         return self.deadline - asyncio.get_running_loop().time()
@@ -46,11 +50,10 @@ class JobContext:
         return min((limit for limit in limits if limit is not None), default=None)
 
     def seconds_for(self, attempt: RouteAttempt) -> float:
-        """Seconds that one call may take: the route's limit, and at most half of what is left while another route could still
-        answer."""
-        left = self.seconds_left()
-        fair = left / 2 if attempt.another_waits else left
-        return max(SHORTEST_ATTEMPT_SECONDS, min(attempt.route.entry.timeout_seconds, fair))
+        """Seconds that one call may take (call_time.py)."""
+        others = [other.entry for other in attempt.others]
+        seconds = call_seconds(self.seconds_left(), self.seconds, attempt.route.entry, others)
+        return max(SHORTEST_ATTEMPT_SECONDS, seconds)
 
 
 @dataclass

@@ -31,8 +31,8 @@ class RequestBuilder:
         self._keys = keys
         self._refused: Refused = {}
 
-    def attempt_on(self, route: Route, context: JobContext, *, another_waits: bool) -> RouteAttempt:
-        """What the route is sent, in its own terms."""
+    def attempt_on(self, route: Route, context: JobContext, others: Sequence[Route]) -> RouteAttempt:
+        """What the route is sent, in its own terms. `others`: later candidates that could answer now."""
         body: Mapping[str, Any] = context.body
         if lacks := context.plan.lacks.get(route.name):
             body = without(body, lacks, route.entry.capabilities or ())
@@ -42,7 +42,7 @@ class RequestBuilder:
         if context.first_token(route) is not None and _asks_for_usage(route):
             body = {**body, "stream_options": {"include_usage": True}}
         keys = self._keys.given(route.entry.provider, route.keys, context.owner.tenant)
-        attempt = RouteAttempt(route, body, another_waits, keys, dropped)
+        attempt = RouteAttempt(route, body, others, keys, dropped)
         for parameter, instead in self._refused.get((route.name, route.model), {}).items():
             if correction := attempt.correction(parameter, instead):
                 attempt.correct(correction)

@@ -64,8 +64,8 @@ class Router:
             if hindrance:
                 spend.reject(context, route, *hindrance)
                 continue
-            another_waits = any(self._is_open(other, context) for other in candidates[position + 1 :])
-            attempt = self._builder.attempt_on(route, context, another_waits=another_waits)
+            others = [other for other in candidates[position + 1 :] if self._is_open(other, context)]
+            attempt = self._builder.attempt_on(route, context, others)
             if progress.failures:
                 came_from = next(reversed(progress.failures))
                 self._emit(EventKind.FAILED_OVER, context, {"from": came_from, "route": route.name})
