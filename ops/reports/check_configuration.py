@@ -1,0 +1,108 @@
+"""What the doctor finds in the files and the environment."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from ops.reports.finding import Finding, wrong
+from producer.environment import Environment
+from producer.errors import ConfigurationError
+from producer.policy import load_policies
+from worker.configuration import Configuration
+from worker.money.answer_cache import load_caching
+from worker.money.caps import load_budgets
+from worker.notify.client_messages import load_messages
+from worker.routes.policy import FILE as ROUTING_FILE
+from worker.routes.route import load_addresses, load_routes
+from worker.routing.call_time import cut_routes
+
+
+def check_configuration(environment: Environment) -> Iterator[Finding]:
+    """Files, money and people. Calls nobody."""
+    try:
+        types = load_policies(environment).job_types
+        yield Finding("ok", "policies", f"{len(types)} job types")
+    except ConfigurationError as error:
+        yield from wrong("policies", error)
+    try:
+        yield Finding("ok", "messages", ", ".join(load_messages(environment)))
+    except ConfigurationError as error:
+        yield from wrong("messages", error)
+    try:
+        routes = load_routes(environment)
+        yield Finding("ok", "routes", ", ".join(route.name for route in routes.routes))
+        yield from _routing(environment)
+        for out in routes.left_out:
+            yield Finding("warn", "routes", f"{out.name} is left out: {out.why}")
+    except ConfigurationError as error:
+        yield from wrong("routes", error)
+    yield from _money(environment)
+    yield from _people(environment)
+
+
+def _routing(environment: Environment) -> Iterator[Finding]:
+    """The rest of a worker's configuration: the orders of routing.yaml, and the tenants' own keys."""
+    try:
+        found = Configuration.load(environment)
+    except ConfigurationError as error:
+        files = (ROUTING_FILE, "tenants.yaml")
+        new = [problem for problem in error.problems if any(name in problem.where for name in files)]
+        yield from wrong("routing", ConfigurationError(new))
+        return
+    orders = {name: policy.order for name, policy in found.routing.job_types.items()}
+    text = ", ".join(f"{name} {order}" for name, order in orders.items()) or "routes in the order of the map"
+    yield Finding("ok", "routing", text)
+    if found.routes.bypass:
+        yield Finding("warn", "routing", "BYPASS_ROUTER is on: every job goes to the first route")
+    deadlines = {name: policy.deadline_seconds for name, policy in found.policies.job_types.items()}
+    for name, why in cut_routes(found.routes.routes, deadlines):
+        yield Finding("warn", "routing", f"{name}: {why}")
+    if not found.routes.cold_queue:
+        yield Finding("warn", "routing", "ENABLE_COLD_QUEUE is off: jobs do not wait for a route")
+
+
+def _money(environment: Environment) -> Iterator[Finding]:
+    """Caps, prices and cached answers."""
+    try:
+        budgets, caching = load_budgets(environment), load_caching(environment)
+    except ConfigurationError as error:
+        yield from wrong("money", error)
+        return
+    yield Finding("ok", "money", f"caps: {', '.join(budgets.named) or 'none (policies/budgets.yaml)'}")
+    with contextlib.suppress(ConfigurationError):  # reported above
+        for route in load_routes(environment).routes:
+            if route.price is None and budgets.wants_prices:
+                fix = "give it a `price` in routes.json, or `pip install genai-prices`"
+                yield Finding(
+                    "fail", "money", f"{route.name} has no price, so it is not called under a hard cap — {fix}", 2
+                )
+    if kept := [name for name in caching.features if caching.of(name) is not None]:
+        yield Finding("ok", "money", f"answers are cached for: {', '.join(kept)}")
+
+
+def _people(environment: Environment) -> Iterator[Finding]:
+    """Who is on call and which channels work: finds the settings that a worker refuses at its start."""
+    from worker.notify.settings import load_settings
+
+    try:
+        tenants = load_policies(environment).tenants
+    except ConfigurationError:
+        return  # reported above
+    try:
+        settings = load_settings(environment, load_addresses(environment), tenants)
+    except ConfigurationError as error:
+        others = [problem for problem in error.problems if "budgets.yaml" not in problem.where]
+        yield from wrong("people", ConfigurationError(others))
+        return
+    who = settings.on_call.now(round(time.time() * 1000))
+    text = f"on call now: {who}" if who else "nobody is on call now — add somebody in policies/oncall.yaml"
+    yield Finding("ok" if who else "warn", "people", text)
+    channels = [channel.name for channel in settings.channels if channel.name != "log"]
+    text = ", ".join(channels) + " — `failover notify test` tests them"
+    if not channels:
+        text = "no channel is set up, so nobody gets a message — set SLACK_BOT_TOKEN and SLACK_CHANNEL, or see .env.example"
+    yield Finding("ok" if channels else "warn", "people", text)
+    if settings.subscribers:
+        yield Finding("ok", "callbacks", ", ".join(subscriber.name for subscriber in settings.subscribers))
