@@ -12,7 +12,21 @@ import click
 from redis.exceptions import RedisError
 
 from ops.chat_body import body_of
-from ops.commands import batch, budget, cache, dlq, drill, incidents, job, messages, notify, pause, review, routes
+from ops.commands import (
+    batch,
+    budget,
+    cache,
+    dlq,
+    drill,
+    incidents,
+    job,
+    messages,
+    notify,
+    pause,
+    review,
+    routes,
+    tokens,
+)
 from ops.commands.doctor import doctor
 from ops.commands.serve import serve
 from ops.local import session
@@ -196,7 +210,7 @@ def status(environment: Environment, as_json: bool) -> None:
     status_view.render(found, session.console())
 
 
-GROUPS = (budget, cache, dlq, drill, incidents, job, messages, notify, review, routes)
+GROUPS = (budget, cache, dlq, drill, incidents, job, messages, notify, review, routes, tokens)
 for command in (*(module.group for module in GROUPS), doctor, pause.pause, pause.resume, serve):
     failover.add_command(command)
 

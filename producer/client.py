@@ -70,9 +70,10 @@ class Producer:
         """Submit many jobs, in order, up to 200 per round trip. A conflict is not raised, but is in the job's receipt."""
         return self._drive(exchange.enqueue(((job, None) for job in jobs), self.policies, self.queue))
 
-    def fetch(self, job_id: str) -> JobResult:
-        """The job's current state, with its answer once it is done. Raises UnknownJob."""
-        return self._drive(exchange.fetch_one(job_id))
+    def fetch(self, job_id: str, *, tenant: str | None = None) -> JobResult:
+        """The job's current state, with its answer once it is done. Raises UnknownJob, also for a job of another tenant
+        than `tenant`."""
+        return self._drive(exchange.fetch_one(job_id, tenant))
 
     def fetch_many(self, job_ids: Sequence[str]) -> list[JobResult | None]:
         """As `fetch` for many jobs in one round trip; None for an unknown id."""
@@ -82,16 +83,16 @@ class Producer:
         """Whether each job has ended or is unknown. Cheap also for many jobs."""
         return self._drive(exchange.ended(job_ids))
 
-    def wait(self, job_id: str, timeout: float) -> JobResult:
-        """Wait until the job has ended, at most `timeout` seconds. Returns its state then. Raises UnknownJob."""
-        return self._drive(exchange.wait(job_id, timeout))
+    def wait(self, job_id: str, timeout: float, *, tenant: str | None = None) -> JobResult:
+        """Wait until the job has ended, at most `timeout` seconds. Returns its state then. Raises UnknownJob, as `fetch`."""
+        return self._drive(exchange.wait(job_id, timeout, tenant))
 
-    def cancel(self, job_id: str, *, who: str) -> None:
+    def cancel(self, job_id: str, *, who: str, tenant: str | None = None) -> None:
         """Cancel a job that has not ended. If it runs, its answer is ignored. May be called again.
 
-        Raises UnknownJob; JobEnded for a job that is done or dead.
+        Raises UnknownJob, as `fetch`; JobEnded for a job that is done or dead.
         """
-        self._drive(exchange.cancel(job_id, who))
+        self._drive(exchange.cancel(job_id, who, tenant))
 
     def close(self) -> None:
         self.client.close()
@@ -164,8 +165,8 @@ class AsyncProducer:
     async def enqueue_many(self, jobs: Iterable[LLMJob]) -> list[Receipt]:
         return await self._drive(exchange.enqueue(((job, None) for job in jobs), self.policies, self.queue))
 
-    async def fetch(self, job_id: str) -> JobResult:
-        return await self._drive(exchange.fetch_one(job_id))
+    async def fetch(self, job_id: str, *, tenant: str | None = None) -> JobResult:
+        return await self._drive(exchange.fetch_one(job_id, tenant))
 
     async def fetch_many(self, job_ids: Sequence[str]) -> list[JobResult | None]:
         return await self._drive(exchange.fetch(job_ids))
@@ -173,11 +174,17 @@ class AsyncProducer:
     async def ended(self, job_ids: Sequence[str]) -> list[bool]:
         return await self._drive(exchange.ended(job_ids))
 
-    async def wait(self, job_id: str, timeout: float) -> JobResult:  # noqa: ASYNC109 - the same word as Producer's
-        return await self._drive(exchange.wait(job_id, timeout))
+    async def wait(
+        self,
+        job_id: str,
+        timeout: float,  # noqa: ASYNC109 - the same word as Producer's
+        *,
+        tenant: str | None = None,
+    ) -> JobResult:
+        return await self._drive(exchange.wait(job_id, timeout, tenant))
 
-    async def cancel(self, job_id: str, *, who: str) -> None:
-        await self._drive(exchange.cancel(job_id, who))
+    async def cancel(self, job_id: str, *, who: str, tenant: str | None = None) -> None:
+        await self._drive(exchange.cancel(job_id, who, tenant))
 
     async def close(self) -> None:
         await self.client.aclose()

@@ -13,6 +13,7 @@ FailoverError                    exit 1   HTTP 500
 └── BadRequest                            400   over HTTP only
     ├── InvalidBody                       422   a field of another body than a job's is wrong; names it
     ├── Unauthorized                      401   no token, or a wrong one
+    ├── Forbidden                         403   the token may not do this
     ├── BodyTooLarge                      413
     └── TooManyJobs                       429   a tenant is over its rate; says when to come back
 """
@@ -170,6 +171,12 @@ class Unauthorized(BadRequest):
 
     def headers(self) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(BadRequest):
+    """The caller is known, and may not do this."""
+
+    status, code = 403, "forbidden"
 
 
 class BodyTooLarge(BadRequest):

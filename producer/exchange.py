@@ -116,11 +116,17 @@ def _receipts(replies: Sequence[Any]) -> list[Receipt]:
     return [Receipt(job_id.decode(), outcome.decode()) for outcome, job_id in replies]
 
 
-def fetch_one(job_id: str) -> Steps[JobResult]:
-    (result,) = yield from fetch([job_id])
-    if result is None:
+def fetch_one(job_id: str, tenant: str | None = None) -> Steps[JobResult]:
+    """`tenant`: a job of another tenant is unknown too."""
+    fields, entries, owner = yield [*result_commands(job_id), ("HGET", keyspace.job(job_id), JobField.TENANT)]
+    result = result_of(job_id, fields, entries)
+    if result is None or not _is_of(tenant, owner):
         raise UnknownJob(job_id)
     return result
+
+
+def _is_of(tenant: str | None, owner: bytes | None) -> bool:
+    return tenant is None or owner == tenant.encode()
 
 
 def fetch(job_ids: Sequence[str]) -> Steps[list[JobResult | None]]:
@@ -141,11 +147,11 @@ def ended(job_ids: Sequence[str]) -> Steps[list[bool]]:
     return answers
 
 
-def wait(job_id: str, timeout: float) -> Steps[JobResult]:
+def wait(job_id: str, timeout: float, tenant: str | None = None) -> Steps[JobResult]:
     give_up = time.monotonic() + timeout
     pause = 0.02
     while True:
-        result = yield from fetch_one(job_id)
+        result = yield from fetch_one(job_id, tenant)
         left = give_up - time.monotonic()
         if result.status.ended or left <= 0:
             return result
@@ -153,9 +159,9 @@ def wait(job_id: str, timeout: float) -> Steps[JobResult]:
         pause = min(pause * 1.5, 0.5)
 
 
-def cancel(job_id: str, who: str) -> Steps[None]:
-    (origin,) = yield [("HGET", keyspace.job(job_id), "origin")]
-    if not isinstance(origin, bytes):
+def cancel(job_id: str, who: str, tenant: str | None = None) -> Steps[None]:
+    ((origin, owner),) = yield [("HMGET", keyspace.job(job_id), "origin", JobField.TENANT)]
+    if not isinstance(origin, bytes) or not _is_of(tenant, owner):
         raise UnknownJob(job_id)
     queue = origin.decode()
     keys = [*withdrawn_from(queue, job_id), keyspace.canceled(queue)]

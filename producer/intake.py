@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Header, Request, Response
@@ -27,6 +28,7 @@ from producer.errors import (
     BadRequest,
     BodyTooLarge,
     FailoverError,
+    Forbidden,
     InvalidBody,
     InvalidJob,
     JobCancelled,
@@ -57,6 +59,26 @@ IdempotencyKey = Annotated[
 ]
 
 
+HTTP = "http"
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sends a request. `who`: its name in the audit. `tenant`: the only tenant whose jobs it may submit, see and cancel;
+    None: every tenant's.
+
+    Authentication puts it into `request.state.caller`; without one, a request may act for everybody.
+    """
+
+    who: str = HTTP
+    tenant: str | None = None
+
+
+def caller_of(request: Request) -> Caller:
+    caller: Caller = getattr(request.state, "caller", Caller())
+    return caller
+
+
 class Accepted(BaseModel):
     """An accepted job, which is kept until it has ended, and the URL of its state."""
 
@@ -81,6 +103,7 @@ class ErrorBody(BaseModel):
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The body is not valid JSON"},
     401: {"model": ErrorBody, "description": "No token, or a wrong one"},
+    403: {"model": ErrorBody, "description": "The token may not do this"},
     404: {"model": ErrorBody, "description": "Unknown"},
     409: {"model": ErrorBody, "description": "It collides with what stands"},
     413: {"model": ErrorBody, "description": "Too large"},
@@ -103,13 +126,13 @@ class Intake:
 
     async def submit(self, request: Request, prefer: Prefer = "", idempotency_key: IdempotencyKey = None) -> Response:
         """Submit a job. An accepted job is kept until it has ended, even if providers, workers or this process fail."""
-        raw = await body(request, JOB_BYTES)
+        caller, raw = caller_of(request), await body(request, JOB_BYTES)
         async with self._large if len(raw) > LARGE_BYTES else contextlib.nullcontext():
-            job_id = await self._accept(raw, idempotency_key)
+            job_id = await self._accept(raw, idempotency_key, caller)
         # The job is accepted: no failure below may make the client send it again.
         if seconds := _wait(prefer):
             with contextlib.suppress(ServiceUnavailable):
-                result = await self._waited(job_id, seconds)
+                result = await self._waited(job_id, seconds, caller)
                 if result.status.ended:
                     return _response(result, 200, seconds)
         note = ""
@@ -119,31 +142,33 @@ class Intake:
         accepted = Accepted(job_id=job_id, status_url=f"/jobs/{job_id}", message=message)
         return _response(accepted, 202, seconds, Location=accepted.status_url)
 
-    async def _accept(self, raw: bytes, idempotency_key: str | None) -> str:
-        job = _job(raw, idempotency_key)
+    async def _accept(self, raw: bytes, idempotency_key: str | None, caller: Caller) -> str:
+        job = _job(raw, idempotency_key, caller.tenant)
         self._producer.policies.of(job.job_type)
         if wait := await wait_ms(self._producer, job.tenant_id):
             raise TooManyJobs(job.tenant_id, wait / 1000)
         return await self._producer.enqueue(job)
 
-    async def show(self, job_id: str, prefer: Prefer = "") -> Response:
-        """The job's current state, with its answer once it is done. A cancelled job is not found any more."""
+    async def show(self, request: Request, job_id: str, prefer: Prefer = "") -> Response:
+        """The job's current state, with its answer once it is done. A cancelled job is not found any more, nor is a job of
+        another tenant than the token's."""
         seconds = _wait(prefer)
-        result = await self._waited(job_id, seconds)
+        result = await self._waited(job_id, seconds, caller_of(request))
         if result.status is JobStatus.CANCELLED:
             raise JobCancelled(job_id)
         return _response(result, 200, seconds)
 
-    async def cancel(self, job_id: str) -> Response:
+    async def cancel(self, request: Request, job_id: str) -> Response:
         """Cancel a job that has not ended. If it runs, its answer is ignored."""
-        await self._producer.cancel(job_id, who="http")
-        return _response(await self._producer.fetch(job_id), 200, 0)
+        caller = caller_of(request)
+        await self._producer.cancel(job_id, who=caller.who, tenant=caller.tenant)
+        return _response(await self._producer.fetch(job_id, tenant=caller.tenant), 200, 0)
 
-    async def _waited(self, job_id: str, seconds: float) -> JobResult:
+    async def _waited(self, job_id: str, seconds: float, caller: Caller) -> JobResult:
         if seconds <= 0 or self._held.locked():
-            return await self._producer.fetch(job_id)
+            return await self._producer.fetch(job_id, tenant=caller.tenant)
         async with self._held:
-            return await self._producer.wait(job_id, seconds)
+            return await self._producer.wait(job_id, seconds, tenant=caller.tenant)
 
 
 def jobs(producer: AsyncProducer, note: Callable[[], Awaitable[str]]) -> APIRouter:
@@ -154,17 +179,24 @@ def jobs(producer: AsyncProducer, note: Callable[[], Awaitable[str]]) -> APIRout
         "/jobs",
         status_code=202,
         response_model=Accepted,
-        responses=in_time | errors(400, 401, 409, 413, 422, 429, 503),
+        responses=in_time | errors(400, 401, 403, 409, 413, 422, 429, 503),
         openapi_extra=request_body(LLMJob, strict=True, job_type={"enum": list(producer.policies.job_types)}),
     )(intake.submit)
     one = "/jobs/{job_id}"
-    router.get(one, response_model=JobResult, responses=errors(401, 404, 422, 503))(intake.show)
-    router.delete(one, response_model=JobResult, responses=errors(401, 404, 409, 422, 503))(intake.cancel)
+    router.get(one, response_model=JobResult, responses=errors(401, 403, 404, 422, 503))(intake.show)
+    router.delete(one, response_model=JobResult, responses=errors(401, 403, 404, 409, 422, 503))(intake.cancel)
     return router
 
 
-def _job(raw: bytes, idempotency_key: str | None) -> LLMJob:
-    job = LLMJob.parse(read_json(raw))
+def _job(raw: bytes, idempotency_key: str | None, tenant: str | None) -> LLMJob:
+    """The job of a body. A caller that is restricted to `tenant` need not name it, and may name no other. Raises
+    BadRequest, InvalidJob, Forbidden."""
+    data = read_json(raw)
+    if tenant is not None and isinstance(data, dict):
+        data.setdefault("tenant_id", tenant)
+    job = LLMJob.parse(data)
+    if tenant not in (None, job.tenant_id):
+        raise Forbidden(f"this token submits jobs of the tenant {tenant} only — leave tenant_id out")
     if _NUL.search(raw):
         raise InvalidJob("", "a string holds a NUL character (\\u0000), which providers refuse")
     if job.idempotency_key is None and idempotency_key is not None:

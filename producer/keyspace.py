@@ -63,6 +63,7 @@ Ours:
 | failover:dead:{queue}:*:*   | zset   | the same by reason:, tenant: and route:               | the same            |
 | failover:dead:{queue}:indexes | set  | the keys of those indexes                             | the same            |
 | failover:audit              | stream | who requeued, resolved, discarded, cancelled what     | the last 100,000    |
+| failover:tokens             | hash   | by name: a token of the web process, hashed (JSON); at most 10,000 | until revoked |
 | failover:audit-turn:{queue} | string | a worker has looked for stray jobs                    | 5 min               |
 | failover:news:{queue}       | hash   | counts that are in no incident yet: dead letters, degraded, saved | until folded |
 | failover:news:{queue}:first | list   | ids of the first of those dead letters                | until folded        |
@@ -114,6 +115,7 @@ WAKE = "failover:wake"
 BREAKERS = "failover:breakers"
 CONTROL = "failover:control"
 AUDIT = "failover:audit"
+TOKENS = "failover:tokens"
 CLAIM = "failover:claim:"
 LEASES = "failover:leases:"
 RESERVATIONS = "failover:reservations"

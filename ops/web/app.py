@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import redis
 from fastapi import Depends, FastAPI, Response
@@ -11,6 +12,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.concurrency import run_in_threadpool
 
+from ops.web.access import ACCESS, WITHOUT_TOKEN
 from ops.web.auth import Guard
 from ops.web.budget import budget
 from ops.web.health import health
@@ -20,14 +22,17 @@ from producer.client import AsyncProducer
 from producer.intake import install_errors, jobs
 from producer.openapi import COMPONENTS
 from worker.control.pause import holding
+from worker.control.tokens import Tokens
 
 TITLE = "failover-worker"
+BEARER = "bearer"
+TOKEN_HELP = "FAILOVER_API_TOKEN, or a token of `failover tokens create`"  # noqa: S105 - a text
 DESCRIPTION = "Submit LLM jobs and read their answers; pause and resume by the budget; see the status."
 
 
 def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings) -> FastAPI:
     """`producer`: for frequent requests; `client`: a blocking client for reports that run in a thread."""
-    guard = Guard(settings)
+    guard = Guard(settings, Tokens(producer.client, settings.tokens))
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
 
@@ -38,7 +43,13 @@ def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings)
         client.close()
 
     app = FastAPI(
-        title=TITLE, description=DESCRIPTION, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None
+        title=TITLE,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        dependencies=[Depends(guard.admit)],
     )
     app.add_middleware(Requests, registry=registry)
     install_errors(app)
@@ -47,14 +58,25 @@ def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings)
         flags = await run_in_threadpool(holding, client, producer.queue)
         return "Jobs are paused now; they continue automatically after the pause." if flags else ""
 
-    app.include_router(jobs(producer, note), dependencies=[Depends(guard.operator)])
+    app.include_router(jobs(producer, note))
     app.include_router(budget(producer.client, guard, settings.guardrail))
-    app.include_router(health(client, producer.queue, guard, registry, unsafe_redis=settings.unsafe_redis))
+    app.include_router(health(client, producer.queue, registry, unsafe_redis=settings.unsafe_redis))
 
-    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(guard.operator)])
+    @app.get("/openapi.json", include_in_schema=False)
     def openapi() -> Response:
-        document = app.openapi()
-        document["components"]["schemas"] |= COMPONENTS
-        return JSONResponse(document)
+        return JSONResponse(_document(app))
 
     return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with what FastAPI cannot derive: schemas of bodies that are read by hand, and who may call."""
+    document = app.openapi()
+    components = document["components"]
+    components["schemas"] |= COMPONENTS
+    components["securitySchemes"] = {BEARER: {"type": "http", "scheme": "bearer", "description": TOKEN_HELP}}
+    for (method, path), roles in ACCESS.items():
+        operation = document["paths"].get(path, {}).get(method.lower(), {})
+        if roles is not WITHOUT_TOKEN:
+            operation |= {"security": [{BEARER: []}], "x-roles": sorted(roles)}
+    return document

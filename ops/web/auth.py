@@ -1,6 +1,8 @@
-"""Authentication: the bearer token for every route; for the budget webhook also a signature or a verified Google token.
+"""Authentication: who sends a request, and whether its role is admitted to the route (access.py).
 
-Without any secret the process listens on loopback only, and accepts requests of this machine, but not of web pages.
+A request has FAILOVER_API_TOKEN, which is the operator's, or a further token (worker/control/tokens.py). The budget webhook
+also accepts a signature or a verified Google token. Without any secret the process listens on loopback only, and accepts
+requests of this machine, but not of web pages.
 """
 
 from __future__ import annotations
@@ -8,45 +10,62 @@ from __future__ import annotations
 import asyncio
 import hmac
 import re
-from typing import Annotated
 from urllib.parse import urlsplit
 
 import jwt
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Request
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from ops.web.access import ACCESS, OPERATORS, WITHOUT_TOKEN, Roles
 from ops.web.settings import GoogleSender, Settings
-from producer.errors import BadRequest, ServiceUnavailable, Unauthorized
+from producer.errors import BadRequest, Forbidden, ServiceUnavailable, Unauthorized
+from producer.intake import HTTP, Caller
+from worker.control.tokens import Role, Tokens
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
-BEARER = HTTPBearer(auto_error=False, description="FAILOVER_API_TOKEN")  # for the OpenAPI document; checked below
-Documented = Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
-_WHO = "send `Authorization: Bearer` with FAILOVER_API_TOKEN"
+_WHO = "send `Authorization: Bearer` with FAILOVER_API_TOKEN, or a token of `failover tokens create`"
+_OPERATOR = (Role.OPERATOR, Caller())
 
 
 class Guard:
-    """Checks requests. Raises Unauthorized."""
+    """Checks requests. Raises Unauthorized, Forbidden; RedisError and ServiceUnavailable while a token cannot be checked."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, tokens: Tokens) -> None:
+        self._settings, self._tokens = settings, tokens
         google = settings.google
         self._certs = jwt.PyJWKClient(google.certs_url, cache_keys=True, timeout=5) if google else None
 
-    async def operator(self, request: Request, _: Documented = None) -> None:
-        """Require the bearer token, or a local request if no secret is configured."""
-        if not self._settings.any_secret:
+    async def admit(self, request: Request) -> None:
+        """Let the request through if its route admits its role. A dependency of every route."""
+        roles = ACCESS.get((request.method, request.scope["route"].path), frozenset())
+        if roles is not WITHOUT_TOKEN:
+            await self._require(request, roles)
+
+    async def _require(self, request: Request, roles: Roles) -> None:
+        role, request.state.caller = await self._caller(request)
+        if role not in roles:
+            admitted = ", ".join(sorted(roles)) or "nobody: the route is missing in ops/web/access.py"
+            raise Forbidden(f"the role {role} may not do this; it is for: {admitted}")
+
+    async def _caller(self, request: Request) -> tuple[Role, Caller]:
+        """The role of the request's token and its caller. A local request is an operator's if no secret is configured."""
+        settings, secret = self._settings, _bearer(request)
+        if settings.token is not None and _same(secret, settings.token):
+            return _OPERATOR
+        if secret and (token := await self._tokens.find(secret)):
+            return token.role, Caller(f"{token.name}@{HTTP}", token.tenant)
+        if not settings.any_secret:
             _local(request)
-        elif self._settings.token is None:
+            return _OPERATOR
+        if settings.token is None and not settings.tokens:
             raise Unauthorized("FAILOVER_API_TOKEN is not set on the server, so nobody may use this route — set it")
-        elif not _same(_bearer(request), self._settings.token):
-            raise Unauthorized(f"wrong token — {_WHO}" if _bearer(request) else f"no token — {_WHO}")
+        raise Unauthorized(f"wrong token — {_WHO}" if secret else f"no token — {_WHO}")
 
     async def budget_sender(self, request: Request, raw: bytes) -> None:
-        """Require the bearer token, a Standard Webhooks signature of the body `raw`, or Google's token.
+        """Require an operator's token, a Standard Webhooks signature of the body `raw`, or Google's token.
 
-        Raises Unauthorized, BadRequest, ServiceUnavailable.
+        Raises Unauthorized, Forbidden, BadRequest, ServiceUnavailable.
         """
         settings, token = self._settings, _bearer(request)
         if settings.token is not None and _same(token, settings.token):
@@ -61,7 +80,7 @@ class Guard:
         elif settings.google is not None and token.count(".") == 2:
             await asyncio.to_thread(self._verify_google, token, settings.google)
         else:
-            await self.operator(request)
+            await self._require(request, OPERATORS)
 
     def _verify_google(self, token: str, google: GoogleSender) -> None:
         assert self._certs is not None  # noqa: S101 - made with settings.google

@@ -12,13 +12,13 @@ from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from redis.asyncio import Redis
 
-from ops.web.auth import Documented, Guard
+from ops.web.auth import Guard
 from producer.errors import InvalidBody, first_problem
-from producer.intake import body, errors, read_json
+from producer.intake import body, caller_of, errors, read_json
 from producer.openapi import request_body
 from producer.scripts import ask_async
 from worker.control.pause import EVERYTHING, resume_call
@@ -77,10 +77,10 @@ def budget(client: Redis, guard: Guard, guardrail: Guardrail) -> APIRouter:
         "/webhook",
         status_code=204,
         response_class=Response,
-        responses=errors(400, 401, 413, 422, 503),
+        responses=errors(400, 401, 403, 413, 422, 503),
         openapi_extra=request_body(PercentUsed),
     )
-    async def webhook(request: Request, _: Documented = None) -> Response:
+    async def webhook(request: Request) -> Response:
         """Record the used share of a budget. At BUDGET_PAUSE_AT_PERCENT, no job starts after the 204. It also reads a
         Google Pub/Sub push of a budget, and accepts a Standard Webhooks signature instead of the token."""
         raw = await body(request, BODY_BYTES)
@@ -96,9 +96,8 @@ def budget(client: Redis, guard: Guard, guardrail: Guardrail) -> APIRouter:
         "/resume",
         status_code=204,
         response_class=Response,
-        responses=errors(400, 401, 413, 422, 503),
+        responses=errors(400, 401, 403, 413, 422, 503),
         openapi_extra=request_body(Resume, required=False, pauseAgainAtPercent=share),
-        dependencies=[Depends(guard.operator)],
     )
     async def resume(request: Request) -> Response:
         """Clear the pause; the backlog drains automatically."""
@@ -107,7 +106,8 @@ def budget(client: Redis, guard: Guard, guardrail: Guardrail) -> APIRouter:
         again_at = wanted.pauseAgainAtPercent
         if again_at is not None and again_at <= guardrail.at_percent:
             raise InvalidBody("pauseAgainAtPercent", f"must be above the {guardrail.at_percent:g}% at which jobs pause")
-        await ask_async(client, [resume_call(EVERYTHING, who="http", also_budgets=True, again_at=again_at)])
+        who = caller_of(request).who
+        await ask_async(client, [resume_call(EVERYTHING, who=who, also_budgets=True, again_at=again_at)])
         return Response(status_code=204)
 
     return router

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from producer.intake import told_error
+from producer.intake import Caller, told_error
 
 log = logging.getLogger("failover.web")
 
@@ -55,6 +55,8 @@ class Requests:
         self._count.labels(method, route, status).inc()
         self._seconds.labels(route).observe(seconds)
         if status >= 400 or route not in QUIET:
+            caller: Caller | None = scope.get("state", {}).get("caller")  # set by Guard
             facts = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000)}
+            facts["by"] = caller.who if caller else None
             level = logging.ERROR if status == 500 else logging.WARNING if status > 500 else logging.INFO
             log.log(level, "request", extra={**facts, "request": request_id})

@@ -11,6 +11,7 @@ from standardwebhooks.webhooks import Webhook
 
 from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, Problem
+from worker.control.tokens import Token, load_tokens
 from worker.money.billing_alerts import Guardrail
 
 T = TypeVar("T")
@@ -30,21 +31,22 @@ class GoogleSender:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings. `token`, `signer` and `google` are None if not configured."""
+    """The settings. `token`, `signer` and `google` are None if not configured. `tokens`: those of policies/tokens.yaml."""
 
     guardrail: Guardrail
     token: str | None = field(repr=False, default=None)
     signer: Webhook | None = field(repr=False, default=None)
     google: GoogleSender | None = None
     unsafe_redis: bool = False
+    tokens: tuple[Token, ...] = ()
 
     @property
     def any_secret(self) -> bool:
-        return bool(self.token or self.signer or self.google)
+        return bool(self.token or self.signer or self.google or self.tokens)
 
     @classmethod
     def of(cls, environment: Environment) -> Settings:
-        """Read FAILOVER_API_TOKEN and BUDGET_*. Raises ConfigurationError with all problems."""
+        """Read FAILOVER_API_TOKEN, BUDGET_* and policies/tokens.yaml. Raises ConfigurationError with all problems."""
         problems: list[Problem] = []
 
         def checked(read: Callable[[Environment], T]) -> T | None:
@@ -56,10 +58,11 @@ class Settings:
 
         guardrail = checked(Guardrail.of)
         token, signer, google = checked(_token), checked(_signer), checked(_google)
+        tokens = checked(load_tokens)
         unsafe_redis = checked(lambda env: flag(env, "ALLOW_UNSAFE_REDIS", default=False))
         if guardrail is None or problems:
             raise ConfigurationError(problems)
-        return cls(guardrail, token, signer, google, bool(unsafe_redis))
+        return cls(guardrail, token, signer, google, bool(unsafe_redis), tokens or ())
 
 
 def _token(environment: Environment) -> str | None:

@@ -1,0 +1,32 @@
+"""Which roles each route of the web process admits. A route that is not listed here admits nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from worker.control.tokens import Role
+
+Roles = frozenset[Role]
+
+OPERATORS = frozenset({Role.OPERATOR})
+READERS = frozenset({Role.OPERATOR, Role.REVIEWER, Role.VIEWER})
+ANY_TOKEN = frozenset(Role)
+WITHOUT_TOKEN = None  # everybody; or the route verifies the sender itself
+
+Route = tuple[str, str]  # method and path, as the OpenAPI document has them
+
+# What a tenant's token may touch is limited to its own jobs: producer/intake.py.
+ACCESS: Mapping[Route, Roles | None] = {
+    ("POST", "/jobs"): frozenset({Role.OPERATOR, Role.TENANT}),
+    ("GET", "/jobs/{job_id}"): ANY_TOKEN,
+    ("DELETE", "/jobs/{job_id}"): frozenset({Role.OPERATOR, Role.TENANT}),
+    (
+        "POST",
+        "/budget/webhook",
+    ): WITHOUT_TOKEN,  # an operator's token, a signature or Google's token: Guard.budget_sender
+    ("POST", "/budget/resume"): frozenset({Role.OPERATOR, Role.REVIEWER}),
+    ("GET", "/healthz"): WITHOUT_TOKEN,
+    ("GET", "/readyz"): WITHOUT_TOKEN,
+    ("GET", "/metrics"): READERS,
+    ("GET", "/openapi.json"): ANY_TOKEN,
+}
