@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full chaos lock clean
+.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full chaos lock clean bench-web-strangers
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ bench-redis-full: $(READY) ## 2,000 jobs on a Redis that fills up: new ones are 
 
 bench-outage: $(READY) ## A 90-minute outage of every provider, 300 times as fast
 	$(BIN)/python -m bench.outage
+
+bench-web-strangers: $(READY) ## 1,500 half-sent requests: /healthz answers within a second
+	$(BIN)/python -m bench.web_strangers
 
 lock: ## Compile the hashed requirements anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements.txt

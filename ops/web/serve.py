@@ -11,9 +11,12 @@ from collections.abc import Iterator
 
 import redis
 import uvicorn
+from fastapi import FastAPI
 from redis.exceptions import RedisError
 
+from ops.web import connections
 from ops.web.app import create_app
+from ops.web.connections import ACCEPTED_AT_ONCE, MOST_CONNECTIONS, Connection, Connections, Seldom
 from ops.web.settings import Settings
 from producer.client import REPLY_TIMEOUT_SECONDS, AsyncProducer
 from producer.connection import connect, require_safe
@@ -21,15 +24,41 @@ from producer.environment import Environment
 from producer.errors import ConfigurationError, Problem, UsageError
 from producer.policy import load_policies
 from worker import logs
+from worker.control.descriptors import raise_descriptor_limit
 
 log = logging.getLogger("failover.web")
 
 DRAIN_SECONDS = 25  # Heroku kills after 30
+BACKLOG = 2048  # connections that the kernel holds until they are accepted
 EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104 - only with a secret
 
 
-class _Server(uvicorn.Server):
-    """uvicorn raises the signal again at its end; this server exits with 0, because a requested stop is no failure."""
+class Server(uvicorn.Server):
+    """uvicorn, with bounds on connections. At its end uvicorn raises the signal again; this server exits with 0, because a
+    requested stop is no failure."""
+
+    server_state: Connections
+
+    def __init__(self, app: FastAPI, connections: Connections) -> None:
+        config = uvicorn.Config(
+            app,
+            http=Connection,
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+            h11_max_incomplete_event_size=64 * 1024,
+            backlog=ACCEPTED_AT_ONCE,
+        )
+        super().__init__(config)
+        self.server_state = connections
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        asyncio.get_running_loop().set_exception_handler(self.server_state.on_loop_error)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # asyncio has set it to ACCEPTED_AT_ONCE; so many may still wait
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -49,22 +78,21 @@ def serve(environment: Environment, url: str, host: str | None, port: int) -> No
             [Problem("FAILOVER_API_TOKEN", "", f"is not set, so it may not listen on {host}", fix)]
         )
     logs.configure()
+    for noisy in ("uvicorn.error", connections.log.name):
+        logging.getLogger(noisy).addFilter(Seldom())
+    most = min(
+        MOST_CONNECTIONS, raise_descriptor_limit() // 2
+    )  # the rest is for Redis, files and what was just accepted
     client = connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS, max_connections=2)
     _require_safe(client, allowed=settings.unsafe_redis)
     listener = _listener(host, port)
-    log.info("serving", extra={"host": host, "port": listener.getsockname()[1], "secret": settings.any_secret})
+    facts = {"host": host, "port": listener.getsockname()[1], "secret": settings.any_secret}
+    log.info("serving", extra={**facts, "connections": most})
     if not settings.any_secret:
         log.warning("no secret is configured: only this machine is served; set FAILOVER_API_TOKEN to serve others")
     producer = AsyncProducer.from_url(url, policies)
-    config = uvicorn.Config(
-        create_app(producer, client, settings),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        h11_max_incomplete_event_size=64 * 1024,
-    )
-    asyncio.run(_Server(config).serve(sockets=[listener]))
+    server = Server(create_app(producer, client, settings), Connections(most))
+    asyncio.run(server.serve(sockets=[listener]))
     log.info("stopped serving")
 
 
@@ -81,7 +109,7 @@ def _listener(host: str, port: int) -> socket.socket:
     """A listening socket, opened first, so that a used port is an error before anything starts. Raises UsageError."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listener = socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise UsageError(f"{host}:{port} cannot be listened on: {error.strerror or error}") from None
     listener.setsockopt(

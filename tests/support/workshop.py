@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Workshop:
     providers: provider.Control
     environment: dict[str, str] = field(default_factory=dict)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    descriptors: int | None = None  # the limit of open files of every process that is started
 
     def routes(self, **tiers: list[dict[str, Any]]) -> None:
         """`routes(hot=[{"upstream": "a"}])`; other fields of a route as in routes.json."""
@@ -61,6 +63,8 @@ class Workshop:
                 stdout=sink,
                 stderr=sink,
             )
+        if self.descriptors is not None:
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
         self.processes.append(process)
         return process
 
