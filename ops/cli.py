@@ -31,6 +31,7 @@ from ops.commands.doctor import doctor
 from ops.commands.serve import serve
 from ops.local import session
 from ops.options import as_json
+from ops.printing import guard_output
 from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment, load_environment
 from producer.errors import FailoverError, UsageError
@@ -115,11 +116,12 @@ def _wait_with_progress(active: session.Session, submitted: batch.Submitted) -> 
     total = len(submitted.job_ids)
     due = session.paced(PROGRESS_SECONDS)
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+        from ops.console import PrintableConsole
+
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with Progress(*columns, console=PrintableConsole(stderr=True), transient=True) as bar:
             task = bar.add_task("", total=total)
 
             def show(ended: int) -> None:
@@ -218,6 +220,7 @@ for command in (*(module.group for module in GROUPS), doctor, pause.pause, pause
 def main() -> None:
     """Entry point. SIGTERM works like Ctrl-C: running jobs go back to the queue, and the embedded server stops."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    guard_output()
     try:
         failover.main(standalone_mode=False)
     except FailoverError as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
+
+_CONTROL = re.compile(r"\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def many(count: int, what: str) -> str:
@@ -38,6 +41,15 @@ def one_line(text: str, most: int) -> str:
     """The text as one printable line of at most `most` characters."""
     beginning = text[: 16 * most]  # a text of megabytes is not read for one line of it
     return cut(" ".join("".join(c if c.isprintable() else " " for c in beginning).split()), most)
+
+
+def printable(text: str) -> str:
+    """The text with its control characters as JSON escapes, such as \\u001b; newlines and tabs stay.
+
+    Control characters are C0, DEL and C1, overrides of the writing direction, which make a text look like another one, and
+    lone surrogates, which no terminal takes.
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def cut(text: str, most: int) -> str:

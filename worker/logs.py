@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TextIO
 
+from worker.humanize import printable
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -44,4 +46,4 @@ class _Text(logging.Formatter):
         facts = "  ".join(f"{key}={value}" for key, value in _facts(record).items() if value is not None)
         text = f"{_at(record)[11:19]} {record.levelname:7} {record.getMessage()}"
         text += f"  {facts}" if facts else ""
-        return text + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else "")
+        return printable(text + (f"\n{self.formatException(record.exc_info)}" if record.exc_info else ""))

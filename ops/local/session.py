@@ -164,9 +164,9 @@ def age_seconds(option: str, age: str) -> int:
 
 def console() -> Console:
     """For tables: as wide as the terminal; in a pipe PIPE_WIDTH, so that nothing is cut."""
-    from rich.console import Console
+    from ops.console import PrintableConsole
 
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=PIPE_WIDTH)
+    return PrintableConsole(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 def note(text: str) -> None:

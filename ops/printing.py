@@ -1,0 +1,38 @@
+"""What the commands print, without control characters: they come with texts of clients and providers, and could retitle the
+terminal, hide lines or type into it.
+
+`guard_output` covers all that is written to stdout and stderr. Only our own console writes styles, past it, so the console
+cleans its texts itself (console.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, TextIO, cast
+
+from worker.humanize import printable
+
+
+class PrintableStream:
+    """A text stream that writes control characters as their escapes, such as \\u001b, also into a pipe: JSON stays valid."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream  # rich writes its styles to this one
+
+    def write(self, text: str) -> int:
+        self.rich_proxied_file.write(printable(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+def guard_output() -> None:
+    """From here on, whatever this process prints is printable."""
+    sys.stdout = cast(TextIO, PrintableStream(sys.stdout))
+    sys.stderr = cast(TextIO, PrintableStream(sys.stderr))
