@@ -13,10 +13,12 @@ import redis
 from worker.breakers.health import Health
 from worker.control.pause import BUDGET, Paused
 from worker.money.budget_state import CapStatus
-from worker.notify.conditions import Condition, ConditionReader, Snapshot, _pauses, _readable, _routes
+from worker.notify.condition import Condition, Snapshot
+from worker.notify.conditions import ConditionReader, _pauses, _readable
 from worker.notify.incidents import Incident
 from worker.notify.kinds import Kind
 from worker.notify.oncall import OnCall
+from worker.notify.provider_conditions import of_routes
 from worker.notify.reconcile import AFTER_COLD_MS, Reconciler, _with_late
 
 NOW = 1_795_000_000_000
@@ -35,11 +37,12 @@ def told(*standing: Health, held: frozenset[str] = frozenset()) -> list[tuple[Ki
 def conditions(*standing: Health, held: frozenset[str] = frozenset()) -> list[Condition]:
     """A route's provider stands before its slash. Twelve jobs wait."""
     usable = {each.route: {"provider": each.route.partition("/")[0]} for each in standing}
-    return list(_routes(usable, {each.route: each for each in standing}, set(held), NOW, lambda: 12))
+    return list(of_routes(usable, {each.route: each for each in standing}, set(held), NOW, lambda: 12))
 
 
 WELL = health("mistral/m")
 OPEN, HALF_OPEN = health("openai/o", "open", None, 7.5), health("openai/o", "half-open")
+BAD_KEY = health("anthropic/c", "closed", "unauthorized", 60.0)
 UNPAID = health("openai/o", "closed", "billing", 300.0)
 
 
@@ -53,7 +56,9 @@ UNPAID = health("openai/o", "closed", "billing", 300.0)
         ([WELL, HALF_OPEN], []),  # nobody knows yet
         ([HALF_OPEN], [(Kind.COLD, "")]),
         ([WELL, UNPAID], [(Kind.CREDENTIALS, "openai")]),
-        ([UNPAID], [(Kind.CREDENTIALS, "openai"), (Kind.COLD, "")]),
+        ([UNPAID], [(Kind.CREDENTIALS, "openai"), (Kind.REFUSED, "")]),  # it does not end by itself
+        ([UNPAID, BAD_KEY], [(Kind.CREDENTIALS, "anthropic"), (Kind.CREDENTIALS, "openai"), (Kind.REFUSED, "")]),
+        ([OPEN, BAD_KEY], [(Kind.CREDENTIALS, "anthropic"), (Kind.ROUTE_OPEN, "openai"), (Kind.COLD, "")]),
         ([WELL, replace(OPEN, rests_for="billing")], [(Kind.ROUTE_OPEN, "openai"), (Kind.CREDENTIALS, "openai")]),
         ([health("openai/o", "closed", "rate_limited", 60.0)], []),  # a rate limit's rest is no matter for people
         ([health("openai/o", "closed", "rate_limited", 61.0)], [(Kind.COLD, "")]),
@@ -79,12 +84,47 @@ def test_routes_that_are_paused_count_for_nothing(held: set[str], expected: list
 
 def test_an_outage_says_how_many_wait_and_when_the_first_route_is_tried_again() -> None:
     *_, cold = conditions(OPEN, replace(UNPAID, route="gemini/g"))
-    assert cold.lines == ("12 jobs in the queue.", "openai/o: fails", "gemini/g: asks for payment")
+    assert cold.lines[:3] == ("12 jobs in the queue.", "openai/o: fails", "gemini/g: asks for payment")
+    assert cold.lines[3].startswith("Fix google: add credit, or pay, on google's billing page. Then at once:")
+    assert cold.size == "12 jobs wait"
     assert cold.marks == {
         "openai/o fails": "openai/o answers again",
         "gemini/g asks for payment": "gemini/g answers again",
     }
     assert cold.until_ms == NOW + 7500
+
+
+@pytest.mark.parametrize(
+    ("standing", "title"),
+    [
+        ([BAD_KEY], "Every provider refuses our key: anthropic"),
+        (
+            [BAD_KEY, health("openai/o", "closed", "forbidden", 60.0)],
+            "Every provider refuses our key: anthropic, openai",
+        ),
+        ([UNPAID], "Our credit is used up at every provider: openai"),
+        ([health("openai/o", "closed", "quota", 300.0)], "Our credit is used up at every provider: openai"),
+        ([health("openai/o", "closed", "no_such_model", 60.0)], "No provider knows our model: openai"),
+        ([BAD_KEY, UNPAID], "Every provider refuses us: our key (anthropic), our credit (openai)"),
+    ],
+)
+def test_every_provider_that_refuses_is_named_with_what_it_refuses(standing: list[Health], title: str) -> None:
+    *_, refused = conditions(*standing)
+    assert (refused.kind, refused.title, refused.size) == (Kind.REFUSED, title, "12 jobs wait")
+
+
+def test_the_fix_of_a_refused_key_names_its_variable_and_what_starts_the_jobs_at_once() -> None:
+    usable = {
+        "anthropic/c": {"provider": "anthropic", "key": "ANTHROPIC_API_KEY"},
+        "mistral/m": {"provider": "mistral"},
+    }
+    standing = {"anthropic/c": BAD_KEY, "mistral/m": WELL}
+    (found,) = of_routes(usable, standing, set(), NOW, lambda: 12)
+    assert found.title == "anthropic refuses our key"
+    assert found.lines[-1] == (
+        "Fix anthropic: make a new key on anthropic's page of API keys, and set ANTHROPIC_API_KEY where the workers run. "
+        "Then at once: failover routes enable anthropic/c"
+    )
 
 
 def test_nobody_counts_the_queue_while_a_route_serves() -> None:
@@ -93,7 +133,7 @@ def test_nobody_counts_the_queue_while_a_route_serves() -> None:
 
     usable = {"mistral/m": {"provider": "mistral"}, "openai/o": {"provider": "openai"}}
     standing = {"mistral/m": WELL, "openai/o": OPEN}
-    assert len(list(_routes(usable, standing, set(), NOW, counted))) == 1
+    assert len(list(of_routes(usable, standing, set(), NOW, counted))) == 1
 
 
 SAM = Paused(None, who="sam", why="a test", until=2000.0)
@@ -160,6 +200,7 @@ def test_a_source_that_cannot_be_read_silences_no_other(
 
 
 COLD, BUDGETED, SPEND = Condition(Kind.COLD), Condition(Kind.BUDGET), Condition(Kind.SPEND, "total: 95%")
+REFUSED = Condition(Kind.REFUSED)
 ROUTE, KEYS = Condition(Kind.ROUTE_OPEN, "openai"), Condition(Kind.CREDENTIALS, "openai")
 LATE = Condition(Kind.LATE, "", "q", ("3 late",), {"acme waits": "acme waits no more"}, {"acme": 3}, 3, ("j1",))
 
@@ -186,6 +227,8 @@ WITH_LATE = _with_late(COLD, [LATE])
         ([LATE], [opened(COLD)], []),  # ... for an outage that is just over
         ([ROUTE, KEYS, COLD], [], [COLD]),
         ([ROUTE, KEYS, COLD], [opened(ROUTE)], [ROUTE, COLD]),
+        ([KEYS, REFUSED], [], [REFUSED]),  # one fix, one incident
+        ([KEYS], [opened(REFUSED)], []),
         ([ROUTE], [opened(COLD)], []),  # what is left of it
         ([BUDGETED, SPEND], [], [BUDGETED]),  # the pause says it
         ([BUDGETED, SPEND], [opened(SPEND)], [BUDGETED, SPEND]),

@@ -233,7 +233,7 @@ def test_an_incident_is_a_thread_of_two_mails(workshop: Workshop, producer: Prod
         controller.stop()
     opening, closing = mailbox.mails
     assert opening["To"] == "ops@example.com, vas@example.com"
-    assert "Dead letters" in opening["Subject"]
+    assert "dead letters of" in opening["Subject"]
     assert closing["In-Reply-To"] == opening["Message-ID"]
     assert "3 jobs: rejected 3" in opening.get_content()
     assert "failover dlq list" in opening.get_content()

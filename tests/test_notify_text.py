@@ -59,6 +59,25 @@ def test_every_message_says_what_it_means_who_acts_and_what_to_run(kind: Kind) -
         assert any("Dana writes to acme" in line for line in told.lines)
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "title"),
+    [
+        (Kind.DEAD_LETTERS, {"dead": 12, "tenants": {"acme": 12}, "reasons": {"exhausted": 12}},
+         "12 dead letters of acme (exhausted 12)"),
+        (Kind.DEAD_LETTERS, {"dead": 1_200, "tenants": {"acme": 1_000, "b": 150, "c": 50}, "reasons": {"expired": 1_200}},
+         "1,200 dead letters of acme and 2 other clients (expired 1,200)"),
+        (Kind.DEGRADED, {"degraded": 1, "degraded_of": {"acme": 1}}, "1 degraded answer of acme"),
+        (Kind.LATE, {"size": "3 late of acme"}, "Jobs are late: 3 late of acme"),
+        (Kind.COLD, {"size": "240 jobs wait"}, "All AI providers are down: 240 jobs wait"),
+        (Kind.COLD, {"size": "240 jobs wait", "resolved_ms": NOW}, "All AI providers are down"),
+        (Kind.CREDENTIALS, {"subject": "openai", "what": "openai refuses our key"}, "openai refuses our key"),
+        (Kind.CAPPED, {"subject": "tenant:acme"}, "Budget used up: tenant:acme"),
+    ],
+)  # fmt: skip
+def test_a_title_alone_says_what_how_many_and_whose(kind: Kind, fields: dict[str, Any], title: str) -> None:
+    assert incident(kind, **fields).title == title
+
+
 def test_nobody_is_sent_to_bed_while_letters_wait() -> None:
     dead = incident(Kind.DEAD_LETTERS, dead=7, left=7, resolved_ms=NOW)
     assert incident_text.of_closing(dead, ON_CALL, NOW).headline.startswith("🟡 No new ones, but 7 of 7 still need")

@@ -45,6 +45,7 @@ def view(worker_name: str, routes: Routes, slots: int, refused: str = "", refuse
             "provider": route.entry.provider,
             "model": route.model,
             "price": route.price and route.price.model_dump(),
+            "key": route.account.removeprefix(f"{route.entry.provider} "),  # where its key comes from
         }
         for route in routes.routes
     ]

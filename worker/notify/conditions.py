@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import redis
 
@@ -16,75 +14,27 @@ from producer.keyspace import JobField
 from producer.redis_server.memory import FULL_PERCENT, Memory
 from producer.scripts import although_full, ask
 from worker.breakers import health
-from worker.breakers.health import Health
 from worker.control import worker_registry
 from worker.control.pause import BUDGET, Paused, paused
 from worker.humanize import counted, lasted, many
 from worker.money import billing_alerts, budget_state
 from worker.money.budget_state import CapStatus
-from worker.notify.kinds import Kind, key_of
+from worker.notify.condition import FIRST, Condition, Snapshot
+from worker.notify.kinds import Kind
 from worker.notify.oncall import OnCall
+from worker.notify.provider_conditions import of_routes
+from worker.notify.titles import late_size
 from worker.queue import fair_queue
 from worker.queue.dead_letters import now_ms
 from worker.routes.names import canonical
 
 log = logging.getLogger("failover.worker")
 
-REFUSAL_TEXTS = {  # by the reason of a route's cooldown (worker/errors/catalog.py)
-    "unauthorized": "refuses the key",
-    "forbidden": "refuses access",
-    "billing": "asks for payment",
-    "quota": "reports that the quota is used up",
-    "no_such_model": "does not know the model",
-}
-LONG_COOLDOWN_SECONDS = 60.0  # a shorter cooldown is a rate limit, which needs no person
 LATE_EVERY_MS = 2000  # between two reads of the late jobs: thousands of them take milliseconds
 LATE_READ = 2000  # late jobs whose tenants are counted
-FIRST = 5  # job ids in a message
 USERS_LISTED = 5  # with more users over an alert threshold, one condition covers all of them
 MEMORY_STEPS = (80, 90, FULL_PERCENT)  # percent of maxmemory; the first opens the incident
 CRASHES = 3  # so many vanished workers are a crash loop
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One problem that people should know about while it exists.
-
-    `lines`: its current state. `marks`: facts that get a line in the incident's story, the key when the fact begins and the
-    value when it ends. `tenants`: late jobs by tenant; `late`: all late jobs. `until_ms`: Unix time of the next change that
-    needs no person, such as the end of a cooldown.
-    """
-
-    kind: Kind
-    subject: str = ""
-    queue: str = ""
-    lines: tuple[str, ...] = ()
-    marks: Mapping[str, str] = field(default_factory=dict)
-    tenants: Mapping[str, int] = field(default_factory=dict)
-    late: int = 0
-    jobs: tuple[str, ...] = ()
-    until_ms: int | None = None
-
-    @property
-    def key(self) -> str:
-        return key_of(self.kind, self.subject, self.queue)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All conditions at one time. `succeeded_ms`: by provider, the Unix time of the last answer of one of its routes.
-    `half_open`: providers with a half-open route, which no job has probed yet."""
-
-    now_ms: int
-    conditions: tuple[Condition, ...]
-    succeeded_ms: Mapping[str, int] = field(default_factory=dict)
-    half_open: frozenset[str] = frozenset()
-    queues: tuple[str, ...] = ()
-
-    @property
-    def late(self) -> int:
-        """Jobs so late that their clients should get a message (`late_minutes` of policies/oncall.yaml)."""
-        return sum(condition.late for condition in self.conditions)
 
 
 class ConditionReader:
@@ -109,7 +59,7 @@ class ConditionReader:
             name for name, route in usable.items() if any(flag.closes(name, route["provider"]) for flag in flags)
         }
         sources = (
-            lambda: _routes(usable, standing, paused_routes, now, lambda: self._waiting(())),
+            lambda: of_routes(usable, standing, paused_routes, now, lambda: self._waiting(())),
             lambda: _pauses(flags, lambda: self._waiting(flags)),
             self._budgets,
             lambda: self._late_jobs(now),
@@ -159,7 +109,11 @@ class ConditionReader:
             f"{counted(tenants)}{more}"
         )
         marks = {f"{tenant} waits": f"{tenant} waits no more" for tenant in tenants}
-        return Condition(Kind.LATE, "", queue, (line,), marks, tenants, count, tuple(names[:FIRST]))
+        size = late_size(count, tenants)
+        return Condition(
+            Kind.LATE, "", queue, size=size, lines=(line,), marks=marks, tenants=tenants, late=count,
+            jobs=tuple(names[:FIRST]),
+        )  # fmt: skip
 
     def _budgets(self) -> Iterator[Condition]:
         cap_statuses = list(budget_state.standing(self._client).cap_statuses.values())
@@ -201,7 +155,7 @@ class ConditionReader:
         kind = Kind.CRASH_LOOP if len(gone) >= CRASHES else Kind.WORKER_GONE
         line = f"{len(gone)} vanished, {len(names) - len(gone)} alive"
         marks = {f"{name} vanished": "" for name in gone[:FIRST]}
-        yield Condition(kind, lines=(line, *marks), marks=marks)
+        yield Condition(kind, size=line, lines=(line, *marks), marks=marks)
 
     def _forget_old(self, gone: Sequence[str], now: int) -> None:
         """Remove vanished workers from RQ's sets, after people had `quiet_minutes` to read about them."""
@@ -238,45 +192,6 @@ def _readable(source: Callable[[], Iterable[Condition]]) -> list[Condition]:
         return []
 
 
-def _routes(
-    usable: Mapping[str, dict[str, Any]],
-    standing: Mapping[str, Health],
-    paused_routes: set[str],
-    now: int,
-    waiting: Callable[[], int],
-) -> Iterator[Condition]:
-    """Providers with an open breaker or a refused key, and whether no route is left. Paused routes do not count."""
-    unavailable = {name: route for name, route in standing.items() if name not in paused_routes and _unavailable(route)}
-    for provider in sorted({canonical(usable[name]["provider"]) for name in unavailable}):
-        theirs = [route for name, route in unavailable.items() if canonical(usable[name]["provider"]) == provider]
-        if failing := [route for route in theirs if route.breaker == "open"]:
-            yield _of_provider(Kind.ROUTE_OPEN, provider, failing, now)
-        if refused := [route for route in theirs if route.rests_for in REFUSAL_TEXTS]:
-            yield _of_provider(Kind.CREDENTIALS, provider, refused, now)
-    unpaused = [route for name, route in standing.items() if name not in paused_routes]
-    if unpaused and len(unavailable) == len(unpaused):
-        cold = _of_provider(Kind.COLD, "", unpaused, now)
-        yield replace(cold, lines=(f"{many(waiting(), 'job')} in the queue.", *cold.lines))
-
-
-def _unavailable(route: Health) -> bool:
-    """Whether the breaker is not closed, or the route has a cooldown that is long or needs a person."""
-    long = bool(route.rests_for) and (route.reopens_in_seconds or 0) > LONG_COOLDOWN_SECONDS
-    return route.breaker != "closed" or route.rests_for in REFUSAL_TEXTS or long
-
-
-def _of_provider(kind: Kind, provider: str, routes: Sequence[Health], now: int) -> Condition:
-    waits = [route.reopens_in_seconds for route in routes if route.reopens_in_seconds]
-    problems = {route.route: REFUSAL_TEXTS.get(route.rests_for or "", "fails") for route in routes}
-    return Condition(
-        kind,
-        provider,
-        lines=tuple(f"{name}: {what}" for name, what in problems.items()),
-        marks={f"{name} {what}": f"{name} answers again" for name, what in problems.items()},
-        until_ms=now + int(min(waits) * 1000) if waits else None,
-    )
-
-
 def _pauses(flags: Sequence[Paused], waiting: Callable[[], int]) -> Iterator[Condition]:
     """One condition for all pauses of the budget, and one for each pause of a person. A disabled route is not urgent, so it
     is no condition; `failover status` shows it."""
@@ -289,7 +204,10 @@ def _pauses(flags: Sequence[Paused], waiting: Callable[[], int]) -> Iterator[Con
         ends = [flag.until for flag in mine if flag.until]
         until = int(max(ends) * 1000) if len(ends) == len(mine) else None
         lines = [str(flag) for flag in mine]
+        size = ""
         if any(flag.provider is None for flag in mine):
-            lines.append(f"{many(waiting(), 'job')} in the queue.")
+            jobs = waiting()
+            size = f"{many(jobs, 'job')} wait{'s' if jobs == 1 else ''}"
+            lines.append(f"{many(jobs, 'job')} in the queue.")
         marks = {f"paused: {flag}": f"{flag.scope} goes on" for flag in mine}
-        yield Condition(kind, subject, lines=tuple(lines), marks=marks, until_ms=until)
+        yield Condition(kind, subject, size=size, lines=tuple(lines), marks=marks, until_ms=until)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from producer.client import DEFAULT_QUEUE
 from worker.control.pause import utc
 from worker.humanize import clock, counted, lasted, many, one_line
-from worker.notify.conditions import FIRST
+from worker.notify.condition import FIRST
 from worker.notify.incidents import Entry, Incident
 from worker.notify.kinds import KIND_INFO, Kind
 from worker.notify.oncall import FILE, OnCall
@@ -23,14 +23,27 @@ LINES = 24
 OFFERED = 5  # tenants for whom a message names the command
 ALL_CLEAR, DEGRADED = "all_clear", "service_degradation"
 NOBODY = f"nobody is on call at this hour ({FILE})"
+NOBODY_SERVED = (Kind.COLD, Kind.REFUSED, Kind.NO_WORKERS)
 NAMES_TENANTS = (  # the lines of these kinds name the tenants already
+    Kind.NO_WORKERS,
     Kind.COLD,
+    Kind.REFUSED,
     Kind.ROUTE_OPEN,
     Kind.CREDENTIALS,
     Kind.BUDGET,
     Kind.PAUSED,
     Kind.LATE,
 )
+_NEXT = {  # of the kinds whose next step is always the same
+    Kind.DEAD_LETTERS: "Next: nothing happens automatically. Fix the cause, then requeue them; or answer them by hand.",
+    Kind.LATE: "Next: they are processed in order. Write to the clients.",
+    Kind.FLOOD: "Next: they are executed and paid, in turn with the jobs of other clients, until somebody stops them.",
+    Kind.DEGRADED: "Next: nothing to do. Redo the most important answers after the outage.",
+    Kind.REDIS_FULL: "Next: give Redis more memory at its provider. Results that expire free some by themselves.",
+    Kind.NO_WORKERS: "Next: nothing happens until a worker runs. Start one; runbook.md says where.",
+    Kind.WORKER_GONE: "Next: other workers run its jobs automatically. Check that enough workers run.",
+    Kind.CRASH_LOOP: "Next: other workers run its jobs automatically. Check that enough workers run.",
+}
 
 
 @dataclass(frozen=True)
@@ -153,24 +166,16 @@ def _next(incident: Incident) -> str:
     if incident.fades:
         return "Next: nothing to do. It closes when the problem stays away."
     match incident.kind:
-        case Kind.COLD | Kind.ROUTE_OPEN | Kind.CREDENTIALS:
+        case Kind.REFUSED | Kind.CREDENTIALS:
+            return f"Next: somebody fixes it. Then jobs continue automatically with a probe{at or ', which the next job makes'}."
+        case Kind.COLD | Kind.ROUTE_OPEN:
             return f"Next: a probe{at or ' with the next job'}; jobs continue automatically when it is answered."
         case Kind.PAUSED | Kind.BUDGET:
             return f"Next: resumes automatically{at}." if at else "Next: stays paused until somebody resumes it."
         case Kind.CAPPED:
             return f"Next: `failover budget set {incident.subject} --hard USD` starts them; otherwise they start next month."
-        case Kind.DEAD_LETTERS:
-            return "Next: nothing happens automatically. Fix the cause, then requeue them; or answer them by hand."
-        case Kind.LATE:
-            return "Next: they are processed in order. Write to the clients."
-        case Kind.DEGRADED:
-            return "Next: nothing to do. Redo the most important answers after the outage."
-        case Kind.REDIS_FULL:
-            return "Next: give Redis more memory at its provider. Results that expire free some by themselves."
-        case Kind.WORKER_GONE | Kind.CRASH_LOOP:
-            return "Next: other workers run its jobs automatically. Check that enough workers run."
         case _:
-            return ""
+            return _NEXT.get(incident.kind, "")
 
 
 def _clients(incident: Incident, on_call: OnCall, now_ms: int) -> Iterator[str]:
@@ -206,8 +211,8 @@ def _commands(incident: Incident) -> Iterator[str]:
     about = f" --incident {incident.id}"
     for name, tenant in wanted(incident):
         yield f"failover messages show {name} --tenant {shlex.quote(tenant)}{about}"
-    if incident.kind is Kind.COLD and incident.resolved_ms is None and not incident.tenants:
-        yield f"failover messages show {KIND_INFO[Kind.COLD].message} --tenant NAME{about}"
+    if incident.kind in NOBODY_SERVED and incident.resolved_ms is None and not incident.tenants:
+        yield f"failover messages show {KIND_INFO[incident.kind].message} --tenant NAME{about}"
 
 
 def _scope_option(incident: Incident) -> str:

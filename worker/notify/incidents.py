@@ -15,8 +15,9 @@ import redis
 
 from producer import keyspace
 from producer.scripts import Script, although_full, ask
-from worker.notify.conditions import Condition
-from worker.notify.kinds import COUNTED, KIND_INFO, Kind, key_of
+from worker.notify.condition import Condition
+from worker.notify.kinds import COUNTED, Kind, key_of
+from worker.notify.titles import title
 
 _LUA = Path(__file__).parent / "lua"
 OPEN, FOLD, CHANGE, CLOSE = (Script.load(_LUA, name) for name in ("open", "fold", "change", "close"))
@@ -44,6 +45,8 @@ class Incident:
     opened_ms: int
     resolved_ms: int | None
     last_ms: int  # when a counted job came last
+    what: str = ""  # what is wrong, where the title of the kind does not say it
+    size: str = ""  # how many jobs or workers now, and whose
     lines: tuple[str, ...] = ()
     marks: Mapping[str, str] = field(default_factory=dict)
     until_ms: int | None = None
@@ -66,9 +69,8 @@ class Incident:
 
     @property
     def title(self) -> str:
-        last_step = tuple(self.marks)[-1:] if self.kind is Kind.REDIS_FULL else ()
-        about = self.subject or "".join(last_step)
-        return KIND_INFO[self.kind].title + (f": {about}" if about else "")
+        """One line: what is wrong, how many jobs, whose."""
+        return title(self)
 
     @property
     def fades(self) -> bool:
@@ -212,6 +214,8 @@ def _incident(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
         opened_ms=int(fields.get("opened_ms", 0)),
         resolved_ms=int(fields["resolved_ms"]) if "resolved_ms" in fields else None,
         last_ms=int(fields.get("last_ms", fields.get("opened_ms", 0))),
+        what=state.get("title", ""),
+        size=state.get("size", ""),
         lines=tuple(state.get("lines", ())),
         marks=dict(state.get("marks", {})),
         until_ms=state.get("until_ms"),

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 class Kind(StrEnum):
     COLD = "cold"  # no route can be used
+    REFUSED = "refused"  # no route can be used, because every provider refuses key, credit or model
     ROUTE_OPEN = "route_open"  # the breakers of one provider's routes are open
     CREDENTIALS = "credentials"  # a provider refuses the key, the credit or the model's name
     BUDGET = "budget"  # paused by the budget
@@ -16,9 +17,11 @@ class Kind(StrEnum):
     PAUSED = "paused"  # by a person
     DEAD_LETTERS = "dead_letters"
     LATE = "late"  # jobs past their promised time
+    FLOOD = "flood"  # most of the waiting jobs belong to one tenant
     DEGRADED = "degraded"  # answers in a reduced form
     CRASH_LOOP = "crash_loop"
     WORKER_GONE = "worker_gone"
+    NO_WORKERS = "no_workers"  # jobs wait, and no worker runs
     REDIS_UNSAFE = "redis_unsafe"
     REDIS_FULL = "redis_full"  # much of its maxmemory is used
 
@@ -45,6 +48,12 @@ KIND_INFO = {
         "All AI providers are down",
         "No job can be answered now. Jobs wait in the queue: none is lost or charged, and they continue automatically.",
         ("failover status", "failover job late"),
+        "extended_outage",
+    ),
+    Kind.REFUSED: KindInfo(
+        "Every provider refuses us",
+        "No job can be answered until somebody fixes the key or the credit. Jobs wait in the queue: none is lost or charged.",
+        ("failover doctor", "failover status"),
         "extended_outage",
     ),
     Kind.ROUTE_OPEN: KindInfo(
@@ -96,6 +105,12 @@ KIND_INFO = {
         ("failover job late", "failover review list"),
         "brief_delay",
     ),
+    Kind.FLOOD: KindInfo(
+        "One client fills the queue",
+        "Other clients' jobs take turns with these, so they are not stuck behind them. But each job costs money: ask the "
+        "client whether it is meant.",
+        (),
+    ),
     Kind.DEGRADED: KindInfo(
         "Answers are degraded",
         "These jobs were late. They are answered in the reduced form that their policy allows: a smaller model, less context.",
@@ -112,6 +127,12 @@ KIND_INFO = {
         "It was killed, or lost its connection to Redis. Its jobs went back to the head of the queue.",
         ("failover status",),
     ),
+    Kind.NO_WORKERS: KindInfo(
+        "No worker runs",
+        "Nothing is executed. Jobs wait in the queue: none is lost or charged, and they continue when a worker starts.",
+        ("failover status", "failover-worker"),
+        "extended_outage",
+    ),
     Kind.REDIS_UNSAFE: KindInfo("Redis can lose jobs", "Fix it before jobs are lost.", ("failover doctor",)),
     Kind.REDIS_FULL: KindInfo(
         "Redis is nearly full",
@@ -122,4 +143,13 @@ KIND_INFO = {
 
 COUNTED = (Kind.DEAD_LETTERS, Kind.DEGRADED)  # opened by counted jobs; closed when no new one is counted for a while
 # reasons why jobs may be late
-OUTAGES = (Kind.COLD, Kind.ROUTE_OPEN, Kind.CREDENTIALS, Kind.BUDGET, Kind.PAUSED, Kind.CAPPED)
+OUTAGES = (
+    Kind.NO_WORKERS,
+    Kind.COLD,
+    Kind.REFUSED,
+    Kind.ROUTE_OPEN,
+    Kind.CREDENTIALS,
+    Kind.BUDGET,
+    Kind.PAUSED,
+    Kind.CAPPED,
+)

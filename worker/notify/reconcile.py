@@ -13,15 +13,17 @@ import redis
 from producer import keyspace
 from producer.scripts import ask
 from worker.humanize import many
-from worker.notify.conditions import Condition, Snapshot
+from worker.notify.condition import Condition, Snapshot
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import COUNTED, OUTAGES, Kind
 from worker.notify.oncall import OnCall
+from worker.notify.titles import late_size
 
-# parts of a COLD incident, so they get no incident of their own beside it
+COLD = (Kind.COLD, Kind.REFUSED)  # no route can be used
+# parts of these incidents, so they get no incident of their own beside them
 UNDER_COLD = (Kind.ROUTE_OPEN, Kind.CREDENTIALS)
 # these may come and go: closed only after steady_seconds
-STEADY = (*UNDER_COLD, Kind.COLD, Kind.LATE, Kind.WORKER_GONE, Kind.CRASH_LOOP, Kind.CAPPED, Kind.REDIS_FULL)
+STEADY = (*UNDER_COLD, *COLD, Kind.LATE, Kind.FLOOD, Kind.WORKER_GONE, Kind.CRASH_LOOP, Kind.CAPPED, Kind.REDIS_FULL)
 AFTER_COLD_MS = 180_000  # after a COLD, a breaker that no job has probed since then opens no incident
 DRAINS_MS = 30 * 60_000  # an outage stays open so long for its late jobs
 PROBED_MS = 180_000  # a half-open route is probed by then, unless no job comes
@@ -80,6 +82,8 @@ class Reconciler:
         tenants = dict(islice({**incident.tenants, **now}.items(), TENANTS_KEPT))
         state = json.dumps(
             {
+                "title": condition.title or incident.what,
+                "size": condition.size,
                 "lines": condition.lines,
                 "marks": condition.marks,
                 "until_ms": condition.until_ms and -(-condition.until_ms // 5000) * 5000,
@@ -119,7 +123,7 @@ class Reconciler:
         if incident.kind in COUNTED:
             quiet = snapshot.now_ms - incident.last_ms >= self._on_call.quiet_minutes * 60_000
             return not quiet and not (incident.kind is Kind.DEAD_LETTERS and self._unhandled(incident) == 0)
-        if incident.kind is Kind.CREDENTIALS and snapshot.succeeded_ms.get(incident.subject, 0) < over_ms - 2000:
+        if incident.kind in (Kind.CREDENTIALS, Kind.REFUSED) and _succeeded_ms(incident, snapshot) < over_ms - 2000:
             return passed < UNSEEN_MS
         if incident.kind is Kind.ROUTE_OPEN and incident.subject in snapshot.half_open:
             return passed < UNSEEN_MS
@@ -136,7 +140,7 @@ class Reconciler:
         """One problem, one incident: late jobs join the outage that made them late, open routes join COLD."""
         open_keys = {incident.key for incident in opened}
         kinds = {incident.kind for incident in opened} | {condition.kind for condition in snapshot.conditions}
-        if Kind.COLD in kinds:
+        if kinds.intersection(COLD):
             self._cold_ms = snapshot.now_ms
         hidden = UNDER_COLD if snapshot.now_ms - self._cold_ms < AFTER_COLD_MS else ()
         standing = {incident.kind for incident in opened} | (kinds - set(hidden))
@@ -155,15 +159,26 @@ class Reconciler:
             yield condition
 
 
+def _succeeded_ms(incident: Incident, snapshot: Snapshot) -> int:
+    """When the provider of the incident answered last; any provider, if it concerns all of them."""
+    if incident.subject:
+        return snapshot.succeeded_ms.get(incident.subject, 0)
+    return max(snapshot.succeeded_ms.values(), default=0)
+
+
 def _with_late(condition: Condition, late: Sequence[Condition]) -> Condition:
+    if not late:
+        return condition
     tenants: Counter[str] = Counter()
     for each in late:
         tenants.update(each.tenants)
+    late_jobs = sum(each.late for each in late)
     return replace(
         condition,
+        size=", ".join(filter(None, (condition.size, late_size(late_jobs, tenants)))),
         lines=(*condition.lines, *(line for each in late for line in each.lines)),
         marks={**condition.marks, **{begun: end for each in late for begun, end in each.marks.items()}},
         tenants=tenants,
-        late=sum(each.late for each in late),
+        late=late_jobs,
         jobs=tuple(job_id for each in late for job_id in each.jobs)[:10],
     )

@@ -1,0 +1,54 @@
+"""A condition: one problem that exists now; and all of them at one time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from worker.notify.kinds import Kind, key_of
+
+FIRST = 5  # job ids in a message
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One problem that people should know about while it exists.
+
+    `title`: what is wrong, "" for the title of the kind and the subject. `size`: how many jobs or workers, and whose: a push
+    message shows only title and size. `lines`: its current state. `marks`: facts that get a line in the incident's story,
+    the key when the fact begins and the value when it ends. `tenants`: late jobs by tenant; `late`: all late jobs.
+    `until_ms`: Unix time of the next change that needs no person, such as the end of a cooldown.
+    """
+
+    kind: Kind
+    subject: str = ""
+    queue: str = ""
+    lines: tuple[str, ...] = ()
+    marks: Mapping[str, str] = field(default_factory=dict)
+    tenants: Mapping[str, int] = field(default_factory=dict)
+    late: int = 0
+    jobs: tuple[str, ...] = ()
+    until_ms: int | None = None
+    title: str = ""
+    size: str = ""
+
+    @property
+    def key(self) -> str:
+        return key_of(self.kind, self.subject, self.queue)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All conditions at one time. `succeeded_ms`: by provider, the Unix time of the last answer of one of its routes.
+    `half_open`: providers with a half-open route, which no job has probed yet."""
+
+    now_ms: int
+    conditions: tuple[Condition, ...]
+    succeeded_ms: Mapping[str, int] = field(default_factory=dict)
+    half_open: frozenset[str] = frozenset()
+    queues: tuple[str, ...] = ()
+
+    @property
+    def late(self) -> int:
+        """Jobs so late that their clients should get a message (`late_minutes` of policies/oncall.yaml)."""
+        return sum(condition.late for condition in self.conditions)
