@@ -26,9 +26,11 @@ Ours:
 | pause_ai_tasks              | string | "1" = paused; "0", empty or absent = running          | until resume        |
 | pause_ai_tasks:{queue}      | string | the same for one queue                                | until resume        |
 | failover:paused-provider:{p} | string | the same for the routes of one provider              | until resume        |
+| failover:paused-tenant:{t}  | string | the same for the jobs of one tenant                   | until resume        |
 | failover:disabled:{route}   | string | kill switch: "1" = no worker calls the route          | until enabled       |
 | failover:pause              | hash   | a flag's key: its note (JSON: who, why, since, until) | until resume        |
 | failover:stopped:{queue}    | hash   | how long it was paused (lua/shared/running_clock.lua) | for good            |
+| failover:stopped-tenant:{t} | hash   | the same for a tenant that an operator paused         | for good            |
 | failover:lanes:{queue}      | list   | round robin of tenants (lua/shared/fair_queue.lua)    | with tenant queues  |
 | failover:lane:{queue}|{tenant} | list | tenant queue: a tenant's jobs beside RQ's list       | until claimed       |
 | failover:filler:{queue}     | string | the tenant whose jobs fill RQ's list                  | for good            |
@@ -200,6 +202,16 @@ def paused_provider(provider: str) -> str:
     return "failover:paused-provider:" + provider
 
 
+def paused_tenant(tenant_id: str) -> str:
+    """lua/shared/pause_flags.lua spells it too."""
+    return "failover:paused-tenant:" + tenant_id
+
+
+def stopped_tenant(tenant_id: str) -> str:
+    """lua/shared/pause_flags.lua spells it too."""
+    return "failover:stopped-tenant:" + tenant_id
+
+
 def disabled(route: str) -> str:
     return "failover:disabled:" + route
 
@@ -325,6 +337,7 @@ class JobField:
     PROMISED = "promised_ms"  # the job is late after this (its policy's max_time_to_answer_seconds)
     EXPIRES = "expires_ms"  # the answer is worth nothing after this; later if its queue is paused meanwhile
     STOPPED = "stopped_ms"  # how long its queue had been paused in all when the job was accepted
+    TENANT_STOPPED = "tenant_stopped_ms"  # the same for its tenant
     IDEMPOTENCY = "idempotency"  # key of its idempotency record
     LEASE = "lease"  # id of the execution that holds the job now
     SETTLED = "settled"  # id of the execution that was settled last, to recognise the resend of a settle

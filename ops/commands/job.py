@@ -10,8 +10,12 @@ from ops.local import session
 from ops.options import as_json
 from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment
+from producer.errors import UsageError
 from producer.job import JobResult
 from producer.trail import Planned
+from worker.control import worker_registry
+from worker.control.pause import paused
+from worker.humanize import many
 
 
 @click.group("job")
@@ -72,13 +76,46 @@ def late(environment: Environment, queue: str, limit: int, as_json: bool) -> Non
 
 
 @group.command("cancel")
-@click.argument("job_id")
+@click.argument("job_id", required=False)
+@click.option("--tenant", help="Every job of this client that waits, in all queues, instead of one job.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def cancel(environment: Environment, job_id: str) -> None:
-    """Cancel an unfinished job. A running call is stopped within seconds, and its answer is not used."""
+def cancel(environment: Environment, job_id: str | None, tenant: str | None, yes: bool) -> None:
+    """Cancel an unfinished job, or with --tenant every waiting job of a client. The running call of JOB_ID is stopped within
+    seconds, and its answer is not used. A client's running jobs end as usual."""
+    if bool(job_id) == bool(tenant):
+        raise UsageError("give one job id, or --tenant NAME")
     with session.opened(environment) as active:
-        active.producer.cancel(job_id, who=session.who())
+        if tenant:
+            _cancel_tenant(active, tenant, yes)
+            return
+        active.producer.cancel(str(job_id), who=session.who())
     click.echo(f"{job_id} is cancelled")
+
+
+def _cancel_tenant(active: session.Session, tenant: str, yes: bool) -> None:
+    from worker.queue import tenant_jobs
+
+    client = active.producer.client
+    queues = worker_registry.queues(client, active.producer.queue)
+    waiting = {queue: tenant_jobs.waiting(client, queue, tenant) for queue in queues}
+    count = sum(map(len, waiting.values()))
+    if count and not yes:
+        click.confirm(f"cancel {many(count, 'waiting job')} of {tenant} for good?", abort=True)
+    with session.progress(count) as report:
+        cancelled = sum(
+            tenant_jobs.cancel(client, queue, tenant, ids, who=session.who(), report=report)
+            for queue, ids in waiting.items()
+        )
+    click.echo(f"{many(cancelled, 'job')} of {tenant} cancelled")
+    if running := [job_id for queue in queues for job_id in tenant_jobs.running(client, queue, tenant)]:
+        session.note(
+            f"{many(len(running), 'job')} of it left running, to its usual end; `failover job cancel {running[0]}` stops one"
+        )
+    if count and not any(flag.tenant == tenant for flag in paused(client, queues)):
+        session.note(
+            f"new jobs of {tenant} are still accepted and start; `failover pause --tenant {tenant}` stops them"
+        )
 
 
 def _print(result: JobResult) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import asdict
 
 import click
+import redis
 
 from ops.local import session
 from ops.options import as_json
@@ -19,29 +21,40 @@ from worker.control import worker_registry
 from worker.control.pause import Scope
 from worker.money import billing_alerts
 from worker.money.billing_alerts import Guardrail
+from worker.queue import fair_queue
 from worker.routes.names import canonical
 
 queue_option = click.option("--queue", help="Only this queue.")
 provider_option = click.option("--provider", help="Only the routes of this provider; others still serve jobs.")
+tenant_option = click.option("--tenant", help="Only the jobs of this client; the jobs of others start.")
 
 
-def _scope(queue: str | None, provider: str | None) -> Scope:
-    if queue is not None and provider is not None:
-        raise UsageError("give --queue or --provider, not both: they are separate flags")
-    if "" in (queue, provider):
-        raise UsageError("--queue and --provider need a name")
-    return Scope(queue, provider)
+def _scope(queue: str | None, provider: str | None, tenant: str | None) -> Scope:
+    given = [name for name in (queue, provider, tenant) if name is not None]
+    if len(given) > 1:
+        raise UsageError("give one of --queue, --provider and --tenant: they are separate flags")
+    if "" in given:
+        raise UsageError("--queue, --provider and --tenant need a name")
+    return Scope(queue, provider, tenant=tenant)
 
 
 @click.command()
 @click.option("--reason", default="", help="Why; shown in `failover status`.")
 @queue_option
 @provider_option
+@tenant_option
 @click.option("--for", "lasts", metavar="AGE", help="Resume automatically after a time such as 90m, 12h or 7d.")
 @click.pass_obj
-def pause(environment: Environment, reason: str, queue: str | None, provider: str | None, lasts: str | None) -> None:
+def pause(
+    environment: Environment,
+    reason: str,
+    queue: str | None,
+    provider: str | None,
+    tenant: str | None,
+    lasts: str | None,
+) -> None:
     """Start no more jobs. Running jobs end; nothing is lost, and neither attempts nor expiry times are used up."""
-    scope = _scope(queue, provider)
+    scope = _scope(queue, provider, tenant)
     seconds = session.age_seconds("--for", lasts) if lasts else None
     with session.reached(environment) as (_, client):
         if queue and not client.sismember(keyspace.QUEUES, keyspace.queue(queue)):
@@ -50,6 +63,8 @@ def pause(environment: Environment, reason: str, queue: str | None, provider: st
             session.note(
                 f"no worker has a route of provider {canonical(provider)}; their providers: {', '.join(known)}"
             )
+        if tenant and not any(fair_queue.waiting_of(client, name, tenant) for name in _queues(client)):
+            session.note(f"no job of {tenant} waits now: is the name right?")
         paused = flags.pause(client, scope, who=session.who(), why=reason, seconds=seconds)
     until = f" until {flags.utc(paused.until)}" if paused.until else ""
     click.echo(f"paused {scope}{until}; `failover resume{_option(scope)}` resumes it")
@@ -60,6 +75,7 @@ def pause(environment: Environment, reason: str, queue: str | None, provider: st
 @click.command()
 @queue_option
 @provider_option
+@tenant_option
 @click.option("--dry-run", is_flag=True, help="Only show how many jobs would start, their cost and the duration.")
 @click.option(
     "--pause-again-at",
@@ -74,14 +90,15 @@ def resume(
     environment: Environment,
     queue: str | None,
     provider: str | None,
+    tenant: str | None,
     dry_run: bool,
     again_at: float | None,
     as_json: bool,
 ) -> None:
     """Clear the pause flag. The backlog then drains automatically, slowly at first. Flags that stay set are listed."""
-    scope = _scope(queue, provider)
+    scope = _scope(queue, provider, tenant)
     if again_at is not None:
-        _require_share(environment, queue, again_at)
+        _require_share(environment, scope, again_at)
     with session.reached(environment) as (_, client):
         if dry_run:
             from worker.reports import backlog
@@ -90,7 +107,7 @@ def resume(
             click.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))
             return
         cleared = flags.resume(client, scope, who=session.who(), again_at=again_at)
-        left = flags.paused(client, worker_registry.queues(client, DEFAULT_QUEUE))
+        left = flags.paused(client, _queues(client))
         resumed_budgets = [
             each.provider for each in billing_alerts.known(client) if again_at is not None and each.again_at == again_at
         ]
@@ -107,10 +124,14 @@ def resume(
         session.note(f"still paused: {flag}")
 
 
-def _require_share(environment: Environment, queue: str | None, again_at: float) -> None:
+def _queues(client: redis.Redis) -> list[str]:
+    return worker_registry.queues(client, DEFAULT_QUEUE)
+
+
+def _require_share(environment: Environment, scope: Scope, again_at: float) -> None:
     at = Guardrail.of(environment).at_percent
-    if queue is not None:
-        raise UsageError("--pause-again-at: a queue has no budget; leave --queue out")
+    if scope.queue is not None or scope.tenant is not None:
+        raise UsageError("--pause-again-at: only providers report a budget; leave --queue and --tenant out")
     if not at < again_at < math.inf:
         raise UsageError(f"--pause-again-at {again_at:g}: budgets pause at {at:g}%; give a larger share, such as 95")
 
@@ -118,4 +139,6 @@ def _require_share(environment: Environment, queue: str | None, again_at: float)
 def _option(scope: Scope) -> str:
     if scope.provider is not None:
         return f" --provider {scope.provider}"
+    if scope.tenant is not None:
+        return f" --tenant {shlex.quote(scope.tenant)}"
     return f" --queue {scope.queue}" if scope.queue is not None else ""

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 FOLDER = Path(".failover")
 OWN_WORKER_SLOTS = 100
 PIPE_WIDTH = 400
+PROGRESS_SECONDS = 2.0  # between two lines of progress in a pipe
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,28 @@ def console() -> Console:
     from ops.console import PrintableConsole
 
     return PrintableConsole(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+
+@contextlib.contextmanager
+def progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A function that counts finished work: a progress bar on a terminal, else a line on stderr every PROGRESS_SECONDS."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda more: bar.advance(task, more)
+        return
+    due, done = paced(PROGRESS_SECONDS), 0
+
+    def report(more: int) -> None:
+        nonlocal done
+        done += more
+        if due():
+            note(f"{done:,} of {total:,}")
+
+    yield report
 
 
 def note(text: str) -> None:

@@ -31,6 +31,8 @@ local function accept() -- returns whether RQ's list was empty
   redis.call('HSET', KEYS[2], 'created_at', now, 'enqueued_at', now, 'status', 'queued',
     'accepted_ms', now_ms, 'expires_ms', expires_ms, 'stopped_ms', stopped,
     'promised_ms', now_ms + tonumber(ARGV[7]), 'idempotency', KEYS[1], unpack(ARGV, 10))
+  local tenant_stopped = tenant_stopped_ms(ARGV[8])
+  if tenant_stopped > 0 then redis.call('HSET', KEYS[2], 'tenant_stopped_ms', tenant_stopped) end
   redis.call('SADD', KEYS[4], KEYS[3])
   redis.call('ZADD', KEYS[5], expires_ms - stopped, ARGV[1])
   redis.call('ZADD', KEYS[5] .. ':promised', now_ms + tonumber(ARGV[7]), ARGV[1])

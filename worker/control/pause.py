@@ -1,8 +1,9 @@
 """The pause flags: who set them, why, since when, until when. Claims read them, so no job starts once a flag is set.
 
 `pause_ai_tasks` pauses everything, `pause_ai_tasks:{queue}` one queue. A provider's flag pauses its routes while the other
-routes serve. Any tool may set a flag to "1" without a note; who and why are then unknown. A flag with an end is a Redis
-key with a TTL, so nobody has to clear it.
+routes serve; a tenant's flag pauses its jobs while the jobs of other tenants start. Any tool may set a flag to "1" without a
+note (except a tenant's, which claims find by its note); who and why are then unknown. A flag with an end is a Redis key with
+a TTL, so nobody has to clear it.
 """
 
 from __future__ import annotations
@@ -28,15 +29,19 @@ RQ = "rq suspend"  # `who` of RQ's own pause
 
 @dataclass(frozen=True)
 class Scope:
-    """What a flag pauses: everything, one queue, the routes of one provider, or one route (its kill switch)."""
+    """What a flag pauses: everything, one queue, the routes of one provider, one route (its kill switch), or the jobs of one
+    tenant."""
 
     queue: str | None = None
     provider: str | None = None
     route: str | None = None
+    tenant: str | None = None
 
     @property
     def flag(self) -> str:
         """The Redis key of the flag."""
+        if self.tenant is not None:
+            return keyspace.paused_tenant(self.tenant)
         if self.route is not None:
             return keyspace.disabled(self.route)
         if self.provider is not None:
@@ -50,9 +55,13 @@ class Scope:
             return cls(provider=flag.removeprefix(prefix))
         if flag.startswith(prefix := keyspace.disabled("")):
             return cls(route=flag.removeprefix(prefix))
+        if flag.startswith(prefix := keyspace.paused_tenant("")):
+            return cls(tenant=flag.removeprefix(prefix))
         return cls(queue=flag.removeprefix(keyspace.pause_of("")) if flag != keyspace.PAUSE else None)
 
     def __str__(self) -> str:
+        if self.tenant is not None:
+            return f"tenant {self.tenant}"
         if self.route is not None:
             return f"route {self.route}"
         if self.provider is not None:
@@ -65,8 +74,8 @@ EVERYTHING = Scope()
 
 @dataclass(frozen=True)
 class Paused:
-    """One flag that is set. If `queue`, `provider` and `route` are None, it pauses everything. `since` and `until`: Unix
-    seconds; None is unknown, or no end."""
+    """One flag that is set. If `queue`, `provider`, `route` and `tenant` are None, it pauses everything. `since` and
+    `until`: Unix seconds; None is unknown, or no end."""
 
     queue: str | None
     provider: str | None = None
@@ -75,14 +84,16 @@ class Paused:
     why: str | None = None
     since: float | None = None
     until: float | None = None
+    tenant: str | None = None
 
     @property
     def scope(self) -> Scope:
-        return Scope(self.queue, self.provider, self.route)
+        return Scope(self.queue, self.provider, self.route, self.tenant)
 
     def concerns(self, queue: str) -> bool:
         """Whether this flag keeps every job of the queue from starting."""
-        return self.provider is None and self.route is None and self.queue in (None, queue)
+        others = (self.provider, self.route, self.tenant)
+        return others == (None, None, None) and self.queue in (None, queue)
 
     def closes(self, route: str, provider: str) -> bool:
         """Whether this flag keeps every worker from calling this route of this provider."""
@@ -171,7 +182,7 @@ def _paused(scope: Scope, raw_note: bytes | None) -> Paused:
         note = {}
     fields = {name: note.get(name) for name in ("who", "why", "since", "until")} if isinstance(note, dict) else {}
     fields |= {name: _clean(str(fields[name])) for name in ("who", "why") if fields.get(name) is not None}
-    return Paused(scope.queue, scope.provider, scope.route, **fields)
+    return Paused(scope.queue, scope.provider, scope.route, tenant=scope.tenant, **fields)
 
 
 def _set(value: bytes) -> bool:

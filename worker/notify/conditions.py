@@ -205,7 +205,7 @@ def _pauses(flags: Sequence[Paused], waiting: Callable[[], int]) -> Iterator[Con
         until = int(max(ends) * 1000) if len(ends) == len(mine) else None
         lines = [str(flag) for flag in mine]
         size = ""
-        if any(flag.provider is None for flag in mine):
+        if any(flag.provider is None and flag.tenant is None for flag in mine):
             jobs = waiting()
             size = f"{many(jobs, 'job')} wait{'s' if jobs == 1 else ''}"
             lines.append(f"{many(jobs, 'job')} in the queue.")

@@ -218,7 +218,7 @@ def _commands(incident: Incident) -> Iterator[str]:
 def _scope_option(incident: Incident) -> str:
     """The option that resumes the incident's scope, for example ` --provider openai`."""
     what, _, name = incident.subject.partition(" ")
-    return f" --{what} {shlex.quote(name)}" if what in ("provider", "queue") and name else ""
+    return f" --{what} {shlex.quote(name)}" if what in ("provider", "queue", "tenant") and name else ""
 
 
 def _queue_option(incident: Incident) -> str:

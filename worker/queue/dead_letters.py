@@ -194,7 +194,7 @@ def requeue(
         for start in range(0, len(batch), _step(rate)):
             chunk = batch[start : start + _step(rate)]
             call = transitions.requeue(queue, chunk, token=uuid4().hex, who=who, generations=allowed)
-            reply = _reply(client, call)
+            reply = reply_of(client, call)
             requeued, refused, gone = (len(ids) for ids in reply)
             done.requeued, done.refused, done.gone = done.requeued + requeued, done.refused + refused, done.gone + gone
             told(done)
@@ -225,7 +225,7 @@ def resolve(client: redis.Redis, job_id: str, answer: str, *, who: str, keep_sec
         resolved_by="human",
     )
     call = transitions.resolve(queue, result, token=uuid4().hex, who=who, keep_seconds=keep_seconds)
-    reply = _reply(client, call)
+    reply = reply_of(client, call)
     if reply == b"ended":
         raise UsageError(f"job {job_id} has a result or was cancelled; `failover job show {job_id}` says how it ended")
 
@@ -260,11 +260,11 @@ def discard(client: redis.Redis, queue: str, job_ids: Sequence[str], *, who: str
     discarded = 0
     for start in range(0, len(job_ids), PAGE):
         call = transitions.discard(queue, job_ids[start : start + PAGE], token=uuid4().hex, who=who)
-        discarded += len(_reply(client, call)[0])
+        discarded += len(reply_of(client, call)[0])
     return discarded
 
 
-def _reply(client: redis.Redis, call: Call) -> Any:
+def reply_of(client: redis.Redis, call: Call) -> Any:
     """The reply of a script. After a lost reply the script is sent again; its token makes that harmless."""
     for _ in range(RESENDS):
         try:

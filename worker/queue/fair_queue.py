@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import redis
 import redis.asyncio
 
 from producer import keyspace
-from producer.scripts import Call, Script, ask, ask_async
+from producer.keyspace import JobField
+from producer.scripts import Call, Command, Script, ask, ask_async
 
 LENGTH = Script.load(Path(__file__).parent / "lua", "queue_length")
 PAGE = 5000
+SAMPLE = 200  # jobs read to estimate the whole list
 
 
 def length_call(queue: str) -> Call:
     """Reply: [number of queued jobs, id of the next job or None]."""
     return LENGTH.call([keyspace.queue(queue)], [])
+
+
+def waiting_of(client: redis.Redis, queue: str, tenant: str) -> int:
+    """About how many jobs of a tenant are queued."""
+    return tenants(client, queue).get(tenant, 0)
+
+
+def tenants(client: redis.Redis, queue: str) -> dict[str, int]:
+    """The number of queued jobs by tenant, the largest first. Tenant queues are counted; the shares of RQ's list are
+    estimated from SAMPLE of its jobs."""
+    ring, listed = ask(client, [("LRANGE", keyspace.round_robin(queue), 0, -1), ("LLEN", keyspace.queue(queue))])
+    names = [tenant.decode(errors="replace") for tenant in ring if tenant]
+    lengths = ask(client, [("LLEN", keyspace.tenant_queue(queue, name)) for name in names])
+    counts = Counter(dict(zip(names, lengths, strict=True)))
+    ids = [job_id.decode(errors="replace") for job_id in ask(client, [*sampled(queue, listed)]) if job_id]
+    facts = ask(client, [("HMGET", keyspace.job(job_id), "status", JobField.TENANT) for job_id in ids])
+    alive = Counter(tenant.decode(errors="replace") for status, tenant in facts if status == b"queued" and tenant)
+    for tenant, count in alive.items():
+        counts[tenant] += round(listed * count / len(ids))
+    return {tenant: count for tenant, count in counts.most_common() if count}
+
+
+def sampled(queue: str, listed: int) -> Iterator[Command]:
+    """Commands that read up to SAMPLE ids of RQ's list of `listed` jobs, spread over it."""
+    for index in sorted({number * listed // SAMPLE for number in range(SAMPLE)} if listed else ()):
+        yield ("LINDEX", keyspace.queue(queue), index)
 
 
 def tenant_queues(ring: list[bytes], queue: str) -> list[str]:

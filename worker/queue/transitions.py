@@ -26,7 +26,9 @@ from worker.queue.waiting import Waiting
 _LUA = Path(__file__).parent / "lua"
 CLAIM, EXTEND, PROMOTE, REAP = (Script.load(_LUA, name) for name in ("claim", "extend", "promote", "reap"))
 REQUEUE, RESOLVE, AUDIT = (Script.load(_LUA, name) for name in ("requeue", "resolve", "audit"))
-BEGIN, EXPIRE, DISCARD = (Script.load(_LUA, name) for name in ("begin", "expire", "discard"))
+BEGIN, EXPIRE, DISCARD, CANCEL_WAITING = (
+    Script.load(_LUA, name) for name in ("begin", "expire", "discard", "cancel_waiting")
+)
 COMPLETE, BURY, RESCHEDULE, RELEASE = (Script.load(_LUA, n) for n in ("complete", "bury", "reschedule", "release"))
 
 LEASE_SECONDS = 12.0  # a job whose worker died is queued again within this plus one reaper interval
@@ -231,6 +233,14 @@ def discard(queue: str, job_ids: Sequence[str], *, token: str, who: str) -> Call
     q = queue
     keys = [keyspace.failed(q), keyspace.canceled(q), keyspace.accepted(q), keyspace.dead(q), keyspace.AUDIT]
     return DISCARD.call(keys, [token, who, KEEP_CANCELLED_SECONDS, keyspace.JOB, keyspace.RESULTS, *job_ids])
+
+
+def cancel_waiting(queue: str, tenant: str, job_ids: Sequence[str], *, token: str, who: str) -> Call:
+    """Cancel waiting jobs of a tenant. Reply: [ids cancelled, ids that did not wait]."""
+    q = queue
+    keys = [keyspace.queue(q), keyspace.scheduled(q), keyspace.canceled(q), keyspace.accepted(q), keyspace.AUDIT]
+    args = (token, who, KEEP_CANCELLED_SECONDS, keyspace.JOB, keyspace.RESULTS, tenant)
+    return CANCEL_WAITING.call(keys, [*args, *job_ids])
 
 
 def expire(queue: str) -> Call:

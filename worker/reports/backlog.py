@@ -23,13 +23,12 @@ from worker.breakers.health import Health
 from worker.control import worker_registry
 from worker.control.admission import RAMP_FIRST_SHARE, RAMP_SECONDS
 from worker.control.pause import BUDGET, EVERYTHING, RQ, Paused, Scope, paused
-from worker.queue.fair_queue import length_call
+from worker.queue.fair_queue import SAMPLE, length_call, sampled, waiting_of
 from worker.routes.names import canonical
 from worker.routes.prices import PER_MILLION, Price, public_price
 from worker.routes.tokens import estimated, longest_answer
 
 LONG_MINUTES = 2  # shorter durations are printed in seconds
-SAMPLE = 200  # jobs read from each queue
 ASSUMED_OUTPUT_TOKENS = 400  # used while no job is done yet
 
 
@@ -74,7 +73,7 @@ def estimate(client: redis.Redis, scope: Scope, default_queue: str) -> Backlog:
     }
     unknown = [] if any(_clears(flag, scope, clears_budgets) for flag in flags) else [f"{scope} is not paused"]
     unknown += _obstacles(slots, usable, routes, scope)
-    waiting = {name: (0, []) if usable and not routes else _waiting(client, name) for name in freed}
+    waiting = {name: (0, []) if usable and not routes else _waiting(client, name, scope.tenant) for name in freed}
     jobs = sum(length for length, _ in waiting.values())
     standing = health.of_routes(client, list(routes))
     main_route = next((name for name in routes if standing[name].serves), next(iter(routes), None))  # most jobs use it
@@ -99,10 +98,11 @@ def _obstacles(slots: int, usable: dict[str, Any], routes: dict[str, Any], scope
     return []
 
 
-def _waiting(client: redis.Redis, queue: str) -> tuple[int, list[LLMJob]]:
-    """(number of waiting jobs, a sample of them). The sample is spread over the queue; scheduled jobs if none is queued.
+def _waiting(client: redis.Redis, queue: str, tenant: str | None) -> tuple[int, list[LLMJob]]:
+    """(number of waiting jobs, a sample of them); with `tenant`, of its queued jobs.
 
-    The list may have entries of expired jobs; the number is reduced by their share of the sample.
+    The sample is spread over the queue; scheduled jobs if none is queued. The list may have entries of expired jobs; the
+    number is reduced by their share of the sample.
     """
     commands: list[Command] = [
         length_call(queue),
@@ -110,15 +110,24 @@ def _waiting(client: redis.Redis, queue: str) -> tuple[int, list[LLMJob]]:
         ("ZCARD", keyspace.scheduled(queue)),
     ]
     (queued, _), listed, scheduled = ask(client, commands)
-    indexes = sorted({number * listed // SAMPLE for number in range(SAMPLE)} if listed else ())
-    ids = [job_id for job_id in ask(client, [("LINDEX", keyspace.queue(queue), index) for index in indexes]) if job_id]
+    ids = [job_id for job_id in ask(client, [*sampled(queue, listed)]) if job_id]
+    if tenant is not None:
+        (own,) = ask(client, [("LRANGE", keyspace.tenant_queue(queue, tenant), 0, SAMPLE - 1)])
+        sample = [job for _, job in _jobs(client, (*own, *ids)) if job is not None and job.tenant_id == tenant]
+        return waiting_of(client, queue, tenant), sample[:SAMPLE]
     if not ids:
         (scheduled_ids,) = ask(client, [("ZRANGE", keyspace.scheduled(queue), 0, SAMPLE - 1)])
-    names = [job_id.decode(errors="replace") for job_id in ids or scheduled_ids]
-    facts = ask(client, [("HMGET", keyspace.job(name), "status", "data") for name in names])
+    facts = _jobs(client, ids or scheduled_ids)
     alive = sum(status == b"queued" for status, _ in facts)
-    jobs = [job for _, data in facts if data and (job := _readable(data)) is not None]
+    jobs = [job for _, job in facts if job is not None]
     return scheduled + (round(queued * alive / len(ids)) if ids else 0), jobs
+
+
+def _jobs(client: redis.Redis, ids: Sequence[bytes]) -> list[tuple[bytes | None, LLMJob | None]]:
+    """(status, job) of each; None for what cannot be read."""
+    names = [job_id.decode(errors="replace") for job_id in ids]
+    facts = ask(client, [("HMGET", keyspace.job(name), "status", "data") for name in names])
+    return [(status, _readable(data) if data else None) for status, data in facts]
 
 
 def _minutes(jobs: int, slots: int, route: Health | None, unknown: list[str]) -> float | None:

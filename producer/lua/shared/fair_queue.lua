@@ -5,6 +5,9 @@
 -- failover:lanes:{queue}: the round robin, next tenant first, '' being RQ's list; exists only while there are tenant queues
 -- failover:lane:{queue}|{tenant}: a tenant queue   failover:filler:{queue}: the tenant whose jobs fill RQ's list
 -- failover:first:{queue}: how many jobs at the head of the list go before all tenant queues
+--
+-- The jobs of a paused tenant wait in its tenant queue, whose turn is skipped. Those in RQ's list are moved there when they
+-- come to its head.
 local SHORT = 20 -- jobs; tenants share a shorter list without tenant queues, because nobody waits long in it
 
 local function queue_of(list) return string.sub(list, string.len('rq:queue:') + 1) end
@@ -21,14 +24,14 @@ end
 -- Add a job at the tail of the fair queue. Returns true if RQ's list was empty.
 local function enter(list, id, tenant)
   if not tenant or tenant == '' then return redis.call('RPUSH', list, id) == 1 end
-  local lane, ring = lane_of(list, tenant), ring_of(list)
+  local lane, ring, filler = lane_of(list, tenant), ring_of(list), 'failover:filler:' .. queue_of(list)
   local laned, in_lane = redis.call('EXISTS', ring) == 1, redis.call('EXISTS', lane) == 1
-  if not in_lane then
-    local length, filler = redis.call('LLEN', list), 'failover:filler:' .. queue_of(list)
-    if length == 0 then redis.call('SET', filler, tenant) end
-    if (length < SHORT and not laned) or redis.call('GET', filler) == tenant then
-      return redis.call('RPUSH', list, id) == 1
-    end
+  local length = redis.call('LLEN', list)
+  if not in_lane and length == 0 then redis.call('SET', filler, tenant) end
+  -- The filler has a tenant queue only after a pause: while it has jobs in the list too, later ones follow these.
+  if (not in_lane and length < SHORT and not laned) or
+      ((length > 0 or not in_lane) and redis.call('GET', filler) == tenant) then
+    return redis.call('RPUSH', list, id) == 1
   end
   if not laned then redis.call('SET', first_of(list), SHORT) end -- these go first: the tenant may have older jobs among them
   if not (laned and in_lane) then give_turn(ring, tenant) end
@@ -48,26 +51,49 @@ local function enter_again(list, id, tenant)
   redis.call('LPUSH', lane and redis.call('EXISTS', lane) == 1 and lane or list, id)
 end
 
--- Remove and return the next job id; false if there is none.
-local function take(list)
+-- Remove and return the next job id of RQ's list; false if there is none. Jobs of paused tenants before it are moved to their
+-- tenant queues. `paused`: {tenants: a set, left: how many jobs may be moved}, or nil.
+local function take_from_list(list, paused)
+  local id = redis.call('LPOP', list)
+  while id and paused do
+    local tenant = redis.pcall('HGET', 'rq:job:' .. id, 'tenant')
+    if type(tenant) ~= 'string' or not paused.tenants[tenant] then return id end
+    if paused.left == 0 then
+      redis.call('LPUSH', list, id)
+      return false
+    end
+    paused.left = paused.left - 1
+    give_turn(ring_of(list), tenant)
+    redis.call('RPUSH', lane_of(list, tenant), id)
+    id = redis.call('LPOP', list)
+  end
+  return id
+end
+
+-- Remove and return the next job id; false if there is none. `paused`: as for take_from_list.
+local function take(list, paused)
   local ring = ring_of(list)
-  if redis.call('EXISTS', ring) == 0 then return redis.call('LPOP', list) end
+  if redis.call('EXISTS', ring) == 0 then return take_from_list(list, paused) end
   local first = first_of(list)
   if tonumber(redis.call('GET', first) or '0') > 0 then
     redis.call('DECR', first)
-    local id = redis.call('LPOP', list)
+    local id = take_from_list(list, paused)
     if id then return id end
   end
   for _ = 1, redis.call('LLEN', ring) + 1 do
     local tenant = redis.call('LPOP', ring)
     if not tenant then break end
-    local lane = tenant == '' and list or lane_of(list, tenant)
-    local id = redis.call('LPOP', lane)
+    local lane, id = lane_of(list, tenant), false
+    if tenant == '' then
+      id = take_from_list(list, paused)
+    elseif not (paused and paused.tenants[tenant]) then
+      id = redis.call('LPOP', lane)
+    end
     if tenant == '' or redis.call('EXISTS', lane) == 1 then redis.call('RPUSH', ring, tenant) end
     if redis.call('LLEN', ring) == 1 and redis.call('LINDEX', ring, 0) == '' then redis.call('DEL', ring, first) end
     if id then return id end
   end
-  return redis.call('LPOP', list)
+  return take_from_list(list, paused)
 end
 
 -- Remove a job from the fair queue. Slow: it searches a whole list.

@@ -28,6 +28,30 @@ local function stand_all(pause, suspended, queues)
   end
 end
 
+-- The tenant that a flag pauses; nil for another flag.
+local function tenant_of(flag) return string.match(flag, '^failover:paused%-tenant:(.+)$') end
+
+-- The tenants whose jobs may not start, as a set; nil if there is none. Their flags always have a note.
+local function paused_tenants()
+  local tenants
+  for _, flag in ipairs(redis.call('HKEYS', 'failover:pause')) do
+    local tenant = tenant_of(flag)
+    if tenant and set(redis.call('GET', flag)) then
+      tenants = tenants or {}
+      tenants[tenant] = true
+    end
+  end
+  return tenants
+end
+
+-- Update the running clock of the tenant that a flag pauses, after the flag has changed.
+local function stand_tenant(flag)
+  local tenant = tenant_of(flag)
+  if not tenant then return end
+  local held, ends_ms = held_by({flag})
+  stand('failover:stopped-tenant:' .. tenant, held, ends_ms, false)
+end
+
 -- A flag's note, decoded. A note that was written by hand may be no valid JSON.
 local function note_of(text)
   local is_json, note = pcall(cjson.decode, text or '{}')

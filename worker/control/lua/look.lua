@@ -16,6 +16,9 @@ for q = 1, queues do
   if not held and not closed then redis.call('HSET', clock_key, 'served_ms', now_ms) end
 end
 for _, flag in ipairs(redis.call('HKEYS', KEYS[3])) do
-  if not set(redis.call('GET', flag)) then redis.call('HDEL', KEYS[3], flag) end
+  if not set(redis.call('GET', flag)) then
+    redis.call('HDEL', KEYS[3], flag)
+    stand_tenant(flag)
+  end
 end
 return flags

@@ -8,4 +8,5 @@
 -- Invariant: the flag, its note and the queues' clocks change together; a pause that is already set is never shortened.
 pause_flag(KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2], ARGV[3], KEYS[6], ARGV[4])
 stand_all(KEYS[3], KEYS[4], KEYS[5])
+stand_tenant(KEYS[1])
 return redis.call('HGET', KEYS[2], KEYS[1])

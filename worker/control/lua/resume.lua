@@ -20,6 +20,7 @@ for _, flag in ipairs(flags) do
   if set(redis.call('GET', flag)) then cleared[#cleared + 1] = flag end
   redis.call('DEL', flag)
   redis.call('HDEL', KEYS[2], flag)
+  stand_tenant(flag)
 end
 if ARGV[5] ~= '' then
   local spends = redis.call('HGETALL', KEYS[7])

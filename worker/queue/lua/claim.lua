@@ -11,18 +11,21 @@
 -- Returns {now (ms), {1 or 0 for everything, for each queue, for each provider, for each route}, claim, ...}, a claim being
 --         {job id, execution id, queue, data, accepted_ms, expires_ms (later by the time its queue was paused), executions,
 --         crashes, attempts, run_ms, suspect, trail}
--- Invariant: nothing is claimed while everything, the queue, or every provider is paused. A job that leaves the queue gets a
+-- Invariant: nothing is claimed while everything, the queue, every provider or its tenant is paused. A job that leaves the queue gets a
 --            lease. An entry whose job is not queued (cancelled, ended, deleted) is removed; one that cannot be read goes to
 --            quarantine. A resend of the token returns what the first call claimed, as far as it is still leased.
+local ASIDE_AT_MOST = 500 -- jobs of paused tenants that one claim moves: about 2 ms
 local queues = tonumber(ARGV[9])
 local flags, all, closed = flags_of(7, 6, queues, 6 + 6 * queues, tonumber(ARGV[10]))
 
 local reply, bytes = {now_ms, flags}, 0
 local function answer(id, execution, queue, clock_key)
   local job = redis.call('HMGET', ARGV[5] .. id, 'data', 'accepted_ms', 'expires_ms', 'executions', 'crashes',
-    'attempts', 'run_ms', 'suspect', 'trail', 'stopped_ms')
+    'attempts', 'run_ms', 'suspect', 'trail', 'stopped_ms', 'tenant', 'tenant_stopped_ms')
   local expires = tonumber(job[3] or '')
-  if expires then job[3] = expires + stopped_ms(clock_key) - (tonumber(job[10] or '') or 0) end
+  if expires then
+    job[3] = expires + stopped_ms(clock_key) - (tonumber(job[10] or '') or 0) + tenant_stopped_ms(job[11], job[12])
+  end
   reply[#reply + 1] = {id, execution, queue, unpack(job, 1, 9)}
   bytes = bytes + #(job[1] or '')
 end
@@ -42,6 +45,8 @@ local now = iso(now_ms)
 local seconds = string.format('%.3f', now_ms / 1000)
 local left = tonumber(ARGV[2])
 local claims = {}
+local tenants = paused_tenants()
+local paused = tenants and {tenants = tenants, left = ASIDE_AT_MOST}
 for q = 1, queues do
   local queue, base = ARGV[10 + q], 5 + (q - 1) * 6
   local list, leases, wip, accepted = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4], KEYS[base + 5]
@@ -49,7 +54,7 @@ for q = 1, queues do
   expect('list', list)
   expect('zset', leases, wip, accepted)
   while flags[1 + q] == 0 and left > 0 and bytes < tonumber(ARGV[8]) do
-    local id = take(list)
+    local id = take(list, paused)
     if not id then break end
     local job = ARGV[5] .. id
     local status = redis.pcall('HGET', job, 'status')
@@ -77,6 +82,7 @@ for q = 1, queues do
     end
   end
 end
+if paused and paused.left == 0 then redis.call('PUBLISH', 'failover:wake', 'claim') end -- go on moving jobs aside
 if #claims > 0 then
   redis.call('SET', KEYS[3], cjson.encode(claims), 'EX', 60)
   if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('HSET', KEYS[5], 'state', 'busy') end

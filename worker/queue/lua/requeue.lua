@@ -36,7 +36,8 @@ for i = 7, #ARGV do
     redis.call('HDEL', job, 'dead_reason', 'dead_detail', 'dead_route', 'exc_info', 'executions', 'crashes', 'attempts',
       'run_ms', 'trail', 'settled', 'suspect', 'charged', 'begun', 'reaped')
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms), 'started_at', '', 'ended_at', '',
-      'accepted_ms', now_ms, 'expires_ms', now_ms + worth, 'stopped_ms', stopped, 'generation', generation + 1,
+      'accepted_ms', now_ms, 'expires_ms', now_ms + worth, 'stopped_ms', stopped,
+      'tenant_stopped_ms', tenant_stopped_ms(life[7]), 'generation', generation + 1,
       'requeued_by', ARGV[1], 'requeued_who', ARGV[2], 'requeued_ms', now_ms)
     redis.call('ZADD', KEYS[3], now_ms + worth - stopped, id)
     if promise then
