@@ -202,6 +202,8 @@ NO_ROUTE = "no route can do what this job needs: a/m: why"
             rejected(RejectedFor.CONTEXT_WINDOW, RejectedFor.OVER_COST),
             dead(DeadReason.OVER_BUDGET, f"{NO_ROUTE}; a/m: why"),
         ),
+        (rejected(RejectedFor.OVER_BUDGET), park(60.0, WaitReason.BUDGET, "a/m: why")),  # a cap of $0
+        (rejected(RejectedFor.OVER_BUDGET, RejectedFor.OVER_COST), park(60.0, WaitReason.BUDGET, "a/m: why; a/m: why")),
         (rejected(RejectedFor.TOO_SLOW), park(10.0, WaitReason.SLOW_ROUTE, "a/m: why")),
         (
             rejected(RejectedFor.OVER_COST, RejectedFor.TOO_SLOW),

@@ -200,6 +200,28 @@ def test_a_call_that_is_larger_than_the_whole_cap_is_told_at_once_and_marks_nobo
     assert "BUDGET" not in failover(workshop, "status")
 
 
+@pytest.mark.parametrize("priced", [True, False])
+def test_the_jobs_of_a_client_whose_cap_is_zero_wait_and_go_on_when_it_is_raised(
+    workshop: Workshop, producer: Producer, priced: bool
+) -> None:
+    workshop.routes(hot=[{"upstream": "a", **({"price": PRICES["a"]} if priced else {})}])
+    assert "its jobs wait" in _stderr_of(workshop, "budget", "set", "tenant:acme", "--hard", "0")
+    workshop.worker()
+    ids = [producer.enqueue(capped(chat(str(n), tenant_id="acme"), max_tokens=100)) for n in range(3)]
+    results = until(
+        lambda: (f := producer.fetch_many(ids)) and all(r and r.status == "parked" for r in f) and f, "parked"
+    )
+    assert all(result and result.waiting_for and "budget" in result.waiting_for for result in results)
+    assert done(producer).status is JobStatus.DONE  # others go on
+    failover(workshop, "budget", "unset", "tenant:acme")
+    until(lambda: all(producer.ended(ids)), "they go on at once")
+    assert {result.status for result in producer.fetch_many(ids) if result} == {JobStatus.DONE}
+
+
+def _stderr_of(workshop: Workshop, *words: str) -> str:
+    return workshop.run("failover", *words).stderr
+
+
 def incidents(workshop: Workshop) -> list[dict[str, Any]]:
     return [e for process in workshop.processes for e in workshop.events(process, "incident opening")]
 

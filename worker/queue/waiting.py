@@ -31,6 +31,8 @@ class Waiting:
 
     def __str__(self) -> str:
         """The text that follows "waits for" in messages."""
+        if self.reason is WaitReason.BUDGET and not self.subjects:
+            return f"budget: {self.detail}"
         facts = {
             "subject": self.subject,
             "detail": self.detail,

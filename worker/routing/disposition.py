@@ -10,6 +10,7 @@ from producer.trail import RejectedFor
 from producer.waiting import WaitReason
 from worker.breakers.shared import Withheld
 from worker.errors.catalog import UNABLE, Action
+from worker.money.ledger import USED_UP_SECONDS
 from worker.queue.claim import Claim
 from worker.queue.outcomes import Dead, Outcome, Park, Released, Retry, Trail
 from worker.queue.trail import excused
@@ -124,6 +125,8 @@ def without_candidate(policy: JobPolicy, plan: Plan, trail: Trail, jitter: Calla
     if codes & PASSES:
         waiting = Waiting(WaitReason.SLOW_ROUTE, detail=said)
         return Park(PARK_UNTRIED_SECONDS * (1 + jitter()), waiting, trail)
+    if RejectedFor.OVER_BUDGET in codes:
+        return Park(USED_UP_SECONDS * (1 + jitter()), Waiting(WaitReason.BUDGET, detail=said), trail)
     reason = DeadReason.OVER_BUDGET if codes & _COST else DeadReason.REJECTED
     return Dead(reason, f"no route can do what this job needs: {said}", trail, policy.keep_dead_seconds)
 

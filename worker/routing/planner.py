@@ -202,6 +202,8 @@ class _Asked:
         if price is None:
             if self.cap is None and ceiling.micros is None:
                 return None
+            if ceiling.micros == 0:  # somebody stopped the scope: its jobs wait, whatever they would cost
+                return RejectedFor.OVER_BUDGET, f"the cap of {ceiling.scope} is $0, so its jobs wait"
             fix = "give it a `price` in routes.json, or `pip install genai-prices`"
             return RejectedFor.NO_PRICE, f"its price is not known, so no cap can be held — {fix}"
         caching = self.policy.prompt_caching
@@ -209,7 +211,8 @@ class _Asked:
         estimate = self.estimates[route.name] = estimate_micros(
             route, price, self.prompt_tokens, length, caching=caching
         )
-        if ceiling.micros is not None and estimate > ceiling.micros:
+        # at a cap of $0 no call would ever fit: there the ledger refuses it, and the job waits
+        if ceiling.micros and estimate > ceiling.micros:
             told = f"about ${dollars(estimate):.6f}, the whole cap of {ceiling.scope} is ${dollars(ceiling.micros):.6f}"
             return RejectedFor.OVER_COST, f"{told} a month"
         if self.cap is not None and (why := too_expensive(estimate, self.spent, self.cap)):

@@ -36,7 +36,8 @@ local function over(row)
       local for_good = (cap[1] >= 0 and spent + row.micros > cap[1]) or (cap[3] >= 0 and tokens + row.tokens > cap[3])
       local left = cap[1] >= 0 and math.max(0, cap[1] - spent) or 0
       if outdated(scope, cap) then return scope, false, left end
-      local too_large = (cap[1] >= 0 and row.micros > cap[1]) or (cap[3] >= 0 and row.tokens > cap[3])
+      -- a job larger than the whole cap does not make it full; at a cap of 0, which stops the scope, every job is larger
+      local too_large = (cap[1] > 0 and row.micros > cap[1]) or (cap[3] >= 0 and row.tokens > cap[3])
       if for_good and not too_large then note_threshold(row.month, scope, cap, {row.micros, row.tokens}) end
       return scope, for_good, left
     end
