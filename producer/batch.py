@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from producer.errors import InvalidJob, first_problem
-from producer.job import JobResult, JobStatus, LLMJob
+from producer.job import JobResult, JobStatus, LLMJob, json_of
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,9 @@ def _read_line(number: int, raw: bytes, job_fields: dict[str, str]) -> Line | Ba
         key = sha256(
             json.dumps([job_fields["job_type"], form.custom_id, form.body], sort_keys=True).encode()
         ).hexdigest()
-        job = {**job_fields, "body": form.body, "idempotency_key": f"batch:{key}"}
-        return Line(number, form.custom_id, LLMJob.parse(job))
+        job = LLMJob.parse({**job_fields, "body": form.body, "idempotency_key": f"batch:{key}"})
+        json_of(job)  # raises for what could not be submitted
+        return Line(number, form.custom_id, job)
     except ValidationError as error:
         return BadLine(number, known_id, *first_problem(error))
     except InvalidJob as error:

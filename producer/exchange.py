@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from producer import keyspace
 from producer.errors import IdempotencyConflict, JobEnded, UnknownJob
-from producer.job import JobResult, LLMJob, encode_job
+from producer.job import Encoded, JobResult, LLMJob, check_id, encode_job
 from producer.keyspace import JobField
 from producer.policy import Policies
 from producer.redis_server.memory import FULL_PERCENT
@@ -62,12 +62,14 @@ def enqueue(jobs: Iterable[tuple[LLMJob, str | None]], policies: Policies, queue
     batch: list[Command] = []
     size = 0
     wanted = list(jobs)
-    for job, _ in wanted:
-        policies.of(job.job_type)  # raises before any job is accepted
-    for job, job_id in wanted:
-        data = encode_job(job)
-        batch.append(_enqueue_call(job, job_id or uuid4().hex, data, policies, queue))
-        size += len(data)
+    for job, job_id in wanted:  # what raises does so before any job is accepted
+        policies.of(job.job_type)
+        if job_id is not None:
+            check_id(job_id)
+    encoded_jobs = [encode_job(job) for job, _ in wanted]
+    for (job, job_id), encoded in zip(wanted, encoded_jobs, strict=True):
+        batch.append(_enqueue_call(job, job_id or uuid4().hex, encoded, policies, queue))
+        size += len(encoded.data)
         if len(batch) >= BATCH_JOBS or size >= BATCH_BYTES:
             receipts += _receipts((yield batch))
             batch, size = [], 0
@@ -76,7 +78,7 @@ def enqueue(jobs: Iterable[tuple[LLMJob, str | None]], policies: Policies, queue
     return receipts
 
 
-def _enqueue_call(job: LLMJob, job_id: str, data: bytes, policies: Policies, queue: str) -> Command:
+def _enqueue_call(job: LLMJob, job_id: str, encoded: Encoded, policies: Policies, queue: str) -> Command:
     policy = policies.of(job.job_type)
     keys = [
         keyspace.idempotency(job.tenant_id, job.key_for(job_id)),
@@ -92,7 +94,8 @@ def _enqueue_call(job: LLMJob, job_id: str, data: bytes, policies: Policies, que
     ]
     expires_ms = int((job.expires_after_seconds or policy.expires_after_seconds) * 1000)
     fields: Mapping[str, str | bytes | int] = {
-        "data": data,
+        "data": encoded.data,
+        JobField.SIZE: encoded.size,
         "origin": queue,
         "description": f"{job.job_type} for {job.tenant_id}",  # RQ's tools show it, so it contains nothing of the prompt
         JobField.TENANT: job.tenant_id,

@@ -49,7 +49,6 @@ BODY_SECONDS = 20.0
 LONGEST_WAIT_SECONDS = 20.0
 WAITERS = 200  # requests that wait for a job's end; further ones are answered without waiting
 
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 Prefer = Annotated[str, Header(description="`wait=20` holds the answer up to 20 s, in case the job ends in time.")]
@@ -197,8 +196,6 @@ def _job(raw: bytes, idempotency_key: str | None, tenant: str | None) -> LLMJob:
     job = LLMJob.parse(data)
     if tenant not in (None, job.tenant_id):
         raise Forbidden(f"this token submits jobs of the tenant {tenant} only — leave tenant_id out")
-    if _NUL.search(raw):
-        raise InvalidJob("", "a string holds a NUL character (\\u0000), which providers refuse")
     if job.idempotency_key is None and idempotency_key is not None:
         return job.model_copy(update={"idempotency_key": idempotency_key})
     return job

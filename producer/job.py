@@ -7,6 +7,7 @@ LLMJob, so RQ's tools can read it. Stock `rq worker` fails it without running an
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from enum import StrEnum
 from hashlib import sha256
@@ -14,6 +15,7 @@ from typing import (
     Annotated,
     Any,
     Literal,
+    NamedTuple,
     NoReturn,
     Required,  # pydantic wants this TypedDict before Python 3.12
 )
@@ -27,6 +29,9 @@ from producer.trail import Attempt, TrailEntry
 from producer.waiting import WaitReason
 
 SCHEMA_VERSION = 1
+LONGEST_ID = 128
+_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_ID}}}")  # as in worker/queue/lua/claim.lua
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\w.@:/+-]+$")]
 
@@ -208,14 +213,43 @@ def llm_job(_job: dict[str, Any]) -> NoReturn:
 LLM_JOB = f"{llm_job.__module__}.{llm_job.__qualname__}"
 
 
-def encode_job(job: LLMJob) -> bytes:
-    """The `data` field of RQ's job hash: zlib(JSON [function, instance, args, kwargs]). Raises InvalidJob."""
+class Encoded(NamedTuple):
+    """A job as it is stored. `data`: the `data` field of RQ's job hash. `size`: bytes before it was compressed."""
+
+    data: bytes
+    size: int
+
+
+def json_of(job: LLMJob) -> bytes:
+    """JSON [function, instance, args, kwargs], RQ's form of a job. The one rule for what a job may hold, at every door.
+
+    Raises InvalidJob: a number that is not finite, text that is not Unicode or has a NUL, more than MOST_JOB_BYTES.
+    """
     try:
         encoded = to_json([LLM_JOB, None, [job.model_dump(exclude_defaults=True)], {}])
         from_json(encoded, allow_inf_nan=False)
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidJob("body", f"cannot be sent as JSON: {error}") from None
-    return zlib.compress(encoded, 1)
+    if len(encoded) > MOST_JOB_BYTES:
+        what = f"a job of {len(encoded) / 1e6:.1f} MB is larger than the limit of {MOST_JOB_BYTES / 1e6:.0f} MB"
+        raise InvalidJob("body", what)
+    if _NUL.search(encoded):
+        raise InvalidJob("", "a string holds a NUL character (\\u0000), which providers refuse")
+    return encoded
+
+
+def encode_job(job: LLMJob) -> Encoded:
+    """The job as it is stored. Raises InvalidJob, as `json_of`."""
+    encoded = json_of(job)
+    return Encoded(zlib.compress(encoded, 1), len(encoded))
+
+
+def check_id(job_id: str) -> str:
+    """The id, if it may be one: claims read no other. Raises InvalidJob."""
+    if not _ID.fullmatch(job_id):
+        what = f"{job_id!r:.80} is no id of a job: it consists of at most {LONGEST_ID} letters, digits, _ and -"
+        raise InvalidJob("job_id", what)
+    return job_id
 
 
 class ForeignJob(Exception):
@@ -226,7 +260,8 @@ class ForeignJob(Exception):
         super().__init__(function)
 
 
-MAX_JOB_BYTES = 64 * 1024 * 1024
+MOST_JOB_BYTES = 32_000_000  # of a job's JSON, at every door
+READ_AT_MOST_BYTES = 2 * MOST_JOB_BYTES  # of a job that another tool may have written
 
 
 def decode_job(data: bytes) -> LLMJob:
@@ -236,7 +271,7 @@ def decode_job(data: bytes) -> LLMJob:
     newer release. No function named in the data is ever imported or called.
     """
     try:
-        unpacked = zlib.decompressobj().decompress(data, MAX_JOB_BYTES)
+        unpacked = zlib.decompressobj().decompress(data, READ_AT_MOST_BYTES)
         function, _instance, args, _kwargs = from_json(unpacked)
     except (zlib.error, ValueError, TypeError):
         raise InvalidJob("data", "is not the JSON form of an RQ job") from None

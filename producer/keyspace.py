@@ -339,6 +339,7 @@ class JobField:
     STOPPED = "stopped_ms"  # how long its queue had been paused in all when the job was accepted
     TENANT_STOPPED = "tenant_stopped_ms"  # the same for its tenant
     IDEMPOTENCY = "idempotency"  # key of its idempotency record
+    SIZE = "size"  # bytes of its `data` before they were compressed
     LEASE = "lease"  # id of the execution that holds the job now
     SETTLED = "settled"  # id of the execution that was settled last, to recognise the resend of a settle
     EXECUTIONS = "executions"  # executions that failed

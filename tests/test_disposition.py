@@ -28,7 +28,20 @@ POLICY = JobPolicy.model_validate(
 )
 ROUTE = Route("a/m", "hot", RouteEntry(provider="a", model="m", base_url="http://x"), "http://x")
 CLAIM = Claim(
-    "j", "e", "q", 100_000, b"{}", 0, 10**9, executions=0, crashes=0, suspect=0, attempts=0, run_ms=0, trail=b"[]"
+    "j",
+    "e",
+    "q",
+    100_000,
+    b"{}",
+    0,
+    10**9,
+    executions=0,
+    crashes=0,
+    suspect=0,
+    size=2,
+    attempts=0,
+    run_ms=0,
+    trail=b"[]",
 )
 PLAN = Plan("listed", candidates=(ROUTE,))
 PICKY = replace(PLAN, rejected=(Rejected(ROUTE, RejectedFor.LACKS_CAPABILITY, "no tools"),))

@@ -92,7 +92,20 @@ def test_a_heartbeat_extends_the_leases_of_a_claim_whose_reply_has_not_arrived(
 
 def suspect(name: str, times: int = 1) -> Claim:
     return Claim(
-        name, "e", Q, 0, b"", 0, 10**9, executions=0, crashes=times, suspect=times, attempts=0, run_ms=0, trail=b"[]"
+        name,
+        "e",
+        Q,
+        0,
+        b"",
+        0,
+        10**9,
+        executions=0,
+        crashes=times,
+        suspect=times,
+        size=2,
+        attempts=0,
+        run_ms=0,
+        trail=b"[]",
     )
 
 

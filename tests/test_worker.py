@@ -254,7 +254,7 @@ def test_foreign_corrupt_and_newer_jobs_stop_nobody(
     corrupt, newer = producer.enqueue(chat("a")), producer.enqueue(chat("b"))
     client.hset(keyspace.job(corrupt), "data", b"\x00\x01 not zlib")
     future = chat("b").model_copy(update={"schema_version": 99})
-    client.hset(keyspace.job(newer), "data", encode_job(future))
+    client.hset(keyspace.job(newer), "data", encode_job(future).data)
     client.set(keyspace.job("poison"), "a string")
     client.rpush(keyspace.queue(Q), "poison")
     good = producer.enqueue(chat("good"))

@@ -14,13 +14,17 @@ from producer.environment import load_environment
 from producer.errors import FailoverError, ServiceUnavailable
 from worker.configuration import Configuration, stamp
 from worker.logs import configure
+from worker.machine import DEFAULT_SLOTS, Machine
+from worker.memory import return_freed_memory
 from worker.notify.settings import load_settings
 from worker.worker import FailoverWorker, log
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="failover-worker")
-@click.option("--concurrency", default=100, show_default=True, type=click.IntRange(1, 5000), help="Jobs at once.")
+@click.option(
+    "--concurrency", default=DEFAULT_SLOTS, show_default=True, type=click.IntRange(1, 5000), help="Jobs at once."
+)
 @click.option("--queue", "queues", multiple=True, help="Queue to work, highest first; repeatable.  [default: ai-tasks]")
 @click.option("--burst", is_flag=True, help="Stop once nothing runs and nothing can be claimed.")
 @click.option(
@@ -54,7 +58,8 @@ def command(
 ) -> None:
     """Execute LLM jobs from Redis, many at once. Redis, routes and policies: REDIS_URL, ROUTES_FILE, POLICIES_DIR.
 
-    SIGTERM drains: no new job starts, running ones end or go back to the head of the queue, exit 0.
+    SIGTERM drains, and so do SIGHUP, SIGQUIT and SIGUSR1: no new job starts, running ones end or go back to the head of the
+    queue, exit 0.
     """
     environment = load_environment()
     reloads = stamp()  # before the files are read, so that later changes are noticed
@@ -65,6 +70,12 @@ def command(
         raise ServiceUnavailable("REDIS_URL is not set — point it at the Redis that the producers use")
     settings = load_settings(environment, routes.cold.notify, configuration.policies.tenants)
     configure()
+    machine = Machine.of(environment)
+    slots, why = machine.slots(concurrency)
+    if why:
+        log.warning("fewer jobs at once than asked for", extra={"asked": concurrency, "slots": slots, "why": why})
+    log.info("limits of this machine", extra={"memory": machine.told(), "open_files": machine.descriptors})
+    return_freed_memory()
     for out in routes.left_out:
         log.warning("route left out", extra={"route": out.name, "why": out.why})
     try:
@@ -81,11 +92,12 @@ def command(
             url,
             list(queues) or routes.queues,
             configuration,
-            concurrency=concurrency,
+            concurrency=slots,
             drain_seconds=drain_seconds,
             burst=burst,
             settings=settings,
             reloads=reloads,
+            memory=machine.memory,
         )
         asyncio.run(_run(worker))
     except RedisError as error:
@@ -101,7 +113,8 @@ async def _run(worker: FailoverWorker) -> None:
         interrupts += 1
         worker.drain(hurry=interrupts > 1)
 
-    loop.add_signal_handler(signal.SIGTERM, worker.drain)
+    for terminates in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+        loop.add_signal_handler(terminates, worker.drain)
     loop.add_signal_handler(signal.SIGINT, interrupted)
     await worker.run()
 

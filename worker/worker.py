@@ -28,6 +28,7 @@ from worker.breakers.local import Rules
 from worker.configuration import Configuration, Current, Stamp
 from worker.control import worker_registry
 from worker.events import Event, EventKind, Hook, Hooks
+from worker.memory import Hold, Limit, Memory, current, limit_of
 from worker.notify.notifier import notifier_tasks
 from worker.notify.settings import Settings
 from worker.poller import Poller
@@ -47,7 +48,6 @@ IDLE_SECONDS = 1.0  # an idle worker claims again after it, or when a wake-up me
 GATHER_SECONDS = 0.01  # slots that become free within it are filled by one claim
 RECONNECT_SECONDS = (0.2, 5.0)  # first wait, longest wait
 FAREWELL_SECONDS = 1.0  # for the last writes to Redis when the worker stops
-BYTES_IN_FLIGHT = 256 * 1024 * 1024  # compressed data of running jobs; with more, the worker claims nothing
 
 
 class FailoverWorker(BaseWorker):
@@ -56,7 +56,8 @@ class FailoverWorker(BaseWorker):
     With `burst` it stops once nothing runs and nothing can be claimed (queue empty or paused, no route open); it does not
     wait for scheduled retries. `rules`: of the breakers, instead of routes.json's. `settings`: who gets messages about
     incidents. `reloads`: stamp of the configuration files before they were read; if given, they are watched. `hooks` are
-    called with every event (worker/events.py). `keys.put` adds API keys in memory.
+    called with every event (worker/events.py). `memory`: how much this process may use (worker/memory.py). `keys.put` adds
+    API keys in memory.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class FailoverWorker(BaseWorker):
         settings: Settings | None = None,
         reloads: Stamp | None = None,
         hooks: Sequence[Hook] = (),
+        memory: Limit | None = None,
     ) -> None:
         name = f"failover-worker-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         super().__init__(
@@ -92,11 +94,11 @@ class FailoverWorker(BaseWorker):
         self._url, self._rules = redis_url, rules
         self._settings, self._reloads = settings, reloads
         self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
-        self._bytes_in_flight = 0  # of the executions' job data
         self._hungry = False  # there may be more jobs to claim, but no free slot
         self._unanswered: str | None = None  # the token of a claim whose reply has not arrived
         self._claim_size = ClaimSize(transitions.CLAIM_BYTES)
         self._suspects = Suspects(self._begin)
+        self._memory = Memory(memory or limit_of(None))
         self._broken: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = asyncio.Event()
@@ -234,6 +236,7 @@ class FailoverWorker(BaseWorker):
             asked.providers,
             asked.routes,
             at_most_bytes=self._claim_size.limit,
+            at_most_size=self._memory.free,
         )
         began = time.monotonic()
         (reply,) = await ask_async(self._redis, [call])
@@ -255,7 +258,7 @@ class FailoverWorker(BaseWorker):
             log.warning("no route is open, claiming waits", extra={"probe_in_seconds": seconds})
         elif was_probing and not admission.probing:
             log.info("a route is open again, claiming ramps up")
-        if self._bytes_in_flight > BYTES_IN_FLIGHT:
+        if not self._memory.free:
             return 0
         return admission.room(len(self._executions) - min(self._suspects.waiting, self.concurrency))
 
@@ -269,13 +272,12 @@ class FailoverWorker(BaseWorker):
     def _start(self, claim: Claim) -> None:
         task = asyncio.create_task(self._execute(claim))
         self._executions[claim.lease] = Execution(claim, task)
-        self._bytes_in_flight += len(claim.data)
         self.hooks.emit(Event(EventKind.CLAIMED, claim.job_id, {"queue": claim.queue, "execution": claim.ordinal}))
         task.add_done_callback(lambda _: self._end(claim.lease))
 
     def _end(self, lease: str) -> None:
         claim = self._executions.pop(lease).claim
-        self._bytes_in_flight -= len(claim.data)
+        self._memory.release(lease)
         if claim.suspect:
             self._suspects.ended(claim)
         if self._hungry or (self.burst and not self._executions):
@@ -287,8 +289,7 @@ class FailoverWorker(BaseWorker):
         if self._flags.paused(claim.queue):  # claimed just before the pause
             execution.executed = given_back(claim)
         else:
-            if claim.suspect:
-                await self._suspects.turn(claim)
+            await self._admitted(claim)
             execution.executed = await self._runtime.executor.run(claim)
         task = asyncio.current_task()
         if isinstance(execution.executed.outcome, Released) and task is not None and task.cancelling():
@@ -301,6 +302,13 @@ class FailoverWorker(BaseWorker):
         except Exception:
             log.exception("an outcome cannot be written", extra={"job": claim.job_id})
             await self._settle(claim, unwritable(claim))
+
+    async def _admitted(self, claim: Claim) -> None:
+        """Wait until a suspect may run, and until there is memory for the job."""
+        if claim.suspect:
+            await self._suspects.turn(claim)
+        await self._memory.hold(claim.lease, claim.size)
+        current.set(Hold(self._memory, claim.lease))
 
     async def _begin(self, suspects: Sequence[Claim], alone: bool) -> None:
         with contextlib.suppress(RedisError):  # then none of them is charged

@@ -11,6 +11,7 @@ from producer.environment import Environment
 from producer.errors import ConfigurationError
 from producer.policy import load_policies
 from worker.configuration import Configuration
+from worker.machine import DEFAULT_SLOTS, Machine
 from worker.money.answer_cache import load_caching
 from worker.money.caps import load_budgets
 from worker.notify.client_messages import load_messages
@@ -40,6 +41,19 @@ def check_configuration(environment: Environment) -> Iterator[Finding]:
         yield from wrong("routes", error)
     yield from _money(environment)
     yield from _people(environment)
+    yield from _machine(environment)
+
+
+def _machine(environment: Environment) -> Iterator[Finding]:
+    """How many jobs a worker on this machine runs at once."""
+    try:
+        machine = Machine.of(environment)
+    except ConfigurationError as error:
+        yield from wrong("machine", error)
+        return
+    slots, why = machine.slots(DEFAULT_SLOTS)
+    text = f"{machine.told()}; {machine.descriptors:,} open files"
+    yield Finding("warn" if why else "ok", "machine", f"only {slots} jobs at once: {why}" if why else text)
 
 
 def _routing(environment: Environment) -> Iterator[Finding]:

@@ -94,6 +94,9 @@ UNPROCESSABLE = _neutral("unprocessable", Action.ELSEWHERE)
 UNKNOWN_4XX = _neutral("client_error", Action.ELSEWHERE)
 TOO_DEAR = _neutral("credit_too_small", Action.ELSEWHERE)  # for this one job's size, and no word on the account
 LOCAL_TROUBLE = _neutral("local_trouble", Action.FAILOVER)  # ours, and no word on the route
+ANSWER_TOO_LONG = Failure(
+    "answer_too_long", Action.FAILOVER, Breaker.NEUTRAL, ambiguous=True
+)  # longer than our own limit
 BAD_GATEWAY = Failure("bad_gateway", Action.FAILOVER, ambiguous=True)
 GATEWAY_TIMEOUT = Failure("gateway_timeout", Action.FAILOVER, ambiguous=True)
 UNKNOWN_END = Failure("unknown_end", Action.FAILOVER, ambiguous=True)

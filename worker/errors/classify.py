@@ -14,6 +14,7 @@ from typing import Any
 
 from worker.errors import retry_after
 from worker.errors.catalog import (
+    ANSWER_TOO_LONG,
     CODES,
     EMPTY,
     FILTERED,
@@ -57,6 +58,7 @@ class Broke(StrEnum):
     STALLED = "stalled"  # a stream that began and fell silent
     CUT = "cut"  # a stream that ended before its answer did
     GARBLED = "garbled"  # not HTTP
+    TOO_LONG = "too long"  # longer than the route's max_answer_bytes
     LOCAL = "local"  # trouble of this worker's machine: the request was never sent
     LOST = "lost"  # trouble of this worker's machine, after the request may have been sent
 
@@ -77,6 +79,7 @@ _BROKEN = {
     Broke.STALLED: Failure("stalled", Action.FAILOVER, ambiguous=True),
     Broke.CUT: Failure("stream_cut", Action.FAILOVER, ambiguous=True),
     Broke.GARBLED: Failure("garbled", Action.FAILOVER, ambiguous=True),
+    Broke.TOO_LONG: ANSWER_TOO_LONG,
     Broke.LOCAL: LOCAL_TROUBLE,
     Broke.LOST: replace(LOCAL_TROUBLE, code="answer_lost", ambiguous=True),
 }

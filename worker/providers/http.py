@@ -15,6 +15,7 @@ import aiohttp
 import httpx
 from pydantic_core import from_json, to_json
 
+from worker import memory
 from worker.errors.classify import Broke, Broken, Reply
 from worker.providers.local_trouble import local_trouble
 from worker.providers.sse import BOM, Events, StreamedAnswer, looks_like_events
@@ -22,7 +23,8 @@ from worker.routes.route import Route
 
 CUT = b"[key]"
 SHORTEST_SECRET = 12  # characters; `test`, `EMPTY`, `ollama` are keys too, and words of many answers
-MAX_ANSWER_BYTES = 32 * 1024 * 1024
+SMALL_ANSWER_BYTES = 64 * 1024  # nobody counts the memory of shorter ones
+STREAM_OVERHEAD = 8  # bytes of a stream per byte of its answer, at most
 LAST_WORDS_SECONDS = 2.0  # for [DONE] after the last finish_reason and the usage
 LATE_USAGE_SECONDS = 10.0  # for the usage after the last finish_reason: without it the call's cost is not known
 LONGEST_TEXT = 16_384  # bytes of a body that is not JSON, for its words
@@ -77,10 +79,10 @@ async def call(client: httpx.AsyncClient, wanted: ProviderRequest, spoken: Spoke
     try:
         if streams:
             return await _streamed(client, request, wanted, spoken)
-        async with asyncio.timeout(wanted.seconds):
+        async with asyncio.timeout(wanted.seconds) as limit:
             response = await client.send(request, stream=True)
             try:
-                return await _whole(response, wanted, spoken)
+                return await _whole(response, limit, wanted, spoken)
             finally:
                 await response.aclose()
     except TimeoutError:
@@ -89,15 +91,31 @@ async def call(client: httpx.AsyncClient, wanted: ProviderRequest, spoken: Spoke
         return broken(error)
 
 
-async def _whole(response: httpx.Response, wanted: ProviderRequest, spoken: Spoken) -> Reply | Broken:
-    """The body in one piece, unless it is longer than any completion."""
-    chunks, size = [], 0
+async def _whole(
+    response: httpx.Response, limit: asyncio.Timeout, wanted: ProviderRequest, spoken: Spoken
+) -> Reply | Broken:
+    """The body in one piece, unless it is longer than the route allows."""
+    chunks, size, most = [], 0, wanted.route.entry.max_answer_bytes
     async for chunk in response.aiter_bytes():
         chunks.append(chunk)
         size += len(chunk)
-        if size > MAX_ANSWER_BYTES:
-            return Broken(Broke.GARBLED, f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+        if size > most:
+            return Broken(Broke.TOO_LONG, f"an answer of more than {most} bytes (maxAnswerBytes)")
+        await _memory_for(chunk, size, limit)
     return read_whole(response.status_code, response.headers, b"".join(chunks), wanted.secrets, spoken)
+
+
+async def _memory_for(chunk: bytes, size: int, limit: asyncio.Timeout) -> None:
+    """Wait until there is memory for the chunk. The provider's time stands still meanwhile: the limit is ours. `size`: of the
+    answer so far."""
+    hold = memory.current.get() if size > SMALL_ANSWER_BYTES else None
+    if hold is None or (room := hold.grow(len(chunk))) is None:
+        return
+    ends, began = limit.when(), asyncio.get_running_loop().time()
+    limit.reschedule(None)
+    await room
+    if ends is not None:
+        limit.reschedule(ends + asyncio.get_running_loop().time() - began)
 
 
 def read_whole(
@@ -158,7 +176,7 @@ async def _streamed(
             response = await client.send(request, stream=True)
             if response.status_code != 200 or "text/event-stream" not in response.headers.get("content-type", ""):
                 limit.reschedule(end)
-                return await _whole(response, wanted, spoken)
+                return await _whole(response, limit, wanted, spoken)
             broke = await _assemble(response, assembly, limit, silence, end, wanted, spoken)
     except TimeoutError:
         if clock() >= end:
@@ -206,12 +224,13 @@ async def _assemble(
     """Until [DONE], an error or the stream's end; each token gives the next one `silence` seconds. A body that says it is a
     stream and is none is read as what it is."""
     clock = asyncio.get_running_loop().time
-    events, size, head = Events(), 0, b""
+    events, size, head, most = Events(), 0, b"", wanted.route.entry.max_answer_bytes
     async for chunk in response.aiter_bytes():
         size += len(chunk)
-        if size > 8 * MAX_ANSWER_BYTES:
-            return Broken(Broke.GARBLED, f"a stream of more than {8 * MAX_ANSWER_BYTES} bytes")
-        if not assembly.began and len(head) < MAX_ANSWER_BYTES:
+        if size > STREAM_OVERHEAD * most:
+            return Broken(Broke.TOO_LONG, f"a stream of more than {STREAM_OVERHEAD} x {most} bytes (maxAnswerBytes)")
+        await _memory_for(chunk, size, limit)
+        if not assembly.began and len(head) < most:
             head += chunk
         progress = False
         for data in events.feed(chunk):

@@ -21,6 +21,7 @@ class Claim:
     expires_ms: int
     executions: int  # executions that failed before this one
     crashes: int  # executions whose worker vanished
+    size: int  # bytes of `data` before they were compressed
     suspect: int  # of these, the latest in a row: the job may be what kills workers (suspects.py)
     attempts: int
     run_ms: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from base64 import b64encode
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ COMPLETE, BURY, RESCHEDULE, RELEASE = (Script.load(_LUA, n) for n in ("complete"
 LEASE_SECONDS = 12.0  # a job whose worker died is queued again within this plus one reaper interval
 CHARGES_THAT_BURY = 3
 CLAIM_BYTES = 16 * 1024 * 1024  # the most compressed job data per claim, because the script blocks Redis while it runs
+UNPACKED = 10  # times the size of its compressed data, for a job of which nobody wrote the size
 PROMOTE_AT_MOST = REAP_AT_MOST = EXPIRE_AT_MOST = 1000
 
 
@@ -54,8 +56,10 @@ def claim(
     routes: Sequence[str] = (),
     *,
     at_most_bytes: int = CLAIM_BYTES,
+    at_most_size: int = sys.maxsize,
 ) -> Call:
-    """Claim at most `at_most` jobs, and none more once their data has `at_most_bytes`. Read the reply with `claimed`.
+    """Claim at most `at_most` jobs, and none more once their data has `at_most_bytes`, or `at_most_size` uncompressed.
+    Read the reply with `claimed`.
 
     `token` identifies the call: sent again, it returns the same claims. Nothing is claimed while all `providers` are
     paused. The reply also holds the flags of the queues, `providers` and `routes`.
@@ -73,7 +77,7 @@ def claim(
     keys += flag_keys(providers, routes)
     prefixes = (keyspace.JOB, keyspace.EXECUTION, keyspace.EXECUTIONS)
     limits = (token, at_most, int(LEASE_SECONDS * 1000), worker_name)
-    return CLAIM.call(keys, [*limits, *prefixes, at_most_bytes, len(queues), len(providers), *queues])
+    return CLAIM.call(keys, [*limits, *prefixes, at_most_bytes, len(queues), len(providers), at_most_size, *queues])
 
 
 def claimed(reply: list[Any]) -> tuple[tuple[Claim, ...], list[int]]:
@@ -84,7 +88,7 @@ def claimed(reply: list[Any]) -> tuple[tuple[Claim, ...], list[int]]:
 
 def _claim(row: list[bytes | None], now_ms: int) -> Claim:
     job_id, execution_id, queue, data, accepted_ms, expires_ms, *counts, trail = row
-    executions, crashes, attempts, run_ms, suspect = (_number(count, 0) for count in counts)
+    executions, crashes, attempts, run_ms, suspect, size = (_number(count, 0) for count in counts)
     return Claim(
         job_id=(job_id or b"").decode(),
         execution_id=(execution_id or b"").decode(),
@@ -96,6 +100,7 @@ def _claim(row: list[bytes | None], now_ms: int) -> Claim:
         executions=executions,
         crashes=crashes,
         suspect=suspect,
+        size=size or UNPACKED * len(data or b""),
         attempts=attempts,
         run_ms=run_ms,
         trail=trail or b"[]",

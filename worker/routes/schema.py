@@ -41,6 +41,9 @@ class RouteEntry(_FromJson):
     stream_timeout_seconds: Annotated[float, Field(gt=0, le=86400)] | None = (
         None  # until the first token; if set, the worker streams
     )
+    max_answer_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = (
+        8 * 1024 * 1024
+    )  # a longer answer is not read
     retries: Annotated[int, Field(ge=0, le=5)] = 2  # after the first attempt of an execution
     capabilities: tuple[Capability, ...] | None = None  # None: unknown, so the route is never rejected for them
     parameters: Literal["any", "openai", "google", "mistral", "groq", "deepseek", "anthropic"] | None = None

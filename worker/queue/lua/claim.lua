@@ -7,10 +7,10 @@
 --       failover:stopped:{q}   then for each provider of the worker's routes: failover:paused-provider:{p}
 --       then for each route: failover:disabled:{r}
 -- ARGV  1 token   2 n   3 lease (ms)   4 worker name   5 rq:job:   6 rq:execution:   7 rq:executions:   8 bytes of job data after which to stop
---       9 how many queues   10 how many providers   11.. queue names
+--       9 how many queues   10 how many providers   11 bytes of uncompressed job data after which to stop   12.. queue names
 -- Returns {now (ms), {1 or 0 for everything, for each queue, for each provider, for each route}, claim, ...}, a claim being
 --         {job id, execution id, queue, data, accepted_ms, expires_ms (later by the time its queue was paused), executions,
---         crashes, attempts, run_ms, suspect, trail}
+--         crashes, attempts, run_ms, suspect, size, trail}
 -- Invariant: nothing is claimed while everything, the queue, every provider or its tenant is paused. A job that leaves the queue gets a
 --            lease. An entry whose job is not queued (cancelled, ended, deleted) is removed; one that cannot be read goes to
 --            quarantine. A resend of the token returns what the first call claimed, as far as it is still leased.
@@ -18,16 +18,16 @@ local ASIDE_AT_MOST = 500 -- jobs of paused tenants that one claim moves: about 
 local queues = tonumber(ARGV[9])
 local flags, all, closed = flags_of(7, 6, queues, 6 + 6 * queues, tonumber(ARGV[10]))
 
-local reply, bytes = {now_ms, flags}, 0
+local reply, bytes, size = {now_ms, flags}, 0, 0
 local function answer(id, execution, queue, clock_key)
   local job = redis.call('HMGET', ARGV[5] .. id, 'data', 'accepted_ms', 'expires_ms', 'executions', 'crashes',
-    'attempts', 'run_ms', 'suspect', 'trail', 'stopped_ms', 'tenant', 'tenant_stopped_ms')
+    'attempts', 'run_ms', 'suspect', 'size', 'trail', 'stopped_ms', 'tenant', 'tenant_stopped_ms')
   local expires = tonumber(job[3] or '')
   if expires then
-    job[3] = expires + stopped_ms(clock_key) - (tonumber(job[10] or '') or 0) + tenant_stopped_ms(job[11], job[12])
+    job[3] = expires + stopped_ms(clock_key) - (tonumber(job[11] or '') or 0) + tenant_stopped_ms(job[12], job[13])
   end
-  reply[#reply + 1] = {id, execution, queue, unpack(job, 1, 9)}
-  bytes = bytes + #(job[1] or '')
+  reply[#reply + 1] = {id, execution, queue, unpack(job, 1, 10)}
+  bytes, size = bytes + #(job[1] or ''), size + (tonumber(job[9] or '') or 0)
 end
 
 local before = redis.call('GET', KEYS[3])
@@ -48,12 +48,12 @@ local claims = {}
 local tenants = paused_tenants()
 local paused = tenants and {tenants = tenants, left = ASIDE_AT_MOST}
 for q = 1, queues do
-  local queue, base = ARGV[10 + q], 5 + (q - 1) * 6
+  local queue, base = ARGV[11 + q], 5 + (q - 1) * 6
   local list, leases, wip, accepted = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4], KEYS[base + 5]
   local clock_key = KEYS[base + 6]
   expect('list', list)
   expect('zset', leases, wip, accepted)
-  while flags[1 + q] == 0 and left > 0 and bytes < tonumber(ARGV[8]) do
+  while flags[1 + q] == 0 and left > 0 and bytes < tonumber(ARGV[8]) and size < tonumber(ARGV[11]) do
     local id = take(list, paused)
     if not id then break end
     local job = ARGV[5] .. id
