@@ -14,7 +14,6 @@ from ops.reports.check_configuration import check_configuration
 from ops.reports.check_providers import check_providers
 from ops.reports.check_redis import check_redis
 from ops.reports.finding import Finding, wrong
-from ops.web.settings import Settings
 from producer.environment import Environment
 from producer.errors import ConfigurationError
 
@@ -47,6 +46,8 @@ def examine(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
 
 
 def _web(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
+    from ops.web.settings import Settings  # takes half a second
+
     try:
         settings = Settings.of(environment)
         if settings.guardrail.at_percent > WHOLE_BUDGET:

@@ -18,13 +18,14 @@ from ops.local import session
 from ops.options import as_json
 from producer.connection import redis_url
 from producer.environment import Environment
-from producer.errors import ConfigurationError, UsageError
+from producer.errors import ConfigurationError, Problem, UsageError
 from producer.job import LLMJob
 from worker.breakers import health
 from worker.configuration import Configuration
 from worker.control import pause as flags
 from worker.control import worker_registry
 from worker.control.pause import Scope
+from worker.routes.known_providers import known_providers, map_for, with_key
 from worker.routes.route import load_routes
 from worker.routes.schema import read_map
 
@@ -90,6 +91,36 @@ def _standing(environment: Environment) -> Iterator[redis.Redis | None]:
         return
     with session.reached(environment) as (_, client):
         yield client
+
+
+@group.command("init")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: ROUTES_FILE, else routes.json."
+)
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+@click.pass_obj
+def init(environment: Environment, output: Path | None, force: bool) -> None:
+    """Write a routing map for the API keys that are in the environment: each provider's own endpoint and models."""
+    found = with_key(environment)
+    if not found:
+        names = ", ".join(provider.variables[0] for provider in known_providers())
+        raise ConfigurationError([Problem("environment", "", "no known API key is set", f"set one of {names}")])
+    path = output or Path(environment.get("ROUTES_FILE") or "routes.json")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists: --force overwrites it, or `-o FILE` writes another one for ROUTES_FILE")
+    try:
+        path.write_text(json.dumps(map_for(found), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+    chosen = read_map(path)
+    for tier, entries in (("hot", chosen.hot), ("warm", chosen.warm)):
+        for entry in entries:
+            click.echo(f"{tier:4} {entry.provider}/{entry.model}  key: {entry.api_key_env}")
+    usual = path == Path(environment.get("ROUTES_FILE") or "routes.json")
+    prefix = "" if usual else f"ROUTES_FILE={path} "
+    click.echo(
+        f"written to {path}. Next:\n  {prefix}failover routes check\n  {prefix}failover submit --wait 30 --prompt Hello"
+    )
 
 
 @group.command("check")

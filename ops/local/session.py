@@ -92,6 +92,8 @@ def executing(environment: Environment) -> Iterator[Session]:
     reloads = stamp()
     configuration = Configuration.load(environment)  # errors come before a server is started
     routes = configuration.routes
+    if routes.built_in:
+        note(routes.built_in_words)
     for out in routes.left_out:
         note(f"route {out.name} is left out: {out.why}")
     from worker.notify.settings import load_settings  # imports the HTTP client, which most commands do not need

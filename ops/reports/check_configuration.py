@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import time
 from collections.abc import Iterator
 
@@ -15,8 +16,9 @@ from worker.machine import DEFAULT_SLOTS, Machine
 from worker.money.answer_cache import load_caching
 from worker.money.caps import load_budgets
 from worker.notify.client_messages import load_messages
+from worker.routes.known_providers import known_providers
 from worker.routes.policy import FILE as ROUTING_FILE
-from worker.routes.route import load_addresses, load_routes
+from worker.routes.route import Routes, load_addresses, load_routes
 from worker.routing.call_time import cut_routes
 
 
@@ -35,8 +37,11 @@ def check_configuration(environment: Environment) -> Iterator[Finding]:
         routes = load_routes(environment)
         yield Finding("ok", "routes", ", ".join(route.name for route in routes.routes))
         yield from _routing(environment)
+        if routes.built_in:
+            yield Finding("warn", "routes", routes.built_in_words)
         for out in routes.left_out:
             yield Finding("warn", "routes", f"{out.name} is left out: {out.why}")
+        yield from _unread_keys(environment, routes)
     except ConfigurationError as error:
         yield from wrong("routes", error)
     yield from _money(environment)
@@ -54,6 +59,22 @@ def _machine(environment: Environment) -> Iterator[Finding]:
     slots, why = machine.slots(DEFAULT_SLOTS)
     text = f"{machine.told()}; {machine.descriptors:,} open files"
     yield Finding("warn" if why else "ok", "machine", f"only {slots} jobs at once: {why}" if why else text)
+
+
+def _unread_keys(environment: Environment, routes: Routes) -> Iterator[Finding]:
+    """Keys of known providers that no route uses, and names that look like one of them, misspelt."""
+    read = {key.source.split("#")[0].removeprefix("environment ") for route in routes.routes for key in route.keys}
+    known = {variable for provider in known_providers() for variable in provider.variables}
+    for provider in known_providers():
+        variables = [name for name in provider.variables if environment.get(name, "").strip()]
+        if variables and not read.intersection(provider.variables):
+            fix = "add a route for it to routes.json, or `failover routes init` writes a new map"
+            yield Finding("warn", "keys", f"{variables[0]} is set, but no route reads it — {fix}")
+    for name in sorted(environment):
+        if name in known | read or not name.upper().endswith(("KEY", "TOKEN")) or not environment[name].strip():
+            continue
+        if close := difflib.get_close_matches(name.upper(), known, 1, 0.88):
+            yield Finding("warn", "keys", f"{name} is set, but nobody reads it — is it {close[0]}, misspelt?")
 
 
 def _routing(environment: Environment) -> Iterator[Finding]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from producer.client import DEFAULT_QUEUE
-from producer.environment import Environment, find_configuration, flag
+from producer.environment import Environment, find_configuration, flag, packaged
 from producer.errors import ConfigurationError, Problem
 from worker.breakers.local import RULES, Rules
 from worker.routes.api_keys import Key, of_file, of_variable
+from worker.routes.known_providers import KnownProvider, map_for, with_key
 from worker.routes.parameters import LISTS, NATIVE, Parameters, of_host
 from worker.routes.prices import Price, price_list, public_price
 from worker.routes.schema import Cold, RouteEntry, RouteMap, Tier, key_variable, named, read_map
@@ -88,6 +90,7 @@ class Routes:
     cold: Cold
     rules: Rules = RULES
     cold_queue: bool = True  # ENABLE_COLD_QUEUE: jobs that no route can take now wait in the queue
+    built_in: tuple[str, ...] = ()  # no routes.json fits: the routes follow from these variables with keys
     bypass: bool = False  # BYPASS_ROUTER: only the first route is called, and breakers and policies are ignored
 
     def switched(self, environment: Environment) -> Routes:
@@ -98,6 +101,15 @@ class Routes:
             routes=tuple(route for route in self.routes if warm or route.tier == "hot") or self.routes,
             cold_queue=flag(environment, "ENABLE_COLD_QUEUE", default=True),
             bypass=flag(environment, "BYPASS_ROUTER", default=False),
+        )
+
+    @property
+    def built_in_words(self) -> str:
+        """That the built-in map is used, and why."""
+        used = ", ".join(route.name for route in self.routes)
+        return (
+            f"routes.json is the shipped example and none of its variables are set; {', '.join(self.built_in)} is, so "
+            f"the routes are {used} — `failover routes init` writes them to a file of your own"
         )
 
     @property
@@ -113,7 +125,22 @@ class Routes:
 
 def load_routes(environment: Environment) -> Routes:
     """Read ROUTES_FILE. Raises ConfigurationError with every problem in it."""
-    return read_routes(find_configuration("routes.json", "ROUTES_FILE", environment), environment)
+    path = find_configuration("routes.json", "ROUTES_FILE", environment)
+    found = with_key(environment)
+    if found and not environment.get("ROUTES_FILE") and path.resolve() == packaged("routes.json").resolve():
+        route_map = read_map(path)
+        if not _usable(route_map, str(path), environment)[0]:
+            return _built_in(found, environment)
+    return read_routes(path, environment)
+
+
+def _built_in(found: Sequence[tuple[KnownProvider, str]], environment: Environment) -> Routes:
+    """The map for the keys that are there, while the shipped example can use none of them."""
+    route_map = RouteMap.model_validate(map_for(found))
+    routes, left_out = _usable(route_map, "the built-in map", environment)
+    built_in = tuple(variable for _, variable in found)
+    known = Routes(tuple(routes), tuple(left_out), route_map.cold, route_map.breaker.rules, built_in=built_in)
+    return known.switched(environment)
 
 
 def load_addresses(environment: Environment) -> tuple[str, ...]:
@@ -132,7 +159,7 @@ def read_routes(path: Path, environment: Environment) -> Routes:
         problems = [Problem(where, out.name, out.why) for out in left_out]
         raise ConfigurationError(
             [
-                Problem(where, "", "no route can be used", "set what is missing for at least one of these routes"),
+                Problem(where, "", "no route can be used", _fix(environment)),
                 *problems,
             ]
         )
@@ -142,6 +169,12 @@ def read_routes(path: Path, environment: Environment) -> Routes:
             [Problem(where, "", "all usable routes are canaries, so most jobs have no route", fix)]
         )
     return Routes(tuple(routes), tuple(left_out), route_map.cold, route_map.breaker.rules).switched(environment)
+
+
+def _fix(environment: Environment) -> str:
+    if found := with_key(environment):
+        return f"run: failover routes init (it writes a map for {', '.join(variable for _, variable in found)})"
+    return "set what is missing for at least one of these routes"
 
 
 def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[list[Route], list[LeftOut]]:

@@ -1,0 +1,79 @@
+"""One usual API key alone gives a routing map that works; and the doctor names keys that nobody reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ops.reports.check_configuration import check_configuration
+from ops.simulators.provider import Control
+from producer.errors import ConfigurationError
+from tests.support.workshop import Workshop
+from worker.routes.known_providers import known_providers
+from worker.routes.prices import public_price
+from worker.routes.route import load_routes, read_routes
+
+VARIABLES = [variable for provider in known_providers() for variable in provider.variables]
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_one_key_alone_gives_a_working_map(variable: str) -> None:
+    routes = load_routes({variable: "sk-test-0123456789"})
+    assert {route.keys[0].source for route in routes.routes} == {f"environment {variable}"}
+    assert all(route.base_url.startswith("https://") for route in routes.routes)
+    if variable != "OPENAI_API_KEY":  # the shipped map has a route for it
+        assert [route.tier for route in routes.routes] == ["hot", "warm"]
+        assert routes.built_in == (variable,)
+
+
+def test_every_model_of_the_table_has_a_list_price() -> None:
+    models = [(provider.name, model) for provider in known_providers() for model in (provider.model, provider.cheaper)]
+    assert [each for each in models if public_price(*each) is None] == []
+
+
+def test_a_shipped_map_that_can_be_used_is_used() -> None:
+    environment = {"ANTHROPIC_BASE_URL": "https://gateway.example.com/v1", "ANTHROPIC_KEY": "sk-test-0123456789"}
+    routes = load_routes(environment)
+    assert ([route.name for route in routes.routes], routes.built_in) == (["anthropic/sonnet-4.6"], ())
+
+
+def test_a_map_of_ones_own_is_never_replaced_and_its_message_names_the_command(tmp_path: Path) -> None:
+    path = tmp_path / "routes.json"
+    path.write_text(json.dumps({"hot": [{"provider": "x", "model": "m", "baseUrl": "https://x.example.com"}]}))
+    with pytest.raises(ConfigurationError) as refused:
+        read_routes(path, {"MISTRAL_API_KEY": "sk-test-0123456789"})
+    assert "run: failover routes init (it writes a map for MISTRAL_API_KEY)" in str(refused.value)
+
+
+def test_init_writes_a_map_and_overwrites_none(workshop: Workshop) -> None:
+    keys = {"GROQ_API_KEY": "gsk-test-0123456789", "MISTRAL_API_KEY": "sk-test-0123456789"}
+    done = workshop.run("failover", "routes", "init", **keys)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["  failover routes check", "  failover submit --wait 30 --prompt Hello"]
+    routes = read_routes(workshop.folder / "routes.json", keys)
+    assert [route.entry.provider for route in routes.routes] == ["mistral", "groq", "mistral"]
+    again = workshop.run("failover", "routes", "init", **keys)
+    assert (again.returncode, "--force overwrites it" in again.stderr) == (2, True)
+    assert workshop.run("failover", "routes", "init", "--force", **keys).returncode == 0
+    nothing = workshop.run("failover", "routes", "init", "-o", "other.json")
+    assert (nothing.returncode, "ANTHROPIC_API_KEY" in nothing.stderr) == (2, True)
+
+
+def test_a_newcomer_with_one_key_gets_an_answer(workshop: Workshop, providers: Control) -> None:
+    keys = {"MISTRAL_API_KEY": "sk-test-0123456789", "MISTRAL_BASE_URL": providers.base_url("mistral"), "REDIS_URL": ""}
+    done = workshop.run("failover", "submit", "--wait", "30", "--prompt", "Hello", **keys)
+    assert done.returncode == 0, done.stderr
+    assert "MISTRAL_API_KEY is, so the routes are mistral/mistral-medium-latest" in done.stderr
+    assert providers.account("mistral")["answered"] == 1
+
+
+def test_the_doctor_names_a_key_that_nobody_reads() -> None:
+    keys = {"OPENAI_API_KEY": "sk-test-0123456789", "GROQ_API_KEY": "gsk-test-0123456789", "ANTROPIC_API_KEY": "sk-x"}
+    told = [finding.told for finding in check_configuration(keys) if finding.about == "keys"]
+    assert told == [
+        "GROQ_API_KEY is set, but no route reads it — add a route for it to routes.json, or `failover routes init` writes a "
+        "new map",
+        "ANTROPIC_API_KEY is set, but nobody reads it — is it ANTHROPIC_API_KEY, misspelt?",
+    ]
