@@ -73,6 +73,7 @@ Ours:
 | failover:outbox:{subscriber} | stream | ends of jobs not delivered yet; the last 100,000    | until delivered     |
 | failover:notifier           | string | the worker that sends the messages to people          | 6 s                 |
 | failover:gone               | zset   | workers that vanished, score when first noticed (ms)  | 1 day               |
+| failover:doctor:{name}      | string | scratch key of one `failover doctor`, written and deleted in one script | never kept  |
 | failover:trouble            | hash   | by channel: since when it accepts no message, and why (JSON) | until it accepts one |
 | failover:incidents          | hash   | the open ones: {kind}|{subject}|{queue} -> id         | until resolved      |
 | failover:incidents:all      | zset   | every incident, score opened (ms)                     | 400 days            |
@@ -187,6 +188,11 @@ def worker(name: str) -> str:
 
 def workers_of(queue_name: str) -> str:
     return f"{WORKERS}:{queue_name}"
+
+
+def doctor(name: str) -> str:
+    """A scratch key, and a channel, of one `failover doctor`."""
+    return f"failover:doctor:{name}"
 
 
 def worker_commands(name: str) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from uuid import uuid4
 
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from ops.reports.finding import Finding, wrong
+from producer import keyspace
 from producer.client import DEFAULT_QUEUE
 from producer.connection import check_reachable, check_safe, connect, redis_url, without_secret
 from producer.environment import Environment, flag
 from producer.errors import FailoverError
+from producer.scripts import although_full, ask
 from worker.control import worker_registry
 from worker.control.pause import paused
 
@@ -20,6 +23,8 @@ CLOCK_SECONDS = 2.0  # webhook signatures are valid for minutes, leases for seco
 CONNECTIONS = {"worker": 4, "web": 6}  # the most of one process
 SPARE_CONNECTIONS = 10  # enough for one more worker and web process
 NEARLY_FULL = 0.8
+MESSAGE_SECONDS = 2.0
+ACL_FIX = "give this user the keys, channels and commands of docs/deploy.md: ACL SETUSER ... &failover:* &rq:pubsub:*"
 
 
 def check_redis(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
@@ -39,6 +44,8 @@ def check_redis(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
                 yield Finding("warn" if allowed else "fail", "redis", danger, 0 if allowed else 3)
             if not dangers:
                 yield Finding("ok", "redis", "keeps jobs: persistence and noeviction")
+            yield _transition(client)
+            yield _messages(client)
             yield from _capacity(client)
             yield _clock(client)
             yield from _operation(client)
@@ -52,6 +59,42 @@ def _ping_ms(client: redis.Redis) -> float:
     began = time.monotonic()
     client.ping()
     return (time.monotonic() - began) * 1000
+
+
+def _transition(client: redis.Redis) -> Finding:
+    """One script of ours that writes and deletes a scratch key of each kind; it leaves nothing behind."""
+    name = f"doctor-{uuid4().hex}"
+    scratch, queue = keyspace.doctor(name), keyspace.queue(name)
+    commands = [("SET", scratch, "1", "PX", "10000"), ("DEL", scratch), ("RPUSH", queue, "1"), ("DEL", queue)]
+    try:
+        ask(client, [although_full(*commands), ("GET", keyspace.PAUSE)])
+    except ResponseError as error:
+        return Finding("fail", "redis", f"refuses a script of ours: {error} — {ACL_FIX}", 3)
+    return Finding("ok", "redis", "runs our scripts")
+
+
+def _messages(client: redis.Redis) -> Finding:
+    """Publishes and subscribes as workers do, on channels that nobody else reads."""
+    name = f"doctor-{uuid4().hex}"
+    channels = (keyspace.doctor(name), keyspace.worker_commands(name))
+    try:
+        with client.pubsub(ignore_subscribe_messages=True) as messages:  # type: ignore[no-untyped-call]  # redis-py has no types for it
+            messages.subscribe(*channels)
+            end = time.monotonic() + MESSAGE_SECONDS
+            sent = arrived = 0
+            while arrived < len(channels) and time.monotonic() < end:
+                if messages.get_message(timeout=0.2) is not None:
+                    arrived += 1
+                elif not sent:  # the subscriptions are confirmed by now
+                    sent = sum(int(client.publish(channel, "")) for channel in channels)
+    except ResponseError as error:
+        told = f"refuses messages: {error}, so workers hear of new jobs and switches late"
+        return Finding("fail", "redis", f"{told} — {ACL_FIX}", 3)
+    if arrived < len(channels):
+        return Finding(
+            "warn", "redis", "messages do not arrive: is a proxy between that knows no PUBLISH and SUBSCRIBE?"
+        )
+    return Finding("ok", "redis", "publishes and subscribes")
 
 
 def _capacity(client: redis.Redis) -> Iterator[Finding]:
