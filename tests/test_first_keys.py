@@ -39,6 +39,15 @@ def test_a_shipped_map_that_can_be_used_is_used() -> None:
     assert ([route.name for route in routes.routes], routes.built_in) == (["anthropic/sonnet-4.6"], ())
 
 
+@pytest.mark.parametrize("variable", ["ANTHROPIC_KEY", "ANTHROPIC_API_KEY"])
+def test_a_shipped_route_reads_its_key_by_either_name(variable: str) -> None:
+    environment = {"ANTHROPIC_BASE_URL": "https://gateway.example.com/v1", variable: "sk-test-0123456789"}
+    routes = load_routes(environment)
+    assert [(route.name, route.keys[0].source, routes.built_in) for route in routes.routes] == [
+        ("anthropic/sonnet-4.6", f"environment {variable}", ())
+    ]
+
+
 def test_a_map_of_ones_own_is_never_replaced_and_its_message_names_the_command(tmp_path: Path) -> None:
     path = tmp_path / "routes.json"
     path.write_text(json.dumps({"hot": [{"provider": "x", "model": "m", "baseUrl": "https://x.example.com"}]}))

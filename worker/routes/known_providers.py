@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from producer.environment import Environment
+from worker.routes.names import canonical
 
 
 class KnownProvider(BaseModel):
@@ -48,6 +49,12 @@ class _Table(BaseModel):
 def known_providers() -> tuple[KnownProvider, ...]:
     """The table, in the order in which providers are preferred."""
     return _Table.model_validate_json(Path(__file__).with_suffix(".json").read_bytes()).providers
+
+
+def usual_variables(provider: str) -> tuple[str, ...]:
+    """Where the key of a provider usually is; () for one that is not in the table."""
+    name = canonical(provider)
+    return next((known.variables for known in known_providers() if known.name == name), ())
 
 
 def with_key(environment: Environment) -> list[tuple[KnownProvider, str]]:

@@ -19,7 +19,7 @@ from producer.environment import Environment, find_configuration, flag, packaged
 from producer.errors import ConfigurationError, Problem
 from worker.breakers.local import RULES, Rules
 from worker.routes.api_keys import Key, of_file, of_variable
-from worker.routes.known_providers import KnownProvider, map_for, with_key
+from worker.routes.known_providers import KnownProvider, map_for, usual_variables, with_key
 from worker.routes.parameters import LISTS, NATIVE, Parameters, of_host
 from worker.routes.prices import Price, price_list, public_price
 from worker.routes.schema import Cold, RouteEntry, RouteMap, Tier, key_variable, named, read_map
@@ -226,7 +226,9 @@ def _keys(entry: RouteEntry, environment: Environment) -> tuple[tuple[Key, ...],
     if entry.api_key_env == "":
         return (), ""
     variable = key_variable(entry)
-    return of_variable(variable, environment), variable
+    names = (variable,) if entry.api_key_env else (variable, *usual_variables(entry.provider))
+    used = next((name for name in names if environment.get(name, "").strip()), variable)
+    return of_variable(used, environment), used
 
 
 def key_files(path: Path, environment: Environment) -> list[Path]:
