@@ -89,10 +89,14 @@ group.add_command(poll)
 @group.command()
 @month_option
 @click.option("--by", type=click.Choice(KINDS), help="Only scopes of this kind.")
+@click.option("--all", "everything", is_flag=True, help="Every scope, not only the largest and those with a cap.")
 @as_json
 @click.pass_obj
-def show(environment: Environment, month: str, by: str | None, as_json: bool) -> None:
-    """Show the spending and the caps of each scope, by our own ledger, and the newest report of billing."""
+def show(environment: Environment, month: str, by: str | None, everything: bool, as_json: bool) -> None:
+    """Show the spending and the caps by our own ledger, and the newest report of billing.
+
+    Listed are the scopes with a cap, and of every kind the 20 with the highest spending; --all and --json list all.
+    """
     guardrail, budgets = Guardrail.of(environment), load_budgets(environment)
     with session.reached(environment) as (_, client):
         known, standing = billing_alerts.known(client), budget_state.standing(client, month)
@@ -104,7 +108,10 @@ def show(environment: Environment, month: str, by: str | None, as_json: bool) ->
         both = {"scopes": [asdict(line) for line in lines], "providers": [asdict(each) for each in known]}
         click.echo(json.dumps({**head, **both}, indent=2))
         return
-    _render(lines, month, standing)
+    shown, rest = statement.shortened(lines, {*budgets.named, *standing.caps})
+    _render(lines if everything else shown, month, standing)
+    for kind, (count, together) in ({} if everything else rest).items():
+        click.echo(f"and {many(count, f'more {kind}')}, {money(together.spent_usd)} spent; --all lists them")
     for each in (each for each in known if each.budget != billing_alerts.OWN_NAME):
         again = f"; pauses again at {each.again_at:g}%" if each.again_at else ""
         click.echo(f"{each}: {each.percent:.4g}% used, reported by {each.who} at {utc(each.at)}{again}")

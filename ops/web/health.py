@@ -23,8 +23,8 @@ from producer.redis_server.memory import memory
 from worker.control import worker_registry
 from worker.control.pause import holding
 from worker.money import budget_state
+from worker.money.caps import Budgets
 from worker.reports import statement
-from worker.routes.prices import dollars
 
 LOOK_SECONDS = 1.0
 BREAKER_STATES = ("closed", "half-open", "open")
@@ -131,19 +131,27 @@ class _Everything:
         yield from _routes(found.routes)
 
     def _money(self) -> Iterable[GaugeMetricFamily]:
-        """The money of this month by our own ledger. Users are too many for a metric."""
+        """The money of this month by our own ledger: the largest scopes and those with a cap; all others as one for each
+        kind, `rest:tenant`. Users are too many for a metric."""
         usd = GaugeMetricFamily("failover_spent_usd", "Of this month, by scope.", labels=["scope", "state"])
-        for scope, sums in statement.sums(self._client).items():
-            if not scope.startswith("user:"):
-                for state in ("spent", "ambiguous", "held"):
-                    usd.add_metric([scope, state], dollars(getattr(sums, state)))
+        standing = budget_state.standing(self._client)
+        sums = {scope: each for scope, each in statement.sums(self._client).items() if not scope.startswith("user:")}
+        lines, rest = statement.shortened(statement.balances(sums, Budgets(), standing, {}), standing.caps)
+        for line in [*lines, *(together for _, together in rest.values())]:
+            for state, amount in (
+                ("spent", line.spent_usd),
+                ("ambiguous", line.ambiguous_usd),
+                ("held", line.held_usd),
+            ):
+                usd.add_metric([line.scope, state], amount)
         alert_thresholds = GaugeMetricFamily(
             "failover_budget_step_percent", "The alert threshold that a scope has reached.", labels=["scope"]
         )
         full = GaugeMetricFamily("failover_budget_full", "1 while jobs wait for a scope's hard cap.", labels=["scope"])
-        for scope, each in budget_state.standing(self._client).cap_statuses.items():
-            alert_thresholds.add_metric([scope], each.step)
-            full.add_metric([scope], each.full)
+        for line in lines:
+            if each := standing.cap_statuses.get(line.scope):
+                alert_thresholds.add_metric([line.scope], each.step)
+                full.add_metric([line.scope], each.full)
         return (usd, alert_thresholds, full)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import Any
 
 import redis
@@ -20,6 +21,7 @@ from worker.money.ledger import CAP, LEDGER, SUMS, ledger_keys
 from worker.routes.prices import dollars
 
 PAGE = 1000
+LISTED, LISTED_CAPPED = 20, 200  # scopes in a listing for people or metrics: by spending of every kind; with a cap
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,40 @@ def _balance(scope: str, spending: Sums, cap: Cap, standing: Standing, set_by: M
         max(used, default=None),
         status is not None and status.full,
         set_by.get(scope),
+    )
+
+
+def shortened(lines: Sequence[Balance], own: Collection[str]) -> tuple[list[Balance], dict[str, tuple[int, Balance]]]:
+    """(What to list of `lines`, in their order; by kind of scope the number of all others and their sum).
+
+    Listed are the total; scopes with a cap in `own` and those that are full, LISTED_CAPPED of them, the most used first; and
+    of every kind the LISTED scopes with the highest spending.
+    """
+    capped = [line for line in lines if line.full or line.scope in own]
+    chosen = {TOTAL, *(line.scope for line in nlargest(LISTED_CAPPED, capped, key=lambda line: line.percent or 0.0))}
+    by_kind: dict[str, list[Balance]] = defaultdict(list)
+    for line in lines:
+        by_kind[line.scope.partition(":")[0]].append(line)
+    for some in by_kind.values():
+        chosen |= {line.scope for line in nlargest(LISTED, some, key=lambda line: line.spent_usd + line.ambiguous_usd)}
+    others = {kind: [line for line in some if line.scope not in chosen] for kind, some in by_kind.items()}
+    rest = {kind: (len(some), _together(kind, some)) for kind, some in others.items() if some}
+    return [line for line in lines if line.scope in chosen], rest
+
+
+def _together(kind: str, lines: Sequence[Balance]) -> Balance:
+    """The sum of many scopes, under a name that no scope has."""
+    return Balance(
+        scope=f"rest:{kind}",
+        spent_usd=sum(line.spent_usd for line in lines),
+        ambiguous_usd=sum(line.ambiguous_usd for line in lines),
+        held_usd=sum(line.held_usd for line in lines),
+        tokens=sum(line.tokens for line in lines),
+        hard_usd=None,
+        soft_usd=None,
+        tokens_cap=None,
+        percent=None,
+        full=False,
     )
 
 
