@@ -20,6 +20,11 @@ import redis.asyncio
 from redis.exceptions import NoScriptError
 
 Word = str | bytes | int | float
+RANGES = (
+    "ZRANGE",
+    "ZRANGEBYSCORE",
+    "ZREVRANGEBYSCORE",
+)  # with WITHSCORES, RESP2 lists their pairs flat; redis-py pairs them
 PRELUDES = Path(__file__).parent / "lua" / "shared"
 
 
@@ -115,7 +120,9 @@ async def run_async(client: redis.asyncio.Redis, commands: Sequence[Command]) ->
 def _pipeline(client: Any, commands: Sequence[Command]) -> Any:
     pipeline = client.pipeline(transaction=False)
     for command in commands:
-        pipeline.execute_command(*(command.words if isinstance(command, Call) else command))
+        words = command.words if isinstance(command, Call) else command
+        scored = words[0] in RANGES and "WITHSCORES" in words
+        pipeline.execute_command(*words, **({"withscores": True} if scored else {}))
     return pipeline
 
 
