@@ -31,6 +31,7 @@ WAIT_FOR_CONNECTION_SECONDS = 10.0  # for a connection that other callers use
 TELL_SECONDS, TRY_AGAIN_SECONDS = 10.0, 0.5  # while a start waits for Redis
 
 OLDEST_VERSION = 7
+REPLICA = "is a replica and cannot accept jobs: point REDIS_URL at the primary"
 
 
 def redis_url(environment: Environment) -> str | None:
@@ -119,22 +120,25 @@ def check_reachable(client: redis.Redis, url: str) -> None:
 
 def wait_until_reachable(client: redis.Redis, url: str, *, seconds: float, tell: Callable[[str], None]) -> None:
     """As `check_reachable`, but wait up to `seconds` while the reason may pass: platforms start Redis and its clients
-    together. `tell` gets the reason at once, and every TELL_SECONDS."""
-    give_up = time.monotonic() + seconds
-    tell_at = 0.0
-    while True:
-        try:
-            client.ping()
-        except RedisError as error:
-            reason = _unusable(error, url)
-            if not may_pass(error) or time.monotonic() >= give_up:
-                raise reason from error
-            if time.monotonic() >= tell_at:
-                tell(str(reason))
-                tell_at = time.monotonic() + TELL_SECONDS
-            time.sleep(TRY_AGAIN_SECONDS)
-        else:
-            return
+    together, and move the primary. `tell` gets the reason at once, and every TELL_SECONDS."""
+    give_up, tell_at = time.monotonic() + seconds, 0.0
+    while (reason := _passing_reason(client, url)) and time.monotonic() < give_up:
+        if time.monotonic() >= tell_at:
+            tell(reason)
+            tell_at = time.monotonic() + TELL_SECONDS
+        client.connection_pool.disconnect()  # another server may answer at this address now
+        time.sleep(TRY_AGAIN_SECONDS)
+    check_reachable(client, url)
+
+
+def _passing_reason(client: redis.Redis, url: str) -> str:
+    """Why Redis cannot be used at the moment; "" if it can, or if waiting does not help."""
+    try:
+        client.ping()
+        is_replica = client.info("replication").get("role") == "slave"
+    except RedisError as error:
+        return str(_unusable(error, url)) if may_pass(error) else ""
+    return f"Redis at {without_secret(url)} {REPLICA}" if is_replica else ""
 
 
 def _unusable(error: RedisError, url: str) -> ServiceUnavailable:
@@ -154,7 +158,7 @@ def check_safe(client: redis.Redis) -> list[str]:
             "mode, with a replica and Sentinel or your provider's failover"
         )
     if info.get("role") == "slave":
-        found.append("it is a replica and cannot accept jobs: point REDIS_URL at the primary")
+        found.append(f"it {REPLICA}")
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         found.append(f"maxmemory-policy {policy} lets Redis drop jobs when it is full: set it to noeviction")

@@ -122,3 +122,21 @@ def test_one_asyncio_client_leaves_no_connection_at_the_old_primary(pair: Pair, 
         await client.aclose()
 
     asyncio.run(scenario())
+
+
+def test_a_worker_that_starts_at_a_replica_waits_for_the_primary(
+    pair: Pair, tmp_path: Path, providers: provider.Control
+) -> None:
+    pair.address.server = pair.sockets[1]
+    workshop = Workshop(tmp_path, pair.address.url, providers)
+    workshop.routes(hot=[{"upstream": "hot"}])
+    refused = workshop.run("failover-worker", "--burst", REDIS_WAIT_SECONDS="0")
+    assert refused.returncode == 3 and "it is a replica and cannot accept jobs" in refused.stderr
+    worker = workshop.start("failover-worker", "--burst")
+    try:
+        until(lambda: workshop.events(worker, "redis is away, the start waits"), "it waits")
+        pair.swap()
+        assert worker.wait(timeout=30) == 0
+    finally:
+        worker.kill()
+        worker.wait()

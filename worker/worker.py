@@ -150,6 +150,7 @@ class FailoverWorker(BaseWorker):
         await runtime.learn()
         self.birth_date = now()
         await self._beat()  # RQ's `register_birth` would fail on a full Redis
+        self.connection.connection_pool.disconnect()  # RQ's class uses it only to begin
         log.info("worker started", extra={"worker": self.name, "queues": queues, "slots": self.concurrency})
         services = [asyncio.create_task(service) for service in self._services()]
         for service in services:
