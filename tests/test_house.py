@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 CODE = [path for name in ("producer", "worker", "ops") for path in sorted((ROOT / name).rglob("*"))]
 PYTHON = [path for path in CODE if path.suffix == ".py"]
 LUA = [path for path in CODE if path.suffix == ".lua"]
+PRELUDES = ("worker/money/lua/ledger_rows.lua", "worker/queue/lua/fence.lua")  # of one room, besides those in shared/
 
 MODULES_OF_A_FOLDER = 16  # beside its __init__.py
 LINES_OF_A_FILE = 300
@@ -163,6 +164,17 @@ def test_only_reasons_of_the_closed_set_are_woken() -> None:
 )
 def test_what_is_woken_is_read(source: str, reasons: list[str]) -> None:
     assert list(reasons_woken(source)) == reasons
+
+
+def test_only_a_hint_publishes_in_lua() -> None:
+    """PUBLISH fails for a user without channels; hint.lua ignores that."""
+    assert [where(path) for path in LUA if "'PUBLISH'" in path.read_text()] == ["producer/lua/shared/hint.lua"]
+
+
+def test_a_full_redis_refuses_no_script_but_those_of_intake() -> None:
+    flagged = {where(path): "-- flags:" in path.read_text() for path in LUA if "-- KEYS" in path.read_text()}
+    whole = {name for name in flagged if "/shared/" not in name and name not in PRELUDES}
+    assert {name for name in whole if not flagged[name]} == {"producer/lua/enqueue.lua", "producer/lua/rate.lua"}
 
 
 def test_no_folder_has_more_modules_than_one_can_look_over() -> None:

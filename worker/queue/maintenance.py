@@ -22,7 +22,7 @@ from redis.exceptions import RedisError
 from producer import keyspace
 from producer.connection import connect_async
 from producer.exchange import KEEP_CANCELLED_SECONDS
-from producer.scripts import Command, ask_async
+from producer.scripts import Command, although_full, ask_async
 from worker.poller import SLOW_SECONDS, Poller
 from worker.queue import fair_queue, transitions
 
@@ -170,7 +170,9 @@ async def promote(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
 async def audit(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
     """Last safety check, by one worker at a time: queue accepted jobs again that are in no list, and remove old entries."""
     for queue in queues:
-        if await client.set(keyspace.audit_turn(queue), "1", nx=True, ex=AUDIT_SECONDS - 10):
+        turn = although_full(("SET", keyspace.audit_turn(queue), "1", "NX", "EX", AUDIT_SECONDS - 10))
+        ((is_mine,),) = await ask_async(client, [turn])
+        if is_mine:
             await _trim(client, queue)
             strays = await _nowhere(client, queue)
             if not strays:

@@ -82,7 +82,7 @@ for q = 1, queues do
     end
   end
 end
-if paused and paused.left == 0 then redis.call('PUBLISH', 'failover:wake', 'claim') end -- go on moving jobs aside
+if paused and paused.left == 0 then hint('failover:wake', 'claim') end -- go on moving jobs aside
 if #claims > 0 then
   redis.call('SET', KEYS[3], cjson.encode(claims), 'EX', 60)
   if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('HSET', KEYS[5], 'state', 'busy') end
