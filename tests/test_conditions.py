@@ -200,7 +200,7 @@ def test_a_source_that_cannot_be_read_silences_no_other(
 
 
 COLD, BUDGETED, SPEND = Condition(Kind.COLD), Condition(Kind.BUDGET), Condition(Kind.SPEND, "total: 95%")
-REFUSED = Condition(Kind.REFUSED)
+REFUSED, NO_WORKERS, GONE = (Condition(kind) for kind in (Kind.REFUSED, Kind.NO_WORKERS, Kind.WORKER_GONE))
 ROUTE, KEYS = Condition(Kind.ROUTE_OPEN, "openai"), Condition(Kind.CREDENTIALS, "openai")
 LATE = Condition(Kind.LATE, "", "q", ("3 late",), {"acme waits": "acme waits no more"}, {"acme": 3}, 3, ("j1",))
 
@@ -229,6 +229,8 @@ WITH_LATE = _with_late(COLD, [LATE])
         ([ROUTE, KEYS, COLD], [opened(ROUTE)], [ROUTE, COLD]),
         ([KEYS, REFUSED], [], [REFUSED]),  # one fix, one incident
         ([KEYS], [opened(REFUSED)], []),
+        ([GONE, NO_WORKERS], [], [NO_WORKERS]),
+        ([GONE, NO_WORKERS], [opened(GONE)], [GONE, NO_WORKERS]),
         ([ROUTE], [opened(COLD)], []),  # what is left of it
         ([BUDGETED, SPEND], [], [BUDGETED]),  # the pause says it
         ([BUDGETED, SPEND], [opened(SPEND)], [BUDGETED, SPEND]),

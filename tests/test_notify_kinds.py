@@ -6,13 +6,22 @@ import pytest
 import redis
 
 from ops.simulators.slack_api import Slack
-from producer import Producer
+from producer import Producer, keyspace
 from producer.policy import load_policies
-from tests.support.incidents import incidents, on_call
+from tests.support.incidents import incidents, on_call, over
 from tests.support.jobs import chat
 from tests.support.polling import until
+from tests.support.transitions import Q
+from tests.support.web import served
 from tests.support.workshop import Workshop
+from worker.control import pause
+from worker.notify.condition import Condition, Snapshot
+from worker.notify.incidents import Incidents
 from worker.notify.kinds import Kind
+from worker.notify.oncall import OnCall
+from worker.notify.reconcile import Reconciler
+from worker.queue import tenant_jobs
+from worker.queue.dead_letters import now_ms
 
 
 @pytest.mark.parametrize(
@@ -43,3 +52,65 @@ def test_a_refused_key_or_credit_is_no_outage_and_the_command_of_its_message_sta
     (refused,) = until(lambda: [e for e in incidents(client, Kind.REFUSED) if e.resolved_ms], "it is over")
     assert refused.title == title.removesuffix(": 3 jobs wait")
     until(lambda: len(slack.in_channel()) == 2, "one message opened it, one says that it is over")
+
+
+def test_the_web_process_tells_once_that_the_last_worker_is_gone(
+    workshop: Workshop, client: redis.Redis, slack: Slack
+) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    on_call(workshop)
+    producer = Producer(client, load_policies(workshop.environment))
+    jobs = [receipt.job_id for receipt in producer.enqueue_many([chat(str(n)) for n in range(3)])]
+    with served(workshop, **slack.environment), served(workshop, **slack.environment):
+        (opening,) = until(lambda: slack.in_channel(), "it is told")
+        assert opening.texts[0] == "🔴 No worker runs: 3 jobs wait"
+        workshop.worker(**slack.environment)
+        until(lambda: all(producer.ended(jobs)), "the jobs go on")
+        until(lambda: len(slack.in_channel()) == 2, "a worker runs: it is over")
+        assert "Over after" in slack.in_channel()[1].texts[0]
+    assert [incident.kind for incident in Incidents(client).since(0)] == [Kind.NO_WORKERS]
+
+
+def test_a_flood_names_client_count_rate_and_cost_and_its_commands_end_it(
+    workshop: Workshop, client: redis.Redis, slack: Slack
+) -> None:
+    workshop.routes(hot=[{"upstream": "a", "price": {"input": 1.0, "output": 10.0}}])
+    on_call(workshop, flood_jobs=20)
+    producer = Producer(client, load_policies(workshop.environment))
+    producer.enqueue_many([chat(str(n), tenant_id="globex") for n in range(15)])
+    producer.enqueue_many([chat(str(n), tenant_id="acme") for n in range(60)])
+    pause.pause(client, who="kira", why="so that the queue stays as it is")
+    workshop.worker(**slack.environment)
+    until(lambda: incidents(client, Kind.FLOOD), "it is an incident")
+    opening = until(lambda: [m for m in slack.in_channel() if "acme fills the queue" in m.texts[0]], "it is told")[0]
+    assert "acme fills the queue: about 60 jobs, about $" in opening.texts[0]
+    assert "about 60 of the 75 jobs that wait, sent at about" in opening.whole()
+    for command in ("failover pause --tenant acme", "failover job cancel --tenant acme"):
+        assert command in opening.whole()
+    steps: list[int] = []
+    assert (
+        tenant_jobs.cancel(client, Q, "acme", tenant_jobs.waiting(client, Q, "acme"), who="kira", report=steps.append)
+        == 60
+    )
+    until(lambda: over(client, Kind.FLOOD), "it is over")
+
+
+def test_reduced_answers_after_an_outage_belong_to_it_until_the_jobs_that_it_delayed_are_answered(
+    client: redis.Redis,
+) -> None:
+    policy = OnCall(hold_seconds=0, steady_seconds=0)
+    reconciler, now = Reconciler(client, policy), now_ms(client)
+    down = Condition(Kind.COLD, lines=("a/a-1: fails",), marks={"a/a-1 fails": ""})
+    reconciler.reconcile(Snapshot(now, (down,), queues=(Q,), overdue=3))
+    reconciler.reconcile(Snapshot(now + 1000, (), queues=(Q,), overdue=3))
+    client.hset(keyspace.news(Q), mapping={"degraded": 2, "degraded:tenant:acme": 2})
+    late = Condition(Kind.LATE, "", Q, ("3 late",), {}, {"acme": 3}, 3)
+    reconciler.reconcile(Snapshot(now + 2000, (late,), queues=(Q,), overdue=3))
+    (outage,) = Incidents(client).since(0)
+    assert (outage.kind, outage.degraded, outage.resolved_ms) == (Kind.COLD, 2, None)
+    reconciler.reconcile(Snapshot(now + 3000, (), queues=(Q,), overdue=0))
+    (outage,) = Incidents(client).since(0)
+    assert (outage.opened_ms, outage.resolved_ms) == (now, now + 1000)
+    client.hset(keyspace.news(Q), mapping={"degraded": 1, "degraded:tenant:acme": 1})
+    reconciler.reconcile(Snapshot(now + 4000, (), queues=(Q,)))
+    assert [each.kind for each in Incidents(client).since(0)] == [Kind.COLD, Kind.DEGRADED]

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from redis.exceptions import RedisError
 
-from ops.web import connections
+from ops.web import connections, last_worker
 from ops.web.app import create_app
 from ops.web.connections import ACCEPTED_AT_ONCE, MOST_CONNECTIONS, Connection, Connections, Seldom
 from ops.web.settings import Settings
@@ -92,7 +92,8 @@ def serve(environment: Environment, url: str, host: str | None, port: int) -> No
         log.warning("no secret is configured: only this machine is served; set FAILOVER_API_TOKEN to serve others")
     producer = AsyncProducer.from_url(url, policies)
     server = Server(create_app(producer, client, settings), Connections(most))
-    asyncio.run(server.serve(sockets=[listener]))
+    with last_worker.watched(environment, url):
+        asyncio.run(server.serve(sockets=[listener]))
     log.info("stopped serving")
 
 

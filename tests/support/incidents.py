@@ -39,6 +39,7 @@ SOON = {
     "thread_seconds": 0.2,
     "hold_seconds": 0.2,
     "steady_seconds": 1,
+    "no_worker_seconds": 0.5,
 }
 
 

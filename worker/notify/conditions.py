@@ -19,18 +19,18 @@ from worker.control.pause import BUDGET, Paused, paused
 from worker.humanize import counted, lasted, many
 from worker.money import billing_alerts, budget_state
 from worker.money.budget_state import CapStatus
-from worker.notify.condition import FIRST, Condition, Snapshot
+from worker.notify.condition import FIRST, Condition, Snapshot, late_size, waiting_size
 from worker.notify.kinds import Kind
 from worker.notify.oncall import OnCall
 from worker.notify.provider_conditions import of_routes
-from worker.notify.titles import late_size
+from worker.notify.queue_conditions import floods, without_workers
 from worker.queue import fair_queue
 from worker.queue.dead_letters import now_ms
 from worker.routes.names import canonical
 
 log = logging.getLogger("failover.worker")
 
-LATE_EVERY_MS = 2000  # between two reads of the late jobs: thousands of them take milliseconds
+LATE_EVERY_MS = 2000  # between two reads of late jobs and floods: thousands of jobs take milliseconds
 LATE_READ = 2000  # late jobs whose tenants are counted
 USERS_LISTED = 5  # with more users over an alert threshold, one condition covers all of them
 MEMORY_STEPS = (80, 90, FULL_PERCENT)  # percent of maxmemory; the first opens the incident
@@ -45,6 +45,7 @@ class ConditionReader:
         self._client, self._on_call, self._alert_thresholds = client, on_call, alert_thresholds
         self.queues: list[str] = [DEFAULT_QUEUE]
         self._late_at, self._late_found = -LATE_EVERY_MS, tuple[Condition, ...]()
+        self._overdue = 0
         self.dangers: tuple[str, ...] = ()
         self.memory: Memory | None = None
 
@@ -53,7 +54,8 @@ class ConditionReader:
         client, now = self._client, now_ms(self._client)
         self.queues = worker_registry.queues(client, DEFAULT_QUEUE)
         flags = paused(client, self.queues)
-        usable = worker_registry.usable(worker_registry.views(client))
+        views = worker_registry.views(client)
+        usable = worker_registry.usable(views)
         standing = health.of_routes(client, list(usable))
         paused_routes = {
             name for name, route in usable.items() if any(flag.closes(name, route["provider"]) for flag in flags)
@@ -62,7 +64,8 @@ class ConditionReader:
             lambda: of_routes(usable, standing, paused_routes, now, lambda: self._waiting(())),
             lambda: _pauses(flags, lambda: self._waiting(flags)),
             self._budgets,
-            lambda: self._late_jobs(now),
+            lambda: self._queue_conditions(now),
+            lambda: () if views else without_workers(0, self._waiting(())),
             lambda: self._vanished(now),
         )
         conditions = [condition for source in sources for condition in _readable(source)]
@@ -74,7 +77,9 @@ class ConditionReader:
             provider = canonical(route["provider"])
             succeeded[provider] = max(succeeded.get(provider, 0), standing[name].succeeded_ms)
         half_open = {canonical(usable[name]["provider"]) for name in usable if standing[name].breaker == "half-open"}
-        return Snapshot(now, tuple(conditions), succeeded, frozenset(half_open), tuple(self.queues))
+        return Snapshot(
+            now, tuple(conditions), succeeded, frozenset(half_open), tuple(self.queues), len(views), self._overdue
+        )
 
     def _waiting(self, flags: Sequence[Paused]) -> int:
         """Jobs that wait in the queues that `flags` pause; without flags, in all queues."""
@@ -83,11 +88,14 @@ class ConditionReader:
         scheduled = ask(self._client, [("ZCARD", keyspace.scheduled(name)) for name in names])
         return sum(int(length) for length, _ in queued) + sum(map(int, scheduled))
 
-    def _late_jobs(self, now: int) -> tuple[Condition, ...]:
-        """The late jobs, read at most every LATE_EVERY_MS."""
+    def _queue_conditions(self, now: int) -> tuple[Condition, ...]:
+        """The late jobs and the floods, read at most every LATE_EVERY_MS."""
         if not 0 <= now - self._late_at < LATE_EVERY_MS:
             self._late_at = now
-            self._late_found = tuple(found for queue in self.queues if (found := self._late(queue, now)).late)
+            counts = [("ZCOUNT", keyspace.promised(queue), "-inf", now) for queue in self.queues]
+            self._overdue = sum(ask(self._client, counts))
+            late = [found for queue in self.queues if (found := self._late(queue, now)).late]
+            self._late_found = (*late, *floods(self._client, self.queues, self._on_call))
         return self._late_found
 
     def _late(self, queue: str, now: int) -> Condition:
@@ -180,7 +188,7 @@ def _memory(memory: Memory | None) -> Iterator[Condition]:
         if memory.is_full:
             lines.append("No new job is accepted (HTTP 503). Accepted jobs go on.")
         marks = {f"{step}% of its memory is used": f"less than {step}% of its memory is used" for step in reached}
-        yield Condition(Kind.REDIS_FULL, lines=tuple(lines), marks=marks)
+        yield Condition(Kind.REDIS_FULL, size=tuple(marks)[-1], lines=tuple(lines), marks=marks)
 
 
 def _readable(source: Callable[[], Iterable[Condition]]) -> list[Condition]:
@@ -207,7 +215,7 @@ def _pauses(flags: Sequence[Paused], waiting: Callable[[], int]) -> Iterator[Con
         size = ""
         if any(flag.provider is None and flag.tenant is None for flag in mine):
             jobs = waiting()
-            size = f"{many(jobs, 'job')} wait{'s' if jobs == 1 else ''}"
+            size = waiting_size(jobs)
             lines.append(f"{many(jobs, 'job')} in the queue.")
         marks = {f"paused: {flag}": f"{flag.scope} goes on" for flag in mine}
         yield Condition(kind, subject, size=size, lines=tuple(lines), marks=marks, until_ms=until)

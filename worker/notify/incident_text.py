@@ -208,6 +208,9 @@ def _commands(incident: Incident) -> Iterator[str]:
             has_queue = command.startswith(("failover dlq", "failover job late"))
             scoped = command == "failover resume" and incident.kind is Kind.PAUSED
             yield command + (_queue_option(incident) if has_queue else _scope_option(incident) if scoped else "")
+    if incident.kind is Kind.FLOOD and incident.resolved_ms is None:
+        yield f"failover pause --tenant {shlex.quote(incident.subject)}"
+        yield f"failover job cancel --tenant {shlex.quote(incident.subject)}"
     about = f" --incident {incident.id}"
     for name, tenant in wanted(incident):
         yield f"failover messages show {name} --tenant {shlex.quote(tenant)}{about}"

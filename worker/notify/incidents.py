@@ -15,13 +15,14 @@ import redis
 
 from producer import keyspace
 from producer.scripts import Script, although_full, ask
-from worker.notify.condition import Condition
-from worker.notify.kinds import COUNTED, Kind, key_of
-from worker.notify.titles import title
+from worker.humanize import counted, many
+from worker.notify.condition import Condition, of_tenants
+from worker.notify.kinds import COUNTED, KIND_INFO, Kind, key_of
 
 _LUA = Path(__file__).parent / "lua"
 OPEN, FOLD, CHANGE, CLOSE = (Script.load(_LUA, name) for name in ("open", "fold", "change", "close"))
 UNDELIVERED_FOR_MS = 86_400_000  # then no channel tries to send a resolved incident any more
+REASONS_IN_TITLE = 3  # of dead letters
 KEPT_MS = 400 * 86_400_000  # incidents and their stories, for the monthly review
 
 
@@ -69,8 +70,18 @@ class Incident:
 
     @property
     def title(self) -> str:
-        """One line: what is wrong, how many jobs, whose."""
-        return title(self)
+        """One line: what is wrong, how many jobs, whose, because a push message shows nothing else.
+
+        `12 dead letters of acme (exhausted 12)`, `All AI providers are down: 240 jobs wait`.
+        """
+        if self.kind is Kind.DEAD_LETTERS and self.dead:
+            why = f" ({counted(self.reasons, REASONS_IN_TITLE)})" if self.reasons else ""
+            return f"{many(self.dead, 'dead letter')}{of_tenants(self.tenants)}{why}"
+        if self.kind is Kind.DEGRADED and self.degraded:
+            return f"{many(self.degraded, 'degraded answer')}{of_tenants(self.degraded_of)}"
+        what = self.what or KIND_INFO[self.kind].title + (f": {self.subject}" if self.subject else "")
+        size = self.size if self.resolved_ms is None else ""
+        return f"{what}: {size}" if size else what
 
     @property
     def fades(self) -> bool:

@@ -26,6 +26,7 @@ from producer import keyspace
 from producer.connection import check_safe, connect
 from producer.redis_server.memory import memory
 from producer.scripts import Script, ask, ask_async
+from worker.control import worker_registry
 from worker.control.pause import utc
 from worker.notify.conditions import ConditionReader
 from worker.notify.incidents import UNDELIVERED_FOR_MS, Incident, Incidents
@@ -86,9 +87,13 @@ class ChannelThread:
 
 
 class Notifier:
-    """The notifier of one worker. `client`: a blocking client, shared by its threads."""
+    """The notifier of one worker. `client`: a blocking client, shared by its threads. `without_workers`: it is no worker's, and
+    sends only while none is alive."""
 
-    def __init__(self, client: redis.Redis, worker_name: str, settings: Settings) -> None:
+    def __init__(
+        self, client: redis.Redis, worker_name: str, settings: Settings, *, without_workers: bool = False
+    ) -> None:
+        self._only_without_workers = without_workers
         self._client, self._name, self._settings = client, worker_name, settings
         self._incidents = Incidents(client)
         self._conditions = ConditionReader(client, settings.on_call, settings.alert_thresholds)
@@ -116,7 +121,7 @@ class Notifier:
         try:
             while True:
                 well = thread.is_alive() and time.monotonic() - self._stepped < HUNG_SECONDS
-                leads = await self._lease(client, LEASE_SECONDS if well else 0)
+                leads = await self._lease(client, LEASE_SECONDS if well and await self._may_lead() else 0)
                 if leads and not self.leads:
                     log.info(
                         "this worker is the notifier now", extra={"channels": [s.channel.name for s in self._senders]}
@@ -131,6 +136,15 @@ class Notifier:
             await asyncio.to_thread(thread.join, SHUTDOWN_SECONDS)
             for channel_thread in self._channel_threads:
                 await asyncio.to_thread(channel_thread.wait_idle, SHUTDOWN_SECONDS / 2)
+
+    async def _may_lead(self) -> bool:
+        """A worker always may; the web process only while no worker is alive."""
+        if not self._only_without_workers:
+            return True
+        try:
+            return not await asyncio.to_thread(worker_registry.views, self._client)
+        except (RedisError, ValueError):
+            return False
 
     async def _lease(self, client: redis.asyncio.Redis, seconds: float) -> bool:
         """Take, renew or (with 0 seconds) release the lease. Returns whether this worker holds it."""

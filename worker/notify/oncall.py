@@ -77,6 +77,9 @@ class OnCall(BaseModel):
     thread_seconds: Positive = 60.0
     hold_seconds: Annotated[float, Field(ge=0)] = 5.0
     steady_seconds: Annotated[float, Field(ge=0)] = 60.0
+    no_worker_seconds: Annotated[float, Field(ge=0)] = 45.0
+    flood_jobs: Annotated[int, Field(ge=1)] | None = 1000
+    flood_percent: Annotated[float, Field(gt=0, le=100)] = 50.0
 
     @model_validator(mode="before")
     @classmethod

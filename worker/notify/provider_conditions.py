@@ -9,7 +9,7 @@ from typing import Any
 
 from worker.breakers.health import Health
 from worker.humanize import many
-from worker.notify.condition import Condition
+from worker.notify.condition import Condition, waiting_size
 from worker.notify.kinds import Kind
 from worker.routes.names import canonical
 
@@ -85,7 +85,7 @@ def _of_all(routes: Sequence[Health], usable: Mapping[str, dict[str, Any]], now:
     return replace(
         condition,
         title=_refused_title(refused, usable, everywhere=True) if all_refused else "",
-        size=f"{many(waiting, 'job')} wait{'s' if waiting == 1 else ''}",
+        size=waiting_size(waiting),
         lines=(f"{many(waiting, 'job')} in the queue.", *condition.lines, *_fixes(refused, usable)),
     )
 

@@ -13,19 +13,20 @@ import redis
 from producer import keyspace
 from producer.scripts import ask
 from worker.humanize import many
-from worker.notify.condition import Condition, Snapshot
+from worker.notify.condition import Condition, Snapshot, late_size
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import COUNTED, OUTAGES, Kind
 from worker.notify.oncall import OnCall
-from worker.notify.titles import late_size
 
 COLD = (Kind.COLD, Kind.REFUSED)  # no route can be used
 # parts of these incidents, so they get no incident of their own beside them
 UNDER_COLD = (Kind.ROUTE_OPEN, Kind.CREDENTIALS)
 # these may come and go: closed only after steady_seconds
 STEADY = (*UNDER_COLD, *COLD, Kind.LATE, Kind.FLOOD, Kind.WORKER_GONE, Kind.CRASH_LOOP, Kind.CAPPED, Kind.REDIS_FULL)
+VANISHED = (Kind.WORKER_GONE, Kind.CRASH_LOOP)  # parts of NO_WORKERS
 AFTER_COLD_MS = 180_000  # after a COLD, a breaker that no job has probed since then opens no incident
 DRAINS_MS = 30 * 60_000  # an outage stays open so long for its late jobs
+DELAYS = (Kind.NO_WORKERS, Kind.COLD, Kind.REFUSED)  # over when the jobs that they delayed are answered
 PROBED_MS = 180_000  # a half-open route is probed by then, unless no job comes
 STORY_AT_ONCE = 20  # lines added by one update
 TENANTS_KEPT = 500
@@ -46,9 +47,14 @@ class Reconciler:
         """Fold the counts, then open, update and resolve incidents."""
         opened = {each.key: each for each in self._incidents.unsettled() if each.resolved_ms is None}
         conditions = {each.key: each for each in self._joined(snapshot, opened.values())}
-        outages = [each for each in opened.values() if each.kind in OUTAGES and (each.late or each.key in conditions)]
+        outages = [
+            each
+            for each in opened.values()
+            if _explains(each)
+            and (each.late or each.key in conditions or snapshot.now_ms - self._over.get(each.id, 0) < DRAINS_MS)
+        ]
         first = min(outages, key=lambda each: OUTAGES.index(each.kind), default=None)
-        about_to_open = any(each.kind in OUTAGES for key, each in conditions.items() if key not in opened)
+        about_to_open = any(_explains(each) for key, each in conditions.items() if key not in opened)
         self._incidents.fold(snapshot.queues, first.id if first else None, keep_saved=about_to_open)
         for key, condition in conditions.items():
             if key in opened:
@@ -70,7 +76,8 @@ class Reconciler:
 
     def _open(self, condition: Condition, now_ms: int) -> None:
         since = self._since.setdefault(condition.key, now_ms)
-        if now_ms - since < self._on_call.hold_seconds * 1000:
+        hold = self._on_call.no_worker_seconds if condition.kind is Kind.NO_WORKERS else self._on_call.hold_seconds
+        if now_ms - since < hold * 1000:
             return
         incident_id = self._incidents.open(condition, since, "; ".join(condition.marks or condition.lines)[:500])
         for incident in self._incidents.named([incident_id]):
@@ -120,6 +127,8 @@ class Reconciler:
     def _lasts(self, incident: Incident, snapshot: Snapshot, over_ms: int) -> bool:
         """Whether it stays open although its condition is gone."""
         passed = snapshot.now_ms - over_ms
+        if not snapshot.workers and incident.kind in (*COLD, *UNDER_COLD):
+            return True  # nobody knows the state of the routes
         if incident.kind in COUNTED:
             quiet = snapshot.now_ms - incident.last_ms >= self._on_call.quiet_minutes * 60_000
             return not quiet and not (incident.kind is Kind.DEAD_LETTERS and self._unhandled(incident) == 0)
@@ -127,8 +136,9 @@ class Reconciler:
             return passed < UNSEEN_MS
         if incident.kind is Kind.ROUTE_OPEN and incident.subject in snapshot.half_open:
             return passed < UNSEEN_MS
-        if incident.kind in OUTAGES and incident.late:
-            return bool(snapshot.late) and passed < DRAINS_MS
+        if _explains(incident) and (incident.late or incident.kind in DELAYS):
+            delayed = snapshot.overdue if incident.kind in DELAYS else snapshot.late
+            return bool(delayed) and passed < DRAINS_MS  # late and reduced answers still belong to it
         return incident.kind is Kind.WORKER_GONE and any(c.kind is Kind.CRASH_LOOP for c in snapshot.conditions)
 
     def _unhandled(self, incident: Incident) -> int:
@@ -143,7 +153,8 @@ class Reconciler:
         if kinds.intersection(COLD):
             self._cold_ms = snapshot.now_ms
         hidden = UNDER_COLD if snapshot.now_ms - self._cold_ms < AFTER_COLD_MS else ()
-        standing = {incident.kind for incident in opened} | (kinds - set(hidden))
+        standing = {incident.kind for incident in opened if _explains(incident)}
+        standing |= {each.kind for each in snapshot.conditions if _explains(each) and each.kind not in hidden}
         outage = next((kind for kind in OUTAGES if kind in standing), None)
         late = [each for each in snapshot.conditions if each.kind is Kind.LATE and each.key not in open_keys]
         for condition in snapshot.conditions:
@@ -152,11 +163,18 @@ class Reconciler:
                 continue
             if is_new and condition.kind in hidden:
                 continue
+            if is_new and condition.kind in VANISHED and Kind.NO_WORKERS in kinds:
+                continue
             if is_new and condition.kind is Kind.SPEND and Kind.BUDGET in kinds:
                 continue  # the incident of the pause covers it
-            if condition.kind is outage:
+            if condition.kind is outage and _explains(condition):
                 condition, late = _with_late(condition, late), []
             yield condition
+
+
+def _explains(each: Condition | Incident) -> bool:
+    """Whether it can be the reason why jobs are late, reduced or dead; a pause of one client is none for the others."""
+    return each.kind in OUTAGES and not (each.kind is Kind.PAUSED and each.subject.startswith("tenant "))
 
 
 def _succeeded_ms(incident: Incident, snapshot: Snapshot) -> int:

@@ -76,10 +76,22 @@ def estimate(client: redis.Redis, scope: Scope, default_queue: str) -> Backlog:
     waiting = {name: (0, []) if usable and not routes else _waiting(client, name, scope.tenant) for name in freed}
     jobs = sum(length for length, _ in waiting.values())
     standing = health.of_routes(client, list(routes))
-    main_route = next((name for name in routes if standing[name].serves), next(iter(routes), None))  # most jobs use it
+    main_route = _main_route(routes, standing)
     minutes = _minutes(jobs, slots, standing.get(main_route or ""), unknown)
     dollars = _dollars(client, waiting, routes.get(main_route or ""), unknown)
     return Backlog(jobs, dollars, minutes, slots, [str(flag) for flag in staying], unknown)
+
+
+def cost(client: redis.Redis, queue: str, tenant: str) -> float | None:
+    """About how many US dollars the queued jobs of a tenant will cost; None if unknown."""
+    usable = worker_registry.usable(worker_registry.views(client))
+    route = _main_route(usable, health.of_routes(client, list(usable)))
+    return _dollars(client, {queue: _waiting(client, queue, tenant)}, usable.get(route or ""), [])
+
+
+def _main_route(routes: Mapping[str, Any], standing: Mapping[str, Health]) -> str | None:
+    """The route that most jobs use; None without any."""
+    return next((name for name in routes if standing[name].serves), next(iter(routes), None))
 
 
 def _clears(flag: Paused, scope: Scope, clears_budgets: bool) -> bool:
