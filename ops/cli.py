@@ -149,6 +149,9 @@ def _wait_with_progress(active: session.Session, submitted: batch.Submitted) -> 
 @click.option("--feature", default="", help="What the work is for; caps and cached answers depend on it.")
 @click.option("--idempotency-key", help="The same key again gives the same job.")
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Print the answer instead of the job id.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Without REDIS_URL: also execute jobs that wait from earlier commands."
+)
 @as_json
 @click.pass_obj
 def submit(
@@ -162,6 +165,7 @@ def submit(
     feature: str,
     idempotency_key: str | None,
     wait: float | None,
+    everything: bool,
     as_json: bool,
 ) -> None:
     """Submit one job: prints its id, or with --wait its answer.
@@ -180,12 +184,14 @@ def submit(
         "idempotency_key": idempotency_key,
     }
     new_job = LLMJob.parse({**fields, "body": body})
-    with (session.opened if wait is None else session.executing)(environment) as active:
+    own_queue = None if everything else session.OWN_QUEUE
+    with session.opened(environment) if wait is None else session.executing(environment, own_queue) as active:
         job_id = active.producer.enqueue(new_job)
         if wait is None:
             session.warn_without_worker(active)
             click.echo(json.dumps({"job_id": job_id}) if as_json else job_id)
             return
+        session.note_others(active, job_id)
         result = active.producer.wait(job_id, wait)
     if as_json:
         click.echo(result.model_dump_json(indent=2))

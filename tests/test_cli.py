@@ -209,3 +209,15 @@ def content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_a_submit_that_waits_executes_its_own_job_alone(routed: Workshop) -> None:
+    for prompt in ("one", "two"):
+        assert routed.run("failover", "submit", "--prompt", prompt, REDIS_URL="").returncode == 0
+    mine = routed.run("failover", "submit", "--wait", "30", "--prompt", "three", REDIS_URL="")
+    assert mine.returncode == 0, mine.stderr
+    assert "2 jobs of earlier commands wait too, and are not executed now; --all executes them" in mine.stderr
+    assert calls(routed) == 1
+    everything = routed.run("failover", "submit", "--wait", "30", "--all", "--prompt", "four", REDIS_URL="")
+    assert everything.returncode == 0, everything.stderr
+    assert calls(routed) >= 2

@@ -314,3 +314,13 @@ def test_a_canary_that_fails_stops_the_requeue(workshop: Workshop, producer: Pro
     assert ended.returncode == 0, ended.stderr
     until(lambda: all(producer.ended(letters)), "all are done")
     assert {result.status for result in producer.fetch_many(letters) if result} == {JobStatus.DONE}
+
+
+def test_letters_that_rqs_own_tools_requeued_are_counted_nowhere(client: redis.Redis, producer: Producer) -> None:
+    first, second = bury(producer, 2)
+    client.zrem(keyspace.failed(Q), first)  # as `rq requeue` does
+    found = dead_letters.stats(client, Q)
+    assert (found.total, found.by_reason) == (1, {"exhausted": 1})
+    client.zrem(keyspace.failed(Q), second)
+    client.zadd(keyspace.failed(Q), {"of-rq-itself": 1})
+    assert dead_letters.stats(client, Q) == dead_letters.Stats(1, None, {"?": 1})

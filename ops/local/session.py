@@ -26,15 +26,18 @@ import click
 import redis
 
 from ops.local import embedded
-from producer import Producer
-from producer.client import REPLY_TIMEOUT_SECONDS
+from producer import Producer, keyspace
+from producer.client import DEFAULT_QUEUE, REPLY_TIMEOUT_SECONDS
 from producer.connection import check_reachable, connect, redis_url
 from producer.environment import Environment
 from producer.errors import ServiceUnavailable, UsageError
 from producer.policy import load_policies
+from producer.scripts import ask
 from worker.breakers.local import Rules
 from worker.configuration import Configuration, Stamp, stamp
 from worker.control import worker_registry
+from worker.humanize import many
+from worker.queue.fair_queue import length_call
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(".failover")
 OWN_WORKER_SLOTS = 100
+OWN_QUEUE = "ai-tasks-own"  # of `submit --wait`, whose worker executes nothing else
 PIPE_WIDTH = 400
 PROGRESS_SECONDS = 2.0  # between two lines of progress in a pipe
 
@@ -74,16 +78,19 @@ def reached(environment: Environment) -> Iterator[tuple[str, redis.Redis]]:
 
 
 @contextlib.contextmanager
-def opened(environment: Environment) -> Iterator[Session]:
-    """A session on a Redis that answers. Raises ConfigurationError, ServiceUnavailable."""
+def opened(environment: Environment, queue: str = DEFAULT_QUEUE) -> Iterator[Session]:
+    """A session on a Redis that answers; its jobs go to `queue`. Raises ConfigurationError, ServiceUnavailable."""
     policies = load_policies(environment)
     with reached(environment) as (url, client):
-        yield Session(url, Producer(client, policies), embedded=not environment.get("REDIS_URL"))
+        yield Session(url, Producer(client, policies, queue), embedded=not environment.get("REDIS_URL"))
 
 
 @contextlib.contextmanager
-def executing(environment: Environment) -> Iterator[Session]:
-    """Like `opened`, with a worker: our own on the embedded server; on another Redis, a note if no worker listens."""
+def executing(environment: Environment, own_queue: str | None = None) -> Iterator[Session]:
+    """Like `opened`, with a worker: our own on the embedded server; on another Redis, a note if no worker listens.
+
+    `own_queue`: on the embedded server, the only queue whose jobs our worker executes.
+    """
     if environment.get("REDIS_URL"):
         with opened(environment) as active:
             warn_without_worker(active)
@@ -98,9 +105,11 @@ def executing(environment: Environment) -> Iterator[Session]:
         note(f"route {out.name} is left out: {out.why}")
     from worker.notify.settings import load_settings  # imports the HTTP client, which most commands do not need
 
-    with opened(environment) as active:
+    with opened(environment, own_queue or DEFAULT_QUEUE) as active:
         settings = load_settings(environment, routes.cold.notify, active.producer.policies.tenants)
-        with own_worker(active.url, configuration, settings=settings, reloads=reloads):
+        with own_worker(
+            active.url, configuration, settings=settings, reloads=reloads, queues=[own_queue] if own_queue else None
+        ):
             yield active
 
 
@@ -113,13 +122,14 @@ def own_worker(
     rules: Rules | None = None,
     settings: Settings | None = None,
     reloads: Stamp | None = None,
+    queues: list[str] | None = None,
 ) -> Iterator[FailoverWorker]:
     """A FailoverWorker in a thread until the end of the block; jobs that run then go back to the queue."""
     from worker.worker import FailoverWorker  # as above
 
     worker = FailoverWorker(
         url,
-        configuration.routes.queues,
+        queues or configuration.routes.queues,
         configuration,
         concurrency=slots,
         rules=rules,
@@ -152,9 +162,23 @@ def own_worker(
 def warn_without_worker(active: Session) -> None:
     """Note on stderr that no worker would execute a job now, if so."""
     if active.embedded:
-        note("the job waits until a command executes it: `failover submit --wait` or `failover batch run`")
+        note("the job waits until a command executes it: `failover submit --wait --all` or `failover batch run`")
     elif not worker_registry.alive(active.producer.client, active.producer.queue):
         note(f"no worker listens on {active.producer.queue}: jobs wait until you start `failover-worker`")
+
+
+def note_others(active: Session, job_id: str) -> None:
+    """Note on stderr which jobs of the embedded server the worker of this command does not execute, or executes too."""
+    producer = active.producer
+    if not active.embedded or producer.queue == DEFAULT_QUEUE:
+        return
+    ((others, _), origin) = ask(producer.client, [length_call(DEFAULT_QUEUE), ("HGET", keyspace.job(job_id), "origin")])
+    if origin != producer.queue.encode() and not producer.ended([job_id])[0]:
+        note(
+            f"job {job_id} was submitted before, and waits with {many(others, 'job')} of earlier commands: --all executes it"
+        )
+    elif others:
+        note(f"{many(others, 'job')} of earlier commands wait too, and are not executed now; --all executes them")
 
 
 def age_seconds(option: str, age: str) -> int:

@@ -154,24 +154,24 @@ def _letters(client: redis.Redis, entries: Sequence[tuple[str, int]]) -> list[De
 
 
 def stats(client: redis.Redis, queue: str) -> Stats:
-    """Counts of a queue's dead letters by reason, tenant and route, and the time of the oldest."""
+    """Counts of a queue's dead letters by reason (`?`: in no index of ours), tenant and route; the time of the oldest."""
     dead = keyspace.dead(queue)
-    commands: list[Command] = [
-        ("ZCARD", keyspace.failed(queue)),
-        ("ZRANGE", dead, 0, 0, "WITHSCORES"),
-        ("SMEMBERS", keyspace.dead_indexes(queue)),
-    ]
-    total, oldest, indexes = ask(client, commands)
+    failed = keyspace.failed(queue)
+    total, indexes = ask(client, [("ZCARD", failed), ("SMEMBERS", keyspace.dead_indexes(queue))])
     names = sorted(name.decode() for name in indexes)
     groups: dict[str, dict[str, int]] = {"reason": {}, "tenant": {}, "route": {}}
-    for name, count in zip(names, ask(client, [("ZCARD", name) for name in names]), strict=True):
+    counts = ask(
+        client, [("ZINTERCARD", 2, name, failed) for name in names]
+    )  # RQ's own tools do not change the indexes
+    for name, count in zip(names, counts, strict=True):
         kind, _, value = name.removeprefix(f"{dead}:").partition(":")
         if count:
             groups[kind][value] = count
-    sorted_groups = {
-        f"by_{kind}": dict(sorted(counts.items(), key=lambda entry: -entry[1])) for kind, counts in groups.items()
-    }
-    return Stats(total, int(oldest[0][1]) if oldest else None, **sorted_groups)
+    if (unknown := total - sum(groups["reason"].values())) > 0:
+        groups["reason"]["?"] = unknown
+    oldest = next(pages(client, queue, Filters(), until_ms=now_ms(client)), None) if total else None
+    by = {f"by_{kind}": dict(sorted(group.items(), key=lambda entry: -entry[1])) for kind, group in groups.items()}
+    return Stats(total, oldest[0][1] if oldest else None, **by)
 
 
 def requeue(
