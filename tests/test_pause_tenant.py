@@ -64,7 +64,7 @@ def test_a_paused_client_waits_in_order_while_the_others_go_on(
 def test_ten_thousand_jobs_of_a_paused_client_are_moved_aside_in_bounded_scripts(
     producer: Producer, client: redis.Redis
 ) -> None:
-    fill(producer, "acme", 1200)
+    fill(producer, "acme", 250)
     foreign = "a-job-of-rq-itself"
     client.hset(keyspace.job(foreign), mapping={"status": "queued", "data": b"x"})
     client.rpush(keyspace.queue(Q), foreign)  # behind all of them

@@ -15,7 +15,7 @@ from worker.queue import transitions
 from worker.queue.dead_letters import reply_of
 
 PAGE = 1000  # jobs read in one round trip
-CANCEL_AT_ONCE = 100  # jobs of one script: a few milliseconds
+CANCEL_AT_ONCE = 25  # jobs of one script: a few milliseconds
 
 
 def waiting(client: redis.Redis, queue: str, tenant: str) -> list[str]:

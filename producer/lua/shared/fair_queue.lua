@@ -63,8 +63,8 @@ local function take_from_list(list, paused)
       return false
     end
     paused.left = paused.left - 1
-    give_turn(ring_of(list), tenant)
-    redis.call('RPUSH', lane_of(list, tenant), id)
+    local lane = lane_of(list, tenant)
+    if redis.call('RPUSH', lane, id) == 1 then give_turn(ring_of(list), tenant) end
     id = redis.call('LPOP', list)
   end
   return id

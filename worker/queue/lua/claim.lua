@@ -14,7 +14,7 @@
 -- Invariant: nothing is claimed while everything, the queue, every provider or its tenant is paused. A job that leaves the queue gets a
 --            lease. An entry whose job is not queued (cancelled, ended, deleted) is removed; one that cannot be read goes to
 --            quarantine. A resend of the token returns what the first call claimed, as far as it is still leased.
-local ASIDE_AT_MOST = 500 -- jobs of paused tenants that one claim moves: about 2 ms
+local ASIDE_AT_MOST = 100 -- jobs of paused tenants that one claim moves: about 2 ms
 local queues = tonumber(ARGV[9])
 local flags, all, closed = flags_of(7, 6, queues, 6 + 6 * queues, tonumber(ARGV[10]))
 
