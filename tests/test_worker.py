@@ -11,9 +11,9 @@ import redis
 from rq import Queue, Worker
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
-from producer import JobResult, Producer, keyspace
+from producer import Producer, keyspace
 from producer.job import JobStatus, encode_job
-from tests.support.jobs import asking, chat
+from tests.support.jobs import asking, chat, results
 from tests.support.polling import until
 from tests.support.transitions import Q
 from tests.support.workshop import BIN, Workshop
@@ -31,12 +31,6 @@ def asked_times(workshop: Workshop, count: int) -> bool:
 
 def submit(producer: Producer, count: int) -> list[str]:
     return [receipt.job_id for receipt in producer.enqueue_many(chat(f"job {number}") for number in range(count))]
-
-
-def results(producer: Producer, job_ids: list[str], seconds: float = 40) -> list[JobResult]:
-    until(lambda: all(producer.ended(job_ids)), "all jobs end", seconds)
-    found = producer.fetch_many(job_ids)
-    return [result for result in found if result is not None]
 
 
 def answered_once(workshop: Workshop, *upstreams: str) -> bool:
