@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from producer import exchange
 from producer.connection import another, connect, connect_async, redis_url
 from producer.environment import Environment, load_environment
-from producer.errors import RedisFull, ServiceUnavailable
+from producer.errors import RedisFull, ServiceUnavailable, WrongType
 from producer.exchange import Receipt, Sleep, Steps
 from producer.job import JobResult, LLMJob
 from producer.policy import Policies, load_policies
@@ -99,17 +99,21 @@ class Producer:
 
     def _drive(self, steps: Steps[T]) -> T:
         replies: Any = None
+        failed: WrongType | None = None
         while True:
             try:
-                step = steps.send(replies)
+                step = steps.send(replies) if failed is None else steps.throw(failed)
             except StopIteration as end:
                 result: T = end.value
                 return result
+            replies = failed = None
             if isinstance(step, Sleep):
                 time.sleep(step.seconds)
-                replies = None
-            else:
+                continue
+            try:
                 replies = self._send(step)
+            except WrongType as error:
+                failed = error
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         give_up = time.monotonic() + RESEND_FOR_SECONDS
@@ -191,17 +195,21 @@ class AsyncProducer:
 
     async def _drive(self, steps: Steps[T]) -> T:
         replies: Any = None
+        failed: WrongType | None = None
         while True:
             try:
-                step = steps.send(replies)
+                step = steps.send(replies) if failed is None else steps.throw(failed)
             except StopIteration as end:
                 result: T = end.value
                 return result
+            replies = failed = None
             if isinstance(step, Sleep):
                 await asyncio.sleep(step.seconds)
-                replies = None
-            else:
+                continue
+            try:
                 replies = await self._send(step)
+            except WrongType as error:
+                failed = error
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
         give_up = time.monotonic() + RESEND_FOR_SECONDS
@@ -228,6 +236,8 @@ def _redis_url(environment: Environment) -> str:
 def _unavailable(error: BaseException) -> ServiceUnavailable:
     if isinstance(error, OutOfMemoryError):
         return RedisFull(str(error))
+    if str(error).startswith("WRONGTYPE"):
+        return WrongType(f"{error} — another tool wrote it")
     why = str(error) or f"no answer within {LONGEST_CALL_SECONDS:.0f} s"
     return ServiceUnavailable(
         f"Redis did not answer: {why} — try again when it is back; a job with the same idempotency key is accepted once"

@@ -129,6 +129,22 @@ class UnknownJob(FailoverError):
         super().__init__(f"no job has the id {job_id!r}: mistyped, or past its retention (policies/jobs.yaml)")
 
 
+class JobLost(FailoverError):
+    """The job was accepted, and another tool deleted or overwrote its data in Redis."""
+
+    status, code = 410, "job_lost"
+
+    def __init__(self, job_id: str, why: str = "") -> None:
+        because = f" ({why})" if why else ""
+        super().__init__(
+            f"job {job_id!r} is lost: another tool deleted or overwrote its data in Redis{because} — hand it in again"
+        )
+
+
+class WrongType(ServiceUnavailable):
+    """A key in Redis has another type than ours: another tool wrote it."""
+
+
 class JobCancelled(FailoverError):
     """A cancelled job is requested over HTTP, where DELETE removes a resource."""
 

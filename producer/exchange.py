@@ -6,6 +6,8 @@ method's result.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 from producer import keyspace
-from producer.errors import IdempotencyConflict, JobEnded, UnknownJob
+from producer.errors import IdempotencyConflict, JobEnded, JobLost, UnknownJob, WrongType
 from producer.job import Encoded, JobResult, LLMJob, check_id, encode_job
 from producer.keyspace import JobField
 from producer.policy import Policies
@@ -121,11 +123,33 @@ def _receipts(replies: Sequence[Any]) -> list[Receipt]:
 
 def fetch_one(job_id: str, tenant: str | None = None) -> Steps[JobResult]:
     """`tenant`: a job of another tenant is unknown too."""
-    fields, entries, owner = yield [*result_commands(job_id), ("HGET", keyspace.job(job_id), JobField.TENANT)]
-    result = result_of(job_id, fields, entries)
+    result, owner = None, None
+    with contextlib.suppress(WrongType):
+        fields, entries, owner = yield [*result_commands(job_id), ("HGET", keyspace.job(job_id), JobField.TENANT)]
+        result = result_of(job_id, fields, entries)
+    if result is None and tenant is None:
+        yield from _raise_if_lost(job_id)
     if result is None or not _is_of(tenant, owner):
         raise UnknownJob(job_id)
     return result
+
+
+def _raise_if_lost(job_id: str) -> Steps[None]:
+    """Raises JobLost for an accepted job whose data is gone, also before a worker has noticed it."""
+    found, queues = yield [("HGET", keyspace.LOST, job_id), ("SMEMBERS", keyspace.QUEUES)]
+    if isinstance(found, bytes):
+        raise JobLost(job_id, _why(found))
+    names = [key.decode(errors="replace").removeprefix(keyspace.QUEUE) for key in queues]
+    scores = yield [("ZSCORE", keyspace.accepted(name), job_id) for name in names]
+    if any(score is not None for score in scores):
+        raise JobLost(job_id)
+
+
+def _why(found: bytes) -> str:
+    try:
+        return str(json.loads(found)["why"])
+    except (ValueError, TypeError, KeyError):  # of an older release
+        return found.decode(errors="replace")
 
 
 def _is_of(tenant: str | None, owner: bytes | None) -> bool:
@@ -163,9 +187,15 @@ def wait(job_id: str, timeout: float, tenant: str | None = None) -> Steps[JobRes
 
 
 def cancel(job_id: str, who: str, tenant: str | None = None) -> Steps[None]:
-    ((origin, owner),) = yield [("HMGET", keyspace.job(job_id), "origin", JobField.TENANT)]
-    if not isinstance(origin, bytes) or not _is_of(tenant, owner):
-        raise UnknownJob(job_id)
+    origin = owner = accepted = None
+    with contextlib.suppress(WrongType):
+        ((origin, owner, accepted),) = yield [
+            ("HMGET", keyspace.job(job_id), "origin", JobField.TENANT, JobField.ACCEPTED)
+        ]
+    if accepted is None and tenant is None:
+        yield from _raise_if_lost(job_id)
+    if not isinstance(origin, bytes) or accepted is None or not _is_of(tenant, owner):
+        raise UnknownJob(job_id)  # a job of another app of this Redis too
     queue = origin.decode()
     keys = [*withdrawn_from(queue, job_id), keyspace.canceled(queue)]
     prefixes = (keyspace.EXECUTION, keyspace.EXECUTIONS)

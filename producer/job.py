@@ -70,6 +70,7 @@ class DeadReason(StrEnum):
     MALFORMED = "malformed"  # it cannot be read as a job
     DISALLOWED = "disallowed"  # an RQ job that is not an LLM job; it is never run
     OVER_BUDGET = "over_budget"
+    FAILED_BY_RQ = "failed_by_rq"  # one of RQ's own workers or tools took it and failed it
 
 
 class Message(TypedDict):

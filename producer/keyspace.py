@@ -56,7 +56,7 @@ Ours:
 | failover:reduce             | string | operators reduce the cost of every job (JSON: who, why, since) | until its end |
 | failover:cache:{tenant}:{feature}:{hash} | string | a kept answer (zlib of JSON); all three hashed | its feature's ttl_seconds |
 | failover:claim:{token}      | string | what a claim returned, for its resend                 | 60 s                |
-| failover:quarantine         | hash   | queue entries whose job hash cannot be read           | until removed by hand |
+| failover:quarantine         | hash   | lost jobs: id -> queue, why, when (JSON); 10,000 and `(others)` | until discarded |
 | failover:routes:{worker}    | string | a worker's slots, routes and warnings (JSON)          | 30 s                |
 | failover:breaker:{route}    | hash   | a route's breaker and cooldown, as in worker/breakers/lua/breaker.lua | 7 days unused |
 | failover:calls:{route}      | list   | its latest 200 calls, newest first: +ms@s or -ms@s    | 7 days unused       |
@@ -113,7 +113,7 @@ ALL_INCIDENTS = "failover:incidents:all"
 UNTOLD_INCIDENTS = "failover:incidents:untold"
 GONE = "failover:gone"
 TROUBLE = "failover:trouble"
-QUARANTINE = "failover:quarantine"
+LOST = "failover:quarantine"  # of a time when it held only entries that could not be read
 WAKE = "failover:wake"
 BREAKERS = "failover:breakers"
 CONTROL = "failover:control"

@@ -153,7 +153,7 @@ def test_corrupt_hashes_and_ids_are_quarantined_or_executed(
     client.hset(b"rq:job:\xff", "status", "queued")
     client.lpush(keyspace.queue(Q), "no-status", b"\xff")
     worker = workshop.worker("--concurrency", "1")
-    until(lambda: client.hlen(keyspace.QUARANTINE) == 2, "two entries are quarantined")
+    until(lambda: client.hlen(keyspace.LOST) == 2, "two entries are quarantined")
     workshop.providers.behave("hot")
     assert all(result.status.ended for result in ended(producer, odd, 90))
     assert worker.poll() is None

@@ -113,7 +113,7 @@ def test_entries_that_are_no_queued_job_leave_the_queue(producer: Producer, clie
     good = producer.enqueue(chat("b"))
     assert [held.job_id for held in claim(client, 9, token="t2")] == [good]
     assert client.llen(keyspace.queue(Q)) == 0
-    assert "WRONGTYPE" in fields(client.hgetall(keyspace.QUARANTINE))["poison"]
+    assert "it is no job" in fields(client.hgetall(keyspace.LOST))["poison"]
 
 
 def test_a_done_job_has_one_result_and_rq_reads_it(producer: Producer, client: redis.Redis) -> None:

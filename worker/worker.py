@@ -75,7 +75,7 @@ class FailoverWorker(BaseWorker):
         hooks: Sequence[Hook] = (),
         memory: Limit | None = None,
     ) -> None:
-        name = f"failover-worker-{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
+        name = f"{worker_registry.OUR_NAMES}{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:6]}"
         super().__init__(
             queues,
             name=name,

@@ -21,8 +21,9 @@ from producer.environment import Environment
 from producer.errors import FailoverError, UsageError
 from producer.job import DeadReason, JobStatus
 from worker.notify.client_messages import load_messages
-from worker.queue import dead_letters
+from worker.queue import dead_letters, lost
 from worker.queue.dead_letters import Filters, Requeued
+from worker.queue.lost import Lost
 from worker.reports import client_status
 
 CANARY_SECONDS = 600.0
@@ -71,11 +72,15 @@ def group() -> None:
 @group.command("list")
 @filters
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--lost", "lost_ones", is_flag=True, help="The jobs that left the queue without an outcome.")
 @as_json
 @click.pass_obj
-def list_letters(environment: Environment, /, limit: int, as_json: bool, **fields: Any) -> None:
-    """List the newest dead letters."""
+def list_letters(environment: Environment, /, limit: int, lost_ones: bool, as_json: bool, **fields: Any) -> None:
+    """List the newest dead letters; with --lost, the jobs whose data another tool deleted or overwrote."""
     with session.opened(environment) as active:
+        if lost_ones:
+            _list_lost(lost.listed(active.producer.client, limit), as_json=as_json)
+            return
         queue, chosen = _filters(active, fields)
         letters = dead_letters.listed(active.producer.client, queue, chosen, limit)
     if as_json:
@@ -96,6 +101,19 @@ def list_letters(environment: Environment, /, limit: int, as_json: bool, **field
         cells = (letter.job_id, died, letter.reason, letter.tenant, letter.job_type, letter.generation, letter.detail)
         table.add_row(*(escape(str(cell)) for cell in cells))
     session.console().print(table if letters else "no dead letter matches")
+
+
+def _list_lost(found: list[Lost], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in found], indent=2))
+        return
+    table = Table(
+        Column("job", no_wrap=True, overflow="ignore", min_width=32), "noticed (UTC)", "queue", "why", box=None
+    )
+    for each in found:
+        noticed = time.strftime("%m-%d %H:%M:%S", time.gmtime(each.at_ms / 1000)) if each.at_ms else "?"
+        table.add_row(*(escape(cell) for cell in (each.job_id, noticed, each.queue, each.why)))
+    session.console().print(table if found else "no job is lost")
 
 
 @group.command()
@@ -242,13 +260,26 @@ def resolve(environment: Environment, job_id: str, answer: Any, given: str | Non
 @click.argument("job_ids", nargs=-1)
 @filters
 @click.option("--all", "everything", is_flag=True)
+@click.option("--lost", "lost_ones", is_flag=True, help="Take these jobs, or all, off the list of `dlq list --lost`.")
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def discard(
-    environment: Environment, /, job_ids: tuple[str, ...], everything: bool, dry_run: bool, yes: bool, **fields: Any
+    environment: Environment,
+    /,
+    job_ids: tuple[str, ...],
+    everything: bool,
+    lost_ones: bool,
+    dry_run: bool,
+    yes: bool,
+    **fields: Any,
 ) -> None:
     """Discard dead letters for good. They are kept as cancelled for a week; the audit records who did it."""
+    if lost_ones:
+        with session.opened(environment) as active:
+            gone = lost.discard(active.producer.client, job_ids, who=session.who())
+        click.echo(f"{gone} taken off the list of lost jobs")
+        return
     _require_choice(job_ids, everything, fields)
     with session.opened(environment) as active:
         client = active.producer.client

@@ -124,6 +124,8 @@ def _clock(client: redis.Redis) -> Finding:
 
 
 def _operation(client: redis.Redis) -> Iterator[Finding]:
+    for queue in worker_registry.queues(client, DEFAULT_QUEUE):
+        yield from (Finding("warn", "workers", text) for text in worker_registry.strangers(client, queue))
     workers = worker_registry.alive(client)
     none = Finding("warn", "workers", "none runs — start `failover-worker`")
     yield Finding("ok", "workers", f"{workers} run") if workers else none

@@ -20,12 +20,13 @@ from worker.breakers import health
 from worker.breakers.health import Health
 from worker.control import worker_registry
 from worker.control.pause import Paused, paused, utc
+from worker.humanize import many
 from worker.money import billing_alerts, budget_state
 from worker.money.billing_alerts import ProviderSpend
 from worker.notify.conditions import MEMORY_STEPS
 from worker.notify.incidents import Incidents
 from worker.notify.kinds import KIND_INFO, Kind
-from worker.queue import fair_queue
+from worker.queue import fair_queue, lost
 
 SCOPES_LISTED = 10
 
@@ -78,6 +79,7 @@ class Status:
     routes: list[RouteStatus] = field(default_factory=list)
     mute: list[str] = field(default_factory=list)  # channels that accept no messages, in words
     memory_percent: int | None = None  # of Redis's maxmemory; None: it has no limit
+    lost: int = 0  # jobs that left the queue without an outcome
     odd: list[str] = field(default_factory=list)  # unusual configuration that workers report
 
     def as_dict(self) -> dict[str, Any]:
@@ -103,8 +105,12 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
             if each.resolved_ms is None and not KIND_INFO[each.kind].notice and each.kind is not Kind.CAPPED
         ],
         routes=_routes(client, flags),
+        lost=lost.count(client),
         memory_percent=used.percent if used else None,
-        odd=list(dict.fromkeys(text for view in worker_registry.views(client) for text in view.get("told", ()))),
+        odd=[
+            *dict.fromkeys(text for view in worker_registry.views(client) for text in view.get("told", ())),
+            *(text for name in queues for text in worker_registry.strangers(client, name)),
+        ],
         mute=[
             f"{channel} accepts no messages since {utc(since / 1000)}: {why}"
             for channel, (why, since) in Incidents(client).troubles().items()
@@ -194,6 +200,8 @@ def render(status: Status, console: Console) -> None:
         console.print(
             f"[{style}]MEMORY[/] {status.memory_percent}% of Redis's is used; at {FULL_PERCENT}% no job is accepted"
         )
+    if status.lost:
+        console.print(f"[bold red]LOST[/] {many(status.lost, 'job')} without an outcome: `failover dlq list --lost`")
     _render_work(status, console)
 
 

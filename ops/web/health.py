@@ -24,6 +24,7 @@ from worker.control import worker_registry
 from worker.control.pause import holding
 from worker.money import budget_state
 from worker.money.caps import Budgets
+from worker.queue import lost
 from worker.reports import statement
 
 LOOK_SECONDS = 1.0
@@ -79,6 +80,8 @@ def readiness(client: redis.Redis, queue: str, *, unsafe_redis: bool) -> Readine
             reasons.append(f"redis: it is full and accepts no jobs: {found}")
         if not worker_registry.alive(client, queue):
             notes.append("no worker is running")
+        if missing := lost.count(client):
+            notes.append(f"{missing} jobs are lost: failover dlq list --lost")
         if holding(client, queue):
             notes.append("paused")
     except RedisError as error:
@@ -115,6 +118,7 @@ class _Everything:
         workers = GaugeMetricFamily("failover_workers", "Workers with a heartbeat.")
         workers.add_metric([], sum(worker.seen_seconds is not None for worker in found.workers))
         yield workers
+        yield GaugeMetricFamily("failover_lost_jobs", "Jobs that left the queue without an outcome.", found.lost)
         flags = GaugeMetricFamily("failover_paused", "1 for every pause flag that is set.", labels=["scope", "name"])
         for flag in found.paused:
             named = {"route": flag.route, "provider": flag.provider, "queue": flag.queue}

@@ -16,6 +16,7 @@ from worker.routes.names import canonical
 from worker.routes.route import Routes
 
 WORKER_TTL_SECONDS = 30
+OUR_NAMES = "failover-worker-"  # every name of ours begins so
 
 
 def registration(key: str, fields: Mapping[str, Any], queues: Sequence[str]) -> list[Command]:
@@ -65,16 +66,33 @@ def _warnings(routes: Routes, refused: str, refused_keys: Sequence[str]) -> list
     return warnings + ([f"the configuration was refused, an older one is used: {refused}"] if refused else [])
 
 
-def names(client: redis.Redis) -> list[str]:
-    """The names of all workers that have not deregistered. A killed worker stays in the list, without a record."""
-    (keys,) = ask(client, [("SMEMBERS", keyspace.WORKERS)])
+def names(client: redis.Redis, queue: str | None = None) -> list[str]:
+    """The names of our workers (of a queue) that have not deregistered. A killed one stays in the list, without a record.
+    RQ's own workers, which other apps may run in this Redis, are not ours."""
+    return [name for name in _registered(client, queue) if name.startswith(OUR_NAMES)]
+
+
+def _registered(client: redis.Redis, queue: str | None) -> list[str]:
+    (keys,) = ask(client, [("SMEMBERS", keyspace.WORKERS if queue is None else keyspace.workers_of(queue))])
     return sorted(key.decode(errors="replace").removeprefix(keyspace.WORKER) for key in keys)
 
 
 def alive(client: redis.Redis, queue: str | None = None) -> int:
-    """How many workers (of a queue) have a record that has not expired."""
-    (keys,) = ask(client, [("SMEMBERS", keyspace.WORKERS if queue is None else keyspace.workers_of(queue))])
-    return sum(ask(client, [("EXISTS", key) for key in keys]))
+    """How many of our workers (of a queue) have a record that has not expired."""
+    return sum(ask(client, [("EXISTS", keyspace.worker(name)) for name in names(client, queue)]))
+
+
+def strangers(client: redis.Redis, queue: str) -> list[str]:
+    """A warning for each living worker of RQ on a queue with jobs of ours: it takes them and fails them."""
+    others = [name for name in _registered(client, queue) if not name.startswith(OUR_NAMES)]
+    is_ours, *living = ask(
+        client, [("EXISTS", keyspace.accepted(queue)), *(("EXISTS", keyspace.worker(name)) for name in others)]
+    )
+    return [
+        f"{name} is an `rq worker` on {queue}: it takes our jobs and fails them — stop it, or give it another queue"
+        for name, exists in zip(others, living, strict=True)
+        if is_ours and exists
+    ]
 
 
 def views(client: redis.Redis) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from worker.notify.kinds import Kind
 from worker.notify.oncall import OnCall
 from worker.notify.provider_conditions import of_routes
 from worker.notify.queue_conditions import floods, without_workers
-from worker.queue import fair_queue
+from worker.queue import fair_queue, lost
 from worker.queue.dead_letters import now_ms
 from worker.routes.names import canonical
 
@@ -67,6 +67,7 @@ class ConditionReader:
             lambda: self._queue_conditions(now),
             lambda: () if views else without_workers(0, self._waiting(())),
             lambda: self._vanished(now),
+            self._lost,
         )
         conditions = [condition for source in sources for condition in _readable(source)]
         if self.dangers:
@@ -149,6 +150,19 @@ class ConditionReader:
             yield Condition(Kind.SPEND, f"{status.scope}: {max(reached):g}%", lines=tuple(lines))
         if status.full:
             yield Condition(Kind.CAPPED, status.scope, lines=(str(status),))
+
+    def _lost(self) -> Iterator[Condition]:
+        """Jobs that left the queue without an outcome, until a person takes them off the list."""
+        if total := lost.count(self._client):
+            few = lost.some(self._client, FIRST)
+            lines = tuple(f"{each.job_id}: {each.why}" for each in few)
+            size = many(total, "job")
+            yield Condition(
+                Kind.LOST,
+                size=size,
+                lines=(f"{size} without an outcome", *lines),
+                jobs=tuple(each.job_id for each in few),
+            )
 
     def _vanished(self, now: int) -> Iterator[Condition]:
         """Workers whose record expired although they did not shut down. After `quiet_minutes` they are forgotten."""

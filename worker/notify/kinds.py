@@ -22,6 +22,7 @@ class Kind(StrEnum):
     CRASH_LOOP = "crash_loop"
     WORKER_GONE = "worker_gone"
     NO_WORKERS = "no_workers"  # jobs wait, and no worker runs
+    LOST = "lost"  # jobs left the queue without an outcome
     REDIS_UNSAFE = "redis_unsafe"
     REDIS_FULL = "redis_full"  # much of its maxmemory is used
 
@@ -132,6 +133,11 @@ KIND_INFO = {
         "Nothing is executed. Jobs wait in the queue: none is lost or charged, and they continue when a worker starts.",
         ("failover status", "failover-worker"),
         "extended_outage",
+    ),
+    Kind.LOST: KindInfo(
+        "Jobs are lost",
+        "Another tool deleted or overwrote their data in Redis. They have no answer and will get none: hand them in again.",
+        ("failover dlq list --lost", "failover dlq discard --lost"),
     ),
     Kind.REDIS_UNSAFE: KindInfo("Redis can lose jobs", "Fix it before jobs are lost.", ("failover doctor",)),
     Kind.REDIS_FULL: KindInfo(

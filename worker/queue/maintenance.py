@@ -21,10 +21,9 @@ from redis.exceptions import RedisError
 
 from producer import keyspace
 from producer.connection import connect_async
-from producer.exchange import KEEP_CANCELLED_SECONDS
-from producer.scripts import Command, although_full, ask_async
+from producer.scripts import Command, ask_async
 from worker.poller import SLOW_SECONDS, Poller
-from worker.queue import fair_queue, transitions
+from worker.queue import audit, transitions
 
 log = logging.getLogger("failover.worker")
 
@@ -32,10 +31,6 @@ HEARTBEAT_SECONDS = 4.0
 REAP_SECONDS = 2.0
 PROMOTE_SECONDS = 1.0
 EXPIRE_SECONDS = 5.0
-AUDIT_SECONDS = 300
-AUDIT_AT_MOST = 200_000  # queued jobs; with more, the audit is skipped because reading them all takes too long
-AUDIT_CHUNK = 20  # stray jobs per script call, because the script searches the whole list for each
-PAGE = 5000
 RECONNECT_SECONDS = 2.0
 
 
@@ -49,7 +44,8 @@ def poll(
     poller.every("promote", PROMOTE_SECONDS, partial(promote, client, queues), on_trouble=reaper.trouble)
     poller.every("expire", EXPIRE_SECONDS, partial(expire, client, queues), on_trouble=reaper.trouble)
     # No `on_trouble`: an audit may take long while Redis is well.
-    poller.every("audit", AUDIT_SECONDS, partial(audit, client, queues))
+    poller.every("audit", audit.AUDIT_SECONDS, partial(audit.audit, client, queues))
+    poller.every("patrol", audit.PATROL_SECONDS, audit.Patrol(client, queues).go)
 
 
 @dataclass(frozen=True)
@@ -143,16 +139,14 @@ class Reaper:
         for queue, reply in zip(self._queues, replies, strict=True):
             requeued, buried = ([job_id.decode() for job_id in ids] for ids in reply)
             if requeued:
-                log.warning("a worker vanished, its jobs are queued again", extra={"queue": queue, **_some(requeued)})
+                log.warning(
+                    "a worker vanished, its jobs are queued again", extra={"queue": queue, **audit.some(requeued)}
+                )
             if buried:
                 log.error(
-                    "jobs whose workers vanished too often are dead letters", extra={"queue": queue, **_some(buried)}
+                    "jobs whose workers vanished too often are dead letters",
+                    extra={"queue": queue, **audit.some(buried)},
                 )
-
-
-def _some(job_ids: list[str]) -> dict[str, object]:
-    """Log fields: the number of jobs, and the first ten ids."""
-    return {"count": len(job_ids), "jobs": job_ids[:10]}
 
 
 async def expire(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
@@ -165,60 +159,3 @@ async def expire(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
 async def promote(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
     """Move the scheduled jobs that are due back to their queue."""
     await ask_async(client, [transitions.promote(queue) for queue in queues])
-
-
-async def audit(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
-    """Last safety check, by one worker at a time: queue accepted jobs again that are in no list, and remove old entries."""
-    for queue in queues:
-        turn = although_full(("SET", keyspace.audit_turn(queue), "1", "NX", "EX", AUDIT_SECONDS - 10))
-        ((is_mine,),) = await ask_async(client, [turn])
-        if is_mine:
-            await _trim(client, queue)
-            strays = await _nowhere(client, queue)
-            if not strays:
-                continue
-            queued: list[str] = []
-            for start in range(0, len(strays), AUDIT_CHUNK):
-                (reply,) = await ask_async(client, [transitions.audit(queue, strays[start : start + AUDIT_CHUNK])])
-                queued += [job_id.decode() for job_id in reply[0]]
-            if queued:
-                log.error("jobs that were in no list are queued again", extra={"queue": queue, **_some(queued)})
-
-
-async def _trim(client: redis.asyncio.Redis, queue: str) -> None:
-    """Remove registry entries past their retention (as RQ's own tools do) and index entries of letters that are gone."""
-    ((seconds, _),) = await ask_async(client, [("TIME",)])
-    registries = (keyspace.finished(queue), keyspace.failed(queue))
-    trims: list[Command] = [("ZREMRANGEBYSCORE", name, "-inf", int(seconds)) for name in registries]
-    trims.append(("ZREMRANGEBYSCORE", keyspace.canceled(queue), "-inf", int(seconds) - KEEP_CANCELLED_SECONDS))
-    *_, indexes, count = await ask_async(
-        client, [*trims, ("SMEMBERS", keyspace.dead_indexes(queue)), ("ZCARD", keyspace.dead(queue))]
-    )
-    for start in range(0, count, PAGE):
-        (page,) = await ask_async(client, [("ZRANGE", keyspace.dead(queue), start, start + PAGE - 1)])
-        (scores,) = await ask_async(client, [("ZMSCORE", keyspace.failed(queue), *page)]) if page else ([],)
-        if gone := [job_id for job_id, score in zip(page, scores, strict=True) if score is None]:
-            await ask_async(client, [("ZREM", name, *gone) for name in (keyspace.dead(queue), *indexes)])
-    sizes = await ask_async(client, [("ZCARD", name) for name in indexes])
-    if empty := [name for name, size in zip(indexes, sizes, strict=True) if size == 0]:
-        await ask_async(client, [("SREM", keyspace.dead_indexes(queue), *empty)])
-
-
-async def _nowhere(client: redis.asyncio.Redis, queue: str) -> list[str]:
-    """Accepted jobs that seem to be in no list, lease or schedule. The audit script checks each again before it acts."""
-    whole = (0, -1)
-    accepted_ids, leases, scheduled, (length, _) = await ask_async(
-        client,
-        [
-            ("ZRANGE", keyspace.accepted(queue), *whole),
-            ("ZRANGE", keyspace.leases(queue), *whole),
-            ("ZRANGE", keyspace.scheduled(queue), *whole),
-            fair_queue.length_call(queue),
-        ],
-    )
-    nowhere: set[bytes] = set(accepted_ids)
-    if not nowhere or length > AUDIT_AT_MOST:
-        return []
-    nowhere.difference_update(scheduled, (lease.rpartition(b":")[0] for lease in leases))
-    nowhere.difference_update(await fair_queue.ids(client, queue))
-    return [job_id.decode() for job_id in nowhere][:PAGE]

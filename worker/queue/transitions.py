@@ -68,7 +68,6 @@ def claim(
         keyspace.PAUSE,
         keyspace.SUSPENDED,
         keyspace.claim(token),
-        keyspace.QUARANTINE,
         keyspace.worker(worker_name),
     ]
     for queue in queues:
@@ -256,10 +255,11 @@ def expire(queue: str) -> Call:
 
 
 def audit(queue: str, job_ids: Sequence[str]) -> Call:
-    """Queue stray jobs again. Reply: [ids queued again, ids that have ended or are gone]."""
+    """Check accepted jobs. Reply: [ids queued again, ids lost, ids that RQ failed, ids that have ended]."""
     q = queue
     keys = [keyspace.accepted(q), keyspace.queue(q), keyspace.leases(q), keyspace.scheduled(q), keyspace.AUDIT]
-    return AUDIT.call(keys, [keyspace.JOB, keyspace.WAKE, *job_ids])
+    keys += [keyspace.failed(q), keyspace.dead(q)]
+    return AUDIT.call(keys, [keyspace.JOB, keyspace.WAKE, keyspace.RESULTS, KEEP_DEAD_SECONDS, *job_ids])
 
 
 def _json(trail: Trail) -> bytes:

@@ -1,8 +1,8 @@
--- prelude: clock hint key_types audit_trail running_clock pause_flags fair_queue
+-- prelude: clock hint key_types audit_trail running_clock pause_flags fair_queue leaves lost
 -- flags: allow-oom
 -- Claim up to n queued jobs for one worker, highest queue first.
 --
--- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 failover:quarantine   5 rq:worker:{name}
+-- KEYS  1 pause_ai_tasks   2 rq:suspended   3 failover:claim:{token}   4 rq:worker:{name}
 --       then for each queue: rq:queue:{q}   pause_ai_tasks:{q}   failover:leases:{q}   rq:wip:{q}   failover:accepted:{q}
 --       failover:stopped:{q}   then for each provider of the worker's routes: failover:paused-provider:{p}
 --       then for each route: failover:disabled:{r}
@@ -12,11 +12,11 @@
 --         {job id, execution id, queue, data, accepted_ms, expires_ms (later by the time its queue was paused), executions,
 --         crashes, attempts, run_ms, suspect, size, trail}
 -- Invariant: nothing is claimed while everything, the queue, every provider or its tenant is paused. A job that leaves the queue gets a
---            lease. An entry whose job is not queued (cancelled, ended, deleted) is removed; one that cannot be read goes to
---            quarantine. A resend of the token returns what the first call claimed, as far as it is still leased.
+--            lease. An entry whose job is not queued (cancelled, ended, deleted) is removed; an accepted one that cannot be
+--            read is lost (lost.lua). A resend of the token returns what the first call claimed, as far as it is still leased.
 local ASIDE_AT_MOST = 100 -- jobs of paused tenants that one claim moves: about 2 ms
 local queues = tonumber(ARGV[9])
-local flags, all, closed = flags_of(7, 6, queues, 6 + 6 * queues, tonumber(ARGV[10]))
+local flags, all, closed = flags_of(6, 6, queues, 5 + 6 * queues, tonumber(ARGV[10]))
 
 local reply, bytes, size = {now_ms, flags}, 0, 0
 local function answer(id, execution, queue, clock_key)
@@ -48,7 +48,7 @@ local claims = {}
 local tenants = paused_tenants()
 local paused = tenants and {tenants = tenants, left = ASIDE_AT_MOST}
 for q = 1, queues do
-  local queue, base = ARGV[11 + q], 5 + (q - 1) * 6
+  local queue, base = ARGV[11 + q], 4 + (q - 1) * 6
   local list, leases, wip, accepted = KEYS[base + 1], KEYS[base + 3], KEYS[base + 4], KEYS[base + 5]
   local clock_key = KEYS[base + 6]
   expect('list', list)
@@ -58,10 +58,13 @@ for q = 1, queues do
     if not id then break end
     local job = ARGV[5] .. id
     local status = redis.pcall('HGET', job, 'status')
-    if type(status) == 'table' then
-      redis.call('HSET', KEYS[4], id, queue .. ': ' .. status.err)
-    elseif not string.match(id, '^[%w_%-]+$') or (not status and redis.call('EXISTS', job) == 1) then
-      redis.call('HSET', KEYS[4], id, queue .. ': not a job of RQ')
+    if type(status) == 'table' or not status then
+      if not lose_if_accepted(id, job, accepted) and redis.call('EXISTS', job) == 1 then
+        lose(id, queue, 'another tool queued it: it is no job')
+      end
+    elseif not string.match(id, '^[%w_%-]+$') then
+      lose(id, queue, 'another tool queued it: its id is not one of ours')
+      leaves(accepted, id)
     elseif status == 'queued' then
       local execution = ARGV[1] .. '-' .. (#claims + 1)
       redis.call('PERSIST', job)
@@ -85,6 +88,6 @@ end
 if paused and paused.left == 0 then hint('failover:wake', 'claim') end -- go on moving jobs aside
 if #claims > 0 then
   redis.call('SET', KEYS[3], cjson.encode(claims), 'EX', 60)
-  if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('HSET', KEYS[5], 'state', 'busy') end
+  if redis.call('EXISTS', KEYS[4]) == 1 then redis.call('HSET', KEYS[4], 'state', 'busy') end
 end
 return reply

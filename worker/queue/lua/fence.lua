@@ -18,7 +18,7 @@ local function settles(type, key, unfinished)
   redis.call('DEL', KEYS[4])
   redis.call('ZREM', KEYS[5], ARGV[2])
   if redis.call('HGET', KEYS[1], 'status') ~= 'started' then -- deleted or cancelled by one of RQ's tools
-    leaves(KEYS[6], ARGV[1])
+    if not lose_if_accepted(ARGV[1], KEYS[1], KEYS[6]) then leaves(KEYS[6], ARGV[1]) end
     return 'fenced'
   end
   if unfinished then

@@ -1,4 +1,4 @@
--- prelude: clock hint key_types leaves ends event dead_letters fair_queue
+-- prelude: clock hint key_types leaves lost ends event dead_letters fair_queue
 -- flags: allow-oom
 -- Take jobs back from leases that expired without a heartbeat: their worker is gone. The jobs return to the head of the
 -- queue as suspects: they run few at a time, so that only a job that ran alone among suspects when its worker vanished is
@@ -24,7 +24,7 @@ for i = #expired, 1, -1 do
   redis.call('ZREM', ARGV[6] .. id, execution)
   local job = ARGV[4] .. id
   local held = redis.pcall('HGET', job, 'lease') == execution
-  if held then redis.call('HDEL', job, 'lease') end
+  if held then redis.call('HDEL', job, 'lease') else lose_if_accepted(id, job, KEYS[5]) end
   if held and redis.call('HGET', job, 'status') ~= 'started' then -- cancelled by one of RQ's tools
     leaves(KEYS[5], id)
   elseif held then
