@@ -17,7 +17,9 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 from uuid import uuid4
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
@@ -149,7 +151,7 @@ class FailoverWorker(BaseWorker):
         self._poller = Poller()
         await runtime.learn()
         self.birth_date = now()
-        await self._beat()  # RQ's `register_birth` would fail on a full Redis
+        await self._first_beat()
         self.connection.connection_pool.disconnect()  # RQ's class uses it only to begin
         log.info("worker started", extra={"worker": self.name, "queues": queues, "slots": self.concurrency})
         services = [asyncio.create_task(service) for service in self._services()]
@@ -172,6 +174,17 @@ class FailoverWorker(BaseWorker):
             log.info("worker stopped", extra={"worker": self.name, "executions": self.ended})
         if self._broken is not None:
             raise self._broken
+
+    async def _first_beat(self) -> None:
+        """Register by a heartbeat: RQ's `register_birth` would fail on a full Redis. A lost connection is waited for."""
+        while not self._draining.is_set():
+            try:
+                await self._beat()
+            except (RedisConnectionError, RedisTimeoutError) as error:
+                log.warning("redis is away, the start waits", extra={"error": str(error)})
+                await self._rest(RECONNECT_SECONDS[0])
+            else:
+                return
 
     def _service_ended(self, service: asyncio.Task[None]) -> None:
         """A service must never end. If one fails, the worker stops, because leases or results would be lost without it."""
