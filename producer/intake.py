@@ -196,6 +196,8 @@ def _job(raw: bytes, idempotency_key: str | None, tenant: str | None) -> LLMJob:
     job = LLMJob.parse(data)
     if tenant not in (None, job.tenant_id):
         raise Forbidden(f"this token submits jobs of the tenant {tenant} only — leave tenant_id out")
+    if tenant is not None and job.priority:
+        raise Forbidden("this token may not put a job before those of other tenants — leave priority out")
     if job.idempotency_key is None and idempotency_key is not None:
         return job.model_copy(update={"idempotency_key": idempotency_key})
     return job

@@ -42,7 +42,7 @@ MUTATIONS = {
     ),
     "idempotency record": (
         "producer/lua/enqueue.lua",
-        "if held[1] and",
+        "if type(status) == 'string' and",
         "if false and",
         "tests/test_transitions.py",
     ),

@@ -97,6 +97,7 @@ def test_a_tenants_token_submits_reads_and_cancels_its_own_jobs(
     assert web.post("/jobs", json={**BODY, "tenant_id": "acme"}, headers=acme).status_code == 202
     refused = web.post("/jobs", json={**BODY, "tenant_id": "default"}, headers=acme)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
+    assert web.post("/jobs", json={**BODY, "priority": 1}, headers=acme).status_code == 403
     assert web.get(f"/jobs/{job_id}", headers={**acme, "Prefer": "wait=1"}).json()["status"] == "queued"
     assert web.delete(f"/jobs/{job_id}", headers=acme).json()["status"] == "cancelled"
     assert audited(client, "cancel") == ["acme-app@http"]

@@ -8,9 +8,11 @@
 --       10.. field, value, ... of the job hash
 -- Returns {'accepted' | 'duplicate' | 'conflict', job id that holds the key}; the error OOM if Redis is nearly full
 -- Invariant: one job per key. The job hash, its queue entry and the record are written together or not at all.
---            A resend finds its own record and returns the same; a job id that exists already is a conflict.
+--            A resend finds its own record and returns the same; a job id that exists already is a conflict. The
+--            key of a cancelled or lost job is free again.
 local held = redis.call('HMGET', KEYS[1], 'job_id', 'fingerprint')
-if held[1] and redis.call('EXISTS', ARGV[5] .. held[1]) == 1 then
+local status = held[1] and redis.pcall('HGET', ARGV[5] .. held[1], 'status')
+if type(status) == 'string' and (status ~= 'canceled' or held[1] == ARGV[1]) then
   if held[1] == ARGV[1] and held[2] == ARGV[2] then return {'accepted', ARGV[1]} end -- a resend
   return {held[2] == ARGV[2] and 'duplicate' or 'conflict', held[1]}
 end
