@@ -239,7 +239,7 @@ def test_the_audit_brings_strays_back_and_leaves_the_others(producer: Producer, 
     client.rpush(keyspace.queue(Q), queued)
     client.zadd(keyspace.accepted(Q), {"gone": 1})
     reply = send(client, transitions.audit(Q, [*job_ids, "gone"]))
-    assert reply == [[stray.encode()], [b"gone"]]
+    assert reply == [[stray.encode()], [b"gone"], [], []]
     assert [where(client, job_id) for job_id in job_ids] == [
         ["queue"],
         ["queue"],

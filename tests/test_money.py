@@ -15,6 +15,7 @@ from producer import LLMJob, Producer, keyspace
 from producer.exchange import Receipt
 from producer.job import DeadReason, JobResult, JobStatus
 from producer.trail import RejectedFor, Rejection
+from producer.waiting import WaitReason
 from tests.support.jobs import asking, chat
 from tests.support.ledger import MONTH, rows, sums
 from tests.support.money import budgets, failover
@@ -110,7 +111,7 @@ def test_a_hard_cap_of_a_provider_sends_its_jobs_to_another(workshop: Workshop, 
     workshop.worker()
     result = done(producer)
     assert result.route == "b/b-1"
-    assert [e.code for e in result.trail if isinstance(e, Rejection)] == [RejectedFor.OVER_COST]
+    assert [e.code for e in result.trail if isinstance(e, Rejection)] == [RejectedFor.OVER_BUDGET]
 
 
 def test_an_unknown_price_under_a_hard_cap_is_refused_with_the_mend(workshop: Workshop, producer: Producer) -> None:
@@ -334,7 +335,9 @@ def test_an_emptied_file_lifts_no_cap_of_a_running_worker(workshop: Workshop, pr
     worker = workshop.worker()
     (Path(workshop.environment["POLICIES_DIR"]) / "budgets.yaml").write_text("")
     until(lambda: workshop.events(worker, "configuration refused, the old one stays"), "it is refused")
-    assert done(producer, chat(tenant_id="acme")).dead_reason is DeadReason.OVER_BUDGET
+    job_id = producer.enqueue(chat(tenant_id="acme"))
+    until(lambda: producer.fetch(job_id).status is JobStatus.PARKED, "it waits for the cap of zero")
+    assert producer.fetch(job_id).waiting_reason is WaitReason.BUDGET
 
 
 @pytest.mark.parametrize(

@@ -120,8 +120,8 @@ MUTATIONS = {
     ),
     "tenants take turns": (
         "producer/lua/shared/fair_queue.lua",
-        "local lane = tenant == '' and list or lane_of(list, tenant)",
-        "local lane = list",
+        "local lane, id = lane_of(list, tenant), false",
+        "local lane, id = list, false",
         "tests/test_line.py",
     ),
 }

@@ -50,8 +50,9 @@ def job_id(workshop: Workshop, producer: Producer, client: redis.Redis) -> str:
     workshop.policy(degrade=["human_review"])
     workshop.routes(hot=[{"upstream": "hot"}])
     workshop.providers.behave("hot", status=400, error={"message": f"no {EVIL}", "code": "bad", "param": "messages"})
-    body = {"messages": [{"role": EVIL, "content": f"prompt {EVIL}"}]}
-    job = LLMJob.parse({"body": body, "user_id": EVIL, "feature": EVIL, "metadata": {EVIL: EVIL}})
+    evil = EVIL.replace("\0", "")  # no job may hold a NUL
+    body = {"messages": [{"role": evil, "content": f"prompt {evil}"}]}
+    job = LLMJob.parse({"body": body, "user_id": evil, "feature": evil, "metadata": {evil: evil}})
     job_id = producer.enqueue(job)
     workshop.worker("--burst").wait(60)
     assert producer.fetch(job_id).status is JobStatus.DEAD
