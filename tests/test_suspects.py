@@ -14,7 +14,8 @@ from tests.support.jobs import chat
 from tests.support.polling import until
 from tests.support.transitions import Q, claim, expire_leases, send, settle, where
 from worker.queue import transitions
-from worker.queue.claim import Claim, ClaimSize
+from worker.queue.claim import Claim
+from worker.queue.claimer import ClaimSize
 from worker.queue.outcomes import Released, Retry
 from worker.queue.suspects import Suspects
 from worker.queue.transitions import Settled

@@ -12,7 +12,6 @@ import logging
 import os
 import random
 import socket
-import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 from uuid import uuid4
@@ -35,7 +34,8 @@ from worker.notify.notifier import notifier_tasks
 from worker.notify.settings import Settings
 from worker.poller import Poller
 from worker.queue import maintenance, transitions
-from worker.queue.claim import Claim, ClaimSize
+from worker.queue.claim import Claim
+from worker.queue.claimer import Claimer
 from worker.queue.drain import Execution, cancelled, let_end
 from worker.queue.outcome_events import event_of
 from worker.queue.outcomes import Executed, Released, given_back, unwritable
@@ -97,8 +97,6 @@ class FailoverWorker(BaseWorker):
         self._settings, self._reloads = settings, reloads
         self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
         self._hungry = False  # there may be more jobs to claim, but no free slot
-        self._unanswered: str | None = None  # the token of a claim whose reply has not arrived
-        self._claim_size = ClaimSize(transitions.CLAIM_BYTES)
         self._suspects = Suspects(self._begin)
         self._memory = Memory(memory or limit_of(None))
         self._broken: BaseException | None = None
@@ -148,6 +146,7 @@ class FailoverWorker(BaseWorker):
             reloads=self._reloads,
         )
         self._breakers, self._flags, self._batcher = runtime.breakers, runtime.flags, runtime.batcher
+        self._claimer = Claimer(self._redis, self.name, queues, self._flags, self._memory)
         self._poller = Poller()
         await runtime.learn()
         self.birth_date = now()
@@ -217,7 +216,7 @@ class FailoverWorker(BaseWorker):
                 continue
             self._wake.clear()
             try:
-                claimed = await self._claim(room)
+                claimed = await self._claimer.claim(room)
             except RedisError as error:
                 log.warning("redis is away, claiming waits", extra={"error": str(error)})
                 await self._rest(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -230,35 +229,13 @@ class FailoverWorker(BaseWorker):
                 self._start(claim)
             if not claimed:
                 self._breakers.forgo()
-            self._hungry = len(claimed) == room or self._claim_size.reached
+            self._hungry = len(claimed) == room or self._claimer.reached_its_size
             if self._hungry:
                 await asyncio.sleep(GATHER_SECONDS)
             elif self.burst and not self._executions:
                 break
             else:
                 await self._rest(IDLE_SECONDS)
-
-    async def _claim(self, at_most: int) -> tuple[Claim, ...]:
-        """Claim jobs. After a lost reply the same token is sent again, so that its jobs are not left to the reaper."""
-        self._unanswered = self._unanswered or uuid4().hex
-        asked, queues = self._flags.asked, self.queue_names()
-        call = transitions.claim(
-            self._unanswered,
-            at_most,
-            self.name,
-            queues,
-            asked.providers,
-            asked.routes,
-            at_most_bytes=self._claim_size.limit,
-            at_most_size=self._memory.free,
-        )
-        began = time.monotonic()
-        (reply,) = await ask_async(self._redis, [call])
-        self._unanswered = None
-        claims, flags = transitions.claimed(reply)
-        self._claim_size.learn(sum(len(claim.data) for claim in claims), time.monotonic() - began)
-        self._flags.hear(flags, asked)
-        return claims
 
     async def _room(self) -> int:
         """How many jobs may start now. Logs when the last route closes and when the first one opens again."""
@@ -339,13 +316,13 @@ class FailoverWorker(BaseWorker):
         """Send the heartbeat of the worker and of all its leases; cancel executions whose lease is lost."""
         self.last_heartbeat = now()
         self._state = WorkerStatus.BUSY if self._executions else WorkerStatus.IDLE
-        leases: dict[str, list[str]] = {queue: [] for queue in self.queue_names()} if self._unanswered else {}
+        leases: dict[str, list[str]] = {queue: [] for queue in self.queue_names()} if self._claimer.unanswered else {}
         for lease, execution in self._executions.items():
             leases.setdefault(execution.claim.queue, []).append(lease)
         fields = {**self.serialize(), "state": self._state}
         also = worker_registry.registration(self.key, fields, self.queue_names())
         also.append(self._runtime.view())
-        for lease in await maintenance.extend(self._redis, leases, self._unanswered, also):
+        for lease in await maintenance.extend(self._redis, leases, self._claimer.unanswered, also):
             held = self._executions.get(lease)
             if held is not None and not held.settling:
                 log.warning("lease lost, execution dropped", extra={"job": held.claim.job_id})
@@ -354,9 +331,9 @@ class FailoverWorker(BaseWorker):
 
     async def _let_running_end(self) -> None:
         """The drain: wait for running jobs to end, then give the others back to the head of the queue, in order."""
-        if self._unanswered is not None:
+        if self._claimer.unanswered is not None:
             with contextlib.suppress(RedisError):
-                for claim in await self._claim(0):  # the jobs of the claim whose reply was lost, and no others
+                for claim in await self._claimer.claim(0):  # the jobs of the claim whose reply was lost, and no others
                     self._start(claim)
         if not self._executions:
             return

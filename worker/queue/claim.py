@@ -35,26 +35,3 @@ class Claim:
     def ordinal(self) -> int:
         """The number of this execution among the job's executions, counted from 1."""
         return self.executions + self.crashes + 1
-
-
-class ClaimSize:
-    """How many bytes of job data to claim at once: so many that the reply takes about a second over this link at most.
-
-    `most`: bytes that no claim exceeds, however fast the link is.
-    """
-
-    FIRST, LEAST = 1024 * 1024, 64 * 1024
-    FAST_SECONDS, SLOW_SECONDS = 0.25, 1.0
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.limit = self.FIRST
-        self.reached = False  # whether the last claim stopped at the limit: more jobs may wait
-
-    def learn(self, received: int, seconds: float) -> None:
-        """`received`: bytes of job data in the last reply. `seconds`: from the call to the reply."""
-        self.reached = received >= self.limit
-        if seconds > self.SLOW_SECONDS:
-            self.limit = max(self.LEAST, min(self.limit, received) // 2)
-        elif self.reached and seconds < self.FAST_SECONDS:
-            self.limit = min(self._most, self.limit * 2)
