@@ -236,8 +236,9 @@ def _redis_url(environment: Environment) -> str:
 def _unavailable(error: BaseException) -> ServiceUnavailable:
     if isinstance(error, OutOfMemoryError):
         return RedisFull(str(error))
-    if str(error).startswith("WRONGTYPE"):
-        return WrongType(f"{error} — another tool wrote it")
+    _, wrong_type, words = str(error).partition("WRONGTYPE ")
+    if wrong_type:
+        return WrongType(f"a key in Redis has the wrong type, another tool wrote it: {words}")
     why = str(error) or f"no answer within {LONGEST_CALL_SECONDS:.0f} s"
     return ServiceUnavailable(
         f"Redis did not answer: {why} — try again when it is back; a job with the same idempotency key is accepted once"

@@ -129,8 +129,8 @@ def fetch_one(job_id: str, tenant: str | None = None) -> Steps[JobResult]:
         result = result_of(job_id, fields, entries)
     if result is None and tenant is None:
         yield from _raise_if_lost(job_id)
-    if result is None or not _is_of(tenant, owner):
-        raise UnknownJob(job_id)
+    if result is None or owner is None or not _is_of(tenant, owner):
+        raise UnknownJob(job_id)  # without an owner it is a job of another app
     return result
 
 

@@ -234,7 +234,7 @@ def json_of(job: LLMJob) -> bytes:
     if len(encoded) > MOST_JOB_BYTES:
         what = f"a job of {len(encoded) / 1e6:.1f} MB is larger than the limit of {MOST_JOB_BYTES / 1e6:.0f} MB"
         raise InvalidJob("body", what)
-    if _NUL.search(encoded):
+    if b"\\u0000" in encoded and _NUL.search(encoded):  # the search alone is a hundred times slower
         raise InvalidJob("", "a string holds a NUL character (\\u0000), which providers refuse")
     return encoded
 

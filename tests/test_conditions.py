@@ -88,8 +88,8 @@ def test_an_outage_says_how_many_wait_and_when_the_first_route_is_tried_again() 
     assert cold.lines[3].startswith("Fix google: add credit, or pay, on google's billing page. Then at once:")
     assert cold.size == "12 jobs wait"
     assert cold.marks == {
-        "openai/o fails": "openai/o answers again",
-        "gemini/g asks for payment": "gemini/g answers again",
+        "openai/o fails": "openai/o may be called again",
+        "gemini/g asks for payment": "gemini/g may be called again",
     }
     assert cold.until_ms == NOW + 7500
 

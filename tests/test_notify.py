@@ -57,7 +57,7 @@ def _through_the_outage(workshop: Workshop, slack: Slack, job_ids: list[str]) ->
     for told in (
         "a/a-1 fails",
         "acme waits",
-        "a/a-1 answers again",
+        "a route may be called again",
         "Message for acme, ready to paste",
         "Hi acme team",
     ):
@@ -148,12 +148,8 @@ def test_while_slack_is_down_nothing_is_lost_and_nothing_said_twice(
     workshop.worker(**(slack.environment if bot else slack.webhook_environment))
     slack.mode = "up"
     until(lambda: len(slack.in_channel()) >= 2, "both are told", seconds=60)
-    texts = sorted(message.texts[0] for message in slack.in_channel())
     until(lambda: client.scard(keyspace.UNTOLD_INCIDENTS) == 0, "nothing is left to tell")
-    assert [text.partition(" ")[2][:12] for text in texts if "Worker" not in text] == [
-        "Paused",
-        "Over after 0",
-    ] or texts
+    texts = [message.texts[0] for message in slack.in_channel()]
     assert sum("dead letters of" in text for text in texts) == 1
     assert sum("Paused" in text for text in texts) == 1
 

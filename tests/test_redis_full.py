@@ -124,7 +124,7 @@ def test_people_are_told_jobs_drain_and_everything_can_be_read(apart: Workshop, 
     until(lambda: all(producer.ended(job_ids)), "all jobs end")
     assert {result.status for result in producer.fetch_many(job_ids) if result} == {JobStatus.DONE}
     incidents = Incidents(client)
-    title = "Redis is nearly full: 95% of its memory is used"
+    title = "Redis is full: no new job is accepted: 95% of its memory is used"
     until(lambda: [each.title for each in incidents.unsettled()] == [title], "people are told")
     for command in (("status",), ("resume", "--dry-run"), ("dlq", "stats")):
         ended = apart.run("failover", *command)

@@ -100,8 +100,9 @@ def _cancel_tenant(active: session.Session, tenant: str, yes: bool) -> None:
     queues = worker_registry.queues(client, active.producer.queue)
     waiting = {queue: tenant_jobs.waiting(client, queue, tenant) for queue in queues}
     count = sum(map(len, waiting.values()))
-    if count and not yes:
-        click.confirm(f"cancel {many(count, 'waiting job')} of {tenant} for good?", abort=True)
+    if count and not yes and not click.confirm(f"cancel {many(count, 'waiting job')} of {tenant} for good?"):
+        click.echo("nothing was cancelled")
+        return
     with session.progress(count) as report:
         cancelled = sum(
             tenant_jobs.cancel(client, queue, tenant, ids, who=session.who(), report=report)

@@ -100,6 +100,8 @@ def resume(
     if again_at is not None:
         _require_share(environment, scope, again_at)
     with session.reached(environment) as (_, client):
+        if again_at is not None:
+            _require_above_used(client, scope, again_at)
         if dry_run:
             from worker.reports import backlog
 
@@ -134,6 +136,15 @@ def _require_share(environment: Environment, scope: Scope, again_at: float) -> N
         raise UsageError("--pause-again-at: only providers report a budget; leave --queue and --tenant out")
     if not at < again_at < math.inf:
         raise UsageError(f"--pause-again-at {again_at:g}: budgets pause at {at:g}%; give a larger share, such as 95")
+
+
+def _require_above_used(client: redis.Redis, scope: Scope, again_at: float) -> None:
+    """Raises UsageError for a share that the next report would exceed at once."""
+    for known in billing_alerts.known(client):
+        if scope.provider in (None, known.provider) and again_at <= known.percent:
+            larger = math.floor(known.percent) + 5
+            what = f"{known} has used {known.percent:g}% already, and its next report would pause again"
+            raise UsageError(f"--pause-again-at {again_at:g}: {what}; give a larger share, such as {larger}")
 
 
 def _option(scope: Scope) -> str:

@@ -63,7 +63,7 @@ def _machine(environment: Environment) -> Iterator[Finding]:
 
 def _unread_keys(environment: Environment, routes: Routes) -> Iterator[Finding]:
     """Keys of known providers that no route uses, and names that look like one of them, misspelt."""
-    read = {key.source.split("#")[0].removeprefix("environment ") for route in routes.routes for key in route.keys}
+    read = {key.source.split("#")[0].rpartition(" ")[2] for route in routes.routes for key in route.keys}  # `.env NAME`
     known = {variable for provider in known_providers() for variable in provider.variables}
     for provider in known_providers():
         variables = [name for name in provider.variables if environment.get(name, "").strip()]

@@ -202,7 +202,8 @@ def _memory(memory: Memory | None) -> Iterator[Condition]:
         if memory.is_full:
             lines.append("No new job is accepted (HTTP 503). Accepted jobs go on.")
         marks = {f"{step}% of its memory is used": f"less than {step}% of its memory is used" for step in reached}
-        yield Condition(Kind.REDIS_FULL, size=tuple(marks)[-1], lines=tuple(lines), marks=marks)
+        title = "Redis is full: no new job is accepted" if memory.is_full else ""
+        yield Condition(Kind.REDIS_FULL, title=title, size=tuple(marks)[-1], lines=tuple(lines), marks=marks)
 
 
 def _readable(source: Callable[[], Iterable[Condition]]) -> list[Condition]:

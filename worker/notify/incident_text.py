@@ -42,8 +42,8 @@ _NEXT = {  # of the kinds whose next step is always the same
     Kind.REDIS_FULL: "Next: give Redis more memory at its provider. Results that expire free some by themselves.",
     Kind.LOST: "Next: nothing happens automatically. Hand the jobs in again, then take them off the list.",
     Kind.NO_WORKERS: "Next: nothing happens until a worker runs. Start one; runbook.md says where.",
-    Kind.WORKER_GONE: "Next: other workers run its jobs automatically. Check that enough workers run.",
-    Kind.CRASH_LOOP: "Next: other workers run its jobs automatically. Check that enough workers run.",
+    Kind.WORKER_GONE: "Next: the workers that still run take over its jobs. If none runs, start one; runbook.md says where.",
+    Kind.CRASH_LOOP: "Next: the workers that still run take over its jobs. If none runs, start one; runbook.md says where.",
 }
 
 
@@ -207,7 +207,7 @@ def _commands(incident: Incident) -> Iterator[str]:
     if incident.resolved_ms is None or incident.left:
         for command in KIND_INFO[incident.kind].commands:
             has_queue = command.startswith(("failover dlq", "failover job late"))
-            scoped = command == "failover resume" and incident.kind is Kind.PAUSED
+            scoped = command.startswith("failover resume") and incident.kind is Kind.PAUSED
             yield command + (_queue_option(incident) if has_queue else _scope_option(incident) if scoped else "")
     if incident.kind is Kind.FLOOD and incident.resolved_ms is None:
         yield f"failover pause --tenant {shlex.quote(incident.subject)}"

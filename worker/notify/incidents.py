@@ -86,7 +86,7 @@ class Incident:
     @property
     def fades(self) -> bool:
         """Whether it is still open although its condition is gone."""
-        return self.resolved_ms is None and self.kind not in COUNTED and not self.marks
+        return self.resolved_ms is None and self.kind not in (*COUNTED, Kind.LOST) and not self.marks
 
     def seconds(self, now_ms: int) -> float:
         """Its duration in seconds, up to now while it is open."""

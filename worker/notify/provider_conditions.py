@@ -105,7 +105,7 @@ def _of_provider(kind: Kind, provider: str, routes: Sequence[Health], now: int) 
         kind,
         provider,
         lines=tuple(f"{name}: {what}" for name, what in problems.items()),
-        marks={f"{name} {what}": f"{name} answers again" for name, what in problems.items()},
+        marks={f"{name} {what}": f"{name} may be called again" for name, what in problems.items()},
         until_ms=now + int(min(waits) * 1000) if waits else None,
     )
 

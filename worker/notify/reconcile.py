@@ -83,8 +83,9 @@ class Reconciler:
         for incident in self._incidents.named([incident_id]):
             self._update(replace(incident, marks=condition.marks), condition)
 
-    def _update(self, incident: Incident, condition: Condition) -> None:
-        """Write its current state; each mark that began or ended becomes a line of its story."""
+    def _update(self, incident: Incident, condition: Condition, ends: Sequence[str] | None = None) -> None:
+        """Write its current state; each mark that began or ended becomes a line of its story. `ends`: instead of a line for
+        each that ended."""
         now = {tenant: max(count, incident.tenants.get(tenant, 0)) for tenant, count in condition.tenants.items()}
         tenants = dict(islice({**incident.tenants, **now}.items(), TENANTS_KEPT))
         state = json.dumps(
@@ -101,9 +102,10 @@ class Reconciler:
         if state == incident.fields.get("state"):
             return
         begun = [mark for mark in condition.marks if mark not in incident.marks]
-        ended = [end for mark, end in incident.marks.items() if mark not in condition.marks and end]
+        if ends is None:
+            ends = [end for mark, end in incident.marks.items() if mark not in condition.marks and end]
         late = {"late": max(incident.late, condition.late)}
-        self._incidents.change(incident, "state", state, more=late, story=[*ended, *begun][:STORY_AT_ONCE])
+        self._incidents.change(incident, "state", state, more=late, story=[*ends, *begun][:STORY_AT_ONCE])
 
     def _perhaps_over(self, incident: Incident, snapshot: Snapshot) -> None:
         over_ms = self._over.setdefault(incident.id, snapshot.now_ms)
@@ -112,7 +114,9 @@ class Reconciler:
         if incident.marks:
             to_do = f"; {many(snapshot.late, 'late job')} left." if snapshot.late else "."
             line = f"The problem seems to be over{to_do}"
-            self._update(incident, Condition(incident.kind, incident.subject, incident.queue, (line,)))
+            # of an outage of every route only so much is known: others may still be down
+            ends = ["a route may be called again"] if incident.kind in COLD else None
+            self._update(incident, Condition(incident.kind, incident.subject, incident.queue, (line,)), ends)
         if self._lasts(incident, snapshot, over_ms):
             return
         steady = self._on_call.steady_seconds * 1000 if incident.kind in STEADY else 0
@@ -152,7 +156,9 @@ class Reconciler:
         kinds = {incident.kind for incident in opened} | {condition.kind for condition in snapshot.conditions}
         if kinds.intersection(COLD):
             self._cold_ms = snapshot.now_ms
-        hidden = UNDER_COLD if snapshot.now_ms - self._cold_ms < AFTER_COLD_MS else ()
+        hidden: tuple[Kind, ...] = (Kind.ROUTE_OPEN,) if snapshot.now_ms - self._cold_ms < AFTER_COLD_MS else ()
+        if Kind.REFUSED in kinds or any(condition.kind in COLD for condition in snapshot.conditions):
+            hidden = UNDER_COLD  # after an outage of another cause, a key that is still refused is news
         standing = {incident.kind for incident in opened if _explains(incident)}
         standing |= {each.kind for each in snapshot.conditions if _explains(each) and each.kind not in hidden}
         outage = next((kind for kind in OUTAGES if kind in standing), None)

@@ -18,7 +18,8 @@ from worker.queue import fair_queue, transitions
 
 log = logging.getLogger("failover.worker")
 
-AUDIT_SECONDS = 300
+AUDIT_SECONDS = 60
+LONG_QUEUE, LONG_SECONDS = 20_000, 240  # a longer queue is audited as seldom, because its lists are read whole
 AUDIT_AT_MOST = 200_000  # queued jobs; with more, the audit is skipped because reading them all takes too long
 AUDIT_CHUNK = 20  # stray jobs per script call, because the script searches the whole list for each
 PATROL_SECONDS = 20
@@ -89,7 +90,8 @@ def some(job_ids: Sequence[str]) -> dict[str, object]:
 async def audit(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
     """Last safety check, by one worker at a time: queue accepted jobs again that are in no list, and remove old entries."""
     for queue in queues:
-        if await _my_turn(client, queue, AUDIT_SECONDS - 10):
+        (count,) = await ask_async(client, [("ZCARD", keyspace.accepted(queue))])
+        if await _my_turn(client, queue, LONG_SECONDS if count > LONG_QUEUE else int(AUDIT_SECONDS * 0.8)):
             await _trim(client, queue)
             if strays := await _nowhere(client, queue):
                 await check(client, queue, strays)
