@@ -16,11 +16,10 @@ from typing import Any
 from producer import scripts
 from producer.environment import load_environment
 from producer.scripts import Call
-from worker import worker as worker_module
 from worker.configuration import Configuration
 from worker.money.ledger import LEDGER
 from worker.providers import Providers
-from worker.queue import maintenance, transitions
+from worker.queue import claimer, maintenance, transitions
 from worker.queue.batcher import Batcher
 from worker.worker import FailoverWorker
 
@@ -70,7 +69,7 @@ def main() -> None:
         return True
 
     if point == "claim":
-        worker_module.ask_async = die_at(point, when, scripts.ask_async, sends)  # type: ignore[attr-defined]  # its own import
+        claimer.ask_async = die_at(point, when, scripts.ask_async, sends)  # type: ignore[attr-defined]  # its own import
     elif point == "heartbeat":
         maintenance.ask_async = die_at(point, when, scripts.ask_async, sends)  # type: ignore[attr-defined]  # its own import
     elif point == "call":
