@@ -7,7 +7,6 @@ method's result.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from producer.job import Encoded, JobResult, LLMJob, check_id, encode_job
 from producer.keyspace import JobField
 from producer.policy import Policies
 from producer.redis_server.memory import FULL_PERCENT
-from producer.results import result_commands, result_of, status_of
+from producer.results import lost_facts, result_commands, result_of, status_of
 from producer.scripts import Command, Script
 
 _LUA = Path(__file__).parent / "lua"
@@ -138,18 +137,11 @@ def _raise_if_lost(job_id: str) -> Steps[None]:
     """Raises JobLost for an accepted job whose data is gone, also before a worker has noticed it."""
     found, queues = yield [("HGET", keyspace.LOST, job_id), ("SMEMBERS", keyspace.QUEUES)]
     if isinstance(found, bytes):
-        raise JobLost(job_id, _why(found))
+        raise JobLost(job_id, lost_facts(found)[1])
     names = [key.decode(errors="replace").removeprefix(keyspace.QUEUE) for key in queues]
     scores = yield [("ZSCORE", keyspace.accepted(name), job_id) for name in names]
     if any(score is not None for score in scores):
         raise JobLost(job_id)
-
-
-def _why(found: bytes) -> str:
-    try:
-        return str(json.loads(found)["why"])
-    except (ValueError, TypeError, KeyError):  # of an older release
-        return found.decode(errors="replace")
 
 
 def _is_of(tenant: str | None, owner: bytes | None) -> bool:

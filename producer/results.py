@@ -38,6 +38,16 @@ _STATUS = {
 }
 
 
+def lost_facts(text: bytes) -> tuple[str, str, int]:
+    """The record of a lost job: its queue, why it is lost, and when that was noticed (Unix ms, 0 if it is not known)."""
+    try:
+        facts = from_json(text)
+        return str(facts["queue"]), str(facts["why"]), int(facts["at_ms"])
+    except (ValueError, TypeError, KeyError):  # written by an older release: `queue: why`
+        queue, _, why = text.decode(errors="replace").partition(": ")
+        return queue, why, 0
+
+
 def status_of(rq_status: bytes) -> JobStatus:
     """Our status for RQ's. (For RQ, parked and retrying jobs are both `scheduled`.)"""
     return _STATUS.get(rq_status.decode(errors="replace"), JobStatus.QUEUED)

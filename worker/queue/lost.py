@@ -5,7 +5,6 @@ They are written by lua/shared/lost.lua, and kept until a person discards them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import redis
 
 from producer import keyspace
+from producer.results import lost_facts
 from producer.scripts import Script, ask
 
 _DISCARD = Script.load(Path(__file__).parent / "lua", "discard_lost")
@@ -59,10 +59,4 @@ def discard(client: redis.Redis, job_ids: Sequence[str], *, who: str) -> int:
 
 
 def _read(job_id: bytes, text: bytes) -> Lost:
-    name = job_id.decode(errors="replace")
-    try:
-        facts = json.loads(text)
-        return Lost(name, str(facts["queue"]), str(facts["why"]), int(facts["at_ms"]))
-    except (ValueError, TypeError, KeyError):  # written by an older release: `queue: why`
-        queue, _, why = text.decode(errors="replace").partition(": ")
-        return Lost(name, queue, why, 0)
+    return Lost(job_id.decode(errors="replace"), *lost_facts(text))
