@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import redis
 
@@ -16,6 +17,7 @@ from ops.simulators.slack_api import Slack
 from producer import Producer
 from producer.connection import connect
 from producer.policy import Policies, load_policies
+from tests.support.web import served
 from tests.support.workshop import Workshop
 
 OF_A_SERVER = {"server", "provider_server", "slack"}  # all others build on these
@@ -80,6 +82,15 @@ def workshop(tmp_path: Path, url: str, providers: provider.Control) -> Iterator[
             process.send_signal(signal.SIGCONT)
             process.kill()
         process.wait()
+
+
+@pytest.fixture
+def web(workshop: Workshop) -> Iterator[httpx.Client]:
+    """A client of a web process with the operator's token."""
+    workshop.routes(hot=[{"upstream": "a"}])
+    workshop.policy()
+    with served(workshop) as client:
+        yield client
 
 
 @pytest.fixture

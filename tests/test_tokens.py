@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,12 @@ from producer.errors import ConfigurationError, UsageError
 from producer.job import JobStatus, LLMJob
 from producer.scripts import ask
 from tests.support.polling import until
-from tests.support.web import TOKEN, served
+from tests.support.web import BODY, TOKEN, served
 from tests.support.workshop import Workshop
 from worker.control import pause, tokens
 from worker.control.tokens import Role, Token, Tokens, hash_of
 
-BODY = {"body": {"messages": [{"role": "user", "content": "hello"}]}}
 SECRET = "the secret plans of globex"
-
-
-@pytest.fixture
-def web(workshop: Workshop) -> Iterator[httpx.Client]:
-    workshop.routes(hot=[{"upstream": "a"}])
-    workshop.policy()
-    with served(workshop) as client:
-        yield client
 
 
 def made(client: redis.Redis, name: str, role: Role, tenant: str | None = None) -> dict[str, str]:

@@ -21,19 +21,9 @@ from ops.web.serve import EVERYWHERE
 from producer import keyspace
 from tests.support.polling import until
 from tests.support.proxy import Proxy
-from tests.support.web import TOKEN, served, tenants
+from tests.support.web import BODY, TOKEN, served, tenants
 from tests.support.workshop import Workshop
 from worker.control import pause
-
-BODY = {"body": {"messages": [{"role": "user", "content": "hello"}]}}
-
-
-@pytest.fixture
-def web(workshop: Workshop) -> Iterator[httpx.Client]:
-    workshop.routes(hot=[{"upstream": "a"}])
-    workshop.policy()
-    with served(workshop) as client:
-        yield client
 
 
 def message(response: httpx.Response) -> str:

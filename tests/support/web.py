@@ -17,6 +17,7 @@ from tests.support.polling import until
 from tests.support.workshop import Workshop
 
 TOKEN = "a-token-of-tests"
+BODY = {"body": {"messages": [{"role": "user", "content": "hello"}]}}
 
 
 @contextlib.contextmanager
