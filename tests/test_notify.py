@@ -105,6 +105,31 @@ def test_a_post_that_was_taken_before_the_connection_broke_is_not_made_again(
     assert ["Paused" in slack.in_channel()[0].texts[0], "Over" in slack.in_channel()[1].texts[0]] == [True, True]
 
 
+def test_an_incident_of_which_no_part_may_have_arrived_is_told_once_more(
+    workshop: Workshop, client: redis.Redis, slack: Slack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "ORPHANED_MS", 1000)
+    workshop.routes(hot=[{"upstream": "a"}])
+    on_call(workshop)
+    slack.mode = "down"
+    pause.pause(client, who="kira", why="a look")
+    with quick_workers(workshop, 1, slack.webhook_environment):
+        until(lambda: incidents(client, Kind.PAUSED), "the pause is an incident")
+        pause.resume(client, who="kira")
+        until(lambda: over(client, Kind.PAUSED), "it came and went")
+    (incident,) = incidents(client, Kind.PAUSED)
+    client.hset(
+        keyspace.incident(incident.id), "slack:closing", f"sending {incident.closed_ms}"
+    )  # and the worker was killed
+    slack.mode = "takes and resets"
+    with quick_workers(workshop, 1, slack.webhook_environment):
+        until(lambda: slack.messages, "it is sent for the second time")
+        until(lambda: told(client, incident.id, "closing").startswith("ambiguous"), "and not for the third", seconds=60)
+        until(lambda: client.scard(keyspace.UNTOLD_INCIDENTS) == 0, "nothing is left to tell")
+    (message,) = slack.messages
+    assert "Paused" in message.texts[0] and "sent for the second time" in message.whole()
+
+
 def holder_of(client: redis.Redis) -> str:
     """The worker that notifies people; "" for nobody."""
     found: Any = client.get(keyspace.NOTIFIER)

@@ -22,6 +22,7 @@ LONGEST_LINE = 600
 LINES = 24
 OFFERED = 5  # tenants for whom a message names the command
 ALL_CLEAR, DEGRADED = "all_clear", "service_degradation"
+REPEATED = "sent for the second time: nobody knows whether the first arrived"
 NOBODY = f"nobody is on call at this hour ({FILE})"
 NOBODY_SERVED = (Kind.COLD, Kind.REFUSED, Kind.NO_WORKERS)
 NAMES_TENANTS = (  # the lines of these kinds name the tenants already
@@ -60,6 +61,10 @@ class Message:
 
     def with_paste(self, paste: tuple[tuple[str, str], ...]) -> Message:
         return replace(self, paste=paste)
+
+    def repeated(self) -> Message:
+        """The same for a channel that may have it already."""
+        return replace(self, footer=f"{self.footer} · {REPEATED}")
 
     def plain(self) -> str:
         """The whole message as text, for channels without formatting."""

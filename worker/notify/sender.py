@@ -2,8 +2,9 @@
 
 The incident's hash has one field for each channel and part: `sending` before a post is sent, `sent` with its ref
 afterwards, `unknown` if the connection broke in between. An unknown post is searched, and sent again only if it
-certainly did not arrive. If it cannot be searched it becomes `ambiguous` and is never sent again: the next digest has
-the same facts.
+certainly did not arrive. If it cannot be searched it becomes `ambiguous` and is not sent again, because a later part has
+the same facts. Where no later part follows and the channel may have nothing of the incident, it is sent once more, and
+says so.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from itertools import islice
 
 from worker.notify import incident_text
 from worker.notify.channels.base import Channel, Outcome, Post, Posted, Refused, Unfindable, Unknown
-from worker.notify.delivery_state import AMBIGUOUS, REFUSED, SENDING, SENT, UNKNOWN, DeliveryState
+from worker.notify.delivery_state import AMBIGUOUS, REFUSED, REPEAT, SENDING, SENT, UNKNOWN, DeliveryState
 from worker.notify.incidents import Incident, Incidents, number
 from worker.notify.kinds import KIND_INFO
 from worker.notify.oncall import OnCall
@@ -147,7 +148,8 @@ class Sender:
             begin, end = self._number(incident, "entries"), number(delivery.detail)
             return incident_text.of_story(incident, self.incidents.story(incident.id, begin)[: max(0, end - begin)])
         forms = {"closing": incident_text.of_closing, "digest": incident_text.of_reminder}
-        return forms.get(kind, incident_text.of_incident)(incident, self.on_call, now_ms)
+        message = forms.get(kind, incident_text.of_incident)(incident, self.on_call, now_ms)
+        return message.repeated() if delivery.repeats else message
 
     def _send_part(self, incident: Incident, part: str, now_ms: int) -> bool:
         """Send, edit or search one part. Returns whether the channel was called."""
@@ -156,9 +158,8 @@ class Sender:
             return self._edit(incident, now_ms)
         if before.open:
             return self._search(incident, part, before, now_ms)
-        leaves = DeliveryState(
-            SENDING, now_ms, str(self.incidents.lines(incident.id)) if part.startswith("story") else ""
-        )
+        detail = str(self.incidents.lines(incident.id)) if part.startswith("story") else before.state
+        leaves = DeliveryState(SENDING, now_ms, detail)
         if not self._mark(incident, part, before, leaves):
             return False  # another worker sends it
         self._settle(incident, part, leaves, self._call_channel(self._post(incident, part, leaves, now_ms)), now_ms)
@@ -199,17 +200,25 @@ class Sender:
                 more = self._more_fields(incident, part, before, fresh=False)
                 self._mark(incident, part, before, replace(before, state=SENT, detail=ref), more)
             case Refused() if waited >= NOT_ARRIVED_MS:
-                self._mark(incident, part, before, DeliveryState("", 0, ""))
+                self._mark(incident, part, before, before.untried())
             case Refused():
                 self._search_at[f"{incident.id}:{part}"] = self.clock() + SEARCH_AFTER_MS / 1000
             case Unknown():
                 self._search_at[f"{incident.id}:{part}"] = self.clock() + SEARCH_AGAIN_SECONDS
+            case Unfindable() if self._nothing_arrived(incident, part) and not before.repeats:
+                self._mark(incident, part, before, DeliveryState(REPEAT, 0, ""))
             case Unfindable(why):
                 facts = self._facts(incident, part, why)
                 log.warning("a notification may have arrived, it is not sent again", extra=facts)
                 more = self._more_fields(incident, part, before, fresh=False)
                 self._mark(incident, part, before, replace(before, state=AMBIGUOUS), more)
         return True
+
+    def _nothing_arrived(self, incident: Incident, part: str) -> bool:
+        """Whether this is the last part of an incident of which the channel has none for certain."""
+        if part == "opening":
+            return KIND_INFO[incident.kind].notice
+        return part == "closing" and self._delivery(incident, "opening").state != SENT
 
     def _settle(self, incident: Incident, part: str, before: DeliveryState, outcome: Outcome, now_ms: int) -> None:
         self._note_outcome(outcome, now_ms)
@@ -219,7 +228,7 @@ class Sender:
             case Refused(hopeless=True):
                 after = replace(before, state=REFUSED)
             case Refused():
-                after = DeliveryState("", 0, "")
+                after = before.untried()
             case Unknown():
                 after = replace(before, state=UNKNOWN)
         if not isinstance(outcome, Posted):
