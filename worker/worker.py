@@ -199,7 +199,7 @@ class FailoverWorker(BaseWorker):
         return [
             *self._runtime.services(),
             *self._poller.services(),
-            *notifier_tasks(self._url, self._redis, self.name, self._settings),
+            *notifier_tasks(self._url, self._redis, self.name, self._settings, self.hooks),
             maintenance.listen(self._url, self.name, heard),
         ]
 

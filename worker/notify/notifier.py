@@ -28,6 +28,7 @@ from producer.redis_server.memory import memory
 from producer.scripts import Script, ask, ask_async
 from worker.control import worker_registry
 from worker.control.pause import utc
+from worker.events import Event, EventKind, Hooks
 from worker.notify.conditions import ConditionReader
 from worker.notify.incidents import UNDELIVERED_FOR_MS, Incident, Incidents
 from worker.notify.job_webhooks import Deliveries
@@ -41,7 +42,9 @@ log = logging.getLogger("failover.worker")
 
 LEAD = Script.load(Path(__file__).parent / "lua", "lead")
 LEASE_SECONDS, RENEW_SECONDS = 6.0, 2.0
-STEP_SECONDS = 0.5
+STEP_SECONDS = 1.0  # between two steps, because what other workers do is only seen by looking
+GAP_SECONDS = 0.2  # between two steps that events of this worker ask for
+TELLING = (EventKind.DEAD, EventKind.BREAKER, EventKind.PAUSED, EventKind.RESUMED)  # events that a step follows at once
 AFTER_FAILURE_SECONDS = 5.0
 HUNG_SECONDS = 120.0  # a notifier thread without a step for so long hangs: another worker takes over
 CHECK_SECONDS = 60.0  # between two safety checks of Redis
@@ -101,7 +104,7 @@ class Notifier:
         self._senders = [
             Sender(channel, self._incidents, settings.on_call, self._paste) for channel in settings.channels
         ]
-        self._leads, self._stopped = threading.Event(), threading.Event()
+        self._leads, self._stopped, self._woken = threading.Event(), threading.Event(), threading.Event()
         self._channel_threads = [ChannelThread(sender) for sender in self._senders]
         self._has_channels = len(settings.channels) > 1 or bool(settings.subscribers)  # besides the log
         self._checked = self._trimmed = self._weighed = -TRIM_SECONDS
@@ -112,6 +115,10 @@ class Notifier:
     def leads(self) -> bool:
         """Whether this worker is the notifier now."""
         return self._leads.is_set()
+
+    def wake(self, event: Event) -> None:
+        """A hook: something happened that people may have to know."""
+        self._woken.set()
 
     async def run(self, client: redis.asyncio.Redis) -> None:
         """Hold the lease or wait for it, and send messages while it is held. `client`: that of the worker's event loop."""
@@ -130,6 +137,7 @@ class Notifier:
                 await asyncio.sleep(RENEW_SECONDS)
         finally:
             self._stopped.set()
+            self._woken.set()
             with contextlib.suppress(TimeoutError):  # first, because a hurried drain waits for nothing after it
                 async with asyncio.timeout(SHUTDOWN_SECONDS):
                     await self._lease(client, 0)
@@ -156,9 +164,11 @@ class Notifier:
         return bool(reply)
 
     def _work(self) -> None:
-        while not self._stopped.wait(STEP_SECONDS):
+        while not self._stopped.wait(GAP_SECONDS):
+            self._woken.wait(STEP_SECONDS)
+            self._woken.clear()
             self._stepped = time.monotonic()
-            if not self.leads:
+            if self._stopped.is_set() or not self.leads:
                 self._reconciler.forget()
                 continue
             try:
@@ -224,11 +234,12 @@ class Notifier:
 
 
 def notifier_tasks(
-    url: str, client: redis.asyncio.Redis, worker_name: str, settings: Settings | None
+    url: str, client: redis.asyncio.Redis, worker_name: str, settings: Settings | None, hooks: Hooks
 ) -> list[Coroutine[Any, Any, None]]:
-    """The endless tasks that send notifications; none without settings: then other workers do it."""
+    """The endless tasks that send notifications; none without settings: then other workers do it. `hooks`: of the worker."""
     if settings is None:
         return []
     notifier = Notifier(connect(url, max_connections=1), worker_name, settings)
+    hooks.subscribe(notifier.wake, TELLING)
     deliveries = Deliveries(client, settings.subscribers, lambda: notifier.leads, settings.network)
     return [notifier.run(client), deliveries.run()]
