@@ -44,9 +44,13 @@ Ours:
 | failover:spend-message:{hash} | string | a billing report that was counted                   | 7 days              |
 | failover:reservations       | hash   | ledger rows of running calls, by row id (JSON)        | while the call runs |
 | failover:reservations:ages  | zset   | the same row ids, score last seen running (ms)        | the same            |
-| failover:ledger:{month}     | stream | ledger rows of attempts that were settled or released | 45 days             |
-| failover:ambiguous:{month}  | hash   | rows of attempts that may have been billed (JSON)     | 45 days             |
-| failover:spent:{month}      | hash   | sums of the rows, as in worker/money/lua/ledger_rows.lua | 400 days         |
+| failover:ledger:{month}     | stream | ledger rows of attempts that were settled or released | as history.yaml says |
+| failover:ambiguous:{month}  | hash   | rows of attempts that may have been billed (JSON)     | as history.yaml says |
+| failover:ledger:folded:{month} | hash | sums of the rows that have left Redis                  | 400 days            |
+| failover:spent:{month}:counting | hash | lost sums while they are counted again                | 1 h                 |
+| failover:history:leader     | string | the worker that takes old rows out of Redis           | 60 s                |
+| failover:history:writing    | string | the rows that it is writing to HISTORY_URL (JSON)     | until they are folded |
+| failover:spent:{month}      | hash   | sums of the rows (lua/ledger_rows.lua): 40,000 fields, and what is capped | 400 days |
 | failover:ladder:{month}     | hash   | the alert threshold that a scope has reached (JSON)   | 45 days             |
 | failover:booked:{worker}    | string | number of a worker's last batch of rows, and its reply | 1 h                |
 | failover:limit:{route or provider} | hash | requests and tokens of the last minute, by ticks | 1 h                 |
@@ -128,6 +132,8 @@ AMBIGUOUS = "failover:ambiguous:"
 SPENT = "failover:spent:"
 ALERT_THRESHOLDS = "failover:ladder:"
 LIMIT = "failover:limit:"
+HISTORY_LEADER = "failover:history:leader"
+HISTORY_WRITING = "failover:history:writing"
 BUDGETS = "failover:budgets"
 REDUCE = "failover:reduce"
 MEMORY = "failover:memory"

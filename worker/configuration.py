@@ -15,6 +15,8 @@ from pathlib import Path
 from producer.environment import Environment, find_configuration, load_environment
 from producer.errors import ConfigurationError, Problem
 from producer.policy import Policies, load_policies
+from worker.history.archive import Archive, archive_of
+from worker.history.policy import HistoryPolicy, load_history_policy
 from worker.money.answer_cache import Caching, load_caching
 from worker.money.billing_alerts import Guardrail
 from worker.money.caps import Budgets, load_budgets
@@ -42,7 +44,9 @@ class Configuration:
     budgets: Budgets = field(default_factory=Budgets)
     guardrail: Guardrail = field(default_factory=Guardrail)
     caching: Caching = field(default_factory=Caching)
-    network: Network = field(default_factory=Network)  # a worker keeps the one of its start
+    history: HistoryPolicy = field(default_factory=HistoryPolicy)
+    archive: Archive | None = field(default=None, compare=False)  # a worker keeps this and the next of its start
+    network: Network = field(default_factory=Network)
 
     @classmethod
     def load(cls, environment: Environment, *, tenants_keys: bool = True) -> Configuration:
@@ -62,6 +66,8 @@ class Configuration:
             load_budgets(environment),
             Guardrail.of(environment),
             load_caching(environment),
+            load_history_policy(environment),
+            archive_of(environment),
             Network.of(environment),
         )
         return cls(policies, routes, routing, keys, *rest)
@@ -104,7 +110,8 @@ def stamp(environment: Callable[[], Environment] = load_environment) -> Stamp:
         return _stamp_of([Path(".env")])
     policies = find_configuration("policies", "POLICIES_DIR", found)
     routes = find_configuration("routes.json", "ROUTES_FILE", found)
-    yaml = [policies / name for name in ("jobs.yaml", "routing.yaml", "tenants.yaml", "budgets.yaml", "cache.yaml")]
+    names = ("jobs.yaml", "routing.yaml", "tenants.yaml", "budgets.yaml", "cache.yaml", "history.yaml")
+    yaml = [policies / name for name in names]
     return _stamp_of([Path(".env"), routes, *yaml, *key_files(routes, found)])
 
 

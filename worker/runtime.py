@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine, Sequence
@@ -23,10 +24,12 @@ from worker.control.flag_watcher import LOOK_SECONDS as FLAG_SECONDS
 from worker.control.flag_watcher import FlagWatcher
 from worker.events import Hooks
 from worker.executor import Executor
+from worker.history.ledger_retention import STEP_SECONDS as RETENTION_SECONDS
+from worker.history.ledger_retention import LedgerRetention
 from worker.money.answer_cache import Cache
 from worker.money.budget_state import LOOK_SECONDS as BUDGET_SECONDS
 from worker.money.budget_state import BudgetWatcher
-from worker.money.ledger import SWEEP_AFTER_SECONDS, Ledger, sweep
+from worker.money.ledger import COUNT_PAUSE_SECONDS, SWEEP_AFTER_SECONDS, Ledger, month_sums, sweep
 from worker.poller import Poller
 from worker.providers import Providers
 from worker.queue.batcher import Batcher
@@ -78,6 +81,9 @@ class Runtime:
         router = Router(
             self._providers, self.breakers, lambda: current.configuration.routes.routes, keys, accounting, hooks
         )
+        self._retention = LedgerRetention(
+            client, worker_name, lambda: current.configuration.history.ledger, configuration.archive
+        )
         cache = Cache(self.batcher.ask, lambda: current.configuration.caching)
         self.executor = Executor(current, router, random.random, self._latencies, lambda: self._budget.state, cache)
         self.adopt(configuration)
@@ -122,6 +128,7 @@ class Runtime:
         poller.every("latencies", LATENCY_SECONDS, self._latencies.look)
         poller.every("budgets", BUDGET_SECONDS, self._budget.look)
         poller.every("ledger sweep", SWEEP_SECONDS, self._sweep)
+        poller.every("ledger retention", RETENTION_SECONDS, self._retention.step)
         if self._reload is not None:
             poller.every("configuration", RELOAD_SECONDS, self._reload.look, at_start=False)
 
@@ -131,9 +138,13 @@ class Runtime:
 
     async def _sweep(self) -> None:
         """Close the ledger rows of workers that are gone."""
-        ((released, ambiguous),) = await ask_async(self._client, [sweep(self._budget.steps)])
+        ((released, ambiguous, counting),) = await ask_async(self._client, [sweep(self._budget.steps)])
         if released or ambiguous:
             log.warning("calls of a vanished worker", extra={"released": released, "may_be_billed": ambiguous})
+        while counting:
+            await asyncio.sleep(COUNT_PAUSE_SECONDS)
+            (sums,) = await ask_async(self._client, [month_sums("")])
+            counting = sums is None
 
     def view(self) -> Command:
         """The command that writes this worker's state for operators (worker_registry.view)."""

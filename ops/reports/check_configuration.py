@@ -12,6 +12,8 @@ from producer.environment import Environment
 from producer.errors import ConfigurationError
 from producer.policy import load_policies
 from worker.configuration import Configuration
+from worker.history.archive import VARIABLE, archive_of
+from worker.history.policy import load_history_policy
 from worker.machine import DEFAULT_SLOTS, Machine
 from worker.money.answer_cache import load_caching
 from worker.money.caps import load_budgets
@@ -45,8 +47,20 @@ def check_configuration(environment: Environment) -> Iterator[Finding]:
     except ConfigurationError as error:
         yield from wrong("routes", error)
     yield from _money(environment)
+    yield from _history(environment)
     yield from _people(environment)
     yield from _machine(environment)
+
+
+def _history(environment: Environment) -> Iterator[Finding]:
+    """How many ledger rows stay in Redis, and where older ones go."""
+    try:
+        kept, archive = load_history_policy(environment).ledger, archive_of(environment)
+    except ConfigurationError as error:
+        yield from wrong("history", error)
+        return
+    older = f"older ones are written to {VARIABLE}" if archive else f"older ones are not kept ({VARIABLE} is not set)"
+    yield Finding("ok", "history", f"{kept.rows:,} ledger rows stay in Redis, {older}")
 
 
 def _machine(environment: Environment) -> Iterator[Finding]:

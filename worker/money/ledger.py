@@ -29,12 +29,17 @@ log = logging.getLogger("failover.worker")
 
 _LUA = Path(__file__).parent / "lua"
 LEDGER, SWEEP, SUMS, CAP = (Script.load(_LUA, name) for name in ("ledger", "sweep", "sums", "cap"))
+FOLD_ROWS, FOLD_AMBIGUOUS, DROP_NAMES = (
+    Script.load(_LUA, name) for name in ("fold_rows", "fold_ambiguous", "drop_names")
+)
 
 STEPS_AT_ONCE = 500
 USED_UP_SECONDS = 60.0  # a job asks again after it when a cap is used up
 BUSY_SECONDS = 1.0  # ... and after it when the remainder is only reserved by calls that run
 SWEEP_AFTER_SECONDS = 12.0  # a row is checked again after it, as long as its call runs
 SWEEP_AT_MOST = 500
+COUNTED_AT_ONCE = 1000  # rows that one call counts again, which takes 10 to 20 ms of Redis
+COUNT_PAUSE_SECONDS = 0.03  # between two such calls, for what else Redis has to do
 
 State = Literal["settled", "ambiguous", "released"]
 Terms = tuple[int, int, int]  # `Cap.terms`
@@ -316,6 +321,28 @@ def _arguments(steps: Sequence[float]) -> list[Any]:
 
 
 def sweep(steps: Sequence[float]) -> Call:
-    """Close the rows of executions that are gone. Reply: [rows released, rows that are ambiguous now]."""
+    """Close the rows of executions that are gone. Reply: [rows released, rows that are ambiguous now, 1 while the month's
+    sums are counted again]."""
     words = (keyspace.LEASES, int(SWEEP_AFTER_SECONDS * 1000), SWEEP_AT_MOST)
     return SWEEP.call(_ROWS, [*_arguments(steps), *words])
+
+
+def month_sums(month: str) -> Call:
+    """The sums of a month; "" is the present one. Reply: the hash, or None while lost sums are counted: ask again, after
+    COUNT_PAUSE_SECONDS."""
+    return SUMS.call(_ROWS, [*_arguments(()), month, COUNTED_AT_ONCE])
+
+
+def fold_rows(month: str, last: str, at_most: int) -> Call:
+    """Take the closed rows up to the stream id `last` out of Redis, the oldest first. Reply: how many; -1: not now."""
+    return FOLD_ROWS.call(_ROWS, [*_arguments(()), month, last, at_most])
+
+
+def fold_ambiguous(month: str, row_ids: Sequence[str]) -> Call:
+    """Take these ambiguous rows out of Redis. Reply: how many; -1: not now."""
+    return FOLD_AMBIGUOUS.call(_ROWS, [*_arguments(()), month, *row_ids])
+
+
+def drop_names(month: str, scopes: Sequence[str]) -> Call:
+    """Count these users and features, where they have no cap, with the rest. Reply: how many sums; -1: not now."""
+    return DROP_NAMES.call(_ROWS, [*_arguments(()), month, *scopes])

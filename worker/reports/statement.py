@@ -17,7 +17,7 @@ from producer import keyspace
 from producer.scripts import ask
 from worker.money.budget_state import Standing
 from worker.money.caps import TOTAL, Budgets, Cap
-from worker.money.ledger import CAP, LEDGER, SUMS, ledger_keys
+from worker.money.ledger import CAP, COUNT_PAUSE_SECONDS, LEDGER, ledger_keys, month_sums
 from worker.routes.prices import dollars
 
 PAGE = 1000
@@ -55,8 +55,10 @@ class Balance:
 
 def sums(client: redis.Redis, month: str = "") -> dict[str, Sums]:
     """The sums by scope. `month`: such as 2026-11; "" is the present one (UTC)."""
-    keys, words = ledger_keys(())
-    (flat,) = ask(client, [SUMS.call(keys, [*words, month])])
+    (flat,) = ask(client, [month_sums(month)])
+    while flat is None:
+        time.sleep(COUNT_PAUSE_SECONDS)
+        (flat,) = ask(client, [month_sums(month)])
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for name, amount in zip(flat[::2], flat[1::2], strict=True):
         kind, _, scope = name.decode().partition(":")
@@ -106,9 +108,10 @@ def shortened(lines: Sequence[Balance], own: Collection[str]) -> tuple[list[Bala
     capped = [line for line in lines if line.full or line.scope in own]
     chosen = {TOTAL, *(line.scope for line in nlargest(LISTED_CAPPED, capped, key=lambda line: line.percent or 0.0))}
     by_kind: dict[str, list[Balance]] = defaultdict(list)
-    for line in lines:
-        by_kind[line.scope.partition(":")[0]].append(line)
+    for line in lines:  # a `rest:user` of the ledger is already the sum of many: it joins those that are not listed
+        by_kind[line.scope.removeprefix("rest:").partition(":")[0]].append(line)
     for some in by_kind.values():
+        some = [line for line in some if not line.scope.startswith("rest:")]
         chosen |= {line.scope for line in nlargest(LISTED, some, key=lambda line: line.spent_usd + line.ambiguous_usd)}
     others = {kind: [line for line in some if line.scope not in chosen] for kind, some in by_kind.items()}
     rest = {kind: (len(some), _together(kind, some)) for kind, some in others.items() if some}

@@ -29,6 +29,7 @@ end
 -- micro-dollars that are not spent.
 local function over(row)
   for scope, cap in pairs(row.caps) do
+    if not sums_of(row.month) then return scope, false, 0 end -- they are being counted again
     local spent, ambiguous, held, tokens, held_tokens = sums_of_scope(row.month, scope)
     spent = spent + ambiguous
     if (cap[1] >= 0 and spent + held + row.micros > cap[1])

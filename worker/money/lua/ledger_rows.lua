@@ -4,11 +4,13 @@
 -- ARGV  1 failover:spent:   2 failover:ledger:   3 failover:ambiguous:   4 failover:ladder:   5 failover:limit:
 --       6 JSON: the alert thresholds, in percent
 -- A row is in exactly one key: while its call runs in KEYS 1 (reserved | dispatched), afterwards in the month's ledger
--- (settled | released) or in the month's ambiguous rows. Sums: spent, ambiguous, held (in-flight calls at their maximum cost),
+-- (settled | released) or in the month's ambiguous rows; older ones are folded into sums (fold_rows.lua). Sums: spent, ambiguous, held (in-flight calls at their maximum cost),
 -- tokens, held-tokens, each by scope.
 local SPENT, LEDGER, AMBIGUOUS, REACHED, LIMIT = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local THRESHOLDS = cjson.decode(ARGV[6])
-local KEEP_SUMS, KEEP_ROWS = 400 * 86400, 45 * 86400 -- rows: counted from the month's last row
+local FOLDED = LEDGER .. 'folded:' -- sums of the rows that have left Redis
+local KEEP_SUMS, KEEP_REACHED = 400 * 86400, 45 * 86400
+local COUNTED_AT_ONCE, FIELDS_AT_MOST = 300, 40000
 local TICK_MS, TICKS = 250, 244 -- a minute plus a second, because calls reach a provider with varying delay
 local this_month = string.sub(iso(now_ms), 1, 7)
 
@@ -33,35 +35,59 @@ local function is_row(row)
   return row and row.tenant and row.provider and row.user and row.feature and tonumber(row.micros) and tonumber(row.tokens)
 end
 
--- Pass what a row adds to the sums of its kind to `add`.
+-- Pass what a row adds to the sums of its kind to `add`, as (kind, scope, amount).
 local function weigh(row, kind, add)
   for _, scope in ipairs(scopes_of(row)) do
-    add(kind .. ':' .. scope, row.micros)
-    add((kind == 'held' and 'held-tokens:' or 'tokens:') .. scope, row.tokens)
+    add(kind, scope, row.micros)
+    add(kind == 'held' and 'held-tokens' or 'tokens', scope, row.tokens)
   end
 end
 
--- The key of the month's sums. If the sums are lost, they are counted again from the rows, and never taken as zero.
-local counted = {}
-local function sums_of(month)
-  local key = SPENT .. month
-  if counted[month] or redis.call('HEXISTS', key, 'since') == 1 then
-    counted[month] = true
-    return key
+-- Pages of closed rows, the oldest first: {stream id, row}. `to`: the last id.
+local function page_of(month, from, to, at_most)
+  local page = redis.call('XRANGE', LEDGER .. month, from, to, 'COUNT', at_most)
+  for i, entry in ipairs(page) do
+    local row = {}
+    for j = 1, #entry[2], 2 do row[entry[2][j]] = entry[2][j + 1] end
+    row.tokens = (tonumber(row.prompt) or 0) + (tonumber(row.completion) or 0)
+    page[i] = {entry[1], row}
   end
+  return page
+end
+
+-- A hash of sums, changed by the collected amounts with one command each.
+local function adding(key)
   local sums = {}
-  local function add(name, amount) sums[name] = (sums[name] or 0) + (tonumber(amount) or 0) end
-  local from, page = '-', nil
-  repeat
-    page = redis.call('XRANGE', LEDGER .. month, from, '+', 'COUNT', 1000)
-    for _, entry in ipairs(page) do
-      local row = {}
-      for i = 1, #entry[2], 2 do row[entry[2][i]] = entry[2][i + 1] end
-      row.tokens = (tonumber(row.prompt) or 0) + (tonumber(row.completion) or 0)
-      weigh(row, 'spent', add)
-      from = '(' .. entry[1]
+  local function add(kind, scope, amount)
+    local name = kind .. ':' .. scope
+    sums[name] = (sums[name] or 0) + (tonumber(amount) or 0)
+  end
+  local function write()
+    for name, amount in pairs(sums) do
+      if amount ~= 0 and redis.call('HINCRBY', key, name, whole(amount)) == 0 then redis.call('HDEL', key, name) end
     end
-  until #page < 1000
+  end
+  return add, write
+end
+
+-- One step of counting lost sums again: what was folded, then at most `at_most` rows, at the end the rows that are still open.
+-- Rows that close meanwhile are counted when their turn comes. Returns whether the sums are there.
+local function count_step(month, at_most)
+  local key, part = SPENT .. month, SPENT .. month .. ':counting'
+  local from = redis.call('HGET', part, 'from')
+  if not from then
+    redis.call('DEL', part)
+    if redis.call('EXISTS', FOLDED .. month) == 1 then redis.call('COPY', FOLDED .. month, part) end
+    from = '-'
+  end
+  local page, add, write = page_of(month, from, '+', at_most), adding(part)
+  for _, entry in ipairs(page) do weigh(entry[2], 'spent', add) end
+  if #page == at_most then
+    write()
+    redis.call('HSET', part, 'from', '(' .. page[#page][1])
+    redis.call('EXPIRE', part, 3600)
+    return false
+  end
   for _, raw in ipairs(redis.call('HVALS', AMBIGUOUS .. month)) do
     local row = read(raw)
     if is_row(row) then weigh(row, 'ambiguous', add) end
@@ -70,20 +96,44 @@ local function sums_of(month)
     local row = read(raw)
     if is_row(row) and row.month == month then weigh(row, 'held', add) end
   end
-  redis.call('DEL', key)
-  for name, amount in pairs(sums) do
-    if amount ~= 0 then redis.call('HSET', key, name, whole(amount)) end
-  end
-  redis.call('HSET', key, 'since', now_ms)
+  write()
+  redis.call('HDEL', part, 'from')
+  redis.call('HSET', part, 'since', now_ms)
+  redis.call('RENAME', part, key)
   redis.call('EXPIRE', key, KEEP_SUMS)
-  counted[month] = true
-  return key
+  return true
+end
+
+-- The key of the month's sums; nil while lost sums are counted again. They are never taken as zero. A script does one step at
+-- most, before it changes a row: so a row is counted either by the step or by `move`.
+local there = {}
+local function sums_of(month, at_most)
+  if there[month] == nil then
+    there[month] = redis.call('HEXISTS', SPENT .. month, 'since') == 1 or count_step(month, at_most or COUNTED_AT_ONCE)
+  end
+  return there[month] and SPENT .. month or nil
+end
+
+-- The scope under which a sum is kept. Names of users and features come from outside: beyond FIELDS_AT_MOST fields, new ones
+-- without a cap are counted together as rest:user and rest:feature. A sum of theirs never becomes negative: the rest takes it.
+local roomy = {}
+local function kept_scope(key, kind, scope, caps)
+  local free = string.match(scope, '^(user):') or string.match(scope, '^(feature):')
+  if not free or (caps and caps[scope]) then return scope end
+  if roomy[key] == nil then roomy[key] = redis.call('HLEN', key) < FIELDS_AT_MOST end
+  if roomy[key] or redis.call('HEXISTS', key, kind .. ':' .. scope) == 1 then return scope, 'rest:' .. free end
+  return 'rest:' .. free
 end
 
 local function move(row, kind, sign)
   local key = sums_of(row.month)
-  weigh(row, kind, function(name, amount)
-    if amount ~= 0 and redis.call('HINCRBY', key, name, whole(sign * amount)) == 0 then redis.call('HDEL', key, name) end
+  if not key then return end -- the count that goes on will find the row
+  weigh(row, kind, function(of, scope, amount)
+    if amount == 0 then return end
+    local kept, rest = kept_scope(key, of, scope, row.caps)
+    local sum = redis.call('HINCRBY', key, of .. ':' .. kept, whole(sign * amount))
+    if sum == 0 or (sum < 0 and rest) then redis.call('HDEL', key, of .. ':' .. kept) end
+    if sum < 0 and rest then redis.call('HINCRBY', key, of .. ':' .. rest, whole(sum)) end
   end)
 end
 
@@ -102,6 +152,7 @@ end
 -- Record the alert threshold that a scope has reached, when it changes. `cap`: {hard, basis of the percentages, tokens}, -1
 -- for none. `wanted`: {micro-dollars, tokens} of a refused call; the scope is full until so much is left.
 local function note_threshold(month, scope, cap, wanted)
+  if not sums_of(month) then return end
   local spent, ambiguous, _, tokens, _ = sums_of_scope(month, scope)
   spent = spent + ambiguous
   local raw = redis.call('HGET', REACHED .. month, scope)
@@ -122,12 +173,13 @@ local function note_threshold(month, scope, cap, wanted)
   end
   redis.call('HSET', REACHED .. month, scope, cjson.encode({step = step, full = full, basis = cap[2], hard = cap[1],
     tokens = cap[3], spent = spent, wanted = wanted or {0, 0}, at = now_ms}))
-  redis.call('EXPIRE', REACHED .. month, KEEP_ROWS)
+  redis.call('EXPIRE', REACHED .. month, KEEP_REACHED)
 end
 
 -- Whether `cap` is the scope's newest cap (a call that begins sets it): calls that began under an older one do not count.
 local function in_force(month, scope, cap, begins)
   local key, terms = sums_of(month), table.concat(cap, '/')
+  if not key then return false end
   local known = redis.call('HGET', key, 'terms:' .. scope)
   if begins and known ~= terms then redis.call('HSET', key, 'terms:' .. scope, terms) end
   return begins or known == terms
@@ -214,7 +266,7 @@ local function file(row, state, micros, prompt, completion)
   row.state, row.micros = state, micros
   if state == 'ambiguous' then
     redis.call('HSET', AMBIGUOUS .. row.month, row.id, cjson.encode(row))
-    redis.call('EXPIRE', AMBIGUOUS .. row.month, KEEP_ROWS)
+    redis.call('EXPIRE', AMBIGUOUS .. row.month, KEEP_SUMS)
     move(row, 'ambiguous', 1)
   else
     row.tokens = prompt + completion
@@ -223,7 +275,7 @@ local function file(row, state, micros, prompt, completion)
       'prompt', prompt, 'completion', completion, 'job', row.job, 'tenant', row.tenant, 'user', row.user,
       'feature', row.feature, 'provider', row.provider, 'route', row.route, 'model', row.model, 'price', row.price,
       'own', row.own)
-    redis.call('EXPIRE', key, KEEP_ROWS)
+    redis.call('EXPIRE', key, KEEP_SUMS)
     move(row, 'spent', 1)
   end
   for scope, cap in pairs(row.caps) do

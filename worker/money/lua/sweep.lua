@@ -4,7 +4,7 @@
 --
 -- KEYS  1-2 as in ledger_rows
 -- ARGV  1-6 as in ledger_rows   7 failover:leases:   8 age from which a row is looked at (ms)   9 at most
--- Returns {rows released, rows that are ambiguous now}
+-- Returns {rows released, rows that are ambiguous now, 1 while the month's sums are counted again}
 -- Invariant: a row is closed once; a row whose execution still holds its lease stays.
 local released, ambiguous = 0, 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms - tonumber(ARGV[8]), 'LIMIT', 0, tonumber(ARGV[9]))) do
@@ -24,4 +24,5 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms - tonumb
 end
 local held = redis.call('HGET', SPENT .. this_month, 'held:total')
 if held and held ~= '0' and redis.call('HLEN', KEYS[1]) == 0 then redis.call('HDEL', SPENT .. this_month, 'since') end -- rows were lost: count the sums again
-return {released, ambiguous}
+local counting = redis.call('EXISTS', SPENT .. this_month .. ':counting')
+return {released, ambiguous, counting}

@@ -1,0 +1,204 @@
+"""Old ledger rows leave Redis: written first, once each, with sums that stay exact whatever is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import redis
+
+from producer import keyspace
+from producer.connection import connect_async
+from producer.scripts import ask
+from tests.support.ledger import MONTH, booked, reservation, rows, sums
+from worker.history.archive import Archive, Folder
+from worker.history.ledger_retention import LedgerRetention
+from worker.history.policy import LedgerKept
+from worker.money.ledger import BUSY_SECONDS, Ledger, Refusal, RefusalReason, month_sums
+from worker.reports import statement
+
+BUSY = Refusal(RefusalReason.BUSY, "tenant:acme", BUSY_SECONDS)
+KEPT = LedgerKept(rows=100, days=400)
+
+
+def spend(url: str, numbers: Sequence[int], state: str = "settled", feature: str = "notes", cap: int = -1) -> None:
+    """One closed row for each number, of so many micro-dollars."""
+
+    async def work(ledgers: list[Ledger]) -> None:
+        async def one(number: int) -> None:
+            each = reservation(number, number)
+            each.owner = replace(each.owner, feature=feature.format(number))
+            each.caps = {"feature:" + each.owner.feature: (cap, cap, -1)} if cap >= 0 else {}
+            assert await ledgers[0].reserve(each) is None
+            ledgers[0].close(each, state, number, 7, 3)  # type: ignore[arg-type]
+
+        await asyncio.gather(*map(one, numbers))
+
+    booked(url, work)
+
+
+def retained(url: str, archive: Archive | None, kept: LedgerKept = KEPT, worker: str = "w") -> str:
+    """One step of a worker's retention. Returns its trouble."""
+
+    async def step() -> str:
+        client = connect_async(url, max_connections=2)
+        try:
+            retention = LedgerRetention(client, worker, lambda: kept, archive)
+            await retention.step()
+            return retention.trouble
+        finally:
+            await client.aclose()
+
+    return asyncio.run(step())
+
+
+def written(folder: Path) -> Counter[str]:
+    """How often each row is in the archive, by id."""
+    found = (line for path in folder.rglob("*.jsonl.gz") for line in gzip.decompress(path.read_bytes()).splitlines())
+    return Counter(json.loads(line)["id"] for line in found)
+
+
+def counted_again(client: redis.Redis) -> dict[str, int]:
+    client.delete(keyspace.SPENT + MONTH)
+    while ask(client, [month_sums("")]) == [None]:
+        pass
+    return sums(client)
+
+
+class Killed(Exception):
+    """The worker is killed at this point."""
+
+
+class Mortal(Folder):
+    """A folder whose worker is killed before or after a file is written."""
+
+    def __init__(self, path: Path, *, before: bool) -> None:
+        super().__init__(path)
+        self._before = before
+
+    def write(self, name: str, content: bytes) -> None:
+        if not self._before:
+            super().write(name, content)
+        raise Killed
+
+
+def test_rows_beyond_the_bound_are_written_once_and_the_sums_stay(
+    url: str, client: redis.Redis, tmp_path: Path
+) -> None:
+    spend(url, range(1, 401))
+    before = sums(client)
+    assert retained(url, Folder(tmp_path)) == ""
+    left = {row["id"] for row in rows(client)}
+    assert 100 <= len(left) < 110
+    assert sums(client) == before
+    assert written(tmp_path) == Counter(f"job{n}:e:1" for n in range(1, 401) if f"job{n}:e:1" not in left)
+    (line, *_) = gzip.decompress(min(tmp_path.rglob("*.gz")).read_bytes()).splitlines()
+    assert json.loads(line) | {"at": 0} == {
+        "id": "job1:e:1", "state": "settled", "at": 0, "micros": 1, "prompt": 7, "completion": 3, "job": "job1",
+        "tenant": "acme", "user": "u1", "feature": "notes", "provider": "openai", "route": "openai/m", "model": "m",
+        "price": "routes.json 1/2", "own": "",
+    }  # fmt: skip
+    assert counted_again(client) == before
+    spend(url, range(401, 601))
+    later = sums(client)
+    assert retained(url, Folder(tmp_path)) == ""
+    assert counted_again(client) == later
+    assert max(written(tmp_path).values()) == 1
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_next_worker_finishes_what_a_killed_one_began(
+    url: str, client: redis.Redis, tmp_path: Path, before: bool
+) -> None:
+    spend(url, range(1, 301))
+    told = sums(client)
+    with pytest.raises(Killed):
+        retained(url, Mortal(tmp_path, before=before))
+    assert len(rows(client)) == 300
+    client.delete(keyspace.HISTORY_LEADER)  # as it runs out by itself
+    spend(url, range(301, 401))
+    assert retained(url, Folder(tmp_path), worker="another") == ""
+    found = written(tmp_path) + Counter(row["id"] for row in rows(client))
+    assert found == Counter(f"job{n}:e:1" for n in range(1, 401))
+    assert client.get(keyspace.HISTORY_WRITING) is None
+    assert counted_again(client)["spent:total"] == told["spent:total"] + sum(range(301, 401))
+
+
+def test_while_the_archive_takes_nothing_the_rows_stay(url: str, client: redis.Redis, tmp_path: Path) -> None:
+    spend(url, range(1, 301))
+    (tmp_path / "file").write_text("in the way")
+    assert "directory" in retained(url, Folder(tmp_path / "file")).lower()
+    assert len(rows(client)) == 300
+    assert retained(url, Folder(tmp_path / "folder")) == ""
+    assert len(rows(client)) < 110
+
+
+def test_without_an_archive_old_rows_are_folded_and_not_kept(url: str, client: redis.Redis) -> None:
+    spend(url, range(1, 301))
+    before = sums(client)
+    retained(url, None)
+    assert len(rows(client)) < 110 and counted_again(client) == before
+
+
+def test_only_one_worker_does_it(url: str, client: redis.Redis, tmp_path: Path) -> None:
+    spend(url, range(1, 301))
+    client.set(keyspace.HISTORY_LEADER, "another")
+    retained(url, Folder(tmp_path))
+    assert len(rows(client)) == 300
+
+
+def test_lost_sums_are_counted_in_steps_while_rows_close_and_open(
+    url: str, client: redis.Redis, tmp_path: Path
+) -> None:
+    spend(url, range(1, 1301))
+    spend(url, range(2001, 2011), "ambiguous")
+    retained(url, Folder(tmp_path), LedgerKept(rows=1200, days=400))
+    before = sums(client)
+    client.delete(keyspace.SPENT + MONTH)
+
+    async def capped(ledgers: list[Ledger]) -> None:
+        assert await ledgers[0].reserve(reservation(3001, 1, hard=10**12)) == BUSY  # nobody knows yet how much is left
+
+    booked(url, capped)
+    spend(url, range(1301, 1304))
+    assert client.exists(keyspace.SPENT + MONTH) == 0  # each batch counts some of the rows
+    retained(url, Folder(tmp_path), LedgerKept(rows=100, days=400))  # what is not counted yet cannot leave
+    after = statement.sums(client)["total"]
+    assert after.spent == before["spent:total"] + 1301 + 1302 + 1303
+    assert after.ambiguous == before["ambiguous:total"]
+    assert counted_again(client)["spent:total"] == after.spent
+
+
+def test_free_names_of_features_are_bounded_and_what_is_capped_stays(url: str, client: redis.Redis) -> None:
+    spend(url, range(1, 51), feature="capped{}", cap=10**9)
+    spend(url, range(100, 400), feature="free{}")
+    before = sums(client)
+    retained(url, None, LedgerKept(names=100, days=400))
+    after = sums(client)
+    features = {name for name in after if name.startswith("spent:feature:")}
+    assert {f"spent:feature:capped{n}" for n in range(1, 51)} <= features
+    assert {f"spent:feature:free{n}" for n in range(300, 400)} <= features and len(features) <= 150
+    assert after["spent:rest:feature"] == sum(before[n] for n in before if n.startswith("spent:feature:")) - sum(
+        after[name] for name in features
+    )
+    assert after["spent:total"] == before["spent:total"]
+    line = next(scope for scope in statement.sums(client) if scope == "rest:feature")
+    assert line
+
+
+def test_what_may_have_been_billed_leaves_too_and_still_counts(url: str, client: redis.Redis, tmp_path: Path) -> None:
+    spend(url, range(1, 151), "ambiguous")
+    for row_id, raw in client.hgetall(keyspace.AMBIGUOUS + MONTH).items():
+        row = json.loads(raw)
+        client.hset(keyspace.AMBIGUOUS + MONTH, row_id, json.dumps(row | {"at": row["at"] - 7_200_000}))
+    before = sums(client)
+    retained(url, Folder(tmp_path), LedgerKept(ambiguous_rows=100, days=400))
+    assert client.hlen(keyspace.AMBIGUOUS + MONTH) == 100
+    assert sum(written(tmp_path).values()) == 50
+    assert counted_again(client) == before

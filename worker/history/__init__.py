@@ -1,0 +1,1 @@
+"""What happened: what leaves Redis after a while, and where it is written before it does."""
