@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from worker.notify import incident_text
-from worker.notify.channels.base import Channel, Outcome, Post, Posted, Refused, Unfindable, Unknown
+from worker.notify.channels.base import Channel, Outcome, Pace, Post, Posted, Refused, Unfindable, Unknown
 from worker.notify.delivery_state import AMBIGUOUS, REFUSED, REPEAT, SENDING, SENT, UNKNOWN, DeliveryState
 from worker.notify.incidents import Incident, Incidents, number
 from worker.notify.kinds import KIND_INFO
@@ -25,8 +25,6 @@ from worker.notify.oncall import OnCall
 
 log = logging.getLogger("failover.worker")
 
-GAP_SECONDS = 1.1  # Slack accepts one message a second for each channel
-BACKOFF_SECONDS = (1.0, 60.0)
 SEARCH_AGAIN_SECONDS = 30.0
 SEARCH_AFTER_MS = 3000  # a post whose connection broke has arrived by then, or never does
 NOT_ARRIVED_MS = 20_000  # a slow channel may accept a post after its sender gave up
@@ -46,14 +44,13 @@ class Sender:
     on_call: OnCall
     paste: Paste = lambda incident, message, tenant: ""
     clock: Callable[[], float] = time.monotonic
-    _not_before: float = field(default=0.0, init=False)
-    _backoff: float = field(default=BACKOFF_SECONDS[0], init=False)
+    _pace: Pace = field(default_factory=Pace, init=False)
     _search_at: dict[str, float] = field(default_factory=dict, init=False)
     _trouble: str | None = field(default=None, init=False)  # as noted in Redis; None: not known
 
     def step(self, unsettled: Sequence[Incident], now_ms: int) -> bool:
         """Send the most urgent due part, if the pace allows it. Returns whether the channel was called."""
-        if self.clock() < self._not_before:
+        if self.clock() < self._pace.not_before:
             return False
         found = ((part, incident) for incident in unsettled for part in islice(self._parts(incident, now_ms), 1))
         due = sorted(found, key=lambda entry: entry[0][0])
@@ -291,14 +288,7 @@ class Sender:
         ):
             self.incidents.trouble(self.channel.name, why, now_ms)
             self._trouble = why
-        if isinstance(outcome, Posted) or (isinstance(outcome, Refused) and outcome.hopeless):
-            self._backoff, self._not_before = BACKOFF_SECONDS[0], self.clock() + GAP_SECONDS
-        else:
-            self._wait(outcome.seconds if isinstance(outcome, Refused) else None)
-
-    def _wait(self, named: float | None) -> None:
-        self._not_before = self.clock() + max(GAP_SECONDS, self._backoff if named is None else named)
-        self._backoff = min(self._backoff * 2, BACKOFF_SECONDS[1])
+        self._pace.note(outcome, self.clock())
 
     def _facts(self, incident: Incident, part: str, why: str) -> dict[str, str]:
         return {"channel": self.channel.name, "incident": incident.id, "part": part, "why": why}

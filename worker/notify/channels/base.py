@@ -64,6 +64,27 @@ Outcome = Posted | Refused | Unknown
 Found = Posted | Refused | Unknown | Unfindable
 
 
+GAP_SECONDS = 1.1  # Slack accepts one message a second for each channel
+BACKOFF_SECONDS = (1.0, 60.0)
+
+
+@dataclass
+class Pace:
+    """When a channel may be called again. `not_before`: seconds of the caller's clock."""
+
+    not_before: float = 0.0
+    _backoff: float = BACKOFF_SECONDS[0]
+
+    def note(self, outcome: Outcome, now: float) -> None:
+        """A call has ended: wait a little after one that the channel accepted or never will, longer after each other one."""
+        if isinstance(outcome, Posted) or (isinstance(outcome, Refused) and outcome.hopeless):
+            self._backoff, self.not_before = BACKOFF_SECONDS[0], now + GAP_SECONDS
+            return
+        named = outcome.seconds if isinstance(outcome, Refused) else None
+        self.not_before = now + max(GAP_SECONDS, self._backoff if named is None else named)
+        self._backoff = min(self._backoff * 2, BACKOFF_SECONDS[1])
+
+
 class Channel(Protocol):
     """A way to send messages. `edits`: an opening can be edited and has a thread. `digest_factor`: digests come so many
     times less often than `digest_minutes` says. No method raises an error for a failure of the other side."""
