@@ -18,6 +18,7 @@ from ops.commands import (
     cache,
     dlq,
     drill,
+    history,
     incidents,
     job,
     messages,
@@ -55,7 +56,7 @@ def failover(context: click.Context) -> None:
 @as_json
 def demo(as_json: bool) -> None:
     """Run a batch through an outage of the hot provider. It needs no key, no Redis and no network."""
-    from ops.commands.demo import run
+    from ops.demo import run
 
     sys.exit(run(as_json=as_json))
 
@@ -218,7 +219,7 @@ def status(environment: Environment, as_json: bool) -> None:
     status_view.render(found, session.console())
 
 
-GROUPS = (budget, cache, dlq, drill, incidents, job, messages, notify, review, routes, tokens)
+GROUPS = (budget, cache, dlq, drill, history, incidents, job, messages, notify, review, routes, tokens)
 for command in (*(module.group for module in GROUPS), doctor, pause.pause, pause.resume, serve):
     failover.add_command(command)
 

@@ -48,7 +48,11 @@ Ours:
 | failover:ambiguous:{month}  | hash   | rows of attempts that may have been billed (JSON)     | as history.yaml says |
 | failover:ledger:folded:{month} | hash | sums of the rows that have left Redis                  | 400 days            |
 | failover:spent:{month}:counting | hash | lost sums while they are counted again                | 1 h                 |
-| failover:history:leader     | string | the worker that takes old rows out of Redis           | 60 s                |
+| failover:happened           | stream | outcomes that are not in the history yet (JSON); at most 200,000 | until counted |
+| failover:history:cursor     | string | by month the last ledger row that the history counts (JSON) | for good       |
+| failover:history:minute:{n} | string | what happened in a minute (worker/history/document.py); 40 names a dimension | 48 h |
+| failover:history:hour:{n}   | string | the same for an hour; n counts from 1970                | 400 days            |
+| failover:history:leader     | string | the worker that writes the history and takes old rows out of Redis | 60 s    |
 | failover:history:writing    | string | the rows that it is writing to HISTORY_URL (JSON)     | until they are folded |
 | failover:spent:{month}      | hash   | sums of the rows (lua/ledger_rows.lua): 40,000 fields, and what is capped | 400 days |
 | failover:ladder:{month}     | hash   | the alert threshold that a scope has reached (JSON)   | 45 days             |
@@ -132,6 +136,8 @@ AMBIGUOUS = "failover:ambiguous:"
 SPENT = "failover:spent:"
 ALERT_THRESHOLDS = "failover:ladder:"
 LIMIT = "failover:limit:"
+HAPPENED = "failover:happened"  # lua/shared/happened.lua spells it too
+HISTORY_CURSOR = "failover:history:cursor"
 HISTORY_LEADER = "failover:history:leader"
 HISTORY_WRITING = "failover:history:writing"
 BUDGETS = "failover:budgets"
@@ -322,6 +328,14 @@ def cached(tenant_id: str | None, feature: str | None) -> str:
 def _short(name: str) -> str:
     """A hash, because names of features come from outside."""
     return sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def minute(number: int) -> str:
+    return f"failover:history:minute:{number}"
+
+
+def hour(number: int) -> str:
+    return f"failover:history:hour:{number}"
 
 
 def booked(worker_name: str) -> str:

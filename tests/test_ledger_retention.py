@@ -43,13 +43,13 @@ def spend(url: str, numbers: Sequence[int], state: str = "settled", feature: str
     booked(url, work)
 
 
-def retained(url: str, archive: Archive | None, kept: LedgerKept = KEPT, worker: str = "w") -> str:
+def retained(url: str, archive: Archive | None, kept: LedgerKept = KEPT) -> str:
     """One step of a worker's retention. Returns its trouble."""
 
     async def step() -> str:
         client = connect_async(url, max_connections=2)
         try:
-            retention = LedgerRetention(client, worker, lambda: kept, archive)
+            retention = LedgerRetention(client, lambda: kept, archive)
             await retention.step()
             return retention.trouble
         finally:
@@ -121,9 +121,8 @@ def test_the_next_worker_finishes_what_a_killed_one_began(
     with pytest.raises(Killed):
         retained(url, Mortal(tmp_path, before=before))
     assert len(rows(client)) == 300
-    client.delete(keyspace.HISTORY_LEADER)  # as it runs out by itself
     spend(url, range(301, 401))
-    assert retained(url, Folder(tmp_path), worker="another") == ""
+    assert retained(url, Folder(tmp_path)) == ""
     found = written(tmp_path) + Counter(row["id"] for row in rows(client))
     assert found == Counter(f"job{n}:e:1" for n in range(1, 401))
     assert client.get(keyspace.HISTORY_WRITING) is None
@@ -144,13 +143,6 @@ def test_without_an_archive_old_rows_are_folded_and_not_kept(url: str, client: r
     before = sums(client)
     retained(url, None)
     assert len(rows(client)) < 110 and counted_again(client) == before
-
-
-def test_only_one_worker_does_it(url: str, client: redis.Redis, tmp_path: Path) -> None:
-    spend(url, range(1, 301))
-    client.set(keyspace.HISTORY_LEADER, "another")
-    retained(url, Folder(tmp_path))
-    assert len(rows(client)) == 300
 
 
 def test_lost_sums_are_counted_in_steps_while_rows_close_and_open(

@@ -110,7 +110,13 @@ class Executor:
         if not isinstance(job, LLMJob):
             return without_attempt(claim, job)
         policy = now.policies.of_known(job.job_type)
+        executed = await self._execute(claim, job, policy, trail, now)
+        promised_ms = int(policy.max_time_to_answer_seconds * 1000)
+        return replace(executed, tenant=job.tenant_id, feature=job.feature, promised_ms=promised_ms)
 
+    async def _execute(
+        self, claim: Claim, job: LLMJob, policy: JobPolicy, trail: list[TrailEntry], now: Configuration
+    ) -> Executed:
         # 3. is the answer in the cache?
         if (kept := await self._cache.find(job)) is not None:
             result = _kept(claim, kept, trail)

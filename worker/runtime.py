@@ -24,8 +24,8 @@ from worker.control.flag_watcher import LOOK_SECONDS as FLAG_SECONDS
 from worker.control.flag_watcher import FlagWatcher
 from worker.events import Hooks
 from worker.executor import Executor
-from worker.history.ledger_retention import STEP_SECONDS as RETENTION_SECONDS
-from worker.history.ledger_retention import LedgerRetention
+from worker.history.leader import STEP_SECONDS as HISTORY_SECONDS
+from worker.history.leader import HistoryLeader
 from worker.money.answer_cache import Cache
 from worker.money.budget_state import LOOK_SECONDS as BUDGET_SECONDS
 from worker.money.budget_state import BudgetWatcher
@@ -81,9 +81,7 @@ class Runtime:
         router = Router(
             self._providers, self.breakers, lambda: current.configuration.routes.routes, keys, accounting, hooks
         )
-        self._retention = LedgerRetention(
-            client, worker_name, lambda: current.configuration.history.ledger, configuration.archive
-        )
+        self._history = HistoryLeader(client, worker_name, lambda: current.configuration.history, configuration.archive)
         cache = Cache(self.batcher.ask, lambda: current.configuration.caching)
         self.executor = Executor(current, router, random.random, self._latencies, lambda: self._budget.state, cache)
         self.adopt(configuration)
@@ -128,7 +126,7 @@ class Runtime:
         poller.every("latencies", LATENCY_SECONDS, self._latencies.look)
         poller.every("budgets", BUDGET_SECONDS, self._budget.look)
         poller.every("ledger sweep", SWEEP_SECONDS, self._sweep)
-        poller.every("ledger retention", RETENTION_SECONDS, self._retention.step)
+        poller.every("history", HISTORY_SECONDS, self._history.step)
         if self._reload is not None:
             poller.every("configuration", RELOAD_SECONDS, self._reload.look, at_start=False)
 

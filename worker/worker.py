@@ -37,7 +37,7 @@ from worker.queue import maintenance, transitions
 from worker.queue.claim import Claim
 from worker.queue.claimer import Claimer
 from worker.queue.drain import Execution, cancelled, let_end
-from worker.queue.outcome_events import event_of
+from worker.queue.outcome_events import event_of, record_of
 from worker.queue.outcomes import Executed, Released, given_back, unwritable
 from worker.queue.suspects import Suspects
 from worker.routes.api_keys import Keys
@@ -306,8 +306,14 @@ class FailoverWorker(BaseWorker):
             await ask_async(self._redis, [transitions.begin(claim, alone=alone) for claim in suspects])
 
     async def _settle(self, claim: Claim, executed: Executed) -> None:
-        totals = {"attempts": executed.attempts, "run_ms": executed.run_ms}
-        call = transitions.settle(claim, executed.outcome, worker_name=self.name, **totals)
+        call = transitions.settle(
+            claim,
+            executed.outcome,
+            worker_name=self.name,
+            attempts=executed.attempts,
+            run_ms=executed.run_ms,
+            record=record_of(claim, executed),
+        )
         verdict = transitions.Settled((await self._batcher.commit(call)).decode())
         self.ended += 1
         self.hooks.emit(event_of(claim, executed, verdict))

@@ -1,4 +1,4 @@
-"""Takes old ledger rows out of Redis. One of the workers does it for all; two at once do no harm.
+"""Takes old ledger rows out of Redis. Two workers that do it at once do no harm.
 
 The oldest closed rows are written to the archive as JSON lines, and only then folded into sums (lua/fold_rows.lua), which
 stay exact to the micro-dollar. What is about to be written is noted first, so that the next worker finishes it when this
@@ -23,7 +23,7 @@ import redis.asyncio
 from pydantic_core import from_json, to_json
 
 from producer import keyspace
-from producer.scripts import Command, Script, although_full, ask_async
+from producer.scripts import Command, Script, ask_async
 from worker.history.archive import Archive
 from worker.history.policy import LedgerKept
 from worker.money.ledger import drop_names, fold_ambiguous, fold_rows
@@ -31,8 +31,6 @@ from worker.money.ledger import drop_names, fold_ambiguous, fold_rows
 log = logging.getLogger("failover.worker")
 
 NOTE_PORTION = Script.load(Path(__file__).parent / "lua", "note_portion")
-STEP_SECONDS = 30.0
-LEADS_SECONDS = 90.0
 SCAN_SECONDS = 600.0  # between two looks through all names or ambiguous rows of a month
 MONTHS = 14  # as long as sums are kept
 FILE_ROWS = 5_000
@@ -61,17 +59,13 @@ class Portion:
 class LedgerRetention:
     """The retention of one worker. `kept` returns the bounds in force. `archive`: None to keep nothing."""
 
-    def __init__(
-        self, client: redis.asyncio.Redis, worker_name: str, kept: Callable[[], LedgerKept], archive: Archive | None
-    ) -> None:
-        self._client, self._name, self._kept, self._archive = client, worker_name, kept, archive
+    def __init__(self, client: redis.asyncio.Redis, kept: Callable[[], LedgerKept], archive: Archive | None) -> None:
+        self._client, self._kept, self._archive = client, kept, archive
         self._trouble = ""
         self._looked: dict[str, float] = {}
 
     async def step(self) -> None:
-        """Bring the ledger within its bounds, if this worker leads. Raises RedisError."""
-        if not await self._leads():
-            return
+        """Bring the ledger within its bounds. Raises RedisError."""
         months = _months(datetime.now(UTC))
         wanted = [(word, key + month) for month in months for word, key in _LENGTHS]
         writing, *lengths = await self._ask(("GET", keyspace.HISTORY_WRITING), *wanted)
@@ -112,14 +106,6 @@ class LedgerRetention:
         elif self._trouble and not trouble:
             log.info("ledger rows are written to HISTORY_URL again")
         self._trouble = trouble
-
-    async def _leads(self) -> bool:
-        key, mine = keyspace.HISTORY_LEADER, self._name.encode()
-        taken = ("SET", key, self._name, "NX", "PX", int(LEADS_SECONDS * 1000))
-        if (await self._ask(although_full(taken), ("GET", key)))[1] != mine:
-            return False
-        await self._ask(("PEXPIRE", key, int(LEADS_SECONDS * 1000)))
-        return True
 
     async def _ask(self, *commands: Command) -> list[Any]:
         return await ask_async(self._client, commands)

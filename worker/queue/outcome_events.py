@@ -1,7 +1,11 @@
-"""Makes the event of an execution that ended: its kind, and the facts that logs, messages and metrics use."""
+"""Makes the event of an execution that ended: its kind, and the facts that logs, messages and metrics use; and the record
+of it that the settling script writes for the history."""
 
 from __future__ import annotations
 
+from pydantic_core import to_json
+
+from producer.trail import Attempt
 from worker.events import Event, EventKind
 from worker.queue.claim import Claim
 from worker.queue.outcomes import Dead, Done, Executed, Park, Released, Retry
@@ -29,3 +33,33 @@ def event_of(claim: Claim, executed: Executed, verdict: Settled) -> Event:
     if verdict is Settled.FENCED:
         kind, facts["outcome"] = EventKind.FENCED, str(kind)
     return Event(kind, claim.job_id, facts)
+
+
+def record_of(claim: Claim, executed: Executed) -> bytes:
+    """What the history counts of an outcome (JSON); empty for one that changed nothing."""
+    outcome = executed.outcome
+    trail = outcome.result.trail if isinstance(outcome, Done) else outcome.trail
+    attempts = [
+        (entry.route, entry.outcome, entry.ms)
+        for entry in trail
+        if isinstance(entry, Attempt) and entry.execution == claim.ordinal
+    ]
+    record: dict[str, object] = {"tenant": executed.tenant, "feature": executed.feature, "attempts": attempts}
+    match outcome:
+        case Done(result=result, saved=saved):
+            answer_ms = (result.queue_latency_ms or 0) + (result.run_ms or 0)
+            late = executed.promised_ms is not None and answer_ms > executed.promised_ms
+            flags = {"saved": saved, "degraded": result.degraded, "cached": result.cache_hit, "late": late}
+            record |= {"kind": "done", "route": result.route, "provider": result.provider, "answer_ms": answer_ms}
+            record |= {"run_ms": executed.run_ms, "flags": [name for name, holds in flags.items() if holds]}
+        case Dead(reason):
+            record |= {"kind": "dead", "reason": reason}
+        case Retry():
+            record["kind"] = "retried"
+        case Park():
+            record["kind"] = "parked"
+        case Released():
+            if not attempts:
+                return b""
+            record["kind"] = "released"
+    return to_json(record)

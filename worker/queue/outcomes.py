@@ -72,11 +72,16 @@ Outcome = Done | Retry | Park | Dead | Released
 
 @dataclass(frozen=True)
 class Executed:
-    """An outcome, with the job's totals over all its executions so far: HTTP calls, and milliseconds of work."""
+    """An outcome, with the job's totals over all its executions so far: HTTP calls, and milliseconds of work. `tenant`,
+    `feature`: of the job; "" if it could not be read. `promised_ms`: by when, since it was accepted, its answer is not
+    late."""
 
     outcome: Outcome
     attempts: int
     run_ms: int
+    tenant: str = ""
+    feature: str = ""
+    promised_ms: int | None = None
 
 
 def without_attempt(claim: Claim, outcome: Outcome) -> Executed:

@@ -152,8 +152,9 @@ def reap(queue: str, not_after_ms: int) -> Call:
     return REAP.call(keys, [*limits, *prefixes, keyspace.WAKE, keyspace.RESULTS, not_after_ms])
 
 
-def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, run_ms: int) -> Call:
-    """The script that commits an outcome. `attempts` and `run_ms` are the job's totals including this execution.
+def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, run_ms: int, record: bytes = b"") -> Call:
+    """The script that commits an outcome. `attempts` and `run_ms` are the job's totals including this execution. `record`:
+    what the history counts of it.
 
     Reply: a value of `Settled`.
     """
@@ -172,23 +173,22 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
             keys += [results, keyspace.finished(held.queue), worker, keyspace.news(held.queue)]
             counted = (int(saved), int(result.degraded is not None and not thrifty))
             settled = (encode_result(result), worker_name, keep_seconds, attempts, run_ms)
-            return COMPLETE.call(keys, [*who, *settled, *counted])
+            return COMPLETE.call(keys, [*who, *settled, *counted, record])
         case Dead(reason, detail, trail, keep_seconds):
             keys += [results, keyspace.failed(held.queue), worker, keyspace.dead(held.queue)]
             counts = (worker_name, keep_seconds, attempts, run_ms)
             last_route = next((entry.route for entry in reversed(trail) if isinstance(entry, Attempt)), "")
             texts = (detail, _exc_string(reason, detail), _json(trail), last_route)
-            return BURY.call(keys, [*who, reason, *counts, *texts])
+            return BURY.call(keys, [*who, reason, *counts, *texts, record])
         case Retry(wait_seconds, why, trail):
-            return _reschedule(
-                keys, held, "retry", wait_seconds, Waiting(WaitReason.RETRY, detail=why), trail, attempts, run_ms
-            )
+            waiting = Waiting(WaitReason.RETRY, detail=why)
+            return _reschedule(keys, held, "retry", wait_seconds, waiting, trail, attempts, run_ms, record)
         case Park(wait_seconds, waiting, trail, in_turn):
             kind = "park in turn" if in_turn else "park"
-            return _reschedule(keys, held, kind, wait_seconds, waiting, trail, attempts, run_ms)
+            return _reschedule(keys, held, kind, wait_seconds, waiting, trail, attempts, run_ms, record)
         case Released(trail):
             keys += [keyspace.queue(held.queue)]
-            return RELEASE.call(keys, [*who, keyspace.WAKE, attempts, run_ms, _json(trail)])
+            return RELEASE.call(keys, [*who, keyspace.WAKE, attempts, run_ms, _json(trail), record])
 
 
 def _reschedule(
@@ -200,11 +200,12 @@ def _reschedule(
     trail: Trail,
     attempts: int,
     run_ms: int,
+    record: bytes,
 ) -> Call:
     totals = (max(0, int(wait_seconds * 1000)), str(waiting), attempts, run_ms, _json(trail))
     why = (waiting.reason, " ".join(waiting.subjects))
     return RESCHEDULE.call(
-        [*keys, keyspace.scheduled(held.queue)], [held.job_id, held.execution_id, kind, *totals, *why]
+        [*keys, keyspace.scheduled(held.queue)], [held.job_id, held.execution_id, kind, *totals, *why, record]
     )
 
 

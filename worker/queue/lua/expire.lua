@@ -1,4 +1,4 @@
--- prelude: clock key_types running_clock leaves lost ends event dead_letters
+-- prelude: clock key_types happened running_clock leaves lost ends event dead_letters
 -- flags: allow-oom
 -- Bury jobs that wait past their expiry, by their queue's running clock: their answer would be worth nothing. A job that
 -- runs is left alone: its deadline is never later than its expiry.
@@ -40,6 +40,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', running_ms, 'LI
     redis.call('ZADD', KEYS[3], math.floor(now_ms / 1000) + tonumber(ARGV[2]), id)
     file(KEYS[4], id, job, now_ms)
     ends(id, job, KEYS[1], ARGV[4] .. id, ARGV[2])
+    happened_dead(job, 'expired')
     buried[#buried + 1] = id
   elseif status ~= 'started' and not lose_if_accepted(id, job, KEYS[1]) then
     leaves(KEYS[1], id)

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 rq:job:{id}   2 failover:leases:{queue}   3 rq:wip:{queue}   4 rq:execution:{id}:{execution}
 --       5 rq:executions:{id}   6 failover:accepted:{queue}
--- ARGV  1 job id   2 execution id
+-- ARGV  1 job id   2 execution id   the last one: what the history counts, '' for nothing
 --
 -- `type`, `key`: where the caller puts the job. It is checked with the other keys before the first write.
 -- `unfinished`: the job may not have run. Otherwise it is no suspect any more: a worker that settles lives.
@@ -27,6 +27,7 @@ local function settles(type, key, unfinished)
     redis.call('HDEL', KEYS[1], 'lease', 'suspect', 'charged', 'begun', 'reaped')
   end
   redis.call('HSET', KEYS[1], 'settled', ARGV[2], 'worker_name', '')
+  happened(ARGV[#ARGV])
   return 'committed'
 end
 

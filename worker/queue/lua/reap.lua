@@ -1,4 +1,4 @@
--- prelude: clock hint key_types leaves lost ends event dead_letters fair_queue
+-- prelude: clock hint key_types happened leaves lost ends event dead_letters fair_queue
 -- flags: allow-oom
 -- Take jobs back from leases that expired without a heartbeat: their worker is gone. The jobs return to the head of the
 -- queue as suspects: they run few at a time, so that only a job that ran alone among suspects when its worker vanished is
@@ -44,6 +44,7 @@ for i = #expired, 1, -1 do
       redis.call('ZADD', KEYS[4], math.floor(now_ms / 1000) + tonumber(ARGV[3]), id)
       file(KEYS[6], id, job, now_ms)
       ends(id, job, KEYS[5], ARGV[8] .. id, ARGV[3])
+      happened_dead(job, 'crashed')
       buried[#buried + 1] = id
     else
       redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms), 'worker_name', '')

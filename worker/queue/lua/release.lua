@@ -1,4 +1,4 @@
--- prelude: clock key_types hint leaves lost fence fair_queue
+-- prelude: clock key_types hint leaves lost happened fence fair_queue
 -- flags: allow-oom
 -- Outcome Released: the worker gives the job back unfinished (drain). It returns to the head of the queue and has used up
 -- no execution.

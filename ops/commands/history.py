@@ -1,0 +1,188 @@
+"""`failover history ...`: what happened, by minute and hour; and the ledger rows that have left Redis."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from ops.local import session
+from ops.options import as_json
+from producer.environment import Environment
+from producer.errors import FailoverError, UsageError
+from worker.control.pause import utc
+from worker.history.archive import VARIABLE, archive_of
+from worker.history.document import ALL, DIMENSIONS, Facts
+from worker.history.read import Slice, facts_of, slices
+from worker.humanize import money
+from worker.queue.dead_letters import now_ms
+from worker.routes.prices import dollars
+
+BARS = "▁▂▃▄▅▆▇█"
+COLUMNS = 60  # of a sparkline
+LISTED = 10  # names in a table
+QUANTILES = (0.5, 0.95, 0.99)
+
+
+@click.group("history")
+def group() -> None:
+    """What happened in the last minutes, days and months."""
+
+
+@group.command()
+@click.option(
+    "--since", default="24h", show_default=True, metavar="AGE", help="What happened in the last 90m, 24h, 7d."
+)
+@click.option("--feature", help="Only of this feature.")
+@click.option("--tenant", help="Only of this tenant.")
+@click.option("--route", help="Only of this route.")
+@click.option("--provider", help="Only of this provider.")
+@as_json
+@click.pass_obj
+def show(environment: Environment, /, since: str, as_json: bool, **names: str | None) -> None:
+    """Show jobs, times, costs and failures of a period, in all or of one feature, tenant, route or provider."""
+    chosen = [(dimension, name) for dimension, name in names.items() if name is not None]
+    if len(chosen) > 1:
+        raise UsageError("give only one of --feature, --tenant, --route and --provider: they are counted apart")
+    dimension, name = chosen[0] if chosen else (ALL, "")
+    with session.reached(environment) as (_, client):
+        now = now_ms(client)
+        found = list(slices(client, now - session.age_seconds("--since", since) * 1000, now))
+    facts = facts_of(found, dimension, name)
+    total = Facts()
+    for each in facts:
+        total.add(each)
+    if as_json:
+        data = [{"begin_ms": each.begin_ms, **_data(part)} for each, part in zip(found, facts, strict=True)]
+        happened = [each for each in data if each["counters"]]
+        click.echo(json.dumps({"of": name or ALL, "since": since, "total": _data(total), "slices": happened}))
+        return
+    if not total.counters:
+        click.echo(f"nothing happened in the last {since}" + (f" for {dimension} {name}" if name else ""))
+        return
+    end = found[-1].begin_ms + found[-1].length_ms
+    click.echo(f"{utc(found[0].begin_ms / 1000)} to {utc(end / 1000)}" + (f", {dimension} {name}" if name else ""))
+    for line in _lines(facts, total):
+        click.echo(line)
+    if not name:
+        for by in DIMENSIONS[1:]:
+            _print_table(found, by)
+
+
+@group.command()
+@click.option(
+    "--since", default="24h", show_default=True, metavar="AGE", help="What happened in the last 90m, 24h, 7d."
+)
+@click.option("--month", metavar="YYYY-MM", help="Instead: the ledger rows of a month that have left Redis.")
+@click.pass_obj
+def export(environment: Environment, since: str, month: str | None) -> None:
+    """Write JSON lines: one for each minute or hour and name; or the ledger rows that were written to HISTORY_URL."""
+    lines = _left_rows(environment, month) if month else _exported(environment, since)
+    for line in lines:
+        click.echo(line)
+
+
+def _exported(environment: Environment, since: str) -> Iterator[str]:
+    with session.reached(environment) as (_, client):
+        now = now_ms(client)
+        for each in slices(client, now - session.age_seconds("--since", since) * 1000, now):
+            for dimension, names in each.document.facts.items():
+                for name, facts in names.items():
+                    where = {"begin_ms": each.begin_ms, "length_ms": each.length_ms, "of": dimension, "name": name}
+                    yield json.dumps({**where, **_data(facts)})
+
+
+def _left_rows(environment: Environment, month: str) -> Iterator[str]:
+    archive = archive_of(environment)
+    if archive is None:
+        raise UsageError(f"{VARIABLE} is not set, so no rows were written; `failover budget ledger` has those in Redis")
+    try:
+        for name in archive.names(f"ledger/{month}/"):
+            yield from gzip.decompress(archive.read(name)).decode().splitlines()
+    except OSError as error:
+        raise FailoverError(f"{VARIABLE} cannot be read: {error}") from None
+
+
+def _data(facts: Facts) -> dict[str, Any]:
+    """For programs: counters, and quantiles in milliseconds."""
+    times = {
+        name: {f"p{100 * share:g}": round(histogram.quantile(share) or 0, 1) for share in QUANTILES}
+        for name, histogram in facts.times.items()
+    }
+    return {"counters": facts.counters, "times": times}
+
+
+def _lines(facts: Sequence[Facts], total: Facts) -> Iterator[str]:
+    counters = total.counters
+    dead = ", ".join(f"{name[5:]} {count:,}" for name, count in _by(total, "dead ")[:LISTED])
+    more = [f"{counters[flag]:,} {words}" for flag, words in _FLAGS.items() if counters.get(flag)]
+    done = f"{counters.get('done', 0):,} done, {counters.get('dead', 0):,} dead" + (f" ({dead})" if dead else "")
+    yield f"jobs      {spark([each.counters.get('done', 0) for each in facts])}  {'; '.join([done, *more])}"
+    for name, title in (("answer", "to answer"), ("run", "run time")):
+        if histogram := total.times.get(name):
+            told = " / ".join(_seconds(histogram.quantile(share)) for share in QUANTILES)
+            p95 = [each.times[name].quantile(0.95) or 0 if name in each.times else 0 for each in facts]
+            yield f"{title:10}{spark(p95)}  p50 / p95 / p99: {told}"
+    cost, tokens = [each.counters.get("micros", 0) for each in facts], counters.get("prompt_tokens", 0)
+    spent = f"{money(dollars(counters.get('micros', 0)))} for {counters.get('calls', 0):,} paid calls"
+    tokens_told = f"{tokens:,} tokens in, {counters.get('completion_tokens', 0):,} out"
+    yield f"cost      {spark(cost)}  {spent}, {tokens_told}"
+    if failed := [(name[9:], count) for name, count in _by(total, "attempts ") if name != "attempts ok"]:
+        attempts = [sum(count for name, count in _by(each, "attempts ") if name != "attempts ok") for each in facts]
+        told = ", ".join(f"{name} {count:,}" for name, count in failed[:LISTED])
+        yield f"failures  {spark(attempts)}  {sum(count for _, count in failed):,} of {counters['attempts']:,} calls: {told}"
+
+
+_FLAGS = {
+    "late": "late",
+    "saved": "answered by another route than the first",
+    "degraded": "degraded",
+    "cached": "from the cache",
+    "retried": "executions tried again",
+    "parked": "times parked",
+}
+
+
+def _by(facts: Facts, prefix: str) -> list[tuple[str, int]]:
+    """The counters with a prefix, the highest first."""
+    found = ((name, count) for name, count in facts.counters.items() if name.startswith(prefix))
+    return sorted(found, key=lambda entry: -entry[1])
+
+
+def _print_table(found: Sequence[Slice], dimension: str) -> None:
+    names: dict[str, Facts] = {}
+    for each in found:
+        for name, facts in each.document.facts[dimension].items():
+            names.setdefault(name, Facts()).add(facts)
+    if not names:
+        return
+    table = Table(dimension, "done", "dead", "p95 to answer", "cost", "paid calls", box=None)
+    for name in sorted(names, key=lambda name: -names[name].weight)[:LISTED]:
+        facts = names[name]
+        p95 = _seconds(facts.times["answer"].quantile(0.95)) if "answer" in facts.times else "-"
+        numbers = [f"{facts.counters.get(counter, 0):,}" for counter in ("done", "dead")]
+        cost = money(dollars(facts.counters.get("micros", 0)))
+        table.add_row(escape(name), *numbers, p95, cost, f"{facts.counters.get('calls', 0):,}")
+    if len(names) > LISTED:
+        table.add_row(f"({len(names) - LISTED} more: `failover history export` has all)")
+    session.console().print("")
+    session.console().print(table)
+
+
+def spark(values: Sequence[float]) -> str:
+    """A line of bars: the highest of each group of values, against the highest of all."""
+    size = -(-len(values) // COLUMNS)
+    groups = [max(values[begin : begin + size]) for begin in range(0, len(values), size)]
+    top = max(groups, default=0)
+    if not top:
+        return " " * len(groups)
+    return "".join(BARS[min(7, int(8 * value / top))] if value else " " for value in groups)
+
+
+def _seconds(ms: float | None) -> str:
+    return "-" if ms is None else f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"

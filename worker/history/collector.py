@@ -1,0 +1,147 @@
+"""Counts what happened into documents by minute and hour. One of the workers does it for all.
+
+It reads two streams: the outcomes, which the settling scripts write, and the ledger's closed rows. What was counted and
+up to where is stored in one script: so each entry is counted once, also when this worker is killed or another one counts
+at the same time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+from pydantic_core import from_json, to_json
+
+from producer import keyspace
+from producer.scripts import Command, Script, ask_async
+from worker.history.document import ALL, Document, Facts
+
+log = logging.getLogger("failover.worker")
+
+COLLECT = Script.load(Path(__file__).parent / "lua", "collect")
+PAGE = 500  # entries that are read at once, because counting them takes the event loop some 10 ms
+MINUTES_KEPT_SECONDS = 48 * 3600
+HOURS_KEPT_SECONDS = 400 * 86400
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
+
+
+class Collector:
+    """The collector of one worker."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._client = client
+
+    async def step(self) -> None:
+        """Count all that has happened since the last step of any worker. Raises RedisError."""
+        while await self._collect():
+            pass
+
+    async def _ask(self, *commands: Command) -> list[Any]:
+        return await ask_async(self._client, commands)
+
+    async def _collect(self) -> bool:
+        """Count one page of each stream. Returns whether there may be more."""
+        months = _months_now()
+        raw, outcomes = await self._ask(
+            ("GET", keyspace.HISTORY_CURSOR), ("XRANGE", keyspace.HAPPENED, "-", "+", "COUNT", PAGE)
+        )
+        cursor = _cursor(raw)
+        wanted = [("XRANGE", keyspace.LEDGER + m, f"({cursor.get(m, '0-0')}", "+", "COUNT", PAGE) for m in months]
+        ledgers = dict(zip(months, await self._ask(*wanted), strict=True))
+        if not outcomes and not any(ledgers.values()):
+            return False
+        minutes: dict[int, Document] = {}
+        for entry_id, fields in outcomes:
+            count_outcome(_minute(minutes, entry_id), fields.get(b"e", b""))
+        for rows in ledgers.values():
+            for entry_id, fields in rows:
+                count_row(_minute(minutes, entry_id), fields)
+        last = {month: rows[-1][0].decode() for month, rows in ledgers.items() if rows}
+        new = {month: at for month, at in {**cursor, **last}.items() if month in months}
+        counted = outcomes[-1][0].decode() if outcomes else ""
+        stored = await self._store(raw or b"", new, counted, minutes)
+        return stored and (len(outcomes) == PAGE or any(len(rows) == PAGE for rows in ledgers.values()))
+
+    async def _store(
+        self, before: bytes, cursor: Mapping[str, str], counted: str, minutes: Mapping[int, Document]
+    ) -> bool:
+        hours: dict[int, Document] = {}
+        for minute, document in minutes.items():
+            hours.setdefault(minute // 60, Document()).add(document)
+        new = {keyspace.minute(each): (document, MINUTES_KEPT_SECONDS) for each, document in minutes.items()}
+        new |= {keyspace.hour(each): (document, HOURS_KEPT_SECONDS) for each, document in hours.items()}
+        (known,) = await self._ask(("MGET", *new))
+        words: list[Any] = [before, to_json(cursor), counted]
+        for raw, (document, seconds) in zip(known, new.values(), strict=True):
+            whole = Document.unpacked(raw)
+            whole.add(document)
+            words += [whole.packed(), seconds]
+        (stored,) = await self._ask(COLLECT.call([keyspace.HISTORY_CURSOR, keyspace.HAPPENED, *new], words))
+        return bool(stored)
+
+
+def count_outcome(document: Document, raw: bytes) -> None:
+    """Count one outcome, as worker/queue/outcome_events.py records it; one that cannot be read is left out."""
+    try:
+        record = from_json(raw)
+        kind, attempts = str(record["kind"]), record.get("attempts", ())
+        everywhere = [document.of(ALL, "")]
+        names = {name: record.get(name) for name in ("tenant", "feature", "route", "provider")}
+        everywhere += [document.of(of, str(name)) for of, name in names.items() if name]
+        for facts in everywhere:
+            _count_end(facts, kind, record)
+        for route, outcome, ms in attempts:
+            for facts in (document.of(ALL, ""), document.of("route", str(route))):
+                facts.count("attempts")
+                facts.count(f"attempts {outcome}")
+                facts.time("attempt", ms)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        log.warning("an entry of the history cannot be read", extra={"entry": raw[:200].decode(errors="replace")})
+
+
+def _count_end(facts: Facts, kind: str, record: Mapping[str, Any]) -> None:
+    facts.count(kind)
+    if kind == "dead":
+        facts.count(f"dead {record.get('reason', '')}")
+    if kind == "done":
+        for flag in record.get("flags", ()):
+            facts.count(str(flag))
+        facts.time("answer", record["answer_ms"])
+        facts.time("run", record["run_ms"])
+
+
+def count_row(document: Document, row: Mapping[bytes, bytes]) -> None:
+    """Count one closed row of the ledger."""
+    numbers = {name: int(row.get(name, b"0") or 0) for name in (b"micros", b"prompt", b"completion")}
+    everywhere = [document.of(ALL, "")]
+    for dimension in ("tenant", "feature", "route", "provider"):
+        if name := row.get(dimension.encode(), b"").decode(errors="replace"):
+            everywhere.append(document.of(dimension, name))
+    for facts in everywhere:
+        facts.count("calls", int(row.get(b"state") == b"settled"))
+        facts.count("micros", numbers[b"micros"])
+        facts.count("prompt_tokens", numbers[b"prompt"])
+        facts.count("completion_tokens", numbers[b"completion"])
+
+
+def _minute(minutes: dict[int, Document], entry_id: bytes) -> Document:
+    return minutes.setdefault(int(entry_id.partition(b"-")[0]) // MINUTE_MS, Document())
+
+
+def _months_now() -> list[str]:
+    """The months in which rows may close now: this one, and its neighbours, because Redis has a clock of its own."""
+    days = (time.time() + offset * 86400 for offset in (-3, 0, 1))
+    return sorted({time.strftime("%Y-%m", time.gmtime(day)) for day in days})
+
+
+def _cursor(raw: bytes | None) -> dict[str, str]:
+    """By month, the last row of the ledger that is counted."""
+    try:
+        found = from_json(raw or b"{}")
+        return {str(month): str(at) for month, at in found.items()}
+    except (ValueError, AttributeError):
+        return {}

@@ -1,0 +1,144 @@
+"""What happened in one minute or hour: counters and histograms, in all and by feature, tenant, route and provider.
+
+A document is stored as compressed JSON: {dimension: {name: [counters, histograms]}}. Of each dimension the names with the
+most jobs and calls are kept apart, the others are summed up under `(others)`.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from heapq import nlargest
+
+from pydantic_core import from_json, to_json
+
+ALL = "all"
+DIMENSIONS = (ALL, "feature", "tenant", "route", "provider")
+OTHERS = "(others)"
+NAMES_KEPT = 40  # of a dimension in one document
+_GROWTH = math.log(1.04)  # of a bucket: what is read from it is within 2 % of what was counted
+
+
+class Histogram:
+    """How often each time was counted, in buckets that are 4 % wide. Times in milliseconds."""
+
+    __slots__ = ("buckets",)
+
+    def __init__(self, buckets: Mapping[int, int] | None = None) -> None:
+        self.buckets: dict[int, int] = dict(buckets or {})
+
+    def count(self, ms: float, times: int = 1) -> None:
+        """Count a time. Everything below 1 ms is 1 ms."""
+        bucket = math.ceil(math.log(ms) / _GROWTH) if ms > 1 else 0
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + times
+
+    def add(self, other: Histogram) -> None:
+        for bucket, times in other.buckets.items():
+            self.buckets[bucket] = self.buckets.get(bucket, 0) + times
+
+    @property
+    def times(self) -> int:
+        """How many times were counted."""
+        return sum(self.buckets.values())
+
+    def quantile(self, share: float) -> float | None:
+        """The time in milliseconds that `share` (0..1) of the counted ones do not exceed, within 2 %; None without any."""
+        left = math.ceil(share * self.times)
+        for bucket in sorted(self.buckets):
+            left -= self.buckets[bucket]
+            if left <= 0:
+                return 2 * math.exp(bucket * _GROWTH) / (math.exp(_GROWTH) + 1) if bucket else 1.0
+        return None
+
+
+@dataclass(slots=True)
+class Facts:
+    """The counters and histograms of one name. Money in micro-dollars."""
+
+    counters: dict[str, int] = field(default_factory=dict)
+    times: dict[str, Histogram] = field(default_factory=dict)
+
+    def count(self, counter: str, more: int = 1) -> None:
+        if more:
+            self.counters[counter] = self.counters.get(counter, 0) + more
+
+    def time(self, name: str, ms: float) -> None:
+        self.times.setdefault(name, Histogram()).count(ms)
+
+    def add(self, other: Facts) -> None:
+        for counter, more in other.counters.items():
+            self.count(counter, more)
+        for name, histogram in other.times.items():
+            self.times.setdefault(name, Histogram()).add(histogram)
+
+    @property
+    def weight(self) -> int:
+        """How many jobs and calls it stands for."""
+        return sum(self.counters.get(name, 0) for name in ("done", "dead", "calls"))
+
+
+class Document:
+    """What happened in one minute or hour."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, dict[str, Facts]] = {dimension: {} for dimension in DIMENSIONS}
+
+    def of(self, dimension: str, name: str) -> Facts:
+        """The facts of a name, which is created if it is new."""
+        found = self.facts[dimension].get(name)
+        if found is None:
+            found = self.facts[dimension][name] = Facts()
+        return found
+
+    def add(self, other: Document) -> None:
+        for dimension, names in other.facts.items():
+            for name, facts in names.items():
+                self.of(dimension, name).add(facts)
+
+    def _narrow(self) -> None:
+        """Keep the NAMES_KEPT heaviest names of each dimension apart."""
+        for dimension, names in self.facts.items():
+            if len(names) <= NAMES_KEPT + 1:
+                continue
+            rest = names.pop(OTHERS, Facts())
+            kept = set(nlargest(NAMES_KEPT, names, key=lambda name: names[name].weight))
+            for name in [name for name in names if name not in kept]:
+                rest.add(names.pop(name))
+            self.facts[dimension][OTHERS] = rest
+
+    def packed(self) -> bytes:
+        """The document as it is stored."""
+        self._narrow()
+        data = {
+            dimension: {
+                name: [facts.counters, {of: histogram.buckets for of, histogram in facts.times.items()}]
+                for name, facts in names.items()
+            }
+            for dimension, names in self.facts.items()
+        }
+        return zlib.compress(to_json(data), 1)
+
+    @classmethod
+    def unpacked(cls, raw: bytes | None) -> Document:
+        """A stored document; an empty one if there is none or it cannot be read."""
+        document = cls()
+        if not raw:
+            return document
+        try:
+            for dimension, names in from_json(zlib.decompress(raw)).items():
+                for name, (counters, times) in names.items():
+                    histograms = {of: Histogram({int(b): n for b, n in found.items()}) for of, found in times.items()}
+                    document.facts[dimension][name] = Facts(counters, histograms)
+        except (zlib.error, ValueError, TypeError, KeyError, AttributeError):
+            return cls()
+        return document
+
+
+def together(documents: Iterable[Document]) -> Document:
+    """The sum of documents."""
+    total = Document()
+    for document in documents:
+        total.add(document)
+    return total

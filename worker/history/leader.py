@@ -1,0 +1,47 @@
+"""One of the workers keeps the history for all: it counts what happened, then takes old ledger rows out of Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import redis.asyncio
+
+from producer import keyspace
+from producer.scripts import although_full, ask_async
+from worker.history.archive import Archive
+from worker.history.collector import Collector
+from worker.history.ledger_retention import LedgerRetention
+from worker.history.policy import HistoryPolicy
+
+STEP_SECONDS = 10.0
+LEADS_MS = 60_000  # after its last step. Two leaders at once do no harm
+
+
+class HistoryLeader:
+    """The part of a worker that may keep the history. `policy` returns the one in force."""
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        worker_name: str,
+        policy: Callable[[], HistoryPolicy],
+        archive: Archive | None,
+    ) -> None:
+        self._client, self._name = client, worker_name
+        self._collector = Collector(client)
+        self._retention = LedgerRetention(client, lambda: policy().ledger, archive)
+
+    async def step(self) -> None:
+        """Keep the history, if this worker leads. Rows are counted before they leave. Raises RedisError."""
+        if await self._leads():
+            await self._collector.step()
+            await self._retention.step()
+
+    async def _leads(self) -> bool:
+        key = keyspace.HISTORY_LEADER
+        taken = although_full(("SET", key, self._name, "NX", "PX", LEADS_MS))
+        _, leader = await ask_async(self._client, [taken, ("GET", key)])
+        if leader != self._name.encode():
+            return False
+        await ask_async(self._client, [("PEXPIRE", key, LEADS_MS)])
+        return True
