@@ -108,9 +108,21 @@ MUTATIONS = {
     ),
     "lost sums are counted anew": (
         "worker/money/lua/ledger_rows.lua",
-        "if counted[month] or redis.call('HEXISTS', key, 'since') == 1 then",
-        "if true then",
+        "there[month] = redis.call('HEXISTS', SPENT .. month, 'since') == 1 or",
+        "there[month] = true or",
         "tests/test_ledger.py",
+    ),
+    "what has left Redis still counts": (
+        "worker/money/lua/fold_rows.lua",
+        "write()\n",
+        "",
+        "tests/test_ledger_retention.py",
+    ),
+    "what is counted is not counted again": (
+        "worker/history/lua/collect.lua",
+        "redis.call('SET', KEYS[1], ARGV[2])",
+        "redis.call('SET', KEYS[1], ARGV[1])",
+        "tests/test_history.py",
     ),
     "a row of a living execution stays": (
         "worker/money/lua/sweep.lua",
@@ -158,6 +170,7 @@ def test_the_suite_notices(copy: Path, name: str) -> None:
     assert "FAILURES" in mutated.stdout
 
 
+@pytest.mark.timeout(400)
 def test_the_copy_passes_as_it_is(copy: Path) -> None:
     for tests in sorted({tests for *_, tests in MUTATIONS.values()}):
         whole = suite(copy, tests)
