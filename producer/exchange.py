@@ -113,7 +113,7 @@ def _enqueue_call(job: LLMJob, job_id: str, encoded: Encoded, policies: Policies
     at_head = "1" if job.priority else "0"
     promised_ms = int(policy.max_time_to_answer_seconds * 1000)
     args = (job_id, job.fingerprint(), expires_ms, at_head, keyspace.JOB, keyspace.WAKE, promised_ms, job.tenant_id)
-    return ENQUEUE.call(keys, [*args, FULL_PERCENT, *flat])
+    return ENQUEUE.call(keys, [*args, FULL_PERCENT, int(job.idempotency_key is not None), *flat])
 
 
 def _receipts(replies: Sequence[Any]) -> list[Receipt]:

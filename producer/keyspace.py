@@ -4,7 +4,7 @@ RQ's own (in the formats of rq 2.12, so that `rq info`, rq-dashboard and rq-expo
 
 | key                          | type   | what                                             | written by                         |
 |------------------------------|--------|--------------------------------------------------|------------------------------------|
-| rq:job:{id}                  | hash   | the job: RQ's fields and ours (`JobField`)       | enqueue, every transition          |
+| rq:job:{id}                  | hash   | RQ's fields and ours (`JobField`); 0.5 kB once done | enqueue, every transition |
 | rq:queues                    | set    | keys of all queues                               | enqueue                            |
 | rq:queue:{queue}             | list   | ids of queued jobs, next one at the head         | enqueue, release, promote, reap    |
 | rq:wip:{queue}               | zset   | {job}:{execution}, score now + 24 h              | claim, every settle                |
@@ -14,7 +14,7 @@ RQ's own (in the formats of rq 2.12, so that `rq info`, rq-dashboard and rq-expo
 | rq:finished:{queue}          | zset   | done jobs, score end of retention (s)            | complete                           |
 | rq:failed:{queue}            | zset   | dead letters, score end of retention (s)         | bury, reap                         |
 | rq:canceled:{queue}          | zset   | cancelled and discarded jobs                     | cancel                             |
-| rq:results:{id}              | stream | results; one entry a job                         | complete, bury, resolve            |
+| rq:results:{id}              | stream | results; one entry a job (producer/results.py)   | complete, bury, resolve            |
 | rq:workers, rq:workers:{q}   | set    | worker keys                                      | RQ's worker registration           |
 | rq:worker:{name}             | hash   | a worker, gone 30 s after its last heartbeat     | RQ's worker registration, complete |
 | rq:suspended                 | string | RQ's own pause (`rq suspend`)                    | RQ                                 |
@@ -38,7 +38,7 @@ Ours:
 | failover:leases:{queue}     | zset   | {job}:{execution}, score lease end (ms of Redis TIME) | while executed      |
 | failover:accepted:{queue}   | zset   | jobs accepted and not ended, score expiry (ms)        | until done or dead  |
 | failover:accepted:{queue}:promised | zset | the same jobs, score time promised (ms)  | the same            |
-| failover:idempotency:{hash} | hash   | job_id, fingerprint of a tenant's idempotency key     | as long as its job  |
+| failover:idempotency:{hash} | hash   | job_id, fingerprint of an idempotency key that a caller gave | as long as its job |
 | failover:rate:{tenant}      | string | when its next job over HTTP is allowed (ms), by its rate | until then       |
 | failover:spend              | hash   | {provider} or {provider}:{budget id}: the last billing report (JSON) | for good |
 | failover:spend-message:{hash} | string | a billing report that was counted                   | 7 days              |
@@ -90,6 +90,7 @@ Ours:
 | failover:incident:{id}      | hash   | one incident: its state, its counts, what each channel was sent | 400 days  |
 | failover:incident:{id}:story | list  | what happened in it (JSON)                            | 400 days            |
 | failover:silence:{incident key} | string | who silenced it, and why                          | until its end       |
+| failover:scratch            | stream | a results stream while it is copied                   | never kept          |
 | failover:wake               | pubsub | a job became available                                | -                   |
 | failover:breakers           | pubsub | a breaker changed (JSON)                              | -                   |
 | failover:control            | pubsub | an operator changed what may run                      | -                   |
@@ -364,7 +365,8 @@ class JobField:
     EXPIRES = "expires_ms"  # the answer is worth nothing after this; later if its queue is paused meanwhile
     STOPPED = "stopped_ms"  # how long its queue had been paused in all when the job was accepted
     TENANT_STOPPED = "tenant_stopped_ms"  # the same for its tenant
-    IDEMPOTENCY = "idempotency"  # key of its idempotency record
+    IDEMPOTENCY = "idempotency"  # key of its idempotency record, if the caller gave a key
+    SUBMISSION = "submission"  # else: hash of user id, job id and input, to recognise the resend of its submission
     SIZE = "size"  # bytes of its `data` before they were compressed
     LEASE = "lease"  # id of the execution that holds the job now
     SETTLED = "settled"  # id of the execution that was settled last, to recognise the resend of a settle

@@ -5,11 +5,13 @@
 --       6 failover:stopped:{queue}   7 pause_ai_tasks   8 pause_ai_tasks:{queue}   9 rq:suspended   10 failover:memory
 -- ARGV  1 job id   2 fingerprint   3 expires after (ms)   4 '1' to enter at the head   5 rq:job: prefix
 --       6 wake channel   7 promised within (ms)   8 tenant   9 percent of maxmemory at which no job is accepted
---       10.. field, value, ... of the job hash
+--       10 '1' if the caller gave the idempotency key   11.. field, value, ... of the job hash
 -- Returns {'accepted' | 'duplicate' | 'conflict', job id that holds the key}; the error OOM if Redis is nearly full
 -- Invariant: one job per key. The job hash, its queue entry and the record are written together or not at all.
 --            A resend finds its own record and returns the same; a job id that exists already is a conflict. The
---            key of a cancelled or lost job is free again.
+--            key of a cancelled or lost job is free again. A key that is made from the job id needs no record: the job's
+--            field `submission` tells a resend.
+local given, submission = ARGV[10] == '1', string.sub(KEYS[1], -32)
 local held = redis.call('HMGET', KEYS[1], 'job_id', 'fingerprint')
 local status = held[1] and redis.pcall('HGET', ARGV[5] .. held[1], 'status')
 if type(status) == 'string' and (status ~= 'canceled' or held[1] == ARGV[1]) then
@@ -17,7 +19,8 @@ if type(status) == 'string' and (status ~= 'canceled' or held[1] == ARGV[1]) the
   return {held[2] == ARGV[2] and 'duplicate' or 'conflict', held[1]}
 end
 if redis.call('EXISTS', KEYS[2]) == 1 then
-  return {'conflict', ARGV[1]}
+  local resent = not given and redis.pcall('HGET', KEYS[2], 'submission') == submission
+  return {resent and 'accepted' or 'conflict', ARGV[1]}
 end
 
 local percent = memory_percent(KEYS[10])
@@ -26,13 +29,16 @@ if percent >= tonumber(ARGV[9]) then return redis.error_reply('OOM ' .. percent 
 local now, expires_ms = iso(now_ms), now_ms + tonumber(ARGV[3])
 local held, ends_ms = held_by({KEYS[7], KEYS[8], KEYS[9]})
 local function accept() -- returns whether RQ's list was empty
-  redis.call('HSET', KEYS[1], 'job_id', ARGV[1], 'fingerprint', ARGV[2])
-  redis.call('PERSIST', KEYS[1])
+  if given then
+    redis.call('HSET', KEYS[1], 'job_id', ARGV[1], 'fingerprint', ARGV[2])
+    redis.call('PERSIST', KEYS[1])
+  end
   if held then stand(KEYS[6], held, ends_ms, false) end -- maybe no worker has seen the flag yet
   local stopped = stopped_ms(KEYS[6])
   redis.call('HSET', KEYS[2], 'created_at', now, 'enqueued_at', now, 'status', 'queued',
     'accepted_ms', now_ms, 'expires_ms', expires_ms, 'stopped_ms', stopped,
-    'promised_ms', now_ms + tonumber(ARGV[7]), 'idempotency', KEYS[1], unpack(ARGV, 10))
+    'promised_ms', now_ms + tonumber(ARGV[7]), given and 'idempotency' or 'submission', given and KEYS[1] or submission,
+    unpack(ARGV, 11))
   local tenant_stopped = tenant_stopped_ms(ARGV[8])
   if tenant_stopped > 0 then redis.call('HSET', KEYS[2], 'tenant_stopped_ms', tenant_stopped) end
   redis.call('SADD', KEYS[4], KEYS[3])

@@ -15,7 +15,7 @@ from pydantic_core import to_json
 from producer import keyspace
 from producer.exchange import KEEP_CANCELLED_SECONDS, withdrawn_from
 from producer.job import JobResult
-from producer.results import encode_result
+from producer.results import DONE_DATA, encode_result
 from producer.scripts import Call, Script
 from producer.trail import Attempt
 from producer.waiting import WaitReason
@@ -172,8 +172,9 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
         case Done(result, keep_seconds, saved, thrifty):
             keys += [results, keyspace.finished(held.queue), worker, keyspace.news(held.queue)]
             counted = (int(saved), int(result.degraded is not None and not thrifty))
-            settled = (encode_result(result), worker_name, keep_seconds, attempts, run_ms)
-            return COMPLETE.call(keys, [*who, *settled, *counted, record])
+            value, more = encode_result(result)
+            settled = (value, worker_name, keep_seconds, run_ms)
+            return COMPLETE.call(keys, [*who, *settled, *counted, more, DONE_DATA, record])
         case Dead(reason, detail, trail, keep_seconds):
             keys += [results, keyspace.failed(held.queue), worker, keyspace.dead(held.queue)]
             counts = (worker_name, keep_seconds, attempts, run_ms)
@@ -230,7 +231,7 @@ def resolve(queue: str, result: JobResult, *, token: str, who: str, keep_seconds
     """Store a human's answer. Reply: committed | again | ended | unknown (see lua/resolve.lua)."""
     keys = [*withdrawn_from(queue, result.job_id), keyspace.finished(queue)]
     prefixes = (keyspace.EXECUTION, keyspace.EXECUTIONS)
-    return RESOLVE.call(keys, [result.job_id, *prefixes, who, keep_seconds, token, encode_result(result)])
+    return RESOLVE.call(keys, [result.job_id, *prefixes, who, keep_seconds, token, *encode_result(result), DONE_DATA])
 
 
 def discard(queue: str, job_ids: Sequence[str], *, token: str, who: str) -> Call:

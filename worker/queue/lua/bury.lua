@@ -12,6 +12,7 @@ if verdict ~= 'committed' then return verdict end
 
 only_stream(KEYS[7])
 redis.call('XADD', KEYS[7], '*', 'type', 2, 'worker_name', ARGV[4], 'exc_string', ARGV[9], 'execution_id', ARGV[2])
+fit(KEYS[7])
 unfile(KEYS[10], ARGV[1], KEYS[1]) -- an earlier `rq requeue` does not remove the index entries
 redis.call('HSET', KEYS[1], 'status', 'failed', 'ended_at', iso(now_ms), 'attempts', ARGV[6], 'run_ms', ARGV[7],
   'dead_reason', ARGV[3], 'dead_detail', ARGV[8], 'trail', ARGV[10])

@@ -5,8 +5,7 @@
 -- ARGV  1 job id   2 execution id   the last one: what the history counts, '' for nothing
 --
 -- `type`, `key`: where the caller puts the job. It is checked with the other keys before the first write.
--- `unfinished`: the job may not have run. Otherwise it is no suspect any more: a worker that settles lives.
-local function settles(type, key, unfinished)
+local function releases_lease(type, key)
   expect(type, key)
   expect('zset', KEYS[3], KEYS[5], KEYS[6], KEYS[6] .. ':promised')
   expect('hash', KEYS[1])
@@ -21,13 +20,20 @@ local function settles(type, key, unfinished)
     if not lose_if_accepted(ARGV[1], KEYS[1], KEYS[6]) then leaves(KEYS[6], ARGV[1]) end
     return 'fenced'
   end
+  happened(ARGV[#ARGV])
+  return 'committed'
+end
+
+-- `unfinished`: the job may not have run. Otherwise it is no suspect any more: a worker that settles lives.
+local function settles(type, key, unfinished)
+  local verdict = releases_lease(type, key)
+  if verdict ~= 'committed' then return verdict end
   if unfinished then
     redis.call('HDEL', KEYS[1], 'lease')
   else
     redis.call('HDEL', KEYS[1], 'lease', 'suspect', 'charged', 'begun', 'reaped')
   end
   redis.call('HSET', KEYS[1], 'settled', ARGV[2], 'worker_name', '')
-  happened(ARGV[#ARGV])
-  return 'committed'
+  return verdict
 end
 

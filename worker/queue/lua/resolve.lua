@@ -4,6 +4,7 @@
 --
 -- KEYS  1-10 as in withdraw   11 rq:finished:{queue}
 -- ARGV  1-3 as in withdraw   4 who   5 keep (s)   6 token   7 result (base64 of JSON)
+--       8 the rest of the result (compressed)   9 RQ's data in place of the prompt
 -- Returns 'committed' | 'again' (a resend) | 'ended' (done or cancelled: nothing was changed) | 'unknown'
 -- Invariant: a job has at most one result.
 local state = redis.call('HMGET', KEYS[1], 'status', 'resolved_by')
@@ -14,11 +15,11 @@ expect('zset', KEYS[11])
 expect_withdrawn()
 withdraw()
 redis.call('DEL', KEYS[9])
-redis.call('XADD', KEYS[9], '*', 'type', 1, 'worker_name', ARGV[4], 'return_value', ARGV[7])
-redis.call('HDEL', KEYS[1], 'dead_reason', 'dead_detail', 'dead_route', 'exc_info')
-redis.call('HSET', KEYS[1], 'status', 'finished', 'resolved_by', ARGV[6])
+redis.call('XADD', KEYS[9], '*', 'type', 1, 'worker_name', ARGV[4], 'return_value', ARGV[7], 'more', ARGV[8])
+fit(KEYS[9])
 redis.call('ZADD', KEYS[11], math.floor(now_ms / 1000) + tonumber(ARGV[5]), ARGV[1])
-ends(ARGV[1], KEYS[1], KEYS[7], KEYS[9], ARGV[5])
+done(ARGV[1], KEYS[1], KEYS[7], KEYS[9], ARGV[5],
+  'status', 'finished', 'data', ARGV[9], 'ended_at', iso(now_ms), 'resolved_by', ARGV[6])
 audited(KEYS[10], 'resolve', ARGV[4], 'jobs', ARGV[1])
 event('job.done', ARGV[1], KEYS[1])
 return 'committed'
