@@ -103,7 +103,7 @@ def test_what_enters_at_the_head_goes_first(client: redis.Redis, producer: Produ
     assert claimed(client, 2) == [acme[20], globex[0]]
 
 
-def test_parked_jobs_return_to_their_own_lane_in_the_order_in_which_they_became_due(
+def test_parked_jobs_return_to_their_own_lane_in_the_order_in_which_they_were_accepted(
     client: redis.Redis, producer: Producer
 ) -> None:
     fill(producer, "acme", 50)

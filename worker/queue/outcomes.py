@@ -41,7 +41,7 @@ class Park:
     """No route could take the job now; it waits `wait_seconds`. Uses up no execution.
 
     The job returns to the tail of the queue, so that other jobs can use the routes that are open. With `in_turn` it returns
-    to the head, because no other job could be executed either.
+    to the head, because no other job could be executed either. Jobs that return stand in the order of their acceptance.
     """
 
     wait_seconds: float

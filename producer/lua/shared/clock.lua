@@ -1,4 +1,5 @@
--- Redis TIME: now_ms (Unix milliseconds) and RQ's timestamp text (rq.utils.utcformat) of any Unix milliseconds.
+-- Redis TIME: now_ms (Unix milliseconds) and RQ's timestamp text (rq.utils.utcformat) of any Unix milliseconds. The text of
+-- now_ms has the microseconds too, so that the times of two scripts differ.
 local clock = redis.call('TIME')
 local now_ms = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 
@@ -17,6 +18,7 @@ local function iso(ms)
   local year = yoe + era * 400 + (month <= 2 and 1 or 0)
   local seconds = math.floor(rest / 1000)
   return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', year, month, day,
-    math.floor(seconds / 3600), math.floor(seconds / 60) % 60, seconds % 60, (rest % 1000) * 1000)
+    math.floor(seconds / 3600), math.floor(seconds / 60) % 60, seconds % 60,
+    (rest % 1000) * 1000 + (ms == now_ms and tonumber(clock[2]) % 1000 or 0))
 end
 

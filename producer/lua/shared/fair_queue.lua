@@ -21,9 +21,9 @@ local function give_turn(ring, tenant)
   if not redis.call('LPOS', ring, tenant) then redis.call('RPUSH', ring, tenant) end
 end
 
--- Add a job at the tail of the fair queue. Returns true if RQ's list was empty.
+-- Add a job at the tail of the fair queue. Returns true if RQ's list was empty, and the list that holds the job.
 local function enter(list, id, tenant)
-  if not tenant or tenant == '' then return redis.call('RPUSH', list, id) == 1 end
+  if not tenant or tenant == '' then return redis.call('RPUSH', list, id) == 1, list end
   local lane, ring, filler = lane_of(list, tenant), ring_of(list), 'failover:filler:' .. queue_of(list)
   local laned, in_lane = redis.call('EXISTS', ring) == 1, redis.call('EXISTS', lane) == 1
   local length = redis.call('LLEN', list)
@@ -31,24 +31,18 @@ local function enter(list, id, tenant)
   -- The filler has a tenant queue only after a pause: while it has jobs in the list too, later ones follow these.
   if (not in_lane and length < SHORT and not laned) or
       ((length > 0 or not in_lane) and redis.call('GET', filler) == tenant) then
-    return redis.call('RPUSH', list, id) == 1
+    return redis.call('RPUSH', list, id) == 1, list
   end
   if not laned then redis.call('SET', first_of(list), SHORT) end -- these go first: the tenant may have older jobs among them
   if not (laned and in_lane) then give_turn(ring, tenant) end
   redis.call('RPUSH', lane, id)
-  return false
+  return false, lane
 end
 
 -- Add a job at the head of the fair queue, before all tenants. Returns true if RQ's list was empty.
 local function enter_first(list, id)
   if redis.call('EXISTS', ring_of(list)) == 1 then redis.call('INCR', first_of(list)) end
   return redis.call('LPUSH', list, id) == 1
-end
-
--- Add a job at the head of its tenant's own jobs. It was claimed before, so it goes before the tenant's other jobs.
-local function enter_again(list, id, tenant)
-  local lane = tenant and lane_of(list, tenant)
-  redis.call('LPUSH', lane and redis.call('EXISTS', lane) == 1 and lane or list, id)
 end
 
 -- Remove and return the next job id of RQ's list; false if there is none. Jobs of paused tenants before it are moved to their

@@ -1,4 +1,4 @@
--- prelude: clock hint audit_trail breaker wake_parked
+-- prelude: clock hint audit_trail breaker accepted_order wake_parked
 -- flags: allow-oom
 -- Close a route's breaker and end its cooldown at once: an operator says that the route works again.
 --

@@ -1,4 +1,4 @@
--- prelude: clock hint audit_trail running_clock pause_flags wake_parked
+-- prelude: clock hint audit_trail running_clock pause_flags accepted_order wake_parked
 -- flags: allow-oom
 -- Clear a flag. With the flag of everything, also the other flags that a budget set, if a budget set this one or ARGV 4
 -- asks for it.

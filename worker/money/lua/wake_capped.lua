@@ -1,4 +1,4 @@
--- prelude: clock wake_parked
+-- prelude: clock accepted_order wake_parked
 -- flags: allow-oom
 -- Wake the jobs that wait for budget, because a cap has changed.
 --

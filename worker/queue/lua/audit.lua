@@ -1,4 +1,4 @@
--- prelude: clock hint key_types audit_trail leaves lost ends event dead_letters fair_queue
+-- prelude: clock hint key_types audit_trail leaves lost ends event dead_letters fair_queue accepted_order
 -- flags: allow-oom
 -- Last safety check of accepted jobs: those that seem to be in no list, lease or schedule are checked again, and queued. Those
 -- whose data is gone are lost. Those that RQ's own worker or tools have failed become dead letters of ours.
@@ -39,10 +39,10 @@ for i = 5, #ARGV do
     redis.call('HDEL', job, 'lease', 'waiting', 'waiting_reason', 'waiting_subjects', 'waiting_for',
       'waiting_until_ms')
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms))
-    enter_first(KEYS[2], id)
     queued[#queued + 1] = id
   end
 end
+for _, id in ipairs(by_acceptance(queued, true)) do enter_first(KEYS[2], id) end
 if #queued > 0 then
   audited(KEYS[5], 'audit', 'failover-worker',
     'jobs', table.concat(queued, ' '))

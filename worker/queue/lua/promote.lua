@@ -1,8 +1,8 @@
--- prelude: clock hint key_types fair_queue
+-- prelude: clock hint key_types fair_queue accepted_order return_jobs
 -- flags: allow-oom
--- Scheduled jobs that are due return to the queue. Retried jobs go to its head, in the order in which they became due,
+-- Scheduled jobs that are due return to the queue, in the order in which they were accepted. Retried jobs go to its head,
 -- because they were accepted before the jobs queued there. Parked jobs go to its tail, so that jobs without an open route
--- never block jobs that have one, also in the order in which they became due. Jobs parked in turn go to its head, because no other job could have been executed first.
+-- never block jobs that have one. Jobs parked in turn go to its head, because no other job could have been executed first.
 --
 -- KEYS  1 rq:scheduled:{queue}   2 rq:queue:{queue}
 -- ARGV  1 at most   2 rq:job:   3 wake channel
@@ -11,25 +11,19 @@
 expect('list', KEYS[2], ring_of(KEYS[2]))
 expect('string', first_of(KEYS[2]))
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms / 1000, 'LIMIT', 0, tonumber(ARGV[1]))
-local promoted, at_head = 0, {}
+local first, last = {}, {}
 for _, id in ipairs(due) do
   local job = ARGV[2] .. id
   redis.call('ZREM', KEYS[1], id)
   if redis.pcall('HGET', job, 'status') == 'scheduled' then
-    local parked = redis.call('HGET', job, 'waiting') == 'park'
+    local returned = redis.call('HGET', job, 'waiting') == 'park' and last or first
+    returned[#returned + 1] = id
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms))
-    redis.call('HDEL', job, 'waiting', 'waiting_reason', 'waiting_subjects', 'waiting_for',
-      'waiting_until_ms')
-    if parked then
-      enter(KEYS[2], id, redis.call('HGET', job, 'tenant'))
-    else
-      at_head[#at_head + 1] = id
-    end
-    promoted = promoted + 1
+    redis.call('HDEL', job, 'waiting', 'waiting_reason', 'waiting_subjects', 'waiting_for', 'waiting_until_ms')
   end
 end
-for i = #at_head, 1, -1 do -- the first due is pushed last, so it stands first
-  enter_again(KEYS[2], at_head[i], redis.call('HGET', ARGV[2] .. at_head[i], 'tenant'))
-end
+return_last(KEYS[2], last)
+return_first(KEYS[2], first)
+local promoted = #first + #last
 if promoted > 0 then hint(ARGV[3], KEYS[2]) end
 return promoted

@@ -1,8 +1,8 @@
--- prelude: clock hint key_types happened leaves lost ends event dead_letters fair_queue
+-- prelude: clock hint key_types happened leaves lost ends event dead_letters fair_queue accepted_order
 -- flags: allow-oom
 -- Take jobs back from leases that expired without a heartbeat: their worker is gone. The jobs return to the head of the
--- queue as suspects: they run few at a time, so that only a job that ran alone among suspects when its worker vanished is
--- charged. A job that was charged too often is buried.
+-- queue, in the order in which they were accepted, as suspects: they run few at a time, so that only a job that ran alone
+-- among suspects when its worker vanished is charged. A job that was charged too often is buried.
 --
 -- KEYS  1 failover:leases:{queue}   2 rq:wip:{queue}   3 rq:queue:{queue}   4 rq:failed:{queue}
 --       5 failover:accepted:{queue}   6 failover:dead:{queue}
@@ -15,8 +15,7 @@ if now_ms > tonumber(ARGV[9]) then return {requeued, buried} end -- Redis was st
 expect('list', KEYS[3])
 expect('zset', KEYS[2], KEYS[4], KEYS[5], KEYS[5] .. ':promised', KEYS[6])
 local expired = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_ms, 'LIMIT', 0, tonumber(ARGV[1]))
-for i = #expired, 1, -1 do
-  local member = expired[i]
+for _, member in ipairs(expired) do
   local id, execution = string.match(member, '^(.*):([^:]*)$')
   redis.call('ZREM', KEYS[1], member)
   redis.call('ZREM', KEYS[2], member)
@@ -48,10 +47,10 @@ for i = #expired, 1, -1 do
       buried[#buried + 1] = id
     else
       redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms), 'worker_name', '')
-      enter_first(KEYS[3], id)
       requeued[#requeued + 1] = id
     end
   end
 end
+for _, id in ipairs(by_acceptance(requeued, true)) do enter_first(KEYS[3], id) end
 if #requeued > 0 then hint(ARGV[7], KEYS[3]) end
 return {requeued, buried}
