@@ -295,5 +295,5 @@ def _response(model: BaseModel, status: int, waited: float, **headers: str) -> R
 
 def _wait(prefer: str) -> float:
     """Seconds of `wait=` in a Prefer header (RFC 7240), at most LONGEST_WAIT_SECONDS; 0 if there is none."""
-    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", prefer)
+    found = re.search(r"(?:^|[,;\s])wait\s{0,9}=\s{0,9}\"?(\d{1,9})", prefer)
     return min(float(found[1]), LONGEST_WAIT_SECONDS) if found else 0.0

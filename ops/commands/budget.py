@@ -34,7 +34,7 @@ from worker.reports.statement import Balance
 from worker.routes.names import canonical
 from worker.routes.prices import dollars
 
-_SCOPE = re.compile(r"total|(?:provider|tenant|feature):.+|user:[^/]+/.+")
+_SCOPE = re.compile(r"total|(?:provider|tenant|feature):.+|user:[^/]{1,128}/.+")
 _MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])")
 KINDS = ("total", "provider", "tenant", "user", "feature")
 

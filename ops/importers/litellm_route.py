@@ -27,7 +27,7 @@ _PROVIDERS = {
 }
 _SUFFIXES = {"ollama": "/v1", "ollama_chat": "/v1", "azure": "/openai/v1"}  # the path of their OpenAI-compatible API
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
-_PLACEHOLDER = re.compile(r"<[^>]*>|\byour[-_]|\*", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"<[^<>]*>|\byour[-_]|\*", re.IGNORECASE)
 _DIRECT = {"timeout": "timeoutSeconds", "stream_timeout": "streamTimeoutSeconds", "rpm": "rpm", "tpm": "tpm"}
 _DIRECT |= {"weight": "weight", "max_parallel_requests": "maxConcurrency"}
 _PARAMS = {*_DIRECT, "model", "api_key", "api_base", "base_url", "order", "max_retries", "num_retries"}

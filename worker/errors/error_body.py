@@ -18,7 +18,7 @@ from worker.humanize import one_line
 
 LONGEST_WORDS = 4000  # characters that are searched
 LONGEST_TEXT = 2000  # of one text inside
-MOST_NODES = 200
+MOST_NODES = 200  # objects and texts
 DEEPEST = 8
 
 _NAMES = ("code", "type", "status", "reason", "error_code", "errorCode", "errcode", "__type", "error_type", "Code")
@@ -31,7 +31,7 @@ _TITLE = re.compile(r"<title[^>]{0,100}>([^<]{1,300})", re.IGNORECASE)
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|title)\b", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]{0,300}>")
 _CLASS = re.compile(r"\b[A-Z][A-Za-z]{3,60}(?:Error|Exception)\b")
-_SNAKE = re.compile(r"\b[a-z]+(?:_[a-z]+){1,6}\b")
+_SNAKE = re.compile(r"\b[a-z]{1,40}(?:_[a-z]{1,40}){1,6}\b")
 
 
 @dataclass
@@ -92,7 +92,7 @@ def is_error(body: Any) -> bool:
 
 def _gather(node: Any, found: ErrorBody, texts: list[str], depth: int) -> None:
     """Depth first, the error's own facts before those of what lies inside it."""
-    if depth > DEEPEST or len(found.nodes) >= MOST_NODES:
+    if depth > DEEPEST or len(found.nodes) + len(texts) >= MOST_NODES:
         return
     if isinstance(node, list):
         for entry in node[:20]:

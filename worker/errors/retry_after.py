@@ -21,16 +21,17 @@ UNIX_TIME = 1e9  # from here on a number is a time, and not a length
 
 _IN_WORDS = re.compile(
     r"(?:try again|retry|wait|available(?: again)?)(?: (?:in|after|for|at least))? "
-    r"(?:(\d+)h)?(?:(\d+)m(?![\si]|s))?(?:([\d.]+) ?(ms|milliseconds|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)?\b)?",
+    r"(?:(\d{1,9})h)?(?:(\d{1,9})m(?![\si]|s))?(?:([\d.]{1,20}) ?(ms|milliseconds|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)?\b)?",
     re.IGNORECASE,
 )
 _REGAIN = re.compile(r"regain access on (\d{4}-\d\d-\d\d)(?: at (\d\d:\d\d))?", re.IGNORECASE)
-_LENGTH = re.compile(r"^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:([\d.]+)s)?(?:([\d.]+)ms)?$")
+_LENGTH = re.compile(r"^(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:([\d.]{1,20})s)?(?:([\d.]{1,20})ms)?$")
 _IN_BODY = (
     *(("retry_after_ms", 0.001), ("retryAfterMs", 0.001), ("retry_after", 1.0), ("retryAfter", 1.0)),
     *(("retry_after_seconds", 1.0), ("retry-after", 1.0), ("Retry-After", 1.0), ("reset_in_seconds", 1.0)),
 )
-_DELAY = re.compile(r"^([\d.]+)s$")
+_DELAY = re.compile(r"^([\d.]{1,20})s$")
+LONGEST_VALUE = 100  # characters; a longer header or field is not read
 
 
 def retry_after(headers: Mapping[str, str], error: ErrorBody, now: float, *, limited: bool = False) -> float | None:
@@ -104,6 +105,8 @@ def _until_midnight_pacific(now: float) -> float:
 
 
 def _header(value: str, scale: float, now: float) -> float | None:
+    if len(value) > LONGEST_VALUE:
+        return None
     number = _number(value)
     if number is not None:
         return number * scale
@@ -115,7 +118,7 @@ def _header(value: str, scale: float, now: float) -> float | None:
 
 def until_reset(text: str | None, now: float) -> float | None:
     """Seconds until a rate limit's reset: a length as OpenAI writes it (`6m0s`, `20ms`), a time as Anthropic does."""
-    if not text:
+    if not text or len(text) > LONGEST_VALUE:
         return None
     seconds = number(text)
     if seconds is not None and seconds > 1000 * UNIX_TIME:

@@ -105,7 +105,7 @@ FAMILIES = (
         "content filter",
         FILTERED,
         r"your (?:input|prompt|request) was (?:flagged|blocked)|content (?:management|usage)? ?policy|flagged as potentially violating",
-        r"flagged (?:by|for|as)|safety system|inappropriate content|content[ _-]?filter|(?:violat\w+|against) [^.]{0,30}(?:usage )?polic(?:y|ies)",
+        r"flagged (?:by|for|as)|safety system|inappropriate content|content[ _-]?filter|(?:violat\w{1,5}|against) [^.]{0,30}(?:usage )?polic(?:y|ies)",
     ),
     _family(
         "region",
@@ -147,7 +147,7 @@ UNKNOWN_PARAMETER = tuple(
     for pattern in (
         r"unsupported (?:parameter|value|argument|field)s?:? ['\"`]?([\w.]+)",
         r"(?:unknown|unrecognized|unexpected|invalid) (?:parameter|name|field|key|argument|keyword argument|request argument supplied)"
-        r"s?(?: supplied)?[: ]+['\"`]?([\w.]+)",
+        r"s?(?: supplied)?[: ]{1,4}['\"`]?([\w.]+)",
         r"(?:argument|parameter|field|property|option|param)s? (?:is |are )?not (?:supported|allowed|permitted|recognized)[^:.]{0,40}: ?['\"`]?([\w.]+)",
         r"(?:argument|parameter|field|property|option|param) ['\"`]?([\w.]+)['\"`]? (?:is |are )?(?:not|un)",
         r"property ['\"`]([\w.]+)['\"`] is (?:unsupported|not supported)",
@@ -155,11 +155,13 @@ UNKNOWN_PARAMETER = tuple(
         r"additional properties are not allowed \(['\"`]([\w.]+)",
         r"['\"`]([\w.]+)['\"`] (?:is|are) (?:not (?:supported|allowed|permitted)|deprecated|unsupported)",
         r"(?:does not|doesn't) support (?:the )?(?:parameter |argument )?['\"`]([\w.]+)['\"`]",
-        r"['\"`]?\w+['\"`]? and ['\"`]?(\w+)['\"`]? (?:cannot|can't|may not|must not) (?:both )?be",
+        r"\w['\"`]? and ['\"`]?(\w+)['\"`]? (?:cannot|can't|may not|must not) (?:both )?be",
         r"(?<![\w.])([a-z]\w+) (?:is|are) not (?:supported|allowed|permitted) (?:with|by|for|on|in)",
     )
 )
 INSTEAD = re.compile(r"use ['\"`](\w+)['\"`] instead", re.IGNORECASE)
 
 # A field of the job that an error blames: quoted, or as a path.
-NAMED_FIELD = re.compile(r"['\"`](\w+)(?:[.\[][^'\"`]{0,80})?['\"`]|(?<![\w.])(\w+)(?:\[\d+\]|\.\d+\b)|^(\w+): ")
+NAMED_FIELD = re.compile(
+    r"['\"`](\w+)(?:[.\[][^'\"`]{0,80})?['\"`]|(?<![\w.])(\w+)(?:\[\d{1,9}\]|\.\d{1,9}\b)|^(\w+): "
+)

@@ -24,7 +24,7 @@ from worker.routes.parameters import LISTS, NATIVE, Parameters, of_host
 from worker.routes.prices import Price, price_list, public_price
 from worker.routes.schema import Cold, RouteEntry, RouteMap, Tier, key_variable, named, read_map
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,127})(?::-([^{}]*))?\}")
 
 
 @dataclass(frozen=True)

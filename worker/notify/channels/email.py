@@ -14,7 +14,7 @@ from worker.network import DIRECT, Network
 from worker.notify.channels.base import Found, Outcome, Post, Posted, Refused, Unfindable, Unknown, trouble
 
 TIMEOUT_SECONDS = 10
-ADDRESS = re.compile(r"[^\s@<>,;\"]+@[^\s@<>,;\"]+")
+ADDRESS = re.compile(r"[^\s@<>,;\"]{1,64}@[^\s@<>,;\"]{1,255}")
 
 
 class Email:
