@@ -17,7 +17,7 @@ from typing import Any
 
 import redis
 import redis.asyncio
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 Word = str | bytes | int | float
 RANGES = (
@@ -78,16 +78,18 @@ def size_of(commands: Sequence[Command]) -> int:
 
 def ask(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     """As `run`, but raises the first exception among the replies."""
-    return _checked(run(client, commands) if commands else [])
+    return _checked(commands, run(client, commands) if commands else [])
 
 
 async def ask_async(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:
     """As `ask`, for an asyncio client."""
-    return _checked(await run_async(client, commands) if commands else [])
+    return _checked(commands, await run_async(client, commands) if commands else [])
 
 
-def _checked(replies: list[Any]) -> list[Any]:
-    for reply in replies:
+def _checked(commands: Sequence[Command], replies: list[Any]) -> list[Any]:
+    for command, reply in zip(commands, replies, strict=True):
+        if isinstance(reply, ResponseError) and not isinstance(command, Call) and str(reply).startswith("WRONGTYPE"):
+            raise type(reply)(f"{reply}: {command[0]!s} {command[1]!s}")  # Redis names no key
         if isinstance(reply, Exception):
             raise reply
     return replies

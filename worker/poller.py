@@ -1,7 +1,8 @@
 """The poller runs a worker's repeated steps, each at its own interval. Redis trouble does not stop it.
 
 When Redis is away, that is logged once for all steps together, and once when it is back. When Redis refuses a step (a key
-has the wrong type), that is logged once per step.
+has the wrong type), that is logged once per step, and once when it works again; meanwhile `told` has it for operators. A step
+that fails keeps what it read last.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from producer.redis_server.errors import fix_of_refusal
+from worker.humanize import one_line
+
 log = logging.getLogger("failover.worker")
 
+TOLD_AT_MOST = 500  # characters of an error
 SLOW_SECONDS = 1.0  # a step that takes longer means that Redis was stuck
 
 
@@ -37,13 +42,21 @@ class Step:
     at_start: bool = True
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why Redis refuses a step, and since when (Unix seconds)."""
+
+    why: str
+    since: float
+
+
 class Poller:
-    """The repeated steps of one worker."""
+    """The repeated steps of one worker. Loops of their own report their results with `failed` and `works`."""
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
         self._away: set[str] = set()  # steps whose last run found Redis away
-        self._refused: dict[str, str] = {}  # steps whose last run Redis refused: name -> why
+        self._refused: dict[str, Refusal] = {}  # by step: those whose last run Redis refused
 
     def every(
         self,
@@ -61,7 +74,15 @@ class Poller:
     @property
     def refused(self) -> dict[str, str]:
         """The steps that Redis refuses: name -> why."""
-        return dict(self._refused)
+        return {name: refusal.why for name, refusal in self._refused.items()}
+
+    def told(self) -> list[str]:
+        """For operators: each step that Redis refuses, since when, why, and how to fix it."""
+        return [
+            f"`{name}` fails since {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(refusal.since))}: "
+            f"{one_line(refusal.why, TOLD_AT_MOST)} — {fix_of_refusal(refusal.why)}"
+            for name, refusal in sorted(self._refused.items())
+        ]
 
     def services(self) -> list[Coroutine[Any, Any, None]]:
         """One endless coroutine per step."""
@@ -77,9 +98,11 @@ class Poller:
             try:
                 await step.run()
             except (RedisError, OSError) as error:  # OSError: this machine has no file or memory for a connection
-                self._failed(step, error)
+                self.failed(step.name, error)
+                if _is_away(error):
+                    step.on_trouble()
             else:
-                self._succeeded(step)
+                self.works(step.name)
             if time.monotonic() - began > SLOW_SECONDS:
                 step.on_trouble()
             await self._pause(step)
@@ -94,19 +117,26 @@ class Poller:
                 await step.kick.wait()
             await asyncio.sleep(0)  # let other changes of the same moment happen first, so that one run covers them
 
-    def _failed(self, step: Step, error: RedisError | OSError) -> None:
-        if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError):
+    def failed(self, name: str, error: RedisError | OSError) -> None:
+        """A run of the step has failed. Logs it if that is new, or has another reason."""
+        before = self._refused.get(name)
+        if _is_away(error):
             if not self._away:
-                log.warning("redis is away", extra={"step": step.name, "error": str(error)})
-            self._away.add(step.name)
-            step.on_trouble()
-        elif self._refused.get(step.name) != str(error):
-            self._refused[step.name] = str(error)
-            log.error("redis refuses a step", extra={"step": step.name, "error": str(error)})
+                log.warning("redis is away", extra={"step": name, "error": str(error)})
+            self._away.add(name)
+        elif before is None or before.why != str(error):
+            self._refused[name] = Refusal(str(error), before.since if before else time.time())
+            log.error("redis refuses a step", extra={"step": name, "error": str(error)})
 
-    def _succeeded(self, step: Step) -> None:
-        self._refused.pop(step.name, None)
-        if step.name in self._away:
-            self._away.discard(step.name)
+    def works(self, name: str) -> None:
+        """A run of the step has succeeded. Logs it if the last one failed."""
+        if self._refused.pop(name, None):
+            log.info("redis accepts a step again", extra={"step": name})
+        if name in self._away:
+            self._away.discard(name)
             if not self._away:
                 log.info("redis is back")
+
+
+def _is_away(error: RedisError | OSError) -> bool:
+    return isinstance(error, RedisConnectionError | RedisTimeoutError | OSError)

@@ -144,11 +144,11 @@ class Runtime:
             (sums,) = await ask_async(self._client, [month_sums("")])
             counting = sums is None
 
-    def view(self) -> Command:
-        """The command that writes this worker's state for operators (worker_registry.view)."""
+    def view(self, failing: Sequence[str]) -> Command:
+        """The command that writes this worker's state for operators (worker_registry.view). `failing`: what Redis refuses."""
         refused = self._reload.refused if self._reload else ""
         routes = self._current.configuration.routes
-        return worker_registry.view(self._name, routes, self._slots, refused, self._keys.told())
+        return worker_registry.view(self._name, routes, self._slots, refused, self._keys.told(), failing)
 
     async def close(self) -> None:
         await self._providers.close()

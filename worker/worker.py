@@ -200,7 +200,7 @@ class FailoverWorker(BaseWorker):
             *self._runtime.services(),
             *self._poller.services(),
             *notifier_tasks(self._url, self._redis, self.name, self._settings, self.hooks),
-            maintenance.listen(self._url, self.name, heard),
+            maintenance.listen(self._url, self.name, heard, self._poller),
         ]
 
     async def _claim_until_drained(self) -> None:
@@ -218,10 +218,11 @@ class FailoverWorker(BaseWorker):
             try:
                 claimed = await self._claimer.claim(room)
             except RedisError as error:
-                log.warning("redis is away, claiming waits", extra={"error": str(error)})
+                self._poller.failed("claim", error)
                 await self._rest(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 wait = min(wait * 2, RECONNECT_SECONDS[1])
                 continue
+            self._poller.works("claim")
             wait = RECONNECT_SECONDS[0]
             held = any(self._flags.paused(claim.queue) for claim in claimed)
             # claims of a paused queue go back to the head of the queue: the last one first, to keep their order
@@ -327,7 +328,7 @@ class FailoverWorker(BaseWorker):
             leases.setdefault(execution.claim.queue, []).append(lease)
         fields = {**self.serialize(), "state": self._state}
         also = worker_registry.registration(self.key, fields, self.queue_names())
-        also.append(self._runtime.view())
+        also.append(self._runtime.view(self._poller.told()))
         for lease in await maintenance.extend(self._redis, leases, self._claimer.unanswered, also):
             held = self._executions.get(lease)
             if held is not None and not held.settling:

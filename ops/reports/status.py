@@ -8,12 +8,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import redis
+from redis.exceptions import ResponseError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from producer import keyspace
 from producer.keyspace import JobField
+from producer.redis_server.errors import fix_of_refusal
 from producer.redis_server.memory import FULL_PERCENT, memory
 from producer.scripts import Command, ask
 from worker.breakers import health
@@ -81,6 +83,7 @@ class Status:
     memory_percent: int | None = None  # of Redis's maxmemory; None: it has no limit
     lost: int = 0  # jobs that left the queue without an outcome
     odd: list[str] = field(default_factory=list)  # unusual configuration that workers report
+    failing: list[str] = field(default_factory=list)  # what a worker cannot read or write, since when, and the fix
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,8 +93,9 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
     """Read the whole status in a few round trips."""
     queues = worker_registry.queues(client, default_queue)
     flags = paused(client, queues)
-    standing = budget_state.standing(client)
+    standing, unreadable = _standing(client)
     used = memory(client)
+    views = worker_registry.views(client)
     return Status(
         paused=flags,
         caps=[str(status) for status in standing.cap_statuses.values()],
@@ -104,18 +108,29 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
             for each in Incidents(client).unsettled()
             if each.resolved_ms is None and not KIND_INFO[each.kind].notice and each.kind is not Kind.CAPPED
         ],
-        routes=_routes(client, flags),
+        routes=_routes(client, views, flags),
         lost=lost.count(client),
         memory_percent=used.percent if used else None,
         odd=[
-            *dict.fromkeys(text for view in worker_registry.views(client) for text in view.get("told", ())),
+            *dict.fromkeys(text for view in views for text in view.get("told", ())),
             *(text for name in queues for text in worker_registry.strangers(client, name)),
         ],
+        failing=unreadable + [f"{view['worker']}: {text}" for view in views for text in view.get("failing", ())],
         mute=[
             f"{channel} accepts no messages since {utc(since / 1000)}: {why}"
             for channel, (why, since) in Incidents(client).troubles().items()
         ],
     )
+
+
+def _standing(client: redis.Redis) -> tuple[budget_state.Standing, list[str]]:
+    """The budget state; and why it cannot be read, if another tool wrote its keys."""
+    try:
+        return budget_state.standing(client), []
+    except ResponseError as error:
+        return budget_state.NOTHING, [
+            f"`failover status` cannot read the budgets: {error} — {fix_of_refusal(str(error))}"
+        ]
 
 
 def _queue(client: redis.Redis, name: str) -> QueueStatus:
@@ -167,10 +182,10 @@ def _since(heartbeat: bytes | None) -> float | None:
     return max(0.0, (datetime.now(UTC) - then).total_seconds())
 
 
-def _routes(client: redis.Redis, flags: list[Paused]) -> list[RouteStatus]:
+def _routes(client: redis.Redis, views: list[dict[str, Any]], flags: list[Paused]) -> list[RouteStatus]:
     """The routes of all workers' maps, with their shared state."""
     seen: dict[str, dict[str, Any]] = {}
-    for view in worker_registry.views(client):
+    for view in views:
         for route in view["routes"]:
             seen.setdefault(route["route"], route)
     standing = health.of_routes(client, [name for name, route in seen.items() if "left_out" not in route])
@@ -217,10 +232,10 @@ def _render_problems(status: Status, console: Console) -> None:
         console.print(f"[bold]BUDGET[/] {escape(cap)}")
     if len(status.caps) > SCOPES_LISTED:
         console.print(f"[bold]BUDGET[/] and {len(status.caps) - SCOPES_LISTED} more: `failover budget show`")
-    for text in status.odd:
-        console.print(f"[bold red]CONFIGURATION[/] {escape(text)}")
-    for incident in status.incidents:
-        console.print(f"[bold]OPEN[/] {escape(incident)}")
+    labelled = (("bold red", "CONFIGURATION", status.odd), ("bold red", "FAILING", status.failing))
+    for style, label, texts in (*labelled, ("bold", "OPEN", status.incidents)):
+        for text in texts:
+            console.print(f"[{style}]{label}[/] {escape(text)}")
     for channel in status.mute:
         console.print(f"[bold]MUTE[/] {escape(channel)}; `failover notify test` names the fix")
     for budget in status.budgets:

@@ -27,6 +27,10 @@ _FIXES = (
     ),
     ("loading the dataset", "it reads its data from disk after a start: wait"),
     ("not a primary", "wait for the failover to end, or point REDIS_URL at the primary"),
+    (
+        "wrongtype",
+        "another tool wrote the key: look at it with `redis-cli TYPE KEY`, then rename it with `redis-cli RENAME KEY KEY.old`",
+    ),
     ("name or service not known", "the host in REDIS_URL is unknown here: correct it"),
 )
 _BROKEN = ("connection reset", "broken pipe", "closed by server")  # what the other side's refusal looks like
@@ -50,6 +54,11 @@ def fix_of(error: RedisError, url: str) -> str:
     if not tls and any(part in text for part in _BROKEN):
         return "it closed the connection: if the port speaks TLS, use rediss:// in REDIS_URL; its log may say more"
     return next((fix for part, fix in _FIXES if part in text), "start it, or correct REDIS_URL")
+
+
+def fix_of_refusal(text: str) -> str:
+    """What to do about an error with this text, with which Redis refuses what it is asked again and again."""
+    return next((fix for part, fix in _FIXES if part in text.lower()), "the worker's log and the Redis's may say more")
 
 
 def may_pass(error: RedisError) -> bool:

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 import redis.asyncio
 from pydantic_core import from_json, to_json
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from producer import keyspace
 from producer.scripts import Call, Script, ask_async
@@ -62,6 +62,7 @@ class Breakers(dict[str, SharedBreaker]):
         self._report: Call | None = None  # the report that Redis has not answered yet
         self._number = 0
         self._asks_again_at = -math.inf  # monotonic; while Redis is away
+        self._refusal: ResponseError | None = None  # why Redis refuses the reports
         self._renewed: set[str] = set()  # routes with new keys that are not restored in Redis yet
         self.kick = asyncio.Event()  # set it to report at once
         self._timer: asyncio.TimerHandle | None = None
@@ -82,9 +83,12 @@ class Breakers(dict[str, SharedBreaker]):
             self.kick.set()
 
     async def poll(self) -> None:
-        """Call `sync`. While Redis is away, a failure of a route does not cause an earlier attempt to reach Redis."""
+        """Call `sync`. While Redis is away, a failure of a route does not cause an earlier attempt to reach Redis. Raises
+        ResponseError while Redis refuses the reports: a person has to act."""
         if not self.alone or time.monotonic() >= self._asks_again_at:
             await self.sync()
+        if self._refusal is not None:
+            raise self._refusal
 
     async def sync(self) -> None:
         """Send one report and update every view from the reply. On Redis trouble, each breaker decides alone until the next
@@ -100,8 +104,9 @@ class Breakers(dict[str, SharedBreaker]):
         except RedisError as error:
             self._go_alone(error)
             self._asks_again_at = time.monotonic() + POLL_SECONDS / 2
+            self._refusal = error if isinstance(error, ResponseError) else None
             return
-        self._report = None
+        self._report = self._refusal = None
         if self.alone:
             log.info("Redis is back, breakers are shared again")
             self.alone = False

@@ -36,9 +36,16 @@ def deregistration(key: str, queues: Sequence[str]) -> list[Command]:
     return [*(("SREM", name, key) for name in sets), ("DEL", key)]
 
 
-def view(worker_name: str, routes: Routes, slots: int, refused: str = "", refused_keys: Sequence[str] = ()) -> Command:
+def view(
+    worker_name: str,
+    routes: Routes,
+    slots: int,
+    refused: str = "",
+    refused_keys: Sequence[str] = (),
+    failing: Sequence[str] = (),
+) -> Command:
     """The worker's state for operators: its slots, its routes, and warnings: unusual switches, why its changed files were
-    refused (`refused`), API keys that providers refuse (`refused_keys`)."""
+    refused (`refused`), API keys that providers refuse (`refused_keys`); and which of its steps Redis refuses (`failing`)."""
     view: list[dict[str, Any]] = [
         {
             "route": route.name,
@@ -51,7 +58,8 @@ def view(worker_name: str, routes: Routes, slots: int, refused: str = "", refuse
         for route in routes.routes
     ]
     left_out = [{"route": out.name, "tier": out.tier, "left_out": out.why} for out in routes.left_out]
-    state = json.dumps({"slots": slots, "routes": view + left_out, "told": _warnings(routes, refused, refused_keys)})
+    warnings = _warnings(routes, refused, refused_keys)
+    state = json.dumps({"slots": slots, "routes": view + left_out, "told": warnings, "failing": list(failing)})
     return although_full(("SET", keyspace.routes_of(worker_name), state, "EX", WORKER_TTL_SECONDS))
 
 
@@ -97,9 +105,14 @@ def strangers(client: redis.Redis, queue: str) -> list[str]:
 
 def views(client: redis.Redis) -> list[dict[str, Any]]:
     """The state that each worker wrote with `view`: {slots, routes: [{route, tier, provider, model, price}, {route, tier,
-    left_out}], told: [warnings]}."""
-    replies = ask(client, [("GET", keyspace.routes_of(name)) for name in names(client)])
-    return [json.loads(reply) for reply in replies if isinstance(reply, bytes)]
+    left_out}], told: [warnings], failing: [steps], worker: its name}."""
+    workers = names(client)
+    replies = ask(client, [("GET", keyspace.routes_of(name)) for name in workers])
+    return [
+        {**json.loads(reply), "worker": name}
+        for name, reply in zip(workers, replies, strict=True)
+        if isinstance(reply, bytes)
+    ]
 
 
 def usable(views: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

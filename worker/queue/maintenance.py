@@ -32,6 +32,7 @@ REAP_SECONDS = 2.0
 PROMOTE_SECONDS = 1.0
 EXPIRE_SECONDS = 5.0
 RECONNECT_SECONDS = 2.0
+MESSAGES = "messages"  # the poller's name for `listen`
 
 
 def poll(
@@ -58,19 +59,22 @@ class Heard:
     control: Callable[[], None]
 
 
-async def listen(url: str, worker_name: str, heard: Heard) -> None:
+async def listen(url: str, worker_name: str, heard: Heard, poller: Poller) -> None:
     """Receive messages for ever, over a connection of its own: wake-ups, RQ's `shutdown` command, changes of breakers, of
-    pauses and of kill switches.
+    pauses and of kill switches. `poller` is told whether that works.
 
     A lost message delays its effect by about a second, because the worker also polls. No job is lost.
     """
     while True:
         client = connect_async(url, max_connections=1, reply_timeout=None)
         try:
-            async with client.pubsub(ignore_subscribe_messages=True) as messages:
+            async with client.pubsub() as messages:
                 ours = (keyspace.WAKE, keyspace.BREAKERS, keyspace.CONTROL)
                 await messages.subscribe(*ours, keyspace.worker_commands(worker_name))
                 async for message in messages.listen():
+                    if message["type"] != "message":  # it says that a channel is subscribed to
+                        poller.works(MESSAGES)
+                        continue
                     match message["channel"].decode():
                         case keyspace.WAKE:
                             heard.wake()
@@ -80,7 +84,8 @@ async def listen(url: str, worker_name: str, heard: Heard) -> None:
                             heard.control()
                         case _ if _command(message["data"]) == "shutdown":
                             heard.shutdown()
-        except (RedisError, OSError):
+        except (RedisError, OSError) as error:
+            poller.failed(MESSAGES, error)
             await asyncio.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         finally:
             with contextlib.suppress(RedisError, OSError):
