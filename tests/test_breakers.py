@@ -245,6 +245,30 @@ def test_a_rest_is_everybodys_and_no_failure(url: str, client: redis.Redis) -> N
     Fleet(url).run(3, story)
 
 
+def test_a_rest_that_is_renewed_for_the_same_reason_is_dated_from_the_first(url: str, client: redis.Redis) -> None:
+    async def story(fleet: list[Breakers]) -> None:
+        (breakers,) = fleet
+
+        async def recorded(good: bool | None, rest: float = 0.0, why: str = "") -> int:
+            admission = await breakers[ROUTE].admit()
+            while admission is None:
+                await asyncio.sleep(0.005)
+                admission = await breakers[ROUTE].admit()
+            breakers[ROUTE].record(admission, good, rest=rest, why=why)
+            await breakers.sync()
+            return of_routes(client, [ROUTE])[ROUTE].rests_since_ms
+
+        first = await recorded(None, 0.01, "billing")
+        assert first > 0
+        assert await recorded(None, 0.01, "billing") == first
+        other = await recorded(None, 0.01, "unauthorized")
+        assert other > first
+        await recorded(True)
+        assert await recorded(None, 0.01, "unauthorized") > other
+
+    Fleet(url).run(1, story)
+
+
 def test_a_report_that_is_sent_again_counts_once(url: str, client: redis.Redis) -> None:
     async def story(fleet: list[Breakers]) -> None:
         (breakers,) = fleet

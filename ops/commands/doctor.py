@@ -13,6 +13,7 @@ from ops.options import as_json
 from ops.reports.check_configuration import check_configuration
 from ops.reports.check_providers import check_providers
 from ops.reports.check_redis import check_redis
+from ops.reports.check_routes_in_use import check_routes_in_use
 from ops.reports.finding import Finding, wrong
 from producer.environment import Environment
 from producer.errors import ConfigurationError
@@ -43,6 +44,7 @@ def examine(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
     yield from check_redis(environment, deploy=deploy)
     if not deploy:
         yield from check_providers(environment)
+        yield from check_routes_in_use(environment)
 
 
 def _web(environment: Environment, *, deploy: bool) -> Iterator[Finding]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
@@ -16,7 +14,6 @@ import redis
 from ops.chat_body import body_of
 from ops.local import session
 from ops.options import as_json
-from producer.connection import redis_url
 from producer.environment import Environment
 from producer.errors import ConfigurationError, Problem, UsageError
 from producer.job import LLMJob
@@ -68,7 +65,9 @@ def show(
     if prompt is not None and source is not None:
         raise UsageError("give --prompt or --file, not both")
     configuration = Configuration.load(environment, tenants_keys=False)
-    with _standing(environment) as client:
+    with session.existing(environment) as client:
+        if client is None:
+            session.note("no Redis yet (REDIS_URL is not set): the state of the routes is unknown")
         standing = views.standing(client, configuration)
     if not explain:
         rows = views.rows(configuration, standing)
@@ -80,17 +79,6 @@ def show(
         configuration, standing, job_id, LLMJob.parse({"job_type": job_type, "body": body, **whose})
     )
     click.echo(json.dumps(asdict(found), indent=2) if as_json else str(found))
-
-
-@contextlib.contextmanager
-def _standing(environment: Environment) -> Iterator[redis.Redis | None]:
-    """The Redis with the state of the routes: that of REDIS_URL, or the embedded one; None if neither exists."""
-    if redis_url(environment) is None and not (session.FOLDER / "valkey").exists():
-        session.note("no Redis yet (REDIS_URL is not set): the state of the routes is unknown")
-        yield None
-        return
-    with session.reached(environment) as (_, client):
-        yield client
 
 
 @group.command("init")

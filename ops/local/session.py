@@ -78,6 +78,16 @@ def reached(environment: Environment) -> Iterator[tuple[str, redis.Redis]]:
 
 
 @contextlib.contextmanager
+def existing(environment: Environment) -> Iterator[redis.Redis | None]:
+    """A client of the Redis of REDIS_URL, or of the embedded one; None if neither exists yet. Raises ServiceUnavailable."""
+    if redis_url(environment) is None and not (FOLDER / "valkey").exists():
+        yield None
+        return
+    with reached(environment) as (_, client):
+        yield client
+
+
+@contextlib.contextmanager
 def opened(environment: Environment, queue: str = DEFAULT_QUEUE) -> Iterator[Session]:
     """A session on a Redis that answers; its jobs go to `queue`. Raises ConfigurationError, ServiceUnavailable."""
     policies = load_policies(environment)

@@ -38,6 +38,9 @@ class Health:
     p95_ms: int | None
     recent_p95_ms: int | None = None  # of the last RECENT_SECONDS alone; None with too few calls
     succeeded_ms: int = 0  # Redis TIME of its last success, exact to about a second
+    rests_since_ms: int = (
+        0  # Redis TIME at which it was first rested for this reason, with no success since; 0: unknown
+    )
 
     @property
     def serves(self) -> bool:
@@ -57,7 +60,16 @@ def of_routes(client: redis.Redis, routes: Sequence[str]) -> dict[str, Health]:
     """The health of each route, by name. Makes two round trips, however many routes there are."""
     ((seconds, micros),) = ask(client, [("TIME",)])
     now_ms = int(seconds) * 1000 + int(micros) // 1000
-    fields = ("state", "opens_ms", "probe", "probe_until_ms", "rests_until_ms", "rests_for", "succeeded_ms")
+    fields = (
+        "state",
+        "opens_ms",
+        "probe",
+        "probe_until_ms",
+        "rests_until_ms",
+        "rests_for",
+        "succeeded_ms",
+        "rests_since_ms",
+    )
     commands: list[tuple[str | int, ...]] = []
     for route in routes:
         commands.append(("HMGET", keyspace.breaker(route), *fields))
@@ -70,7 +82,7 @@ def of_routes(client: redis.Redis, routes: Sequence[str]) -> dict[str, Health]:
 
 
 def _health(route: str, now_ms: int, values: Sequence[bytes | None], made: Sequence[bytes]) -> Health:
-    state, opens_ms, probe, probe_until, rests_until, rests_for, succeeded_ms = values
+    state, opens_ms, probe, probe_until, rests_until, rests_for, succeeded_ms, rests_since_ms = values
     is_open = state == b"open"
     until = [_ms(rests_until)]
     if is_open:
@@ -90,6 +102,7 @@ def _health(route: str, now_ms: int, values: Sequence[bytes | None], made: Seque
         p95_ms=_quantile(latencies, 0.95),
         recent_p95_ms=recent_p95_ms(made, now_ms / 1000),
         succeeded_ms=_ms(succeeded_ms),
+        rests_since_ms=_ms(rests_since_ms),
     )
 
 

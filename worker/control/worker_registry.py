@@ -11,7 +11,7 @@ import redis
 from producer import keyspace
 from producer.scripts import Command, although_full, ask
 from worker.breakers import health
-from worker.control.pause import paused
+from worker.control.pause import Paused, paused
 from worker.routes.names import canonical
 from worker.routes.route import Routes
 
@@ -46,7 +46,15 @@ def view(
 ) -> Command:
     """The worker's state for operators: its slots, its routes, and warnings: unusual switches, why its changed files were
     refused (`refused`), API keys that providers refuse (`refused_keys`); and which of its steps Redis refuses (`failing`)."""
-    view: list[dict[str, Any]] = [
+    left_out = [{"route": out.name, "tier": out.tier, "left_out": out.why} for out in routes.left_out]
+    warnings = _warnings(routes, refused, refused_keys)
+    state = json.dumps({"slots": slots, "routes": facts(routes) + left_out, "told": warnings, "failing": list(failing)})
+    return although_full(("SET", keyspace.routes_of(worker_name), state, "EX", WORKER_TTL_SECONDS))
+
+
+def facts(routes: Routes) -> list[dict[str, Any]]:
+    """The routes that can be called, as `views` has them."""
+    return [
         {
             "route": route.name,
             "tier": route.tier,
@@ -57,10 +65,6 @@ def view(
         }
         for route in routes.routes
     ]
-    left_out = [{"route": out.name, "tier": out.tier, "left_out": out.why} for out in routes.left_out]
-    warnings = _warnings(routes, refused, refused_keys)
-    state = json.dumps({"slots": slots, "routes": view + left_out, "told": warnings, "failing": list(failing)})
-    return although_full(("SET", keyspace.routes_of(worker_name), state, "EX", WORKER_TTL_SECONDS))
 
 
 def _warnings(routes: Routes, refused: str, refused_keys: Sequence[str]) -> list[str]:
@@ -120,10 +124,15 @@ def usable(views: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return {route["route"]: route for view in views for route in view["routes"] if "left_out" not in route}
 
 
+def withheld(usable: Mapping[str, Mapping[str, Any]], flags: Sequence[Paused]) -> set[str]:
+    """The routes among `usable` that people or the budget paused."""
+    return {name for name, each in usable.items() if any(flag.closes(name, each["provider"]) for flag in flags)}
+
+
 def no_route_open(client: redis.Redis) -> str:
     """The state of every route, as text for people, when no worker may call any; "" when one is open, or none is known."""
     routes, flags = usable(views(client)), paused(client, [])
-    closed = {name for name, each in routes.items() if any(flag.closes(name, each["provider"]) for flag in flags)}
+    closed = withheld(routes, flags)
     states = health.of_routes(client, list(routes))
     if any(each.serves and name not in closed for name, each in states.items()):
         return ""

@@ -19,7 +19,8 @@ class Condition:
     `title`: what is wrong, "" for the title of the kind and the subject. `size`: how many jobs or workers, and whose: a push
     message shows only title and size. `lines`: its current state. `marks`: facts that get a line in the incident's story,
     the key when the fact begins and the value when it ends. `tenants`: late jobs by tenant; `late`: all late jobs.
-    `until_ms`: Unix time of the next change that needs no person, such as the end of a cooldown.
+    `until_ms`: Unix time of the next change that needs no person, such as the end of a cooldown. `since_ms`: when a refusal
+    began, 0 if that is not known.
     """
 
     kind: Kind
@@ -31,6 +32,7 @@ class Condition:
     late: int = 0
     jobs: tuple[str, ...] = ()
     until_ms: int | None = None
+    since_ms: int = 0
     title: str = ""
     size: str = ""
 

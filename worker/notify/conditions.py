@@ -57,9 +57,7 @@ class ConditionReader:
         views = worker_registry.views(client)
         usable = worker_registry.usable(views)
         standing = health.of_routes(client, list(usable))
-        paused_routes = {
-            name for name, route in usable.items() if any(flag.closes(name, route["provider"]) for flag in flags)
-        }
+        paused_routes = worker_registry.withheld(usable, flags)
         sources = (
             lambda: of_routes(usable, standing, paused_routes, now, lambda: self._waiting(())),
             lambda: _pauses(flags, lambda: self._waiting(flags)),

@@ -107,6 +107,7 @@ def _of_provider(kind: Kind, provider: str, routes: Sequence[Health], now: int) 
         lines=tuple(f"{name}: {what}" for name, what in problems.items()),
         marks={f"{name} {what}": f"{name} may be called again" for name, what in problems.items()},
         until_ms=now + int(min(waits) * 1000) if waits else None,
+        since_ms=min((route.rests_since_ms for route in routes if route.rests_since_ms), default=0),
     )
 
 

@@ -2,10 +2,10 @@
 --
 -- The hash: state (closed | open), version (counts changes), epoch (counts openings and restores), failures (in a row),
 -- streak (the job of these failures, '*' for several), succeeded_ms, successes (of probes in a row), cooldown_ms, opens_ms,
--- probe (token), probe_until_ms, rests_until_ms and rests_for (the route's own cooldown, which a provider asked for or a
--- wrong account needs, and its reason). No hash: closed and never used.
+-- probe (token), probe_until_ms, rests_until_ms, rests_for and rests_since_ms (the route's own cooldown, which a provider
+-- asked for or a wrong account needs, its reason, and when that reason came first). No hash: closed and never used.
 local FIELDS = {'state', 'version', 'epoch', 'failures', 'streak', 'succeeded_ms', 'successes', 'cooldown_ms',
-  'opens_ms', 'probe', 'probe_until_ms', 'rests_until_ms', 'rests_for'}
+  'opens_ms', 'probe', 'probe_until_ms', 'rests_until_ms', 'rests_for', 'rests_since_ms'}
 local TEXTS = {state = 'closed', streak = '', probe = '', rests_for = ''}
 local KEEP_SECONDS = 7 * 86400
 

@@ -54,6 +54,9 @@ end
 local function observe(breaker, seen)
   local changed = false
   if seen.rest > 0 and now_ms + seen.rest > breaker.rests_until_ms then
+    if seen.why ~= breaker.rests_for or breaker.succeeded_ms >= breaker.rests_since_ms then
+      breaker.rests_since_ms = now_ms  -- else the same trouble goes on
+    end
     breaker.rests_until_ms, breaker.rests_for = now_ms + seen.rest, seen.why
     changed = true
   end
