@@ -76,8 +76,7 @@ def command(
         log.warning("fewer jobs at once than asked for", extra={"asked": concurrency, "slots": slots, "why": why})
     log.info("limits of this machine", extra={"memory": machine.told(), "open_files": machine.descriptors})
     return_freed_memory()
-    if routes.built_in:
-        log.warning("built-in routes", extra={"why": routes.built_in_words})
+    log.info("routing map", extra={"map": routes.origin, "routes": [route.name for route in routes.routes]})
     for out in routes.left_out:
         log.warning("route left out", extra={"route": out.name, "why": out.why})
     try:

@@ -97,7 +97,7 @@ def init(environment: Environment, output: Path | None, force: bool) -> None:
     if path.exists() and not force:
         raise UsageError(f"{path} exists: --force overwrites it, or `-o FILE` writes another one for ROUTES_FILE")
     try:
-        path.write_text(json.dumps(map_for(found), indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(map_for(found, environment), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from None
     chosen = read_map(path)

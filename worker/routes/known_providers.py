@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,11 +34,27 @@ class KnownProvider(BaseModel):
         """The variable that holds its key; "" if none does."""
         return next((name for name in self.variables if environment.get(name, "").strip()), "")
 
-    def route(self, model: str, variable: str) -> dict[str, Any]:
-        """An entry of routes.json. Its own variable, as its SDK reads it, leads to another endpoint."""
-        base_url = f"${{{self.name.upper()}_BASE_URL:-{self.base_url}}}"
+    def gateway(self, environment: Environment) -> str:
+        """The variable that leads its calls to another host, such as OPENAI_BASE_URL; "" if none does.
+
+        A URL at the provider's own host is no gateway: SDKs want it with and without the path that this table has.
+        """
+        own = _host(self.base_url)
+        return next((name for name in self._url_variables if _host(environment.get(name, "")) not in ("", own)), "")
+
+    def route(self, model: str, variable: str, environment: Environment) -> dict[str, Any]:
+        """An entry of routes.json: a gateway of the environment, else its own endpoint."""
+        names = self._url_variables
+        changeable = self.gateway(environment) or ("" if any(map(environment.get, names)) else names[0])
+        base_url = f"${{{changeable}:-{self.base_url}}}" if changeable else self.base_url
         entry = {"provider": self.name, "model": model, "baseUrl": base_url, "apiKeyEnv": variable}
         return entry if self.api == "openai" else {**entry, "api": self.api}
+
+    @property
+    def _url_variables(self) -> list[str]:
+        """OPENAI_BASE_URL for OPENAI_API_KEY, and so on."""
+        prefixes = (name.removesuffix("_KEY").removesuffix("_API") for name in self.variables)
+        return [f"{prefix}_BASE_URL" for prefix in dict.fromkeys(prefixes)]
 
 
 class _Table(BaseModel):
@@ -63,12 +80,35 @@ def with_key(environment: Environment) -> list[tuple[KnownProvider, str]]:
     return [(provider, variable) for provider, variable in found if variable]
 
 
-def map_for(found: Sequence[tuple[KnownProvider, str]]) -> dict[str, Any]:
+def shipped_map_is_meant(base_urls: Sequence[str], environment: Environment) -> bool:
+    """Whether the environment is that of the shipped routes.json. `base_urls`: as written, of its routes that can be called.
+
+    Its variables say so, as far as no other tool sets them. ANTHROPIC_BASE_URL beside ANTHROPIC_API_KEY is what Anthropic's
+    own tools read, for a gateway in Anthropic's dialect; the shipped map's is beside ANTHROPIC_KEY, in OpenAI's.
+    """
+    found = {provider.name: provider for provider, _ in with_key(environment)}
+    if found.keys() == {"openai"}:  # its own route serves
+        return bool(base_urls) and not found["openai"].gateway(environment)
+    anthropic = found.get("anthropic")
+    ours = bool(anthropic and anthropic.gateway(environment) and environment.get("ANTHROPIC_KEY", "").strip())
+    own = {"${ANTHROPIC_BASE_URL_2}", "${GEMINI_OPENAI_COMPAT}", *(["${ANTHROPIC_BASE_URL}"] if ours else [])}
+    return not own.isdisjoint(base_urls)
+
+
+def _host(url: str) -> str:
+    """ "" for an empty text; of a text that is no URL the text itself, so that its reader reports it."""
+    try:
+        return urlsplit(url.strip()).hostname or url.strip()
+    except ValueError:
+        return url
+
+
+def map_for(found: Sequence[tuple[KnownProvider, str]], environment: Environment) -> dict[str, Any]:
     """A routing map: the first provider's model is hot; the cheaper models are warm, those of other providers first."""
     (first, variable), *others = found
-    warm = [provider.route(provider.cheaper, name) for provider, name in others]
+    warm = [provider.route(provider.cheaper, name, environment) for provider, name in others]
     return {
-        "hot": [first.route(first.model, variable)],
-        "warm": [*warm, first.route(first.cheaper, variable)],
+        "hot": [first.route(first.model, variable, environment)],
+        "warm": [*warm, first.route(first.cheaper, variable, environment)],
         "cold": {"mode": "graceful_degrade", "queue": "ai-tasks"},
     }

@@ -19,7 +19,7 @@ from producer.environment import Environment, find_configuration, flag, packaged
 from producer.errors import ConfigurationError, Problem
 from worker.breakers.local import RULES, Rules
 from worker.routes.api_keys import Key, of_file, of_variable
-from worker.routes.known_providers import KnownProvider, map_for, usual_variables, with_key
+from worker.routes.known_providers import KnownProvider, map_for, shipped_map_is_meant, usual_variables, with_key
 from worker.routes.parameters import LISTS, NATIVE, Parameters, of_host
 from worker.routes.prices import Price, price_list, public_price
 from worker.routes.schema import Cold, RouteEntry, RouteMap, Tier, key_variable, named, read_map
@@ -91,6 +91,7 @@ class Routes:
     rules: Rules = RULES
     cold_queue: bool = True  # ENABLE_COLD_QUEUE: jobs that no route can take now wait in the queue
     built_in: tuple[str, ...] = ()  # no routes.json fits: the routes follow from these variables with keys
+    origin: str = ""  # which map this is, and why, as text for people
     bypass: bool = False  # BYPASS_ROUTER: only the first route is called, and breakers and policies are ignored
 
     def switched(self, environment: Environment) -> Routes:
@@ -106,9 +107,10 @@ class Routes:
     @property
     def built_in_words(self) -> str:
         """That the built-in map is used, and why."""
-        used = ", ".join(route.name for route in self.routes)
+        used = ", ".join(f"{route.tier} {route.name}" for route in self.routes)
+        are = "is" if len(self.built_in) == 1 else "are"
         return (
-            f"routes.json is the shipped example and none of its variables are set; {', '.join(self.built_in)} is, so "
+            f"routes.json is the shipped example, whose own variables are not set; {', '.join(self.built_in)} {are}, so "
             f"the routes are {used} — `failover routes init` writes them to a file of your own"
         )
 
@@ -127,11 +129,16 @@ def load_routes(environment: Environment) -> Routes:
     """Read ROUTES_FILE. Raises ConfigurationError with every problem in it."""
     path = find_configuration("routes.json", "ROUTES_FILE", environment)
     found = with_key(environment)
-    if found and not environment.get("ROUTES_FILE") and _is_shipped(path):
-        route_map = read_map(path)
-        if not _usable(route_map, str(path), environment)[0]:
+    if environment.get("ROUTES_FILE"):
+        why = "ROUTES_FILE names it"
+    elif not _is_shipped(path):
+        why = "it is in the working folder"
+    else:
+        usable, _ = _usable(read_map(path), str(path), environment)
+        if found and not shipped_map_is_meant([route.entry.base_url for route in usable], environment):
             return _built_in(found, environment)
-    return read_routes(path, environment)
+        why = "the shipped example, whose variables are set"
+    return replace(read_routes(path, environment), origin=f"{path}: {why}")
 
 
 def _is_shipped(path: Path) -> bool:
@@ -144,11 +151,11 @@ def _is_shipped(path: Path) -> bool:
 
 def _built_in(found: Sequence[tuple[KnownProvider, str]], environment: Environment) -> Routes:
     """The map for the keys that are there, while the shipped example can use none of them."""
-    route_map = RouteMap.model_validate(map_for(found))
+    route_map = RouteMap.model_validate(map_for(found, environment))
     routes, left_out = _usable(route_map, "the built-in map", environment)
     built_in = tuple(variable for _, variable in found)
     known = Routes(tuple(routes), tuple(left_out), route_map.cold, route_map.breaker.rules, built_in=built_in)
-    return known.switched(environment)
+    return replace(known, origin=known.built_in_words).switched(environment)
 
 
 def load_addresses(environment: Environment) -> tuple[str, ...]:
@@ -201,7 +208,14 @@ def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[
             continue
         if not is_http_url(base_url):
             raise ConfigurationError(
-                [Problem(where, f"{name}.baseUrl", "is not an http(s) URL", "as in https://api.openai.com/v1")]
+                [
+                    Problem(
+                        where,
+                        f"{name}.baseUrl",
+                        "is not an http(s) URL",
+                        "as in https://api.openai.com/v1",
+                    )
+                ]
             )
         account = f"{entry.provider} {source}"
         routes.append(Route(name, tier, entry, base_url.rstrip("/"), keys, account, model))
