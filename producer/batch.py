@@ -13,10 +13,10 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
 
 from producer.errors import InvalidJob, first_problem
 from producer.job import JobResult, JobStatus, LLMJob, json_of
+from producer.strict_json import parse
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def read(lines: Iterable[bytes], *, job_type: str, tenant_id: str, feature: str 
 
 def _read_line(number: int, raw: bytes, job_fields: dict[str, str]) -> Line | BadLine:
     try:
-        data = from_json(raw, allow_inf_nan=False)
+        data = parse(raw)
     except ValueError as error:
         return BadLine(number, None, "", f"is not JSON: {error}")
     custom_id = data.get("custom_id") if isinstance(data, dict) else None

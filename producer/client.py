@@ -9,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import redis
@@ -17,7 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from producer import exchange
+from producer import exchange, keyspace
 from producer.connection import another, connect, connect_async, redis_url
 from producer.environment import Environment, load_environment
 from producer.errors import RedisFull, ServiceUnavailable, WrongType
@@ -25,13 +26,14 @@ from producer.exchange import Receipt, Sleep, Steps
 from producer.job import JobResult, LLMJob
 from producer.policy import Policies, load_policies
 from producer.redis_server.silence import transfer_seconds
-from producer.scripts import Command, ask, ask_async, size_of
+from producer.scripts import Command, Script, ask, ask_async, size_of
 
 DEFAULT_QUEUE = "ai-tasks"
 RESEND_FOR_SECONDS = 0.5  # with the timeouts of the last connect and reply, every call ends within 2 s
 CONNECT_TIMEOUT_SECONDS = 0.5
 REPLY_TIMEOUT_SECONDS = 1.0
 LONGEST_CALL_SECONDS = 2.0
+RATE = Script.load(Path(__file__).parent / "lua", "rate")
 
 
 T = TypeVar("T")
@@ -243,3 +245,15 @@ def _unavailable(error: BaseException) -> ServiceUnavailable:
     return ServiceUnavailable(
         f"Redis did not answer: {why} — try again when it is back; a job with the same idempotency key is accepted once"
     )
+
+
+async def wait_ms(producer: AsyncProducer, tenant_id: str) -> int:
+    """Count one job against the rate of a tenant's jobs over HTTP, for all web processes together. Returns 0 if it is
+    accepted, else the milliseconds until the next one is.
+
+    Raises RedisError. The script is not resent, because it would count twice.
+    """
+    policy = producer.policies.of_tenant(tenant_id)
+    call = RATE.call([keyspace.rate(tenant_id)], [60_000 / policy.jobs_per_minute, policy.burst])
+    (wait,) = await ask_async(producer.client, [call])
+    return int(wait)

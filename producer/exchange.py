@@ -112,7 +112,7 @@ def _enqueue_call(job: LLMJob, job_id: str, encoded: Encoded, policies: Policies
     flat = [word for pair in fields.items() for word in pair]
     at_head = "1" if job.priority else "0"
     promised_ms = int(policy.max_time_to_answer_seconds * 1000)
-    args = (job_id, job.fingerprint(), expires_ms, at_head, keyspace.JOB, keyspace.WAKE, promised_ms, job.tenant_id)
+    args = (job_id, encoded.fingerprint, expires_ms, at_head, keyspace.JOB, keyspace.WAKE, promised_ms, job.tenant_id)
     return ENQUEUE.call(keys, [*args, FULL_PERCENT, int(job.idempotency_key is not None), *flat])
 
 
@@ -122,6 +122,7 @@ def _receipts(replies: Sequence[Any]) -> list[Receipt]:
 
 def fetch_one(job_id: str, tenant: str | None = None) -> Steps[JobResult]:
     """`tenant`: a job of another tenant is unknown too."""
+    job_id = _sendable(job_id)
     result, owner = None, None
     with contextlib.suppress(WrongType):
         fields, entries, owner = yield [*result_commands(job_id), ("HGET", keyspace.job(job_id), JobField.TENANT)]
@@ -145,12 +146,18 @@ def _raise_if_lost(job_id: str) -> Steps[None]:
 
 
 def _is_of(tenant: str | None, owner: bytes | None) -> bool:
-    return tenant is None or owner == tenant.encode()
+    return tenant is None or owner == _sendable(tenant).encode()
+
+
+def _sendable(text: str) -> str:
+    """The text without lone surrogates, which cannot be sent: their escapes stand in no id and in no tenant's name."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def fetch(job_ids: Sequence[str]) -> Steps[list[JobResult | None]]:
     if not job_ids:
         return []
+    job_ids = [_sendable(job_id) for job_id in job_ids]
     replies = yield [command for job_id in job_ids for command in result_commands(job_id)]
     return [
         result_of(job_id, fields, entries)
@@ -160,6 +167,7 @@ def fetch(job_ids: Sequence[str]) -> Steps[list[JobResult | None]]:
 
 def ended(job_ids: Sequence[str]) -> Steps[list[bool]]:
     answers: list[bool] = []
+    job_ids = [_sendable(job_id) for job_id in job_ids]
     for start in range(0, len(job_ids), STATUSES):
         replies = yield [("HGET", keyspace.job(job_id), "status") for job_id in job_ids[start : start + STATUSES]]
         answers += [status_of(reply).ended if isinstance(reply, bytes) else True for reply in replies]
@@ -180,6 +188,7 @@ def wait(job_id: str, timeout: float, tenant: str | None = None) -> Steps[JobRes
 
 def cancel(job_id: str, who: str, tenant: str | None = None) -> Steps[None]:
     origin = owner = accepted = None
+    job_id = _sendable(job_id)
     with contextlib.suppress(WrongType):
         ((origin, owner, accepted),) = yield [
             ("HMGET", keyspace.job(job_id), "origin", JobField.TENANT, JobField.ACCEPTED)

@@ -17,13 +17,12 @@ from fastapi import APIRouter, FastAPI, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from pydantic_core import from_json
 from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 
-from producer.client import AsyncProducer
+from producer.client import AsyncProducer, wait_ms
 from producer.errors import (
     BadRequest,
     BodyTooLarge,
@@ -37,8 +36,8 @@ from producer.errors import (
     TooManyJobs,
 )
 from producer.job import JobResult, JobStatus, LLMJob
-from producer.limiter import wait_ms
 from producer.openapi import request_body
+from producer.strict_json import parse
 
 JOB_BYTES = 4 * 1024 * 1024
 LARGE_BYTES = (
@@ -230,7 +229,7 @@ async def body(request: Request, limit: int) -> bytes:
 def read_json(raw: bytes) -> Any:
     """Parse strict JSON: no NaN, no lone surrogates, at most about 200 levels deep. Raises BadRequest."""
     try:
-        return from_json(raw, allow_inf_nan=False)
+        return parse(raw)
     except ValueError as error:
         raise BadRequest(f"the body is not JSON that can be read: {error}") from None
 

@@ -21,17 +21,17 @@ from typing import (
 )
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from typing_extensions import TypedDict
 
 from producer.errors import InvalidJob, first_problem
+from producer.strict_json import encode, invalid
 from producer.trail import Attempt, TrailEntry
 from producer.waiting import WaitReason
 
 SCHEMA_VERSION = 1
 LONGEST_ID = 128
 _ID = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_ID}}}")  # as in worker/queue/lua/claim.lua
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\w.@:/+-]+$")]
 
@@ -215,34 +215,40 @@ LLM_JOB = f"{llm_job.__module__}.{llm_job.__qualname__}"
 
 
 class Encoded(NamedTuple):
-    """A job as it is stored. `data`: the `data` field of RQ's job hash. `size`: bytes before it was compressed."""
+    """A job as it is stored. `data`: the `data` field of RQ's job hash. `size`: bytes before it was compressed.
+    `fingerprint`: the job's."""
 
     data: bytes
     size: int
+    fingerprint: str
 
 
 def json_of(job: LLMJob) -> bytes:
     """JSON [function, instance, args, kwargs], RQ's form of a job. The one rule for what a job may hold, at every door.
 
-    Raises InvalidJob: a number that is not finite, text that is not Unicode or has a NUL, more than MOST_JOB_BYTES.
+    Raises InvalidJob: a value that JSON does not have, text that is not Unicode or has a NUL, more than MOST_JOB_BYTES.
     """
-    try:
-        encoded = to_json([LLM_JOB, None, [job.model_dump(exclude_defaults=True)], {}])
-        from_json(encoded, allow_inf_nan=False)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidJob("body", f"cannot be sent as JSON: {error}") from None
+    fields = _fields(job)
+    encoded = encode([LLM_JOB, None, [fields], {}], fields)
     if len(encoded) > MOST_JOB_BYTES:
         what = f"a job of {len(encoded) / 1e6:.1f} MB is larger than the limit of {MOST_JOB_BYTES / 1e6:.0f} MB"
         raise InvalidJob("body", what)
-    if b"\\u0000" in encoded and _NUL.search(encoded):  # the search alone is a hundred times slower
-        raise InvalidJob("", "a string holds a NUL character (\\u0000), which providers refuse")
     return encoded
 
 
 def encode_job(job: LLMJob) -> Encoded:
     """The job as it is stored. Raises InvalidJob, as `json_of`."""
     encoded = json_of(job)
-    return Encoded(zlib.compress(encoded, 1), len(encoded))
+    try:
+        fingerprint = job.fingerprint()
+    except TypeError as error:  # names of several types, which cannot be sorted
+        raise invalid(_fields(job), error) from None
+    return Encoded(zlib.compress(encoded, 1), len(encoded), fingerprint)
+
+
+def _fields(job: LLMJob) -> dict[str, Any]:
+    """The job's fields as they are stored. The body is the caller's own: pydantic would turn a set into a list."""
+    return {**job.model_dump(exclude_defaults=True, exclude={"body"}), "body": job.body}
 
 
 def check_id(job_id: str) -> str:
