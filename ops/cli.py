@@ -199,8 +199,10 @@ def submit(
     elif result.status is JobStatus.DONE:
         click.echo(result.text)
         session.note(f"job {job_id}: {result.route} ({result.tier}), {result.attempts} attempts, {result.run_ms} ms")
-    else:
-        session.note(f"job {job_id} is {result.status}: {result.dead_detail or result.waiting_for or 'not ended yet'}")
+    if result.status is not JobStatus.DONE:
+        from ops.reports.why import without_answer
+
+        session.note(without_answer(result))
     sys.exit(0 if result.status is JobStatus.DONE else 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 import redis
 
 from ops.local import embedded
-from producer import Producer, keyspace
+from ops.reports.why import without_answer
+from producer import JobResult, JobStatus, Producer, keyspace
+from producer.job import DeadReason
 from tests.support.polling import until
 from tests.support.workshop import Workshop
 
@@ -129,6 +132,31 @@ def test_submit_and_wait_prints_the_answer(routed: Workshop) -> None:
         "failover", "submit", "-", "--wait", "20", "--json", stdin=b'{"messages": [{"role": "user", "content": "x"}]}'
     )
     assert json.loads(piped.stdout)["completion"]["choices"][0]["message"]["content"] == "You said: x"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_submit_and_wait_says_why_a_job_is_dead_and_what_to_do(routed: Workshop, options: list[str]) -> None:
+    for upstream in ("hot", "warm"):
+        routed.providers.behave(upstream, status=400, error={"message": "messages.0.content is too odd"})
+    routed.worker()
+    ended = routed.run("failover", "submit", "--prompt", "hello", "--wait", "20", *options)
+    told = ended.stderr.splitlines()
+    assert (ended.returncode, len(told)) == (1, 2)
+    assert re.fullmatch(r"job (\w+) is dead \(rejected\): .*is too odd.*", told[0])
+    assert told[1].startswith("next: correct the request and submit it again; `failover job why ")
+
+
+def test_submit_and_wait_says_what_a_job_still_waits_for(routed: Workshop) -> None:
+    ended = routed.run("failover", "submit", "--prompt", "hello", "--wait", "0.1")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.search(r"job (\w+) is queued: not ended yet\nnext: `failover job why \1`", ended.stderr)
+
+
+def test_every_reason_of_a_dead_letter_has_a_next_step() -> None:
+    for reason in DeadReason:
+        told = without_answer(JobResult(job_id="j1", status=JobStatus.DEAD, dead_reason=reason, dead_detail="why"))
+        assert re.match(rf"job j1 is dead \({reason}\): why\nnext: .+", told)
+        assert "{" not in told
 
 
 def test_submit_prints_an_id_that_job_show_knows(routed: Workshop) -> None:

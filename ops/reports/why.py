@@ -20,6 +20,30 @@ from worker.queue.trail import cost_micros
 from worker.reports.decision import decision_of
 from worker.routes.prices import dollars
 
+_REQUEUE = "`failover dlq requeue {job_id}`"
+_NEXT = {
+    DeadReason.EXHAUSTED: f"when the providers work again (`failover status`): {_REQUEUE}",
+    DeadReason.EXPIRED: f"if somebody still wants the answer: {_REQUEUE}",
+    DeadReason.REJECTED: "correct the request and submit it again; `failover job why {job_id}` has each route's answer",
+    DeadReason.REFUSED: "a person answers it: `failover dlq resolve {job_id} --answer FILE`",
+    DeadReason.CRASHED: f"read the workers' last log lines, then {_REQUEUE}",
+    DeadReason.FAILED_BY_RQ: f"stop that `rq worker` (`failover doctor` names it), then {_REQUEUE}",
+    DeadReason.OVER_BUDGET: f"raise the cap (`failover budget show`) or make the job smaller, then {_REQUEUE}",
+    DeadReason.MALFORMED: "correct what submits it, then `failover dlq discard {job_id}`",
+    DeadReason.DISALLOWED: "correct what submits it, then `failover dlq discard {job_id}`",
+}
+
+
+def without_answer(result: JobResult) -> str:
+    """Why a job has no answer (yet), and the next step, for people."""
+    state = f"job {result.job_id} is {result.status}"
+    if result.dead_reason is not None:
+        following = _NEXT[result.dead_reason].format(job_id=result.job_id)
+        return f"{state} ({result.dead_reason}): {result.dead_detail or 'no detail is known'}\nnext: {following}"
+    if result.status.ended:
+        return state
+    return f"{state}: {result.waiting_for or 'not ended yet'}\nnext: `failover job why {result.job_id}` says what it waits for"
+
 
 def story(producer: Producer, job_id: str) -> dict[str, Any]:
     """The report on one job: `facts`, `decision` and `trail` as data, `told` as lines for people. Raises UnknownJob."""
