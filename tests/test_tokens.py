@@ -44,6 +44,33 @@ def operations(web: httpx.Client) -> list[tuple[str, str, dict[str, Any]]]:
     return [(method.upper(), path, facts) for path, each in paths.items() for method, facts in each.items()]
 
 
+def host_of(workshop: Workshop) -> str:
+    (line,) = workshop.events(workshop.processes[-1], "serving")
+    return str(line["host"])
+
+
+def test_a_token_in_redis_alone_opens_the_port_and_stays_required(workshop: Workshop, client: redis.Redis) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    workshop.policy()
+    viewer = made(client, "board", Role.VIEWER)
+    with served(workshop, token=None) as web:
+        assert host_of(workshop) == "0.0.0.0"
+        assert web.get("/metrics", headers=viewer).status_code == 200
+        assert web.get("/metrics", headers={"Host": "localhost"}).status_code == 401
+        tokens.revoke(client, "board", who="sam")
+        until(lambda: web.get("/metrics", headers=viewer).status_code == 401, "the last token is revoked")
+        assert web.get("/metrics", headers={"Host": "localhost"}).status_code == 401
+    with served(workshop, token=None) as web:
+        assert host_of(workshop) == "127.0.0.1"
+        assert web.get("/metrics", headers={"Host": "localhost"}).status_code == 200
+
+
+def test_a_redis_that_is_away_at_the_start_opens_no_port(workshop: Workshop) -> None:
+    workshop.policy()
+    with served(workshop, token=None, REDIS_URL="redis://127.0.0.1:1/0"):
+        assert host_of(workshop) == "127.0.0.1"
+
+
 def test_every_route_says_who_may_call_it(web: httpx.Client) -> None:
     """A new route needs a line in ops/web/access.py; until then nobody may call it."""
     documented = {(method, path): facts for method, path, facts in operations(web)}

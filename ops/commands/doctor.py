@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
 import click
+from redis.exceptions import RedisError
 
+from ops.local import session
 from ops.options import as_json
 from ops.reports.check_configuration import check_configuration
 from ops.reports.check_providers import check_providers
@@ -16,7 +19,8 @@ from ops.reports.check_redis import check_redis
 from ops.reports.check_routes_in_use import check_routes_in_use
 from ops.reports.finding import Finding, wrong
 from producer.environment import Environment
-from producer.errors import ConfigurationError
+from producer.errors import ConfigurationError, FailoverError
+from worker.control import tokens
 
 WHOLE_BUDGET = 100
 
@@ -47,6 +51,15 @@ def examine(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
         yield from check_routes_in_use(environment)
 
 
+def _redis_tokens(environment: Environment) -> bool:
+    with (
+        contextlib.suppress(FailoverError, RedisError),
+        session.existing(environment) as client,
+    ):  # check_redis reports it
+        return client is not None and bool(tokens.listed(client))
+    return False
+
+
 def _web(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
     from ops.web.settings import Settings  # takes half a second
 
@@ -60,6 +73,8 @@ def _web(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
             yield Finding("warn", "budget", text)
         if settings.token is not None:
             yield Finding("ok", "web", "FAILOVER_API_TOKEN is set")
+        elif settings.tokens or _redis_tokens(environment):
+            yield Finding("ok", "web", "FAILOVER_API_TOKEN is not set; further tokens are: `failover tokens list`")
         elif deploy:
             text = (
                 "FAILOVER_API_TOKEN is not set, so the web process serves nobody — make one with `openssl rand -hex 32`"

@@ -57,7 +57,9 @@ def create(environment: Environment, name: str, role: str, tenant: str | None, f
     if for_file:
         session.note(f"put this line under `tokens:` in policies/{FILE}, and restart `failover serve`:\n  {line}")
     if not environment.get("FAILOVER_API_TOKEN") and not in_file and not for_file:
-        session.note("FAILOVER_API_TOKEN is not set here: a web process without it serves only its own machine")
+        session.note(
+            "restart `failover serve` if it started without any token: until then it serves only its own machine"
+        )
 
 
 @group.command("list")

@@ -58,7 +58,7 @@ class Guard:
         if not settings.any_secret:
             _local(request)
             return _OPERATOR
-        if settings.token is None and not settings.tokens:
+        if not settings.any_token:
             raise Unauthorized("FAILOVER_API_TOKEN is not set on the server, so nobody may use this route — set it")
         raise Unauthorized(f"wrong token — {_WHO}" if secret else f"no token — {_WHO}")
 

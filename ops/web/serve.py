@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import redis
 import uvicorn
@@ -24,6 +25,7 @@ from producer.environment import Environment
 from producer.errors import ConfigurationError, Problem, UsageError
 from producer.policy import load_policies
 from worker import logs
+from worker.control import tokens
 from worker.control.descriptors import raise_descriptor_limit
 
 log = logging.getLogger("failover.web")
@@ -71,19 +73,21 @@ class Server(uvicorn.Server):
 def serve(environment: Environment, url: str, host: str | None, port: int) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError; UsageError for an address that cannot be used."""
     settings, policies = Settings.of(environment), load_policies(environment)
+    client = connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS, max_connections=2)
+    logs.configure()
+    if not settings.any_token:
+        settings = replace(settings, redis_tokens=_any_token(client))
     host = host or (EVERYWHERE if settings.any_secret else LOOPBACK)
     if not settings.any_secret and host not in (LOOPBACK, "localhost", "::1"):
-        fix = "set FAILOVER_API_TOKEN, or leave --host out to serve this machine only"
+        fix = "set it, or `failover tokens create` a token; or leave --host out to serve this machine only"
         raise ConfigurationError(
             [Problem("FAILOVER_API_TOKEN", "", f"is not set, so it may not listen on {host}", fix)]
         )
-    logs.configure()
     for noisy in ("uvicorn.error", connections.log.name):
         logging.getLogger(noisy).addFilter(Seldom())
     most = min(
         MOST_CONNECTIONS, raise_descriptor_limit() // 2
     )  # the rest is for Redis, files and what was just accepted
-    client = connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS, max_connections=2)
     _require_safe(client, allowed=settings.unsafe_redis)
     listener = _listener(host, port)
     facts = {"host": host, "port": listener.getsockname()[1], "secret": settings.any_secret}
@@ -95,6 +99,15 @@ def serve(environment: Environment, url: str, host: str | None, port: int) -> No
     with last_worker.watched(environment, url):
         asyncio.run(server.serve(sockets=[listener]))
     log.info("stopped serving")
+
+
+def _any_token(client: redis.Redis) -> bool:
+    """Whether Redis holds a token, so that strangers are refused. While Redis cannot say, only this machine is served."""
+    try:
+        return bool(tokens.listed(client))
+    except RedisError as error:
+        log.warning("redis is away: whether it holds tokens is not known", extra={"error": str(error)})
+        return False
 
 
 def _require_safe(client: redis.Redis, *, allowed: bool) -> None:

@@ -31,7 +31,8 @@ class GoogleSender:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings. `token`, `signer` and `google` are None if not configured. `tokens`: those of policies/tokens.yaml."""
+    """The settings. `token`, `signer` and `google` are None if not configured. `tokens`: those of policies/tokens.yaml.
+    `redis_tokens`: whether Redis held a token when the process started."""
 
     guardrail: Guardrail
     token: str | None = field(repr=False, default=None)
@@ -39,10 +40,15 @@ class Settings:
     google: GoogleSender | None = None
     unsafe_redis: bool = False
     tokens: tuple[Token, ...] = ()
+    redis_tokens: bool = False
+
+    @property
+    def any_token(self) -> bool:
+        return bool(self.token or self.tokens or self.redis_tokens)
 
     @property
     def any_secret(self) -> bool:
-        return bool(self.token or self.signer or self.google or self.tokens)
+        return bool(self.any_token or self.signer or self.google)
 
     @classmethod
     def of(cls, environment: Environment) -> Settings:
