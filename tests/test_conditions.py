@@ -27,7 +27,8 @@ ON_CALL = OnCall.model_validate({"on_call": [{"name": "Kira"}]})
 
 
 def health(route: str, breaker: str = "closed", rests_for: str | None = None, reopens: float | None = None) -> Health:
-    return Health(route, breaker, reopens, rests_for, (), 0, None, None, None)
+    probe_ms = NOW + int(reopens * 1000) if reopens else 0
+    return Health(route, breaker, reopens, rests_for, (), 0, None, None, None, probe_ms=probe_ms)
 
 
 def told(*standing: Health, held: frozenset[str] = frozenset()) -> list[tuple[Kind, str]]:
@@ -37,7 +38,7 @@ def told(*standing: Health, held: frozenset[str] = frozenset()) -> list[tuple[Ki
 def conditions(*standing: Health, held: frozenset[str] = frozenset()) -> list[Condition]:
     """A route's provider stands before its slash. Twelve jobs wait."""
     usable = {each.route: {"provider": each.route.partition("/")[0]} for each in standing}
-    return list(of_routes(usable, {each.route: each for each in standing}, set(held), NOW, lambda: 12))
+    return list(of_routes(usable, {each.route: each for each in standing}, set(held), lambda: 12))
 
 
 WELL = health("mistral/m")
@@ -119,7 +120,7 @@ def test_the_fix_of_a_refused_key_names_its_variable_and_what_starts_the_jobs_at
         "mistral/m": {"provider": "mistral"},
     }
     standing = {"anthropic/c": BAD_KEY, "mistral/m": WELL}
-    (found,) = of_routes(usable, standing, set(), NOW, lambda: 12)
+    (found,) = of_routes(usable, standing, set(), lambda: 12)
     assert found.title == "anthropic refuses our key"
     assert found.lines[-1] == (
         "Fix anthropic: make a new key on anthropic's page of API keys, and set ANTHROPIC_API_KEY where the workers run. "
@@ -133,7 +134,7 @@ def test_nobody_counts_the_queue_while_a_route_serves() -> None:
 
     usable = {"mistral/m": {"provider": "mistral"}, "openai/o": {"provider": "openai"}}
     standing = {"mistral/m": WELL, "openai/o": OPEN}
-    assert len(list(of_routes(usable, standing, set(), NOW, counted))) == 1
+    assert len(list(of_routes(usable, standing, set(), counted))) == 1
 
 
 SAM = Paused(None, who="sam", why="a test", until=2000.0)

@@ -14,11 +14,13 @@ from tests.support.polling import until
 from tests.support.transitions import Q
 from tests.support.web import served
 from tests.support.workshop import Workshop
+from worker.breakers import health
 from worker.control import pause
 from worker.notify.condition import Condition, Snapshot
 from worker.notify.incidents import Incidents
 from worker.notify.kinds import Kind
 from worker.notify.oncall import OnCall
+from worker.notify.provider_conditions import of_routes
 from worker.notify.reconcile import Reconciler
 from worker.queue import tenant_jobs
 from worker.queue.dead_letters import now_ms
@@ -93,6 +95,36 @@ def test_a_flood_names_client_count_rate_and_cost_and_its_commands_end_it(
         == 60
     )
     until(lambda: over(client, Kind.FLOOD), "it is over")
+
+
+def test_the_time_of_a_probe_is_the_same_at_each_look_and_gone_when_it_is_past(client: redis.Redis) -> None:
+    def next_probe() -> int | None:
+        (found, _) = of_routes({"a/m": {"provider": "a"}}, health.of_routes(client, ["a/m"]), set(), lambda: 0)
+        return found.until_ms
+
+    opens_ms = now_ms(client) + 500
+    client.hset(keyspace.breaker("a/m"), mapping={"state": "open", "opens_ms": opens_ms})
+    assert {next_probe() for _ in range(20)} == {opens_ms}
+    until(lambda: now_ms(client) >= opens_ms, "the cooldown is over")
+    client.hset(keyspace.breaker("a/m"), mapping={"probe": "token", "probe_until_ms": opens_ms + 60_000})
+    standing = health.of_routes(client, ["a/m"])
+    (cold,) = of_routes({"a/m": {"provider": "a"}}, standing, set(), lambda: 0)
+    assert (cold.kind, cold.until_ms) == (Kind.COLD, None)  # its probe runs; the end of its lease is no other probe
+
+
+@pytest.mark.parametrize("kind", [Kind.CREDENTIALS, Kind.REFUSED])
+def test_a_key_that_nobody_has_tried_again_is_not_said_to_be_well(client: redis.Redis, kind: Kind) -> None:
+    reconciler, now = Reconciler(client, OnCall(hold_seconds=0, steady_seconds=0)), now_ms(client)
+    subject = "a" if kind is Kind.CREDENTIALS else ""
+    refused = Condition(kind, subject, lines=("a/a-1: refuses the key",), marks={"a/a-1 refuses the key": ""})
+    reconciler.reconcile(Snapshot(now, (refused,)))
+    (told,) = Incidents(client).since(0)
+    for passed in (1000, 600_000):
+        reconciler.reconcile(Snapshot(now + passed, ()))
+        assert Incidents(client).since(0) == [told]
+    reconciler.reconcile(Snapshot(now + 601_000, (), succeeded_ms={"a": now + 601_000}))
+    (told,) = Incidents(client).since(0)
+    assert told.resolved_ms == now + 1000
 
 
 def test_reduced_answers_after_an_outage_belong_to_it_until_the_jobs_that_it_delayed_are_answered(

@@ -95,6 +95,24 @@ def test_what_seems_to_be_over_is_not_red() -> None:
     assert incident_text.of_incident(incident(), ON_CALL, NOW).headline.startswith("🔴")
 
 
+@pytest.mark.parametrize(
+    ("kind", "until_ms", "expected"),
+    [
+        (Kind.COLD, NOW + 7_000, "Next: a probe at 11:06:47 UTC; jobs continue"),
+        (Kind.COLD, NOW, "Next: a probe with the next job; jobs continue"),
+        (Kind.REFUSED, NOW - 1, "Then jobs continue automatically with a probe, which the next job makes."),
+        (Kind.CREDENTIALS, NOW + 1_000, "Then jobs continue automatically with a probe at 11:06:41 UTC."),
+        (Kind.PAUSED, NOW + 7_000, "Next: resumes automatically at 11:06:47 UTC."),
+        (Kind.PAUSED, NOW + 2 * 86_400_000, "Next: resumes automatically at 2026-11-20 11:06 UTC."),
+        (Kind.BUDGET, NOW - 1, "Next: resumes automatically now."),
+        (Kind.BUDGET, None, "Next: stays paused until somebody resumes it."),
+    ],
+)
+def test_a_time_that_is_past_is_never_shown_as_the_next(kind: Kind, until_ms: int | None, expected: str) -> None:
+    told = incident_text.of_incident(incident(kind, until_ms=until_ms), ON_CALL, NOW)
+    assert any(expected in line for line in told.lines), told.lines
+
+
 def test_a_pause_names_the_command_that_ends_it() -> None:
     told = incident_text.of_incident(incident(Kind.PAUSED, subject="provider openai"), ON_CALL, NOW)
     assert "failover resume --provider openai" in told.commands

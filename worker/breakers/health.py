@@ -41,6 +41,7 @@ class Health:
     rests_since_ms: int = (
         0  # Redis TIME at which it was first rested for this reason, with no success since; 0: unknown
     )
+    probe_ms: int = 0  # Redis TIME of its next probe, the same at each look; 0: the next job makes it, or it runs
 
     @property
     def serves(self) -> bool:
@@ -84,10 +85,8 @@ def of_routes(client: redis.Redis, routes: Sequence[str]) -> dict[str, Health]:
 def _health(route: str, now_ms: int, values: Sequence[bytes | None], made: Sequence[bytes]) -> Health:
     state, opens_ms, probe, probe_until, rests_until, rests_for, succeeded_ms, rests_since_ms = values
     is_open = state == b"open"
-    until = [_ms(rests_until)]
-    if is_open:
-        until += [_ms(opens_ms), _ms(probe_until) if probe else 0]
-    waits = max(until) - now_ms
+    probe_ms = max(_ms(rests_until), _ms(opens_ms) if is_open else 0)
+    waits = max(probe_ms, _ms(probe_until) if is_open and probe else 0) - now_ms
     succeeded = [call.startswith(b"+") for call in made]
     latencies = sorted(ms for ms, _ in map(_answered, made) if ms is not None)
     return Health(
@@ -103,6 +102,7 @@ def _health(route: str, now_ms: int, values: Sequence[bytes | None], made: Seque
         recent_p95_ms=recent_p95_ms(made, now_ms / 1000),
         succeeded_ms=_ms(succeeded_ms),
         rests_since_ms=_ms(rests_since_ms),
+        probe_ms=probe_ms if probe_ms > now_ms else 0,
     )
 
 

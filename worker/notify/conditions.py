@@ -59,7 +59,7 @@ class ConditionReader:
         standing = health.of_routes(client, list(usable))
         paused_routes = worker_registry.withheld(usable, flags)
         sources = (
-            lambda: of_routes(usable, standing, paused_routes, now, lambda: self._waiting(())),
+            lambda: of_routes(usable, standing, paused_routes, lambda: self._waiting(())),
             lambda: _pauses(flags, lambda: self._waiting(flags)),
             self._budgets,
             lambda: self._queue_conditions(now),

@@ -20,6 +20,7 @@ from worker.notify.oncall import FILE, OnCall
 
 LONGEST_LINE = 600
 LINES = 24
+DAY_MS = 86_400_000  # a time that is further away is shown with its date
 OFFERED = 5  # tenants for whom a message names the command
 ALL_CLEAR, DEGRADED = "all_clear", "service_degradation"
 REPEATED = "sent for the second time: nobody knows whether the first arrived"
@@ -79,7 +80,7 @@ def of_incident(incident: Incident, on_call: OnCall, now_ms: int) -> Message:
     if incident.resolved_ms is not None:
         return of_closing(incident, on_call, now_ms)
     mark = "🟡" if info.notice or incident.fades else "🔴"
-    lines = [info.means, *incident.lines, *_counts(incident), _next(incident)]
+    lines = [info.means, *incident.lines, *_counts(incident), _next(incident, now_ms)]
     lines += [f"On call: {on_call.now(now_ms) or NOBODY}", *_clients(incident, on_call, now_ms)]
     return _message(f"{mark} {incident.title}", lines, incident)
 
@@ -167,8 +168,10 @@ def _totals(incident: Incident) -> Iterator[str]:
         yield f"Clients with reduced answers: {', '.join(list(incident.degraded_of)[:OFFERED])}"
 
 
-def _next(incident: Incident) -> str:
-    at = f" at {clock(incident.until_ms)}" if incident.until_ms else ""
+def _next(incident: Incident, now_ms: int) -> str:
+    """What happens next. A time that is past is not shown: the probe comes with the next job, the pause ends now."""
+    until_ms = incident.until_ms or 0
+    at = f" at {clock(until_ms) if until_ms - now_ms < DAY_MS else utc(until_ms / 1000)}" if until_ms > now_ms else ""
     if incident.fades:
         return "Next: nothing to do. It closes when the problem stays away."
     match incident.kind:
@@ -177,7 +180,8 @@ def _next(incident: Incident) -> str:
         case Kind.COLD | Kind.ROUTE_OPEN:
             return f"Next: a probe{at or ' with the next job'}; jobs continue automatically when it is answered."
         case Kind.PAUSED | Kind.BUDGET:
-            return f"Next: resumes automatically{at}." if at else "Next: stays paused until somebody resumes it."
+            ends = f"resumes automatically{at or ' now'}." if until_ms else "stays paused until somebody resumes it."
+            return f"Next: {ends}"
         case Kind.CAPPED:
             return f"Next: `failover budget set {incident.subject} --hard USD` starts them; otherwise they start next month."
         case _:

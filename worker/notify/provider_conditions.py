@@ -55,33 +55,32 @@ def of_routes(
     usable: Mapping[str, dict[str, Any]],
     standing: Mapping[str, Health],
     paused_routes: set[str],
-    now: int,
     waiting: Callable[[], int],
 ) -> Iterator[Condition]:
     """Providers with an open breaker or a refused key, and whether no route is left. Paused routes do not count.
 
-    `usable`: the workers' routes by name. `now`: Unix time in milliseconds. `waiting` counts the jobs that wait.
+    `usable`: the workers' routes by name. `waiting` counts the jobs that wait.
     """
     unavailable = {name: route for name, route in standing.items() if name not in paused_routes and _unavailable(route)}
     for provider in sorted({canonical(usable[name]["provider"]) for name in unavailable}):
         theirs = [route for name, route in unavailable.items() if canonical(usable[name]["provider"]) == provider]
         if failing := [route for route in theirs if route.breaker == "open"]:
-            yield _of_provider(Kind.ROUTE_OPEN, provider, failing, now)
+            yield _of_provider(Kind.ROUTE_OPEN, provider, failing)
         if refused := [route for route in theirs if route.rests_for in REFUSALS]:
-            condition = _of_provider(Kind.CREDENTIALS, provider, refused, now)
+            condition = _of_provider(Kind.CREDENTIALS, provider, refused)
             yield replace(
                 condition, title=_refused_title(refused, usable), lines=(*condition.lines, *_fixes(refused, usable))
             )
     unpaused = [route for name, route in standing.items() if name not in paused_routes]
     if unpaused and len(unavailable) == len(unpaused):
-        yield _of_all(unpaused, usable, now, waiting())
+        yield _of_all(unpaused, usable, waiting())
 
 
-def _of_all(routes: Sequence[Health], usable: Mapping[str, dict[str, Any]], now: int, waiting: int) -> Condition:
+def _of_all(routes: Sequence[Health], usable: Mapping[str, dict[str, Any]], waiting: int) -> Condition:
     """No route can be used. If every provider refuses, only a person can end it; else the routes recover by themselves."""
     refused = [route for route in routes if route.rests_for in REFUSALS]
     all_refused = len(refused) == len(routes)
-    condition = _of_provider(Kind.REFUSED if all_refused else Kind.COLD, "", routes, now)
+    condition = _of_provider(Kind.REFUSED if all_refused else Kind.COLD, "", routes)
     return replace(
         condition,
         title=_refused_title(refused, usable, everywhere=True) if all_refused else "",
@@ -96,8 +95,7 @@ def _unavailable(route: Health) -> bool:
     return route.breaker != "closed" or route.rests_for in REFUSALS or long
 
 
-def _of_provider(kind: Kind, provider: str, routes: Sequence[Health], now: int) -> Condition:
-    waits = [route.reopens_in_seconds for route in routes if route.reopens_in_seconds]
+def _of_provider(kind: Kind, provider: str, routes: Sequence[Health]) -> Condition:
     problems = {
         route.route: REFUSALS[route.rests_for][1] if route.rests_for in REFUSALS else "fails" for route in routes
     }
@@ -106,8 +104,8 @@ def _of_provider(kind: Kind, provider: str, routes: Sequence[Health], now: int) 
         provider,
         lines=tuple(f"{name}: {what}" for name, what in problems.items()),
         marks={f"{name} {what}": f"{name} may be called again" for name, what in problems.items()},
-        until_ms=now + int(min(waits) * 1000) if waits else None,
         since_ms=min((route.rests_since_ms for route in routes if route.rests_since_ms), default=0),
+        until_ms=min(route.probe_ms for route in routes) or None,
     )
 
 

@@ -94,7 +94,7 @@ class Reconciler:
                 "size": condition.size,
                 "lines": condition.lines,
                 "marks": condition.marks,
-                "until_ms": condition.until_ms and -(-condition.until_ms // 5000) * 5000,
+                "until_ms": condition.until_ms,
                 "tenants": tenants,  # an affected tenant stays in the list
                 "jobs": condition.jobs or incident.jobs,
             }
@@ -109,8 +109,9 @@ class Reconciler:
 
     def _perhaps_over(self, incident: Incident, snapshot: Snapshot) -> None:
         over_ms = self._over.setdefault(incident.id, snapshot.now_ms)
-        if incident.subject in snapshot.half_open and snapshot.now_ms - over_ms < PROBED_MS:
-            return  # a probe is expected
+        expected_ms = PROBED_MS if incident.kind is Kind.ROUTE_OPEN else UNSEEN_MS
+        if _untried(incident, snapshot, over_ms) and snapshot.now_ms - over_ms < expected_ms:
+            return  # only its next probe shows whether it is over
         if incident.marks:
             to_do = f"; {many(snapshot.late, 'late job')} left." if snapshot.late else "."
             line = f"The problem seems to be over{to_do}"
@@ -136,9 +137,7 @@ class Reconciler:
         if incident.kind in COUNTED:
             quiet = snapshot.now_ms - incident.last_ms >= self._on_call.quiet_minutes * 60_000
             return not quiet and not (incident.kind is Kind.DEAD_LETTERS and self._unhandled(incident) == 0)
-        if incident.kind in (Kind.CREDENTIALS, Kind.REFUSED) and _succeeded_ms(incident, snapshot) < over_ms - 2000:
-            return passed < UNSEEN_MS
-        if incident.kind is Kind.ROUTE_OPEN and incident.subject in snapshot.half_open:
+        if _untried(incident, snapshot, over_ms):
             return passed < UNSEEN_MS
         if _explains(incident) and (incident.late or incident.kind in DELAYS):
             delayed = snapshot.overdue if incident.kind in DELAYS else snapshot.late
@@ -181,6 +180,13 @@ class Reconciler:
 def _explains(each: Condition | Incident) -> bool:
     """Whether it can be the reason why jobs are late, reduced or dead; a pause of one client is none for the others."""
     return each.kind in OUTAGES and not (each.kind is Kind.PAUSED and each.subject.startswith("tenant "))
+
+
+def _untried(incident: Incident, snapshot: Snapshot, over_ms: int) -> bool:
+    """Whether its cooldown is over, but no job has shown since then that the provider answers."""
+    if incident.kind in (Kind.CREDENTIALS, Kind.REFUSED):
+        return _succeeded_ms(incident, snapshot) < over_ms - 2000
+    return incident.kind is Kind.ROUTE_OPEN and incident.subject in snapshot.half_open
 
 
 def _succeeded_ms(incident: Incident, snapshot: Snapshot) -> int:
