@@ -387,6 +387,7 @@ class JobField:
     DEAD_REASON = "dead_reason"
     DEAD_DETAIL = "dead_detail"
     DEAD_ROUTE = "dead_route"  # the last one tried
+    DIED = "died_ms"  # when it became a dead letter last; stays after a requeue
     TENANT = "tenant"
     TYPE = "job_type"
     GENERATION = "generation"  # how often it was requeued from the dead letters

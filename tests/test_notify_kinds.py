@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 import redis
 
 from ops.simulators.slack_api import Slack
 from producer import Producer, keyspace
+from producer.job import DeadReason
 from producer.policy import load_policies
-from tests.support.incidents import incidents, on_call, over
+from producer.scripts import ask
+from tests.support.incidents import bury, incidents, on_call, over
 from tests.support.jobs import chat
 from tests.support.polling import until
 from tests.support.transitions import Q
@@ -16,14 +20,16 @@ from tests.support.web import served
 from tests.support.workshop import Workshop
 from worker.breakers import health
 from worker.control import pause
+from worker.notify import incident_text
 from worker.notify.condition import Condition, Snapshot
 from worker.notify.incidents import Incidents
 from worker.notify.kinds import Kind
 from worker.notify.oncall import OnCall
 from worker.notify.provider_conditions import of_routes
 from worker.notify.reconcile import Reconciler
-from worker.queue import tenant_jobs
+from worker.queue import dead_letters, tenant_jobs, transitions
 from worker.queue.dead_letters import now_ms
+from worker.queue.outcomes import Dead
 
 
 @pytest.mark.parametrize(
@@ -110,6 +116,34 @@ def test_the_time_of_a_probe_is_the_same_at_each_look_and_gone_when_it_is_past(c
     standing = health.of_routes(client, ["a/m"])
     (cold,) = of_routes({"a/m": {"provider": "a"}}, standing, set(), lambda: 0)
     assert (cold.kind, cold.until_ms) == (Kind.COLD, None)  # its probe runs; the end of its lease is no other probe
+
+
+def test_a_dead_letter_that_dies_again_after_a_requeue_is_one_job_of_its_incident(
+    producer: Producer, client: redis.Redis
+) -> None:
+    store = Incidents(client)
+    letters = bury(client, producer, 5, tenants=2)
+
+    def die_again() -> None:
+        dead_letters.requeue(client, Q, iter([letters[:3]]), who="kira")
+        claims, _ = transitions.claimed(ask(client, [transitions.claim(uuid4().hex, 9, "w", [Q])])[0])
+        for claim in claims:
+            outcome = Dead(DeadReason.EXHAUSTED, "no", (), 1000)
+            ask(client, [transitions.settle(claim, outcome, worker_name="w", attempts=1, run_ms=1)])
+
+    die_again()  # before any notifier has looked
+    store.fold([Q], None, keep_saved=False)
+    die_again()
+    store.fold([Q], None, keep_saved=False)
+    (told,) = incidents(client, Kind.DEAD_LETTERS)
+    assert (told.dead, told.again, told.tenants, told.reasons) == (5, 6, {"tenant0": 3, "tenant1": 2}, {"rejected": 5})
+    text = incident_text.of_incident(told, OnCall(), told.opened_ms)
+    assert "After a requeue they died again: 6 times" in text.lines
+    assert store.close(told, now_ms(client), "over")
+    until(lambda: now_ms(client) > told.last_ms, "a new incident begins later")
+    die_again()
+    store.fold([Q], None, keep_saved=False)
+    assert [(each.dead, each.again) for each in incidents(client, Kind.DEAD_LETTERS)] == [(5, 6), (3, 0)]
 
 
 @pytest.mark.parametrize("kind", [Kind.CREDENTIALS, Kind.REFUSED])

@@ -132,6 +132,8 @@ def _closing(incident: Incident, now_ms: int) -> str:
 def _counts(incident: Incident) -> Iterator[str]:
     if incident.kind is Kind.DEAD_LETTERS:
         yield f"{many(incident.dead, 'job')}: {counted(incident.reasons)}"
+        if incident.again:
+            yield f"After a requeue they died again: {many(incident.again, 'time')}"
         if incident.example:
             yield f"The first one: {incident.example}"
     if incident.degraded:

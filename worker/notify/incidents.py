@@ -36,8 +36,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Incident:
-    """One incident. Times are Unix times in milliseconds. Counts are exact: `dead`, `saved` (jobs answered by another route
-    than the first) and `degraded`. `fields`: the hash itself, with the deliveries of each channel (sender.py)."""
+    """One incident. Times are Unix times in milliseconds. Counts are exact: `dead` (jobs, each once; `again` counts their later
+    deaths, after a requeue), `saved` (jobs answered by another route than the first) and `degraded`. `fields`: the hash itself,
+    with the deliveries of each channel (sender.py)."""
 
     id: str
     kind: Kind
@@ -54,6 +55,7 @@ class Incident:
     tenants: Mapping[str, int] = field(default_factory=dict)
     jobs: tuple[str, ...] = ()
     dead: int = 0
+    again: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     saved: int = 0
     degraded: int = 0
@@ -233,6 +235,7 @@ def _incident(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
         tenants=tenants,
         jobs=tuple(fields["first"].split()) if fields.get("first") else tuple(state.get("jobs", ())),
         dead=int(fields.get("dead", 0)),
+        again=int(fields.get("dead:again", 0)),
         reasons=_counts(fields, "dead:reason:"),
         saved=int(fields.get("saved", 0)),
         degraded=int(fields.get("degraded", 0)),

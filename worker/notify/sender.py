@@ -296,4 +296,4 @@ class Sender:
 
 def _size(incident: Incident) -> str:
     """The counts whose growth is worth a digest."""
-    return f"{incident.dead} {incident.degraded} {len(incident.tenants)} {len(incident.marks)}"
+    return f"{incident.dead} {incident.again} {incident.degraded} {len(incident.tenants)} {len(incident.marks)}"

@@ -20,9 +20,24 @@ local function count(news, field, more)
   redis.pcall('HINCRBY', news, field, more)
 end
 
+-- When the open incident of dead letters began (ms), or the counts that are in no incident yet; without both, never.
+local function counted_since(news, queue)
+  local id = redis.pcall('HGET', 'failover:incidents', 'dead_letters||' .. queue)
+  local since = type(id) == 'string' and redis.pcall('HGET', 'failover:incident:' .. id, 'opened_ms')
+  if type(since) ~= 'string' then since = redis.pcall('HGET', news, 'since_ms') end
+  return type(since) == 'string' and tonumber(since) or math.huge
+end
+
 local function tell_of(dead, id, job)
-  local news = 'failover:news:' .. string.sub(dead, string.len('failover:dead:') + 1)
-  local facts = redis.call('HMGET', job, 'dead_reason', 'tenant', 'dead_detail')
+  local queue = string.sub(dead, string.len('failover:dead:') + 1)
+  local news = 'failover:news:' .. queue
+  local facts = redis.call('HMGET', job, 'dead_reason', 'tenant', 'dead_detail', 'died_ms')
+  redis.call('HSET', job, 'died_ms', now_ms)
+  event('job.dead', id, job)
+  if facts[4] and tonumber(facts[4]) >= counted_since(news, queue) then -- requeued, and the same incident has it already
+    count(news, 'dead:again', 1)
+    return
+  end
   count(news, 'dead', 1)
   redis.pcall('HSETNX', news, 'since_ms', now_ms)
   redis.pcall('HSETNX', news, 'example', string.sub(facts[3] or '', 1, 300))
@@ -30,7 +45,6 @@ local function tell_of(dead, id, job)
   count(news, 'dead:tenant:' .. (facts[2] or '?'), 1)
   local first = redis.pcall('LLEN', news .. ':first')
   if type(first) == 'number' and first < NEWS_FIRST then redis.call('RPUSH', news .. ':first', id) end
-  event('job.dead', id, job)
 end
 
 local function file(dead, id, job, ms)
