@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
-from producer import Producer
+from producer import Producer, keyspace
 from producer.errors import ConfigurationError
+from tests.support.incidents import bury
 from tests.support.jobs import chat
 from tests.support.polling import until
 from tests.support.workshop import Workshop
 from worker.control import pause
+from worker.control.pause import utc
 from worker.notify.client_messages import LONGEST_FACT, PLACEHOLDERS, ClientMessage, load_messages
+from worker.notify.kinds import Kind
+from worker.queue.dead_letters import now_ms
 from worker.reports.client_status import UNKNOWN_ETA, eta
 
 NAMES = [
@@ -94,10 +99,43 @@ def test_the_text_to_paste_for_a_tenant_and_for_a_job(
     assert one["facts"]["jobs"] == "Your job is"
     assert one["facts"]["tenant"] == "acme"
     nobody = workshop.run("failover", "messages", "show", "brief_delay", "--tenant", "nobody")
-    assert "{jobs}" in nobody.stdout
-    assert "braces" in nobody.stderr
+    assert "{" not in nobody.stdout
+    assert "[how many of the client's jobs wait" in nobody.stdout
+    assert "is the client's name right?" in nobody.stderr
+    assert "replace what stands in [brackets]" in nobody.stderr
+    assert "{jobs}" in workshop.run("failover", "messages", "show", "brief_delay").stdout  # the template
     done = workshop.run("failover", "messages", "show", "brief_delay", "--job", first)
     assert (done.returncode, "is done" in done.stderr) == (2, True)
     assert workshop.run("failover", "messages", "show", "nope").returncode == 2
     assert workshop.run("failover", "messages", "show", "brief_delay", "--job", "nope").returncode == 1
     assert [each["name"] for each in json.loads(workshop.run("failover", "messages", "list", "--json").stdout)] == NAMES
+
+
+def test_the_time_in_a_message_is_that_of_the_clients_incident(
+    workshop: Workshop, producer: Producer, client: redis.Redis
+) -> None:
+    def text(name: str, *more: str) -> str:
+        done = workshop.run("failover", "messages", "show", name, "--tenant", "tenant0", *more)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    def incident(number: int, kind: Kind, opened_ms: int, **fields: Any) -> str:
+        mapping: dict[Any, Any] = {"kind": kind, "opened_ms": opened_ms, **fields}
+        client.hset(keyspace.incident(str(number)), mapping=mapping)
+        client.zadd(keyspace.ALL_INCIDENTS, {str(number): opened_ms})
+        return utc(opened_ms / 1000)
+
+    workshop.routes(hot=[{"upstream": "a"}])
+    bury(client, producer, 1)
+    now = now_ms(client)
+    letters = {"dead": 1, "dead:tenant:tenant0": 1}
+    older = incident(1, Kind.DEAD_LETTERS, now - 7_200_000, resolved_ms=now, left=1, **letters)
+    assert f"your work of {older} could" in text("dead_letter")
+    newer = incident(2, Kind.DEAD_LETTERS, now - 3_600_000, **letters)
+    incident(3, Kind.LATE, now - 600_000, state=json.dumps({"tenants": {"tenant0": 1}}))
+    incident(4, Kind.DEAD_LETTERS, now - 60_000, dead=1, **{"dead:tenant:globex": 1})
+    assert f"your work of {newer} could" in text("dead_letter")
+    assert f"your work of {older} could" in text("dead_letter", "--incident", "1")
+    producer.enqueue(chat("waits", tenant_id="tenant0"))
+    assert f"your work of {newer} could" in text("dead_letter")
+    assert older not in text("extended_outage") and newer not in text("extended_outage")

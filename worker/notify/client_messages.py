@@ -40,7 +40,7 @@ class ClientMessage:
         return frozenset(_PLACEHOLDER.findall(self.text))
 
     def filled(self, facts: Mapping[str, str]) -> str:
-        """The text to paste. A placeholder without a value in `facts` stays in braces, where a person sees it."""
+        """The text to paste. A placeholder without a value in `facts` stays in braces, as in the template."""
         return _PLACEHOLDER.sub(
             lambda found: one_line(facts[found[1]], LONGEST_FACT) if found[1] in facts else found[0], self.text
         )
