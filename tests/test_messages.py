@@ -24,7 +24,7 @@ from worker.reports.client_status import UNKNOWN_ETA, eta
 
 NAMES = [
     *("all_clear", "brief_delay", "budget_pause", "dead_letter"),
-    *("delivered", "extended_outage", "service_degradation"),
+    *("delivered", "extended_outage", "no_new_jobs", "service_degradation"),
 ]
 
 
@@ -36,6 +36,7 @@ def test_the_messages_exist_before_the_outage() -> None:
         assert not message.text.startswith("#")
         filled = message.filled(dict.fromkeys(PLACEHOLDERS, "x"))
         assert "{" not in filled
+        assert "AI service" not in filled  # each is sent for causes of ours, too
 
 
 def test_a_folder_of_ones_own_wins_and_the_others_stay(tmp_path: Path) -> None:
