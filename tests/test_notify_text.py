@@ -59,6 +59,13 @@ def test_every_message_says_what_it_means_who_acts_and_what_to_run(kind: Kind) -
         assert any("Dana writes to acme" in line for line in told.lines)
 
 
+def test_nobody_writes_to_clients_whom_the_message_does_not_name() -> None:
+    told = incident_text.of_incident(incident(Kind.NO_WORKERS), ON_CALL, NOW)
+    assert "Clients: no message is needed yet. If one asks, the last command has the text: replace NAME." in told.lines
+    assert told.commands[-1] == "failover messages show extended_outage --tenant NAME --incident 7"
+    assert "Clients: no message is needed yet." in incident_text.of_incident(incident(Kind.LATE), ON_CALL, NOW).lines
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "title"),
     [

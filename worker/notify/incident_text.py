@@ -200,7 +200,13 @@ def _clients(incident: Incident, on_call: OnCall, now_ms: int) -> Iterator[str]:
         name = KIND_INFO[incident.kind].message
         yield f"Clients: {writer} writes to {', '.join(tenants)}: message {name}, filled by the command below."
     if not writers:
-        yield "Clients: no message is needed yet."
+        asked = " If one asks, the last command has the text: replace NAME." if _for_whoever_asks(incident) else ""
+        yield f"Clients: no message is needed yet.{asked}"
+
+
+def _for_whoever_asks(incident: Incident) -> bool:
+    """Whether the message has a command for clients that it cannot name: no job is answered, but none is late yet."""
+    return incident.kind in NOBODY_SERVED and incident.resolved_ms is None and not incident.tenants
 
 
 def _message_name(incident: Incident, tenant: str) -> str:
@@ -226,7 +232,7 @@ def _commands(incident: Incident) -> Iterator[str]:
     about = f" --incident {incident.id}"
     for name, tenant in wanted(incident):
         yield f"failover messages show {name} --tenant {shlex.quote(tenant)}{about}"
-    if incident.kind in NOBODY_SERVED and incident.resolved_ms is None and not incident.tenants:
+    if _for_whoever_asks(incident):
         yield f"failover messages show {KIND_INFO[incident.kind].message} --tenant NAME{about}"
 
 
