@@ -216,6 +216,27 @@ class Mailbox:
         return "250 OK"
 
 
+@pytest.mark.parametrize(("reply", "theirs"), [("451 try again later", True), ("554 no such sender", False)])
+def test_a_mail_server_that_fails_for_now_is_told_from_a_wrong_setting(
+    workshop: Workshop, reply: str, theirs: bool
+) -> None:
+    class Failing:
+        async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802 - its name
+            return reply
+
+    workshop.routes(hot=[{"upstream": "a"}])
+    port = free_port()
+    controller = Controller(Failing(), hostname="127.0.0.1", port=port)
+    controller.start()
+    try:
+        mail = {"SMTP_URL": f"smtp://127.0.0.1:{port}", "NOTIFY_EMAIL": "ops@example.com"}
+        done = workshop.run("failover", "notify", "test", **mail)
+    finally:
+        controller.stop()
+    assert f"127.0.0.1 refuses it: {reply} — " in done.stdout
+    assert ("no setting of yours is wrong" in done.stdout, "check SMTP_URL" in done.stdout) == (theirs, not theirs)
+
+
 def test_an_incident_is_a_thread_of_two_mails(workshop: Workshop, producer: Producer, client: redis.Redis) -> None:
     workshop.routes(hot=[{"upstream": "a"}])
     on_call(workshop)

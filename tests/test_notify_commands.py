@@ -154,6 +154,12 @@ def test_the_channels_are_tried_and_what_is_wrong_is_said(workshop: Workshop, sl
     said = refused(workshop, 1, "notify", "test", SLACK_WEBHOOK_URL="http://127.0.0.1:9/services/secret-part")
     assert "secret-part" not in said
     assert "cannot be reached" in said
+    slack.mode = "down"
+    webhook = {"NOTIFY_WEBHOOK_URL": f"{slack.url}/services/x", "NOTIFY_WEBHOOK_SECRET": "whsec_c2VjcmV0"}
+    for environment in (slack.environment, slack.webhook_environment, webhook):
+        said = refused(workshop, 1, "notify", "test", **environment)
+        assert "it answered 503, a failure on its own side — no setting of yours is wrong" in said
+        assert "check" not in said
 
 
 @pytest.mark.parametrize(

@@ -135,9 +135,15 @@ def test_a_pause_names_the_command_that_ends_it() -> None:
         (200, "invalid_blocks", Refused("invalid_blocks", None, hopeless=True)),
         (200, "invalid_auth", Refused("invalid_auth", 300.0)),
         (429, "whatever", Refused("ratelimited", 7.0)),
-        (503, "", Refused("it answered 503", 7.0)),
-        (500, "", Unknown("it answered 500")),
-        (504, "<html>\x00", Unknown("it answered 504")),
+        (503, "upstream unavailable", Refused("it answered 503, a failure on its own side", 7.0, theirs=True)),
+        (500, "", Unknown("it answered 500, a failure on its own side")),
+        (
+            200,
+            "service_unavailable",
+            Refused("it answered service_unavailable, a failure on its own side", theirs=True),
+        ),
+        (200, "internal_error", Unknown("it answered internal_error, a failure on its own side")),
+        (504, "<html>\x00", Unknown("it answered 504, a failure on its own side")),
     ],
 )
 def test_what_slack_says_is_taken_for_what_it_means(status: int, said: str, outcome: object) -> None:

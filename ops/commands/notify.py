@@ -58,12 +58,14 @@ def test(environment: Environment) -> None:
             outcome = channel.send(post)
         result = "the message arrived" if isinstance(outcome, Posted) else outcome.why
         failed |= not isinstance(outcome, Posted)
-        fix = f" — {_fix(channel.name, result)}" if isinstance(outcome, Refused) else ""
+        fix = f" — {_fix(channel.name, outcome)}" if isinstance(outcome, Refused) else ""
         click.echo(f"{channel.name}: {result}{fix}")
     sys.exit(1 if failed else 0)
 
 
-def _fix(channel: str, why: str) -> str:
+def _fix(channel: str, refused: Refused) -> str:
+    if refused.theirs:
+        return "no setting of yours is wrong: try again later; messages of incidents wait and are sent when it is back"
     fixes = {
         "invalid_auth": "SLACK_BOT_TOKEN is wrong: copy it again, it begins with xoxb-",
         "not_in_channel": "invite the bot: write /invite @its-name in the channel",
@@ -75,4 +77,4 @@ def _fix(channel: str, why: str) -> str:
         "ratelimited": "Slack accepts one message a second: try again in a minute",
     }
     variables = {"slack": "SLACK_*", "email": "SMTP_URL and NOTIFY_EMAIL", "webhook": "NOTIFY_WEBHOOK_URL"}
-    return fixes.get(why, f"check {variables.get(channel, channel)}")
+    return fixes.get(refused.why, f"check {variables.get(channel, channel)}")

@@ -21,11 +21,12 @@ class Posted:
 @dataclass(frozen=True)
 class Refused:
     """It certainly did not arrive, so it may be sent again, after `seconds` if the channel named a time. `hopeless`:
-    the channel will never accept this message, but may accept others."""
+    the channel will never accept this message, but may accept others. `theirs`: the other side fails; no setting is wrong."""
 
     why: str
     seconds: float | None = None
     hopeless: bool = False
+    theirs: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,11 @@ class Channel(Protocol):
         `since_ms`: Unix time when it was sent.
         """
         ...
+
+
+def failure(answer: int | str) -> str:
+    """The words for an HTTP status from 500 on, or another answer by which a service says that it fails itself."""
+    return f"it answered {answer}, a failure on its own side"
 
 
 def trouble(error: Exception) -> str:

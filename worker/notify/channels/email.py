@@ -46,11 +46,11 @@ class Email:
         try:
             server = self._connected()
         except (OSError, smtplib.SMTPException) as error:
-            return Refused(f"{self._host} cannot be used: {_code(error)}")
+            return Refused(f"{self._host} cannot be used: {_code(error)}", theirs=_for_now(error))
         try:
             refused = server.send_message(message)
         except (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused, smtplib.SMTPNotSupportedError) as error:
-            return Refused(f"{self._host} refuses it: {_code(error)}")
+            return Refused(f"{self._host} refuses it: {_code(error)}", theirs=_for_now(error))
         except (OSError, smtplib.SMTPException) as error:
             return Unknown(f"the connection broke: {type(error).__name__}")
         finally:
@@ -89,6 +89,11 @@ class Email:
             message["In-Reply-To"] = message["References"] = thread
         message.set_content(post.message.plain())
         return message
+
+
+def _for_now(error: Exception) -> bool:
+    """Whether the server fails for now: a code below 500 (RFC 5321, 4.2.1)."""
+    return isinstance(error, smtplib.SMTPResponseException) and error.smtp_code < 500
 
 
 def _code(error: Exception) -> str:

@@ -19,7 +19,7 @@ from slack_sdk.webhook.client import WebhookClient
 
 from worker.humanize import cut
 from worker.network import DIRECT, Network
-from worker.notify.channels.base import Found, Outcome, Post, Posted, Refused, Unfindable, Unknown, trouble
+from worker.notify.channels.base import Found, Outcome, Post, Posted, Refused, Unfindable, Unknown, failure, trouble
 from worker.notify.incident_text import Message
 
 TIMEOUT_SECONDS = 10
@@ -46,6 +46,8 @@ _HOPELESS = frozenset(
         *("message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found"),  # a person deleted it
     )
 )
+# Slack's own failures in an answer 200; after the first ones, says its reference, a part may have succeeded
+_HALF_DONE, _AWAY = frozenset(("fatal_error", "internal_error")), frozenset(("service_unavailable", "request_timeout"))
 
 logging.getLogger("slack_sdk").setLevel(logging.CRITICAL)  # the outcome has the same facts, without the secret URL
 
@@ -175,13 +177,15 @@ def _preformatted(text: str) -> dict[str, Any]:
 
 def refusal(status: int, headers: Mapping[str, str], code: str) -> Outcome:
     """The outcome of an answer other than success. After 500, 502 and 504 the message may have been accepted."""
-    if status in (500, 502, 504):
-        return Unknown(f"it answered {status}")
+    if status in (500, 502, 504) or code in _HALF_DONE:
+        return Unknown(failure(code if code in _HALF_DONE else status))
+    named = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
+    seconds = float(named) if re.fullmatch(r"\d{1,5}", named) else None
+    if status > 500 or code in _AWAY:
+        return Refused(failure(code if code in _AWAY else status), seconds, theirs=True)
     why = code if code and code.isprintable() else f"it answered {status}"
     if status == 429:
         why = "ratelimited"
-    named = next((value for name, value in headers.items() if name.lower() == "retry-after"), "")
-    seconds = float(named) if re.fullmatch(r"\d{1,5}", named) else None
     wrong = why in _WRONG or status in (401, 403, 404, 410)
     hopeless = why in _HOPELESS or (status == 400 and not wrong)
     return Refused(why, MISCONFIGURED_SECONDS if wrong else seconds, hopeless=hopeless)

@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 
 from producer.errors import ConfigurationError, Problem
 from worker.network import DIRECT, Network
-from worker.notify.channels.base import Found, Outcome, Post, Posted, Refused
+from worker.notify.channels.base import Found, Outcome, Post, Posted, Refused, failure
 
 TIMEOUT_SECONDS = 10.0
 # status codes after which this event is never accepted
@@ -88,6 +88,8 @@ class IncidentWebhook:
             return Refused(f"it does not answer: {type(error).__name__}")
         if 200 <= status < 300:
             return Posted()
+        if status >= 500:
+            return Refused(failure(status), theirs=True)
         return Refused(f"it answered {status}", hopeless=status in BODY_REFUSED)
 
     def find(self, post: Post, since_ms: int) -> Found:
