@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +19,7 @@ from tests.support.transitions import Q
 from tests.support.workshop import Workshop
 from worker.control import pause
 from worker.notify import sender
-from worker.notify.kinds import KIND_INFO, Kind
+from worker.notify.kinds import Kind
 from worker.queue.dead_letters import now_ms
 
 
@@ -198,19 +197,6 @@ def test_the_notifier_is_followed_within_seconds(workshop: Workshop, client: red
     client.delete(keyspace.worker(holder))  # as it runs out by itself after half a minute
     gone = until(lambda: [m for m in slack.in_channel() if "Worker vanished" in m.texts[0]], "the kill is told")
     assert len(gone) == 1
-
-
-def test_every_kind_has_its_row_in_the_runbook_which_says_the_same_about_clients() -> None:
-    runbook = (Path(__file__).parent.parent / "runbook.md").read_text()
-    assert 'As long as it says "no message is needed' in runbook
-    for kind, info in KIND_INFO.items():
-        (row,) = (line for line in runbook.splitlines() if line.startswith(f"| `{kind}` |"))
-        clients = row.split(" | ")[-1].removesuffix(" |")
-        if info.message:
-            assert clients == f"when the message names clients: `failover messages show {info.message} --tenant acme`"
-        else:
-            assert clients.startswith("nothing"), clients
-    assert KIND_INFO.keys() == set(Kind)
 
 
 def test_slack_limits_are_kept_and_text_of_tenants_stays_literal(

@@ -14,6 +14,7 @@ from ops.simulators.slack_api import Slack
 from producer import Producer, keyspace
 from tests.support.documents import shown
 from tests.support.incidents import die, incidents, on_call, over
+from tests.support.jobs import chat
 from tests.support.polling import until
 from tests.support.workshop import Workshop
 from worker.control import pause
@@ -104,6 +105,32 @@ def test_a_person_answers_in_place_of_a_model(
     assert (result.status, result.text, result.resolved_by) == ("done", "Dear dentist", "human")
     assert "nothing waits for a person" in ran(workshop, "review", "list")
     assert "it needs no answer" in refused(workshop, 2, "review", "show", job_id)
+
+
+def test_the_waiting_jobs_of_one_client_are_listed_with_what_is_needed_to_answer_them(
+    workshop: Workshop, producer: Producer, client: redis.Redis
+) -> None:
+    workshop.policy()
+    high = Producer(client, producer.policies, queue="high")
+    questions = ["[red]Is it late?[/red]\n\x1b[31m" + "x" * 500, "the second", "the third"]
+    producer.enqueue_many([chat("of another", tenant_id="globex") for _ in range(3)])
+    ids = []
+    for number, question in enumerate(questions):
+        ids.append((high if number else producer).enqueue(chat(question, tenant_id="acme")))
+        client.hincrby(keyspace.job(ids[-1]), "accepted_ms", (number - 9) * 60_000)
+    listed = ["review", "list", "--tenant", "acme", "--waiting"]
+    said = ran(workshop, *listed, COLUMNS="200")
+    assert [line.split()[0] for line in said.splitlines()[1:4]] == ids
+    assert "9 min" in said and "queued" in said and "[red]Is it late?[/red]" in said and "\x1b[31m" not in said
+    assert "globex" not in said and "jobs of acme wait;" not in said
+    cut = json.loads(ran(workshop, *listed, "--limit", "2", "--json"))
+    assert (cut["waiting"], [job["job_id"] for job in cut["jobs"]]) == (3, ids[:2])
+    assert (len(cut["jobs"][0]["question"]), cut["jobs"][1]["question"]) == (100, "the second")
+    assert "3 jobs of acme wait; the 2 that wait longest are listed" in ran(workshop, *listed, "--limit", "2")
+    assert "nothing waits" in ran(workshop, "review", "list", "--tenant", "nobody", "--waiting")
+    assert "give --tenant NAME" in refused(workshop, 2, "review", "list", "--waiting")
+    ran(workshop, "dlq", "resolve", ids[0], "--text", "By hand")
+    assert producer.fetch(ids[0]).text == "By hand"
 
 
 @pytest.mark.timeout(300)  # a process for each of some sixty commands

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +65,19 @@ def test_nobody_writes_to_clients_whom_the_message_does_not_name() -> None:
     assert "Clients: no message is needed yet. If one asks, the last command has the text: replace NAME." in told.lines
     assert told.commands[-1] == "failover messages show extended_outage --tenant NAME --incident 7"
     assert "Clients: no message is needed yet." in incident_text.of_incident(incident(Kind.LATE), ON_CALL, NOW).lines
+
+
+def test_every_kind_has_its_row_in_the_runbook_which_says_the_same_about_clients() -> None:
+    runbook = (Path(__file__).parent.parent / "runbook.md").read_text()
+    assert 'As long as it says "no message is needed' in runbook
+    for kind, info in KIND_INFO.items():
+        (row,) = (line for line in runbook.splitlines() if line.startswith(f"| `{kind}` |"))
+        clients = row.split(" | ")[-1].removesuffix(" |")
+        if info.message:
+            assert clients == f"when the message names clients: `failover messages show {info.message} --tenant acme`"
+        else:
+            assert clients.startswith("nothing"), clients
+    assert KIND_INFO.keys() == set(Kind)
 
 
 @pytest.mark.parametrize(
