@@ -11,7 +11,8 @@ import pytest
 import redis
 
 from worker.breakers.health import Health
-from worker.control.pause import BUDGET, Paused
+from worker.control.pause import BUDGET, RQ, Paused
+from worker.money.billing_alerts import ProviderSpend
 from worker.money.budget_state import CapStatus
 from worker.notify.condition import Condition, Snapshot
 from worker.notify.conditions import ConditionReader, _pauses, _readable
@@ -155,7 +156,7 @@ BY_BUDGET = Paused(None, provider="google", who=BUDGET, until=1000.0)
     ],
 )
 def test_flags(flags: list[Paused], expected: list[tuple[Kind, str, int | None]]) -> None:
-    assert [(each.kind, each.subject, each.until_ms) for each in _pauses(flags, lambda: 12)] == expected
+    assert [(each.kind, each.subject, each.until_ms) for each in _pauses(flags, lambda: 12, list)] == expected
 
 
 @pytest.mark.parametrize(
@@ -166,8 +167,38 @@ def test_flags(flags: list[Paused], expected: list[tuple[Kind, str, int | None]]
     ],
 )
 def test_what_a_flag_says(flag: Paused, lines: tuple[str, ...], mark: str, end: str) -> None:
-    (found,) = _pauses([flag], lambda: 12)
+    (found,) = _pauses([flag], lambda: 12, list)
     assert (found.lines, found.marks) == (lines, {mark: end})
+
+
+GOOGLE, OPENAI = ProviderSpend("google", 97.2, 0, "billing"), ProviderSpend("openai", 81.0, 0, "billing")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([SAM], ["failover resume --dry-run", "failover resume"]),
+        ([Paused("q", who="sam")], ["failover resume --queue q --dry-run", "failover resume --queue q"]),
+        ([Paused(None, tenant="a b")], ["failover resume --tenant 'a b' --dry-run", "failover resume --tenant 'a b'"]),
+        ([Paused(None, who=RQ)], ['rq resume --url "$REDIS_URL"']),
+        (
+            [Paused(None, who=BUDGET), BY_BUDGET],
+            ["failover resume --dry-run", "failover resume --pause-again-at 102"],
+        ),
+        (
+            [BY_BUDGET, replace(BY_BUDGET, provider="openai")],
+            [
+                "failover resume --provider google --dry-run",
+                "failover resume --provider google --pause-again-at 102",
+                "failover resume --provider openai --dry-run",
+                "failover resume --provider openai --pause-again-at 95",
+            ],
+        ),
+    ],
+)
+def test_a_pause_names_the_commands_that_end_it(flags: list[Paused], expected: list[str]) -> None:
+    (found,) = _pauses(flags, lambda: 12, lambda: [GOOGLE, OPENAI])
+    assert list(found.commands) == expected
 
 
 @pytest.mark.parametrize(

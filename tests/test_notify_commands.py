@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.support.jobs import chat
 from tests.support.polling import until
 from tests.support.workshop import Workshop
 from worker.control import pause
+from worker.money import billing_alerts
 from worker.notify.kinds import Kind
 
 ROOT = Path(__file__).parent.parent
@@ -133,6 +135,24 @@ def test_the_waiting_jobs_of_one_client_are_listed_with_what_is_needed_to_answer
     assert producer.fetch(ids[0]).text == "By hand"
 
 
+def test_the_commands_of_a_budgets_pause_are_accepted_and_end_it(workshop: Workshop, client: redis.Redis) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    on_call(workshop)
+    by_provider = billing_alerts.Guardrail(scope="provider")
+    for provider, percent in (("google", 97.2), ("openai", 85.0)):
+        billing_alerts.observe(client, billing_alerts.BillingReport(provider, percent), by_provider)
+    assert "such as 102" in refused(workshop, 2, "resume", "--pause-again-at", "95")
+    assert "such as 103" in refused(workshop, 2, "resume", "--pause-again-at", "95", BUDGET_PAUSE_AT_PERCENT="98")
+    workshop.worker()
+    until(lambda: any(told.commands for told in incidents(client, Kind.BUDGET)), "an incident with commands")
+    commands = [command for told in incidents(client, Kind.BUDGET) for command in told.commands]
+    for command in commands:
+        ran(workshop, *shlex.split(command)[1:])
+    assert pause.paused(client, []) == []
+    assert not billing_alerts.observe(client, billing_alerts.BillingReport("google", 98.0), by_provider).paused
+    until(lambda: over(client, Kind.BUDGET), "it is over")
+
+
 @pytest.mark.timeout(300)  # a process for each of some sixty commands
 def test_every_command_of_the_runbook_runs(
     workshop: Workshop, producer: Producer, client: redis.Redis, slack: Slack
@@ -162,8 +182,6 @@ def test_every_command_of_the_runbook_runs(
 
 def _quoted(words: list[str]) -> list[str]:
     """Words of a line whose quoted text was split at its spaces."""
-    import shlex
-
     return shlex.split(" ".join(words)) if " ".join(words).count('"') % 2 == 0 else [w.strip('"') for w in words]
 
 

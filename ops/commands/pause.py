@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from dataclasses import asdict
 
 import click
@@ -67,7 +66,7 @@ def pause(
             session.note(f"no job of {tenant} waits now: is the name right?")
         paused = flags.pause(client, scope, who=session.who(), why=reason, seconds=seconds)
     until = f" until {flags.utc(paused.until)}" if paused.until else ""
-    click.echo(f"paused {scope}{until}; `failover resume{_option(scope)}` resumes it")
+    click.echo(f"paused {scope}{until}; `failover resume{scope.option}` resumes it")
     if (paused.who, paused.why) != (session.who(), reason) or (seconds and not paused.until):
         session.note(f"it was paused already; the pause is now: {paused}")
 
@@ -135,21 +134,17 @@ def _require_share(environment: Environment, scope: Scope, again_at: float) -> N
     if scope.queue is not None or scope.tenant is not None:
         raise UsageError("--pause-again-at: only providers report a budget; leave --queue and --tenant out")
     if not at < again_at < math.inf:
-        raise UsageError(f"--pause-again-at {again_at:g}: budgets pause at {at:g}%; give a larger share, such as 95")
+        larger = billing_alerts.share_above(at)
+        raise UsageError(
+            f"--pause-again-at {again_at:g}: budgets pause at {at:g}%; give a larger share, such as {larger}"
+        )
 
 
 def _require_above_used(client: redis.Redis, scope: Scope, again_at: float) -> None:
     """Raises UsageError for a share that the next report would exceed at once."""
-    for known in billing_alerts.known(client):
-        if scope.provider in (None, known.provider) and again_at <= known.percent:
-            larger = math.floor(known.percent) + 5
-            what = f"{known} has used {known.percent:g}% already, and its next report would pause again"
-            raise UsageError(f"--pause-again-at {again_at:g}: {what}; give a larger share, such as {larger}")
-
-
-def _option(scope: Scope) -> str:
-    if scope.provider is not None:
-        return f" --provider {scope.provider}"
-    if scope.tenant is not None:
-        return f" --tenant {shlex.quote(scope.tenant)}"
-    return f" --queue {scope.queue}" if scope.queue is not None else ""
+    budgets = [known for known in billing_alerts.known(client) if scope.provider in (None, known.provider)]
+    most = max(budgets, key=lambda known: known.percent, default=None)
+    if most is not None and again_at <= most.percent:
+        larger = billing_alerts.share_above(most.percent)
+        what = f"{most} has used {most.percent:g}% already, and its next report would pause again"
+        raise UsageError(f"--pause-again-at {again_at:g}: {what}; give a larger share, such as {larger}")

@@ -18,7 +18,6 @@ from worker.control.pause import paused, utc
 from worker.notify.condition import Condition
 from worker.notify.kinds import Kind
 from worker.notify.provider_conditions import of_routes
-from worker.queue.dead_letters import now_ms
 from worker.routes.route import load_routes
 
 CLOSED = (Kind.CREDENTIALS, Kind.ROUTE_OPEN)  # those of one provider
@@ -32,7 +31,7 @@ def check_routes_in_use(environment: Environment) -> Iterator[Finding]:
         views = worker_registry.views(client)
         usable = {each["route"]: each for each in _own(environment)} | worker_registry.usable(views)
         closed = worker_registry.withheld(usable, paused(client, []))
-        for condition in of_routes(usable, health.of_routes(client, list(usable)), closed, now_ms(client), lambda: 0):
+        for condition in of_routes(usable, health.of_routes(client, list(usable)), closed, lambda: 0):
             if condition.kind in CLOSED:
                 yield _closed(condition)
         for warning in dict.fromkeys(warning for view in views for warning in view["told"]):

@@ -9,6 +9,7 @@ a TTL, so nobody has to clear it.
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,12 @@ class Scope:
         if flag.startswith(prefix := keyspace.paused_tenant("")):
             return cls(tenant=flag.removeprefix(prefix))
         return cls(queue=flag.removeprefix(keyspace.pause_of("")) if flag != keyspace.PAUSE else None)
+
+    @property
+    def option(self) -> str:
+        """The option by which `failover pause` and `failover resume` name it, with a space before it; "" for everything."""
+        named = {"--queue": self.queue, "--provider": self.provider, "--tenant": self.tenant}
+        return "".join(f" {option} {shlex.quote(name)}" for option, name in named.items() if name is not None)
 
     def __str__(self) -> str:
         if self.tenant is not None:

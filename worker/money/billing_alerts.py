@@ -25,6 +25,8 @@ from worker.routes.names import canonical
 TOTAL = "total"  # instead of a provider: the budget of all providers together
 OWN_LEDGER, OWN_NAME = "ledger", "our own ledger"  # id and name of the budget that our ledger reports
 
+USUAL_SHARE = 95  # percent; at which budgets pause again after a person resumed
+
 SPEND = Script.load(Path(__file__).parent / "lua", "billing_alert")
 
 
@@ -91,6 +93,11 @@ class ProviderSpend:
 
     def __str__(self) -> str:
         return f"{self.provider} ({self.budget})" if self.budget else self.provider
+
+
+def share_above(*used: float) -> int:
+    """A share (percent) at which budgets may pause again after a resume: above each share that is used already."""
+    return max(USUAL_SHARE, *(math.floor(percent) + 5 for percent in used))
 
 
 def observe_call(spend: BillingReport, guardrail: Guardrail) -> Call:

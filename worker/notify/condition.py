@@ -20,7 +20,7 @@ class Condition:
     message shows only title and size. `lines`: its current state. `marks`: facts that get a line in the incident's story,
     the key when the fact begins and the value when it ends. `tenants`: late jobs by tenant; `late`: all late jobs.
     `until_ms`: Unix time of the next change that needs no person, such as the end of a cooldown. `since_ms`: when a refusal
-    began, 0 if that is not known.
+    began, 0 if that is not known. `commands`: shell commands that help now, beside those of the kind.
     """
 
     kind: Kind
@@ -35,6 +35,7 @@ class Condition:
     since_ms: int = 0
     title: str = ""
     size: str = ""
+    commands: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

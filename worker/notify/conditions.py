@@ -15,9 +15,10 @@ from producer.redis_server.memory import FULL_PERCENT, Memory
 from producer.scripts import although_full, ask
 from worker.breakers import health
 from worker.control import worker_registry
-from worker.control.pause import BUDGET, Paused, paused
+from worker.control.pause import BUDGET, EVERYTHING, RQ, Paused, paused
 from worker.humanize import counted, lasted, many
 from worker.money import billing_alerts, budget_state
+from worker.money.billing_alerts import ProviderSpend
 from worker.money.budget_state import CapStatus
 from worker.notify.condition import FIRST, Condition, Snapshot, late_size, waiting_size
 from worker.notify.kinds import Kind
@@ -60,7 +61,7 @@ class ConditionReader:
         paused_routes = worker_registry.withheld(usable, flags)
         sources = (
             lambda: of_routes(usable, standing, paused_routes, lambda: self._waiting(())),
-            lambda: _pauses(flags, lambda: self._waiting(flags)),
+            lambda: _pauses(flags, lambda: self._waiting(flags), lambda: billing_alerts.known(client)),
             self._budgets,
             lambda: self._queue_conditions(now),
             lambda: () if views else without_workers(0, self._waiting(())),
@@ -213,7 +214,9 @@ def _readable(source: Callable[[], Iterable[Condition]]) -> list[Condition]:
         return []
 
 
-def _pauses(flags: Sequence[Paused], waiting: Callable[[], int]) -> Iterator[Condition]:
+def _pauses(
+    flags: Sequence[Paused], waiting: Callable[[], int], spends: Callable[[], list[ProviderSpend]]
+) -> Iterator[Condition]:
     """One condition for all pauses of the budget, and one for each pause of a person. A disabled route is not urgent, so it
     is no condition; `failover status` shows it."""
     budget = [flag for flag in flags if flag.who == BUDGET]
@@ -231,4 +234,18 @@ def _pauses(flags: Sequence[Paused], waiting: Callable[[], int]) -> Iterator[Con
             size = waiting_size(jobs)
             lines.append(f"{many(jobs, 'job')} in the queue.")
         marks = {f"paused: {flag}": f"{flag.scope} goes on" for flag in mine}
-        yield Condition(kind, subject, size=size, lines=tuple(lines), marks=marks, until_ms=until)
+        commands = tuple(_resumes(mine, spends() if kind is Kind.BUDGET else []))
+        yield Condition(kind, subject, size=size, lines=tuple(lines), marks=marks, until_ms=until, commands=commands)
+
+
+def _resumes(flags: Sequence[Paused], spends: Sequence[ProviderSpend]) -> Iterator[str]:
+    """The commands that end these pauses. With `spends`, the budget that paused pauses again at a share that it has not
+    reached yet. The end of a budget's pause of everything ends its other pauses, too."""
+    for flag in [flag for flag in flags if flag.scope == EVERYTHING] or flags:
+        if flag.who == RQ:
+            yield 'rq resume --url "$REDIS_URL"'
+            continue
+        used = [each.percent for each in spends if flag.provider in (None, each.provider)]
+        again = f" --pause-again-at {billing_alerts.share_above(*used)}" if used else ""
+        yield f"failover resume{flag.scope.option} --dry-run"
+        yield f"failover resume{flag.scope.option}{again}"

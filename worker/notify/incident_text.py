@@ -224,22 +224,13 @@ def _commands(incident: Incident) -> Iterator[str]:
     if incident.resolved_ms is None or incident.left:
         for command in KIND_INFO[incident.kind].commands:
             has_queue = command.startswith(("failover dlq", "failover job late"))
-            scoped = command.startswith("failover resume") and incident.kind is Kind.PAUSED
-            yield command + (_queue_option(incident) if has_queue else _scope_option(incident) if scoped else "")
-    if incident.kind is Kind.FLOOD and incident.resolved_ms is None:
-        yield f"failover pause --tenant {shlex.quote(incident.subject)}"
-        yield f"failover job cancel --tenant {shlex.quote(incident.subject)}"
+            yield command + (_queue_option(incident) if has_queue else "")
+        yield from incident.commands
     about = f" --incident {incident.id}"
     for name, tenant in wanted(incident):
         yield f"failover messages show {name} --tenant {shlex.quote(tenant)}{about}"
     if _for_whoever_asks(incident):
         yield f"failover messages show {KIND_INFO[incident.kind].message} --tenant NAME{about}"
-
-
-def _scope_option(incident: Incident) -> str:
-    """The option that resumes the incident's scope, for example ` --provider openai`."""
-    what, _, name = incident.subject.partition(" ")
-    return f" --{what} {shlex.quote(name)}" if what in ("provider", "queue", "tenant") and name else ""
 
 
 def _queue_option(incident: Incident) -> str:

@@ -52,6 +52,7 @@ class Incident:
     lines: tuple[str, ...] = ()
     marks: Mapping[str, str] = field(default_factory=dict)
     until_ms: int | None = None
+    commands: tuple[str, ...] = ()  # of its state, beside those of the kind
     tenants: Mapping[str, int] = field(default_factory=dict)
     jobs: tuple[str, ...] = ()
     dead: int = 0
@@ -232,6 +233,7 @@ def _incident(incident_id: str, raw: Mapping[bytes, bytes]) -> Incident | None:
         lines=tuple(state.get("lines", ())),
         marks=dict(state.get("marks", {})),
         until_ms=state.get("until_ms"),
+        commands=tuple(state.get("commands", ())),
         tenants=tenants,
         jobs=tuple(fields["first"].split()) if fields.get("first") else tuple(state.get("jobs", ())),
         dead=int(fields.get("dead", 0)),

@@ -72,7 +72,7 @@ KIND_INFO = {
     Kind.BUDGET: KindInfo(
         "Paused by the budget",
         "No new job starts; running jobs end. Nothing is lost or charged, and no job expires until somebody resumes.",
-        ("failover resume --dry-run", "failover resume --pause-again-at 95"),
+        (),
         "budget_pause",
     ),
     Kind.SPEND: KindInfo(
@@ -91,7 +91,7 @@ KIND_INFO = {
     Kind.PAUSED: KindInfo(
         "Paused",
         "No new job starts in the paused part; running jobs end. Nothing is lost or charged, and no job expires.",
-        ("failover resume --dry-run", "failover resume"),
+        (),
         "budget_pause",
     ),
     Kind.DEAD_LETTERS: KindInfo(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 import redis
@@ -52,6 +53,9 @@ def _flood(client: redis.Redis, queue: str, tenant: str, count: int, total: int)
         marks={f"{name} fills the queue": f"{name} fills the queue no more"},
         title=f"{name} fills the queue",
         size=f"about {many(count, 'job')}, {cost}",
+        commands=tuple(
+            f"failover {words} --tenant {shlex.quote(tenant)}" for words in ("pause", "job cancel", "resume")
+        ),
     )
 
 

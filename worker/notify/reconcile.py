@@ -95,6 +95,7 @@ class Reconciler:
                 "lines": condition.lines,
                 "marks": condition.marks,
                 "until_ms": condition.until_ms,
+                "commands": condition.commands,
                 "tenants": tenants,  # an affected tenant stays in the list
                 "jobs": condition.jobs or incident.jobs,
             }
