@@ -15,13 +15,14 @@ from producer.scripts import ask
 from tests.support.incidents import bury, incidents, on_call, over
 from tests.support.jobs import chat
 from tests.support.polling import until
-from tests.support.transitions import Q
+from tests.support.transitions import Q, claim
 from tests.support.web import served
 from tests.support.workshop import Workshop
 from worker.breakers import health
 from worker.control import pause
 from worker.notify import incident_text
 from worker.notify.condition import Condition, Snapshot
+from worker.notify.conditions import ConditionReader
 from worker.notify.incidents import Incidents
 from worker.notify.kinds import Kind
 from worker.notify.oncall import OnCall
@@ -127,9 +128,9 @@ def test_a_dead_letter_that_dies_again_after_a_requeue_is_one_job_of_its_inciden
     def die_again() -> None:
         dead_letters.requeue(client, Q, iter([letters[:3]]), who="kira")
         claims, _ = transitions.claimed(ask(client, [transitions.claim(uuid4().hex, 9, "w", [Q])])[0])
-        for claim in claims:
+        for held in claims:
             outcome = Dead(DeadReason.EXHAUSTED, "no", (), 1000)
-            ask(client, [transitions.settle(claim, outcome, worker_name="w", attempts=1, run_ms=1)])
+            ask(client, [transitions.settle(held, outcome, worker_name="w", attempts=1, run_ms=1)])
 
     die_again()  # before any notifier has looked
     store.fold([Q], None, keep_saved=False)
@@ -144,6 +145,15 @@ def test_a_dead_letter_that_dies_again_after_a_requeue_is_one_job_of_its_inciden
     die_again()
     store.fold([Q], None, keep_saved=False)
     assert [(each.dead, each.again) for each in incidents(client, Kind.DEAD_LETTERS)] == [(5, 6), (3, 0)]
+
+
+def test_the_count_of_an_outage_is_the_same_while_a_job_probes(producer: Producer, client: redis.Redis) -> None:
+    reader = ConditionReader(client, OnCall(), ())
+    producer.enqueue_many([chat(str(n)) for n in range(3)])
+    (before,) = reader.read().conditions
+    assert len(claim(client)) == 1
+    assert reader.read().conditions == (before,)
+    assert before.size == "3 jobs wait"
 
 
 @pytest.mark.parametrize("kind", [Kind.CREDENTIALS, Kind.REFUSED])

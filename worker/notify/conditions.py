@@ -82,11 +82,13 @@ class ConditionReader:
         )
 
     def _waiting(self, flags: Sequence[Paused]) -> int:
-        """Jobs that wait in the queues that `flags` pause; without flags, in all queues."""
+        """Jobs that wait in the queues that `flags` pause; without flags, jobs of all queues without an answer: the one that
+        probes a route is back in a moment."""
         names = [name for name in self.queues if not flags or any(flag.concerns(name) for flag in flags)]
         queued = ask(self._client, [fair_queue.length_call(name) for name in names])
-        scheduled = ask(self._client, [("ZCARD", keyspace.scheduled(name)) for name in names])
-        return sum(int(length) for length, _ in queued) + sum(map(int, scheduled))
+        keys = [keyspace.scheduled(name) for name in names] + [keyspace.leases(name) for name in names if not flags]
+        counts = ask(self._client, [("ZCARD", key) for key in keys])
+        return sum(int(length) for length, _ in queued) + sum(map(int, counts))
 
     def _queue_conditions(self, now: int) -> tuple[Condition, ...]:
         """The late jobs and the floods, read at most every LATE_EVERY_MS."""
