@@ -23,7 +23,7 @@ from tests.support.jobs import chat
 from tests.support.polling import until
 from tests.support.workshop import Workshop
 from worker.history.collector import Collector
-from worker.history.document import NAMES_KEPT, OTHERS, Document, Facts, Histogram, together
+from worker.history.document import NAMES_KEPT, OTHERS, Document, Facts, Histogram, bucket_of, together
 from worker.history.leader import HistoryLeader
 from worker.history.policy import HistoryPolicy
 from worker.history.read import slices
@@ -49,7 +49,7 @@ def history(client: redis.Redis, hours: int = 1) -> Document:
 def test_a_quantile_is_within_two_percent(times: list[float], share: float) -> None:
     histogram = Histogram()
     for ms in times:
-        histogram.count(ms)
+        histogram.count(bucket_of(ms))
     exact = sorted(times)[math.ceil(share * len(times)) - 1]
     assert histogram.quantile(share) == pytest.approx(exact, rel=0.0201)
 
@@ -59,7 +59,7 @@ def test_a_document_is_read_as_it_was_written_and_keeps_the_heaviest_names() -> 
     for number in range(1, 201):
         facts = document.of("tenant", f"t{number}")
         facts.count("done", number)
-        facts.time("answer", number)
+        facts.time("answer", bucket_of(number))
     read = Document.unpacked(document.packed())
     kept = read.facts["tenant"]
     assert len(kept) == NAMES_KEPT + 1 and "t200" in kept and "t1" not in kept

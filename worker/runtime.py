@@ -81,7 +81,14 @@ class Runtime:
         router = Router(
             self._providers, self.breakers, lambda: current.configuration.routes.routes, keys, accounting, hooks
         )
-        self._history = HistoryLeader(client, worker_name, lambda: current.configuration.history, configuration.archive)
+        self._history = HistoryLeader(
+            client,
+            worker_name,
+            lambda: current.configuration.history,
+            configuration.archive,
+            queues,
+            lambda: [name for name, breaker in self.breakers.items() if breaker.state == "open"],
+        )
         cache = Cache(self.batcher.ask, lambda: current.configuration.caching)
         self.executor = Executor(current, router, random.random, self._latencies, lambda: self._budget.state, cache)
         self.adopt(configuration)

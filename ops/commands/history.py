@@ -17,7 +17,7 @@ from producer.environment import Environment
 from producer.errors import FailoverError, UsageError
 from worker.control.pause import utc
 from worker.history.archive import VARIABLE, archive_of
-from worker.history.document import ALL, DIMENSIONS, Facts
+from worker.history.document import ALL, DIMENSIONS, PEAK, Facts
 from worker.history.read import Slice, facts_of, slices
 from worker.humanize import money
 from worker.queue.dead_letters import now_ms
@@ -132,6 +132,9 @@ def _lines(facts: Sequence[Facts], total: Facts) -> Iterator[str]:
     spent = f"{money(dollars(counters.get('micros', 0)))} for {counters.get('calls', 0):,} paid calls"
     tokens_told = f"{tokens:,} tokens in, {counters.get('completion_tokens', 0):,} out"
     yield f"cost      {spark(cost)}  {spent}, {tokens_told}"
+    if waiting := counters.get(PEAK + "waiting"):
+        peaks = [each.counters.get(PEAK + "waiting", 0) for each in facts]
+        yield f"waiting   {spark(peaks)}  at most {waiting:,} jobs at one time, {counters.get(PEAK + 'late', 0):,} of them late"
     if failed := [(name[9:], count) for name, count in _by(total, "attempts ") if name != "attempts ok"]:
         attempts = [sum(count for name, count in _by(each, "attempts ") if name != "attempts ok") for each in facts]
         told = ", ".join(f"{name} {count:,}" for name, count in failed[:LISTED])

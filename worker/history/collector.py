@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pydantic_core import from_json, to_json
 
 from producer import keyspace
 from producer.scripts import Command, Script, ask_async
-from worker.history.document import ALL, Document, Facts
+from worker.history.document import ALL, DIMENSIONS, PEAK, Document, Facts, bucket_of
 
 log = logging.getLogger("failover.worker")
 
@@ -30,21 +30,46 @@ MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 
 class Collector:
-    """The collector of one worker."""
+    """The collector of one worker. `queues` are looked at, too: how many jobs were accepted and not ended, and how many of
+    them late. `open_routes` returns the routes whose breaker is open now."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        self._client = client
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        queues: Sequence[str] = (),
+        open_routes: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        self._client, self._queues, self._open_routes = client, queues, open_routes
 
-    async def step(self) -> None:
-        """Count all that has happened since the last step of any worker. Raises RedisError."""
-        while await self._collect():
-            pass
+    async def step(self, seconds: float = 0.0) -> None:
+        """Count all that has happened since the last step of any worker; `seconds`: how long ago that usually is. Raises
+        RedisError."""
+        seen = await self._look(seconds)
+        while await self._collect(seen):
+            seen = {}
+
+    async def _look(self, seconds: float) -> dict[int, Document]:
+        """The queues and breakers as they are now, as a document of this minute; none if there is nothing to say."""
+        if not self._queues:
+            return {}
+        ((now, _),) = await self._ask(("TIME",))
+        sizes = [("ZCARD", keyspace.accepted(queue)) for queue in self._queues]
+        late = [("ZCOUNT", keyspace.promised(queue), "-inf", int(now) * 1000) for queue in self._queues]
+        counts = await self._ask(*sizes, *late)
+        document = Document()
+        everything = document.of(ALL, "")
+        everything.count(PEAK + "waiting", sum(counts[: len(sizes)]))
+        everything.count(PEAK + "late", sum(counts[len(sizes) :]))
+        for route in self._open_routes():
+            document.of("route", route).count("open_seconds", round(seconds))
+        said = bool(everything.counters) or bool(document.facts["route"])
+        return {int(now) * 1000 // MINUTE_MS: document} if said else {}
 
     async def _ask(self, *commands: Command) -> list[Any]:
         return await ask_async(self._client, commands)
 
-    async def _collect(self) -> bool:
-        """Count one page of each stream. Returns whether there may be more."""
+    async def _collect(self, minutes: dict[int, Document]) -> bool:
+        """Add one page of each stream to `minutes`, and store them. Returns whether there may be more."""
         months = _months_now()
         raw, outcomes = await self._ask(
             ("GET", keyspace.HISTORY_CURSOR), ("XRANGE", keyspace.HAPPENED, "-", "+", "COUNT", PAGE)
@@ -52,9 +77,8 @@ class Collector:
         cursor = _cursor(raw)
         wanted = [("XRANGE", keyspace.LEDGER + m, f"({cursor.get(m, '0-0')}", "+", "COUNT", PAGE) for m in months]
         ledgers = dict(zip(months, await self._ask(*wanted), strict=True))
-        if not outcomes and not any(ledgers.values()):
+        if not minutes and not outcomes and not any(ledgers.values()):
             return False
-        minutes: dict[int, Document] = {}
         for entry_id, fields in outcomes:
             count_outcome(_minute(minutes, entry_id), fields.get(b"e", b""))
         for rows in ledgers.values():
@@ -88,44 +112,52 @@ def count_outcome(document: Document, raw: bytes) -> None:
     """Count one outcome, as worker/queue/outcome_events.py records it; one that cannot be read is left out."""
     try:
         record = from_json(raw)
-        kind, attempts = str(record["kind"]), record.get("attempts", ())
-        everywhere = [document.of(ALL, "")]
-        names = {name: record.get(name) for name in ("tenant", "feature", "route", "provider")}
-        everywhere += [document.of(of, str(name)) for of, name in names.items() if name]
-        for facts in everywhere:
-            _count_end(facts, kind, record)
-        for route, outcome, ms in attempts:
+        counters, times = _counted(record)
+        for facts in _everywhere(document, record):
+            for counter in counters:
+                facts.count(counter)
+            for name, bucket in times:
+                facts.time(name, bucket)
+        for route, outcome, ms in record.get("attempts", ()):
+            bucket = bucket_of(ms)
             for facts in (document.of(ALL, ""), document.of("route", str(route))):
                 facts.count("attempts")
                 facts.count(f"attempts {outcome}")
-                facts.time("attempt", ms)
+                facts.time("attempt", bucket)
     except (ValueError, TypeError, KeyError, AttributeError):
         log.warning("an entry of the history cannot be read", extra={"entry": raw[:200].decode(errors="replace")})
 
 
-def _count_end(facts: Facts, kind: str, record: Mapping[str, Any]) -> None:
-    facts.count(kind)
+def _counted(record: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, int]]]:
+    """The counters of an outcome, and the buckets of its times."""
+    kind = str(record["kind"])
     if kind == "dead":
-        facts.count(f"dead {record.get('reason', '')}")
-    if kind == "done":
-        for flag in record.get("flags", ()):
-            facts.count(str(flag))
-        facts.time("answer", record["answer_ms"])
-        facts.time("run", record["run_ms"])
+        return [kind, f"dead {record.get('reason', '')}"], []
+    if kind != "done":
+        return [kind], []
+    times = [("answer", bucket_of(record["answer_ms"])), ("run", bucket_of(record["run_ms"]))]
+    return [kind, *map(str, record.get("flags", ()))], times
+
+
+def _everywhere(document: Document, names: Mapping[str, Any]) -> list[Facts]:
+    """The facts in all, and of each name."""
+    found = [document.of(ALL, "")]
+    for dimension in DIMENSIONS[1:]:
+        if name := names.get(dimension):
+            found.append(document.of(dimension, str(name)))
+    return found
 
 
 def count_row(document: Document, row: Mapping[bytes, bytes]) -> None:
     """Count one closed row of the ledger."""
-    numbers = {name: int(row.get(name, b"0") or 0) for name in (b"micros", b"prompt", b"completion")}
-    everywhere = [document.of(ALL, "")]
-    for dimension in ("tenant", "feature", "route", "provider"):
-        if name := row.get(dimension.encode(), b"").decode(errors="replace"):
-            everywhere.append(document.of(dimension, name))
-    for facts in everywhere:
-        facts.count("calls", int(row.get(b"state") == b"settled"))
-        facts.count("micros", numbers[b"micros"])
-        facts.count("prompt_tokens", numbers[b"prompt"])
-        facts.count("completion_tokens", numbers[b"completion"])
+    micros, prompt, completion = (int(row.get(name, b"") or 0) for name in (b"micros", b"prompt", b"completion"))
+    settled = int(row.get(b"state") == b"settled")
+    names = {dimension: row.get(dimension.encode(), b"").decode(errors="replace") for dimension in DIMENSIONS[1:]}
+    for facts in _everywhere(document, names):
+        facts.count("calls", settled)
+        facts.count("micros", micros)
+        facts.count("prompt_tokens", prompt)
+        facts.count("completion_tokens", completion)
 
 
 def _minute(minutes: dict[int, Document], entry_id: bytes) -> Document:

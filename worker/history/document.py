@@ -17,8 +17,14 @@ from pydantic_core import from_json, to_json
 ALL = "all"
 DIMENSIONS = (ALL, "feature", "tenant", "route", "provider")
 OTHERS = "(others)"
+PEAK = "peak "
 NAMES_KEPT = 40  # of a dimension in one document
 _GROWTH = math.log(1.04)  # of a bucket: what is read from it is within 2 % of what was counted
+
+
+def bucket_of(ms: float) -> int:
+    """The bucket of a time in milliseconds. Everything below 1 ms is 1 ms."""
+    return math.ceil(math.log(ms) / _GROWTH) if ms > 1 else 0
 
 
 class Histogram:
@@ -29,10 +35,9 @@ class Histogram:
     def __init__(self, buckets: Mapping[int, int] | None = None) -> None:
         self.buckets: dict[int, int] = dict(buckets or {})
 
-    def count(self, ms: float, times: int = 1) -> None:
-        """Count a time. Everything below 1 ms is 1 ms."""
-        bucket = math.ceil(math.log(ms) / _GROWTH) if ms > 1 else 0
-        self.buckets[bucket] = self.buckets.get(bucket, 0) + times
+    def count(self, bucket: int) -> None:
+        """Count a time by its bucket."""
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
 
     def add(self, other: Histogram) -> None:
         for bucket, times in other.buckets.items():
@@ -55,17 +60,23 @@ class Histogram:
 
 @dataclass(slots=True)
 class Facts:
-    """The counters and histograms of one name. Money in micro-dollars."""
+    """The counters and histograms of one name. Money in micro-dollars. A counter whose name begins with PEAK is the highest
+    value that was seen."""
 
     counters: dict[str, int] = field(default_factory=dict)
     times: dict[str, Histogram] = field(default_factory=dict)
 
     def count(self, counter: str, more: int = 1) -> None:
         if more:
-            self.counters[counter] = self.counters.get(counter, 0) + more
+            before = self.counters.get(counter, 0)
+            self.counters[counter] = max(before, more) if counter.startswith(PEAK) else before + more
 
-    def time(self, name: str, ms: float) -> None:
-        self.times.setdefault(name, Histogram()).count(ms)
+    def time(self, name: str, bucket: int) -> None:
+        """Count a time by its bucket."""
+        found = self.times.get(name)
+        if found is None:
+            found = self.times[name] = Histogram()
+        found.count(bucket)
 
     def add(self, other: Facts) -> None:
         for counter, more in other.counters.items():

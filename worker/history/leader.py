@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 import redis.asyncio
 
@@ -18,7 +18,8 @@ LEADS_MS = 60_000  # after its last step. Two leaders at once do no harm
 
 
 class HistoryLeader:
-    """The part of a worker that may keep the history. `policy` returns the one in force."""
+    """The part of a worker that may keep the history. `policy` returns the one in force, `open_routes` the routes whose
+    breaker is open now."""
 
     def __init__(
         self,
@@ -26,15 +27,17 @@ class HistoryLeader:
         worker_name: str,
         policy: Callable[[], HistoryPolicy],
         archive: Archive | None,
+        queues: Sequence[str] = (),
+        open_routes: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._client, self._name = client, worker_name
-        self._collector = Collector(client)
+        self._collector = Collector(client, queues, open_routes)
         self._retention = LedgerRetention(client, lambda: policy().ledger, archive)
 
     async def step(self) -> None:
         """Keep the history, if this worker leads. Rows are counted before they leave. Raises RedisError."""
         if await self._leads():
-            await self._collector.step()
+            await self._collector.step(STEP_SECONDS)
             await self._retention.step()
 
     async def _leads(self) -> bool:
