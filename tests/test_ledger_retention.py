@@ -20,6 +20,8 @@ from tests.support.ledger import MONTH, booked, reservation, rows, sums
 from worker.history.archive import Archive, Folder
 from worker.history.ledger_retention import LedgerRetention
 from worker.history.policy import LedgerKept
+from worker.money.budget_state import standing
+from worker.money.caps import Budgets
 from worker.money.ledger import BUSY_SECONDS, Ledger, Refusal, RefusalReason, month_sums
 from worker.reports import statement
 
@@ -180,8 +182,10 @@ def test_free_names_of_features_are_bounded_and_what_is_capped_stays(url: str, c
         after[name] for name in features
     )
     assert after["spent:total"] == before["spent:total"]
-    line = next(scope for scope in statement.sums(client) if scope == "rest:feature")
-    assert line
+    lines = statement.balances(statement.sums(client), Budgets(), standing(client), {})
+    listed, rest = statement.shortened(lines, ())
+    apart = sum(line.spent_usd for line in listed if line.scope.startswith("feature:"))
+    assert apart + rest["feature"][1].spent_usd == pytest.approx(before["spent:total"] / 1e6)
 
 
 def test_what_may_have_been_billed_leaves_too_and_still_counts(url: str, client: redis.Redis, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ log = logging.getLogger("failover.worker")
 
 FILE = "budgets.yaml"
 TOTAL = "total"
+REST = "rest"  # `rest:user`, `rest:feature`: those whose sums are not kept apart (lua/ledger_rows.lua)
 SECTIONS = ("providers", "tenants", "users", "features")
 
 
@@ -159,6 +160,8 @@ class Budgets(BaseModel):
         kind, _, name = scope.partition(":")
         if kind == TOTAL:
             return self.total
+        if kind == REST:
+            return Cap()  # no cap is for what has no name of its own
         section: Mapping[str, Cap] = getattr(self, f"{kind}s")
         return section.get(name) or section.get("default") or Cap()
 

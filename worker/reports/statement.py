@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 from producer import keyspace
 from producer.scripts import ask
 from worker.money.budget_state import Standing
-from worker.money.caps import TOTAL, Budgets, Cap
+from worker.money.caps import REST, TOTAL, Budgets, Cap
 from worker.money.ledger import CAP, COUNT_PAUSE_SECONDS, LEDGER, ledger_keys, month_sums
 from worker.routes.prices import dollars
 
@@ -109,9 +109,9 @@ def shortened(lines: Sequence[Balance], own: Collection[str]) -> tuple[list[Bala
     chosen = {TOTAL, *(line.scope for line in nlargest(LISTED_CAPPED, capped, key=lambda line: line.percent or 0.0))}
     by_kind: dict[str, list[Balance]] = defaultdict(list)
     for line in lines:  # a `rest:user` of the ledger is already the sum of many: it joins those that are not listed
-        by_kind[line.scope.removeprefix("rest:").partition(":")[0]].append(line)
+        by_kind[line.scope.removeprefix(f"{REST}:").partition(":")[0]].append(line)
     for some in by_kind.values():
-        some = [line for line in some if not line.scope.startswith("rest:")]
+        some = [line for line in some if not line.scope.startswith(f"{REST}:")]
         chosen |= {line.scope for line in nlargest(LISTED, some, key=lambda line: line.spent_usd + line.ambiguous_usd)}
     others = {kind: [line for line in some if line.scope not in chosen] for kind, some in by_kind.items()}
     rest = {kind: (len(some), _together(kind, some)) for kind, some in others.items() if some}
@@ -121,7 +121,7 @@ def shortened(lines: Sequence[Balance], own: Collection[str]) -> tuple[list[Bala
 def _together(kind: str, lines: Sequence[Balance]) -> Balance:
     """The sum of many scopes, under a name that no scope has."""
     return Balance(
-        scope=f"rest:{kind}",
+        scope=f"{REST}:{kind}",
         spent_usd=sum(line.spent_usd for line in lines),
         ambiguous_usd=sum(line.ambiguous_usd for line in lines),
         held_usd=sum(line.held_usd for line in lines),
