@@ -15,6 +15,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ops.reports.check_growth import check_growth
 from ops.simulators.provider import Control
 from producer import Producer, keyspace
 from producer.connection import connect_async
@@ -157,3 +158,24 @@ def test_one_worker_keeps_the_history(url: str, client: redis.Redis) -> None:
     assert facts["all"][""].counters == {"parked": 1, "attempts": 1, "attempts timeout": 1}
     assert facts["route"]["r"].counters == {"attempts": 1, "attempts timeout": 1}
     assert isinstance(facts["all"][""], Facts)
+
+
+def test_the_doctor_computes_the_memory_of_the_next_weeks(
+    workshop: Workshop, producer: Producer, client: redis.Redis, providers: Control
+) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    ids = [receipt.job_id for receipt in producer.enqueue_many([chat(str(n)) for n in range(3)])]
+    workshop.worker()
+    until(lambda: all(producer.ended(ids)), "all ended")
+    for _ in range(697):
+        client.xadd(keyspace.HAPPENED, {"e": '{"kind":"done","answer_ms":1,"run_ms":1}'})
+    collect(workshop.url)
+    environment = {**workshop.environment, "REDIS_URL": workshop.url}
+    (finding,) = check_growth(environment)
+    assert finding.level == "ok" and "100 jobs a day" in finding.told and "for 7 days" in finding.told
+    client.config_set("maxmemory", "60mb")
+    try:
+        (finding,) = check_growth(environment)
+    finally:
+        client.config_set("maxmemory", "0")
+    assert finding.level == "warn" and "keep_results_seconds" in finding.told

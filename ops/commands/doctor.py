@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from ops.local import session
 from ops.options import as_json
 from ops.reports.check_configuration import check_configuration
+from ops.reports.check_growth import check_growth
 from ops.reports.check_providers import check_providers
 from ops.reports.check_redis import check_redis
 from ops.reports.check_routes_in_use import check_routes_in_use
@@ -46,6 +47,7 @@ def examine(environment: Environment, *, deploy: bool) -> Iterator[Finding]:
     yield from check_configuration(environment)
     yield from _web(environment, deploy=deploy)
     yield from check_redis(environment, deploy=deploy)
+    yield from check_growth(environment)
     if not deploy:
         yield from check_providers(environment)
         yield from check_routes_in_use(environment)
