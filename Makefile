@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-limits bench-footprint chaos lock clean bench-web-strangers
+.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-limits bench-footprint bench-idle chaos lock clean bench-web-strangers
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ bench-footprint: $(READY) ## Bytes of Redis that a finished job keeps, by key
 
 bench-months: $(READY) ## A million jobs through ledger and history: Redis's memory stays level, the sums exact
 	$(BIN)/python -m bench.months
+
+bench-idle: $(READY) ## Round trips to Redis and CPU, a second, of a worker without jobs
+	$(BIN)/python -m bench.idle
 
 bench-redis-full: $(READY) ## 2,000 jobs on a Redis that fills up: new ones are refused, all accepted ones end
 	$(BIN)/python -m bench.redis_full

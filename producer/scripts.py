@@ -8,6 +8,7 @@ a script before it starts, not in the middle. Scripts with `allow-oom` are never
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,6 +110,44 @@ def run(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
 
 async def run_async(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:
     """As `run`, for an asyncio client."""
+    return await (client.gathered(commands) if isinstance(client, Gathering) else _run_async(client, commands))
+
+
+class Gathering(redis.asyncio.Redis):
+    """A client with the connections of another one, for what is polled: callers within GATHER_SECONDS share a round trip."""
+
+    GATHER_SECONDS = 0.005
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        super().__init__(connection_pool=client.connection_pool)
+        self._waiting: list[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = []
+        self._sending: asyncio.Task[None] | None = None
+
+    async def gathered(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to these commands, in order. Use `run_async`."""
+        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((commands, answer))
+        if len(self._waiting) == 1:
+            self._sending = asyncio.create_task(self._send())
+        return await answer
+
+    async def _send(self) -> None:
+        await asyncio.sleep(self.GATHER_SECONDS)
+        waiting, self._waiting = self._waiting, []
+        try:
+            replies = iter(await _run_async(self, [command for commands, _ in waiting for command in commands]))
+        except Exception as error:  # noqa: BLE001 - each caller gets it
+            for _, answer in waiting:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        for commands, answer in waiting:
+            theirs = [next(replies) for _ in commands]
+            if not answer.done():
+                answer.set_result(theirs)
+
+
+async def _run_async(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:
     replies: list[Any] = await _pipeline(client, commands).execute(raise_on_error=False)
     if forgotten := _forgotten(commands, replies):
         for script in {call.script for call in forgotten.values()}:

@@ -3,6 +3,8 @@
 When Redis is away, that is logged once for all steps together, and once when it is back. When Redis refuses a step (a key
 has the wrong type), that is logged once per step, and once when it works again; meanwhile `told` has it for operators. A step
 that fails keeps what it read last.
+
+Steps run on a grid of TICK_SECONDS, so that those of the same tick share a round trip (producer/scripts.py, `Gathering`).
 """
 
 from __future__ import annotations
@@ -26,13 +28,26 @@ from worker.humanize import one_line
 log = logging.getLogger("failover.worker")
 
 TOLD_AT_MOST = 500  # characters of an error
+TICK_SECONDS = 1.0
+_PHASE = random.random() * TICK_SECONDS  # noqa: S311 - of this process's ticks, so that other workers have other ones
 SLOW_SECONDS = 1.0  # a step that takes longer means that Redis was stuck
+
+
+def until_tick(seconds: float) -> float:
+    """Seconds until the tick that is nearest to `seconds` from now; less than a tick is returned as it is."""
+    if seconds < TICK_SECONDS:
+        return seconds
+    now = time.monotonic() - _PHASE
+    return round((now + seconds) / TICK_SECONDS) * TICK_SECONDS - now
 
 
 @dataclass
 class Step:
-    """One step. `seconds`: the wait between two runs, with 10 % jitter. `kick`: when set, the step runs at once.
-    `on_trouble`: called when Redis does not answer, or answers late. `at_start`: run it before the first wait."""
+    """One step. `seconds`: between the ticks at which it runs; less than a tick: the wait between two runs.
+
+    `kick`: when set, the step runs at once. `on_trouble`: called when Redis does not answer, or answers late. `at_start`: run
+    it before the first wait.
+    """
 
     name: str
     seconds: float
@@ -108,7 +123,7 @@ class Poller:
             await self._pause(step)
 
     async def _pause(self, step: Step) -> None:
-        seconds = step.seconds * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
+        seconds = until_tick(step.seconds)
         if step.kick is None:
             await asyncio.sleep(seconds)
             return

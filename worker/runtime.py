@@ -10,7 +10,7 @@ from typing import Any
 
 import redis.asyncio
 
-from producer.scripts import Command, ask_async
+from producer.scripts import Command, Gathering, ask_async
 from worker.breakers.latency import LOOK_SECONDS as LATENCY_SECONDS
 from worker.breakers.latency import Latencies
 from worker.breakers.local import Rules
@@ -43,7 +43,7 @@ log = logging.getLogger("failover.worker")
 
 
 class Runtime:
-    """The parts of one worker. Create and close it on the event loop that uses it.
+    """The parts of one worker. Create and close it on the event loop that uses it. `polled`: the client of what is polled.
 
     `slots`: jobs at once. `current`: the configuration to begin with; `adopt` replaces it. `rules`: of the breakers,
     instead of routes.json's. `changed` is called when a route opens or closes, or a flag is set or cleared. `reloads`: the
@@ -53,6 +53,7 @@ class Runtime:
     def __init__(
         self,
         client: redis.asyncio.Redis,
+        polled: Gathering,
         worker_name: str,
         queues: Sequence[str],
         slots: int,
@@ -69,12 +70,12 @@ class Runtime:
         configuration = current.configuration
         self._reload = Reload(configuration, reloads, self.adopt) if reloads is not None else None
         names = [route.name for route in configuration.routes.routes]
-        self.breakers = Breakers(client, worker_name, names, rules or configuration.routes.rules, changed, hooks)
+        self.breakers = Breakers(polled, worker_name, names, rules or configuration.routes.rules, changed, hooks)
         self.admission = AdmissionController(self.breakers.values(), slots)
-        self.flags = FlagWatcher(client, queues, self.breakers, changed, hooks)
+        self.flags = FlagWatcher(polled, queues, self.breakers, changed, hooks)
         self.batcher = Batcher(client, random.random)
-        self._latencies = Latencies(client)
-        self._budget = BudgetWatcher(client, lambda: current.configuration.guardrail)
+        self._latencies = Latencies(polled)
+        self._budget = BudgetWatcher(polled, lambda: current.configuration.guardrail)
         self._providers = Providers(slots, configuration.network)
         ledger = Ledger(worker_name, self.batcher, lambda: self._budget.steps)
         accounting = Accounting(ledger, lambda: self._budget.state, hooks)

@@ -23,7 +23,7 @@ from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
 from producer.connection import connect, connect_async
-from producer.scripts import ask_async
+from producer.scripts import Gathering, ask_async
 from worker import execution_log
 from worker.breakers.local import Rules
 from worker.configuration import Configuration, Current, Stamp
@@ -32,7 +32,7 @@ from worker.events import Event, EventKind, Hook, Hooks
 from worker.memory import Hold, Limit, Memory, current, limit_of
 from worker.notify.notifier import notifier_tasks
 from worker.notify.settings import Settings
-from worker.poller import Poller
+from worker.poller import Poller, until_tick
 from worker.queue import maintenance, transitions
 from worker.queue.claim import Claim
 from worker.queue.claimer import Claimer
@@ -132,9 +132,11 @@ class FailoverWorker(BaseWorker):
         """`work` for a caller on an event loop. Raises RedisError when Redis cannot be reached at the start."""
         self._loop = asyncio.get_running_loop()
         self._redis = connect_async(self._url, max_connections=2)
+        self._polled = Gathering(self._redis)
         queues = self.queue_names()
         self._runtime = runtime = Runtime(
             self._redis,
+            self._polled,
             self.name,
             queues,
             self.concurrency,
@@ -146,7 +148,7 @@ class FailoverWorker(BaseWorker):
             reloads=self._reloads,
         )
         self._breakers, self._flags, self._batcher = runtime.breakers, runtime.flags, runtime.batcher
-        self._claimer = Claimer(self._redis, self.name, queues, self._flags, self._memory)
+        self._claimer = Claimer(self._redis, self._polled, self.name, queues, self._flags, self._memory)
         self._poller = Poller()
         await runtime.learn()
         self.birth_date = now()
@@ -195,16 +197,16 @@ class FailoverWorker(BaseWorker):
     def _services(self) -> list[Coroutine[Any, Any, None]]:
         heard = maintenance.Heard(self._wake.set, self.drain, self._breakers.heard, self._runtime.look_again)
         self._runtime.poll(self._poller)
-        maintenance.poll(self._poller, self._redis, self.queue_names(), self._beat)
+        maintenance.poll(self._poller, self._redis, self._polled, self.queue_names(), self._beat)
         return [
             *self._runtime.services(),
             *self._poller.services(),
-            *notifier_tasks(self._url, self._redis, self.name, self._settings, self.hooks),
+            *notifier_tasks(self._url, self._polled, self.name, self._settings, self.hooks),
             maintenance.listen(self._url, self.name, heard, self._poller),
         ]
 
     async def _claim_until_drained(self) -> None:
-        wait = RECONNECT_SECONDS[0]
+        wait, idle = RECONNECT_SECONDS[0], False
         while not self._draining.is_set():
             room = min(await self._room(), CLAIM_AT_MOST)
             self._hungry = room <= 0
@@ -216,14 +218,14 @@ class FailoverWorker(BaseWorker):
                 continue
             self._wake.clear()
             try:
-                claimed = await self._claimer.claim(room)
+                claimed = await self._claimer.claim(room, idle=idle)
             except RedisError as error:
                 self._poller.failed("claim", error)
                 await self._rest(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 wait = min(wait * 2, RECONNECT_SECONDS[1])
                 continue
             self._poller.works("claim")
-            wait = RECONNECT_SECONDS[0]
+            wait, idle = RECONNECT_SECONDS[0], False
             held = any(self._flags.paused(claim.queue) for claim in claimed)
             # claims of a paused queue go back to the head of the queue: the last one first, to keep their order
             for claim in reversed(claimed) if held else claimed:
@@ -236,7 +238,7 @@ class FailoverWorker(BaseWorker):
             elif self.burst and not self._executions:
                 break
             else:
-                await self._rest(IDLE_SECONDS)
+                idle = not await self._rest(until_tick(IDLE_SECONDS))
 
     async def _room(self) -> int:
         """How many jobs may start now. Logs when the last route closes and when the first one opens again."""
@@ -254,12 +256,14 @@ class FailoverWorker(BaseWorker):
             return 0
         return admission.room(len(self._executions) - min(self._suspects.waiting, self.concurrency))
 
-    async def _rest(self, seconds: float) -> None:
-        """Wait until something changes (a wake-up, a free slot, the drain), at most `seconds`."""
+    async def _rest(self, seconds: float) -> bool:
+        """Wait until something changes (a wake-up, a free slot, the drain), at most `seconds`. Returns whether it did."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
             await asyncio.sleep(GATHER_SECONDS)
             self._wake.clear()
+            return True
+        return False
 
     def _start(self, claim: Claim) -> None:
         task = asyncio.create_task(self._execute(claim))

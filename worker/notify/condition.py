@@ -1,13 +1,26 @@
-"""A condition: one problem that exists now; and all of them at one time."""
+"""A condition: one problem that exists now; all of them at one time; and how to see cheaply that there is still none."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 
+import redis
+from redis.exceptions import ResponseError
+
+from producer import keyspace
+from producer.scripts import Script, ask
 from worker.humanize import many, one_line
+from worker.money.budget_state import month_of
 from worker.notify.kinds import Kind, key_of
+from worker.notify.oncall import OnCall
 
+DIGEST = Script.load(Path(__file__).parent / "lua", "digest")
+LONGEST_SECONDS = 60.0  # after it everything is read again, whatever the digest says
 FIRST = 5  # job ids in a message
 LONGEST_NAME = 60  # characters of a tenant, in a title
 
@@ -79,3 +92,46 @@ def of_tenants(tenants: Mapping[str, int]) -> str:
     others = len(tenants) - 1
     named = one_line(next(iter(tenants)), LONGEST_NAME)
     return f" of {named}" + (f" and {many(others, 'other client')}" if others else "")
+
+
+class Quiet:
+    """Remembers the digest (lua/digest.lua) at which the last whole step found no condition and no incident."""
+
+    def __init__(self, client: redis.Redis, on_call: OnCall) -> None:
+        self._client, self._on_call = client, on_call
+        self._asked: Hashable = None  # the digest that was read last
+        self._known: Hashable = None  # the one at which nothing was wrong
+        self._until = 0.0  # monotonic
+
+    def lasts(self, queues: Iterable[str], routes: Iterable[str], also: Hashable) -> bool:
+        """Whether a step would find nothing again. `queues`, `routes`: of the last step. `also`: what else it reads."""
+        try:
+            (digest,) = ask(self._client, [DIGEST.call(*self._words(list(queues), routes))])
+        except ResponseError:  # a key has the wrong type: the step leaves its source out
+            digest = None
+        self._asked = digest and (digest, also)
+        return self._asked is not None and self._asked == self._known and time.monotonic() < self._until
+
+    def seen(self, *, nothing: bool) -> None:
+        """A whole step has followed `lasts`. `nothing`: it found no condition and no incident."""
+        self._known = self._asked if nothing else None
+        self._until = time.monotonic() + LONGEST_SECONDS
+
+    def _words(self, queues: list[str], routes: Iterable[str]) -> tuple[list[str], list[str | int]]:
+        month = month_of(datetime.now(UTC))
+        keys = [
+            keyspace.PAUSE, keyspace.SUSPENDED, keyspace.PAUSE_NOTES, keyspace.QUEUES, keyspace.WORKERS,
+            keyspace.ALERT_THRESHOLDS + month, keyspace.SPEND, keyspace.LOST, keyspace.INCIDENTS, keyspace.UNTOLD_INCIDENTS,
+        ]  # fmt: skip
+        for queue in queues:
+            keys += [
+                keyspace.pause_of(queue),
+                keyspace.queue(queue),
+                keyspace.round_robin(queue),
+                keyspace.promised(queue),
+                keyspace.news(queue),
+            ]
+        keys += [keyspace.breaker(route) for route in routes]
+        floods = sys.maxsize if self._on_call.flood_jobs is None else self._on_call.flood_jobs
+        late_ms = int(self._on_call.late_minutes * 60_000)
+        return keys, [len(queues), late_ms, floods, keyspace.WORKER, keyspace.routes_of("")]

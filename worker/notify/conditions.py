@@ -45,6 +45,7 @@ class ConditionReader:
     def __init__(self, client: redis.Redis, on_call: OnCall, alert_thresholds: Sequence[float]) -> None:
         self._client, self._on_call, self._alert_thresholds = client, on_call, alert_thresholds
         self.queues: list[str] = [DEFAULT_QUEUE]
+        self.routes: tuple[str, ...] = ()  # of all workers
         self._late_at, self._late_found = -LATE_EVERY_MS, tuple[Condition, ...]()
         self._overdue = 0
         self.dangers: tuple[str, ...] = ()
@@ -57,6 +58,7 @@ class ConditionReader:
         flags = paused(client, self.queues)
         views = worker_registry.views(client)
         usable = worker_registry.usable(views)
+        self.routes = tuple(usable)
         standing = health.of_routes(client, list(usable))
         paused_routes = worker_registry.withheld(usable, flags)
         sources = (
@@ -195,9 +197,14 @@ class ConditionReader:
             ask(self._client, [("ZREM", seen, name)])
 
 
+def memory_steps(memory: Memory | None) -> tuple[int, ...]:
+    """The steps that Redis has reached, in percent of its maxmemory."""
+    return tuple(step for step in MEMORY_STEPS if memory and memory.percent >= step)
+
+
 def _memory(memory: Memory | None) -> Iterator[Condition]:
     """Redis is nearly full. Each step that it reached is a mark, so that the title names the last one."""
-    reached = [step for step in MEMORY_STEPS if memory and memory.percent >= step]
+    reached = memory_steps(memory)
     if memory and reached:
         lines = [f"At {memory.percent}% of its memory."]
         if memory.is_full:

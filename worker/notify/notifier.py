@@ -29,12 +29,14 @@ from producer.scripts import Script, ask, ask_async
 from worker.control import worker_registry
 from worker.control.pause import utc
 from worker.events import Event, EventKind, Hooks
-from worker.notify.conditions import ConditionReader
+from worker.notify.condition import Quiet
+from worker.notify.conditions import ConditionReader, memory_steps
 from worker.notify.incidents import UNDELIVERED_FOR_MS, Incident, Incidents
 from worker.notify.job_webhooks import Deliveries
 from worker.notify.reconcile import Reconciler
 from worker.notify.sender import Sender
 from worker.notify.settings import Settings
+from worker.poller import until_tick
 from worker.queue.dead_letters import now_ms
 from worker.reports import client_status
 
@@ -100,6 +102,7 @@ class Notifier:
         self._client, self._name, self._settings = client, worker_name, settings
         self._incidents = Incidents(client)
         self._conditions = ConditionReader(client, settings.on_call, settings.alert_thresholds)
+        self._quiet = Quiet(client, settings.on_call)
         self._reconciler = Reconciler(client, settings.on_call)
         self._senders = [
             Sender(channel, self._incidents, settings.on_call, self._paste) for channel in settings.channels
@@ -134,7 +137,7 @@ class Notifier:
                         "this worker is the notifier now", extra={"channels": [s.channel.name for s in self._senders]}
                     )
                 (self._leads.set if leads else self._leads.clear)()
-                await asyncio.sleep(RENEW_SECONDS)
+                await asyncio.sleep(until_tick(RENEW_SECONDS))
         finally:
             self._stopped.set()
             self._woken.set()
@@ -185,9 +188,13 @@ class Notifier:
     def step(self) -> None:
         """Read the conditions, update the incidents, and let each channel send one part."""
         self._periodic_checks()
+        reader = self._conditions
+        if self._quiet.lasts(reader.queues, reader.routes, (reader.dangers, memory_steps(reader.memory))):
+            return
         snapshot = self._conditions.read()
         self._reconciler.reconcile(snapshot)
         unsettled = self._incidents.unsettled()
+        self._quiet.seen(nothing=not snapshot.conditions and not unsettled)
         silenced = self._incidents.silenced(unsettled)
         for channel_thread in self._channel_threads:
             channel_thread.offer([each for each in unsettled if each.id not in silenced], snapshot.now_ms)

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import redis.asyncio
 
-from producer.scripts import ask_async
+from producer.scripts import Gathering, ask_async
 from worker.control.flag_watcher import FlagWatcher
 from worker.memory import Memory
 from worker.queue import transitions
@@ -42,9 +42,15 @@ class Claimer:
     """The claims of one worker. `flags` hears the pause flags that come with each reply."""
 
     def __init__(
-        self, client: redis.asyncio.Redis, worker_name: str, queues: Sequence[str], flags: FlagWatcher, memory: Memory
+        self,
+        client: redis.asyncio.Redis,
+        polled: Gathering,
+        worker_name: str,
+        queues: Sequence[str],
+        flags: FlagWatcher,
+        memory: Memory,
     ) -> None:
-        self._client, self._name, self._queues = client, worker_name, queues
+        self._client, self._polled, self._name, self._queues = client, polled, worker_name, queues
         self._flags, self._memory = flags, memory
         self._size = ClaimSize(transitions.CLAIM_BYTES)
         self.unanswered: str | None = None  # the token of a claim whose reply has not arrived
@@ -54,8 +60,11 @@ class Claimer:
         """Whether the last claim stopped at its limit of bytes: more jobs may wait."""
         return self._size.reached
 
-    async def claim(self, at_most: int) -> tuple[Claim, ...]:
-        """Claim jobs. After a lost reply the same token is sent again, so that its jobs are not left to the reaper."""
+    async def claim(self, at_most: int, *, idle: bool = False) -> tuple[Claim, ...]:
+        """Claim jobs. `idle`: probably there are none, so the claim shares a round trip with what else is polled.
+
+        After a lost reply the same token is sent again, so that its jobs are not left to the reaper.
+        """
         self.unanswered = self.unanswered or uuid4().hex
         asked = self._flags.asked
         call = transitions.claim(
@@ -69,7 +78,7 @@ class Claimer:
             at_most_size=self._memory.free,
         )
         began = time.monotonic()
-        (reply,) = await ask_async(self._client, [call])
+        (reply,) = await ask_async(self._polled if idle else self._client, [call])
         self.unanswered = None
         claims, flags = transitions.claimed(reply)
         self._size.learn(sum(len(claim.data) for claim in claims), time.monotonic() - began)

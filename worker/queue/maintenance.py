@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from producer import keyspace
 from producer.connection import connect_async
-from producer.scripts import Command, ask_async
+from producer.scripts import Command, Gathering, ask_async
 from worker.poller import SLOW_SECONDS, Poller
 from worker.queue import audit, transitions
 
@@ -36,14 +36,18 @@ MESSAGES = "messages"  # the poller's name for `listen`
 
 
 def poll(
-    poller: Poller, client: redis.asyncio.Redis, queues: Sequence[str], beat: Callable[[], Awaitable[None]]
+    poller: Poller,
+    client: redis.asyncio.Redis,
+    polled: Gathering,
+    queues: Sequence[str],
+    beat: Callable[[], Awaitable[None]],
 ) -> None:
-    """Add all maintenance steps to the poller. `beat` sends the worker's heartbeat."""
-    reaper = Reaper(client, queues)
+    """Add all maintenance steps to the poller. `beat` sends the worker's heartbeat. `polled`: for what is short."""
+    reaper = Reaper(polled, queues)
     poller.every("heartbeat", HEARTBEAT_SECONDS, beat, on_trouble=reaper.trouble)
     poller.every("reap", REAP_SECONDS, reaper.reap, on_trouble=reaper.trouble)
-    poller.every("promote", PROMOTE_SECONDS, partial(promote, client, queues), on_trouble=reaper.trouble)
-    poller.every("expire", EXPIRE_SECONDS, partial(expire, client, queues), on_trouble=reaper.trouble)
+    poller.every("promote", PROMOTE_SECONDS, partial(promote, polled, queues), on_trouble=reaper.trouble)
+    poller.every("expire", EXPIRE_SECONDS, partial(expire, polled, queues), on_trouble=reaper.trouble)
     # No `on_trouble`: an audit may take long while Redis is well.
     poller.every("audit", audit.AUDIT_SECONDS, partial(audit.audit, client, queues))
     poller.every("patrol", audit.PATROL_SECONDS, audit.Patrol(client, queues).go)
@@ -121,26 +125,32 @@ class Reaper:
 
     When Redis itself did not answer for a while, every lease has expired although the workers live. Their waiting
     heartbeats and results must arrive first. So after trouble the reaper pauses for the length of a lease, and a reap that
-    was sent before the trouble and arrives after it does nothing.
+    was sent before the trouble and arrives after it does nothing: it names the time at Redis after which it is void, by the
+    clock of the reply before.
     """
 
     def __init__(self, client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
         self._client, self._queues = client, queues
         self._not_before = -math.inf  # monotonic
+        self._clock: tuple[float, float] | None = (
+            None  # Redis TIME (s) in the last reply, and the monotonic time before it
+        )
 
     def trouble(self) -> None:
         """Redis did not answer, or answered late: reap nothing for the length of a lease."""
         self._not_before = time.monotonic() + transitions.LEASE_SECONDS
+        self._clock = None
 
     async def reap(self) -> None:
         if time.monotonic() < self._not_before:
             return
-        began = time.monotonic()
-        ((seconds, micros),) = await ask_async(self._client, [("TIME",)])
-        if time.monotonic() - began > SLOW_SECONDS:
-            return
-        not_after_ms = int(seconds) * 1000 + int(micros) // 1000 + int(SLOW_SECONDS * 1000)
-        replies = await ask_async(self._client, [transitions.reap(queue, not_after_ms) for queue in self._queues])
+        began, clock = time.monotonic(), self._clock
+        not_after_ms = int(1000 * (clock[0] + began - clock[1] + SLOW_SECONDS)) if clock else 0
+        reaps = [transitions.reap(queue, not_after_ms) for queue in self._queues if clock]
+        (seconds, micros), *replies = await ask_async(self._client, [("TIME",), *reaps])
+        self._clock = (int(seconds) + int(micros) / 1e6, began) if time.monotonic() - began <= SLOW_SECONDS else None
+        if clock is None:
+            return  # the next one knows the time at Redis
         for queue, reply in zip(self._queues, replies, strict=True):
             requeued, buried = ([job_id.decode() for job_id in ids] for ids in reply)
             if requeued:
