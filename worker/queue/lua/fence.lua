@@ -7,16 +7,16 @@
 -- `type`, `key`: where the caller puts the job. It is checked with the other keys before the first write.
 local function releases_lease(type, key)
   expect(type, key)
-  expect('zset', KEYS[3], KEYS[5], KEYS[6], KEYS[6] .. ':promised')
-  expect('hash', KEYS[1])
+  expect('zset', KEYS[3], KEYS[6], KEYS[6] .. ':promised')
+  local state = redis.call('HMGET', KEYS[1], 'status', 'settled') -- before the first write: it fails if the job is no hash
   local member = ARGV[1] .. ':' .. ARGV[2]
   if redis.call('ZREM', KEYS[2], member) == 0 then
-    return redis.call('HGET', KEYS[1], 'settled') == ARGV[2] and 'again' or 'fenced'
+    return state[2] == ARGV[2] and 'again' or 'fenced'
   end
   redis.call('ZREM', KEYS[3], member)
   redis.call('DEL', KEYS[4])
-  redis.call('ZREM', KEYS[5], ARGV[2])
-  if redis.call('HGET', KEYS[1], 'status') ~= 'started' then -- deleted or cancelled by one of RQ's tools
+  redis.pcall('ZREM', KEYS[5], ARGV[2]) -- `pcall`: the job's own record for RQ's tools never fails the outcome
+  if state[1] ~= 'started' then -- deleted or cancelled by one of RQ's tools
     if not lose_if_accepted(ARGV[1], KEYS[1], KEYS[6]) then leaves(KEYS[6], ARGV[1]) end
     return 'fenced'
   end
