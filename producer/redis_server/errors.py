@@ -25,6 +25,11 @@ _FIXES = (
         "max number of clients",
         "close other clients, or raise maxclients; docs/deploy.md has the connections of each process",
     ),
+    (
+        "misconf",
+        "it cannot write to its own disk, so it refuses every write: free space there, or use a larger disk (runbook.md: "
+        "redis_unwritable); its own log names the cause",
+    ),
     ("loading the dataset", "it reads its data from disk after a start: wait"),
     ("not a primary", "wait for the failover to end, or point REDIS_URL at the primary"),
     (
@@ -38,6 +43,7 @@ _PASSING = (
     *_BROKEN,
     "max number of clients",
     "loading the dataset",
+    "misconf",
     "not a primary",
     "connection refused",
     "no such file",

@@ -42,6 +42,7 @@ _NEXT = {  # of the kinds whose next step is always the same
     Kind.FLOOD: "Next: they are executed and paid, in turn with the jobs of other clients, until somebody stops them.",
     Kind.DEGRADED: "Next: nothing to do. Redo the most important answers after the outage.",
     Kind.REDIS_FULL: "Next: give Redis more memory at its provider. Results that expire free some by themselves.",
+    Kind.REDIS_UNWRITABLE: "Next: nothing happens until its disk has room: free some, or use a larger disk, at its provider.",
     Kind.LOST: "Next: nothing happens automatically. Hand the jobs in again, then take them off the list.",
     Kind.NO_WORKERS: "Next: nothing happens until a worker runs. Start one; runbook.md says where.",
     Kind.WORKER_GONE: "Next: the workers that still run take over its jobs. If none runs, start one; runbook.md says where.",

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     LOST = "lost"  # jobs left the queue without an outcome
     REDIS_UNSAFE = "redis_unsafe"
     REDIS_FULL = "redis_full"  # much of its maxmemory is used
+    REDIS_UNWRITABLE = "redis_unwritable"  # it refuses every write, because it cannot write to its disk
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,12 @@ KIND_INFO = {
         "Redis is nearly full",
         "At 95% no new job is accepted: clients get an error and try again later. Accepted jobs go on, and none is lost.",
         ("failover status",),
+    ),
+    Kind.REDIS_UNWRITABLE: KindInfo(
+        "Redis refuses every write",
+        "It cannot write to its own disk, which is full or broken. No job is accepted, started or ended; accepted jobs stay in "
+        "Redis, and continue automatically when it can write again. A running call may be made and paid twice.",
+        ("failover doctor",),
     ),
 }
 

@@ -29,6 +29,7 @@ from producer.scripts import Script, ask, ask_async
 from worker.control import worker_registry
 from worker.control.pause import utc
 from worker.events import Event, EventKind, Hooks
+from worker.notify.channels.unwritable import UnwritableRedis
 from worker.notify.condition import Quiet
 from worker.notify.conditions import ConditionReader, memory_steps
 from worker.notify.incidents import UNDELIVERED_FOR_MS, Incident, Incidents
@@ -107,6 +108,8 @@ class Notifier:
         self._senders = [
             Sender(channel, self._incidents, settings.on_call, self._paste) for channel in settings.channels
         ]
+        self._unwritable = UnwritableRedis(settings.channels, settings.on_call)
+        self._refusal: str | None = None  # of the last write of the lease; "": it was accepted; None: no answer
         self._leads, self._stopped, self._woken = threading.Event(), threading.Event(), threading.Event()
         self._channel_threads = [ChannelThread(sender) for sender in self._senders]
         self._has_channels = len(settings.channels) > 1 or bool(settings.subscribers)  # besides the log
@@ -132,6 +135,8 @@ class Notifier:
             while True:
                 well = thread.is_alive() and time.monotonic() - self._stepped < HUNG_SECONDS
                 leads = await self._lease(client, LEASE_SECONDS if well and await self._may_lead() else 0)
+                if self._refusal is not None and (self.leads or self._unwritable.lasts):
+                    await asyncio.to_thread(self._unwritable.look, self._refusal)
                 if leads and not self.leads:
                     log.info(
                         "this worker is the notifier now", extra={"channels": [s.channel.name for s in self._senders]}
@@ -162,8 +167,10 @@ class Notifier:
         args = (self._name, int(seconds * 1000), int(self._has_channels))
         try:
             (reply,) = await ask_async(client, [LEAD.call([keyspace.NOTIFIER], args)])
-        except (RedisError, OSError):
+        except (RedisError, OSError) as error:
+            self._refusal = str(error) if "MISCONF" in str(error) else None
             return False
+        self._refusal = ""
         return bool(reply)
 
     def _work(self) -> None:
