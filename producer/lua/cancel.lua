@@ -5,7 +5,7 @@
 -- KEYS  1-10 as in withdraw   11 rq:canceled:{queue}
 -- ARGV  1-3 as in withdraw   4 who   5 keep (s)
 -- Returns the status that it had (RQ's name), or 'unknown'. A job that has ended is not changed.
--- Invariant: afterwards the job is in no list, lease or schedule.
+-- Invariant: afterwards the job is in no lease or schedule, and is never claimed. Its entry in a long list may stay (fair_queue.lua).
 local status = redis.call('HGET', KEYS[1], 'status')
 if not status then return 'unknown' end
 if status == 'finished' or status == 'canceled' or status == 'failed' then return status end

@@ -53,12 +53,13 @@ class Claimer:
         self._client, self._polled, self._name, self._queues = client, polled, worker_name, queues
         self._flags, self._memory = flags, memory
         self._size = ClaimSize(transitions.CLAIM_BYTES)
+        self._stopped_early = False
         self.unanswered: str | None = None  # the token of a claim whose reply has not arrived
 
     @property
     def reached_its_size(self) -> bool:
-        """Whether the last claim stopped at its limit of bytes: more jobs may wait."""
-        return self._size.reached
+        """Whether the last claim stopped at its limit of bytes, or of entries to remove: more jobs may wait."""
+        return self._size.reached or self._stopped_early
 
     async def claim(self, at_most: int, *, idle: bool = False) -> tuple[Claim, ...]:
         """Claim jobs. `idle`: probably there are none, so the claim shares a round trip with what else is polled.
@@ -81,6 +82,7 @@ class Claimer:
         (reply,) = await ask_async(self._polled if idle else self._client, [call])
         self.unanswered = None
         claims, flags = transitions.claimed(reply)
+        self._stopped_early = transitions.stopped_early(reply)
         self._size.learn(sum(len(claim.data) for claim in claims), time.monotonic() - began)
         self._flags.hear(flags, asked)
         return claims

@@ -81,8 +81,13 @@ def claim(
 
 def claimed(reply: list[Any]) -> tuple[tuple[Claim, ...], list[int]]:
     """Reads the reply of `claim`: the claims, and the flags in the order of `pause.look`."""
-    now_ms, flags, *rows = reply
+    now_ms, flags, _, *rows = reply
     return tuple(_claim(row, now_ms) for row in rows), flags
+
+
+def stopped_early(reply: list[Any]) -> bool:
+    """Whether a claim stopped because of the entries that it had to remove or move: more jobs may wait."""
+    return bool(reply[2])
 
 
 def _claim(row: list[bytes | None], now_ms: int) -> Claim:

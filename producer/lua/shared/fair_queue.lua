@@ -8,6 +8,7 @@
 --
 -- The jobs of a paused tenant wait in its tenant queue, whose turn is skipped. Those in RQ's list are moved there when they
 -- come to its head.
+local SEARCHED = 1000 -- entries at each end of a list
 local SHORT = 20 -- jobs; tenants share a shorter list without tenant queues, because nobody waits long in it
 
 local function queue_of(list) return string.sub(list, string.len('rq:queue:') + 1) end
@@ -90,9 +91,14 @@ local function take(list, paused)
   return take_from_list(list, paused)
 end
 
--- Remove a job from the fair queue. Slow: it searches a whole list.
+-- Remove a job from the fair queue, if it stands near an end of its list: to search all of a long list would block Redis.
+-- Elsewhere its entry stays there; claim skips it, because the job is not queued any more.
 local function leave(list, id, tenant)
-  if redis.call('LREM', list, 0, id) == 0 and tenant then redis.call('LREM', lane_of(list, tenant), 0, id) end
+  for _, key in ipairs({list, tenant and lane_of(list, tenant)}) do
+    for _, from in ipairs({1, -1}) do -- the head, the tail
+      if redis.call('LPOS', key, id, 'RANK', from, 'MAXLEN', SEARCHED) then return redis.call('LREM', key, from, id) end
+    end
+  end
 end
 
 -- Whether a job is in the fair queue. A tenant queue that is missing in the round robin is added to it again.

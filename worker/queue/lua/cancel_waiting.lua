@@ -6,18 +6,15 @@
 -- ARGV  1 token   2 who   3 keep (s)   4 rq:job:   5 rq:results:   6 tenant   7.. job ids, the last of a list first
 -- Returns {ids cancelled, ids that did not wait: they run, have ended, or are of another tenant}
 -- Invariant: a job is cancelled once; a resend of the token reports the same and does nothing. A job that a worker holds is
---            left alone. Lists are searched from their end, where the ids that come first here stand.
+--            left alone.
 local cancelled, fresh, others = {}, {}, {}
-local lane = lane_of(KEYS[1], ARGV[6])
 for i = 7, #ARGV do
   local id = ARGV[i]
   local job = ARGV[4] .. id
   local state = redis.call('HMGET', job, 'status', 'tenant', 'cancelled_by')
   local waits = state[2] == ARGV[6] and (state[1] == 'queued' or state[1] == 'scheduled')
   if waits then
-    if redis.call('ZREM', KEYS[2], id) == 0 and redis.call('LREM', lane, -1, id) == 0 then
-      redis.call('LREM', KEYS[1], -1, id)
-    end
+    if redis.call('ZREM', KEYS[2], id) == 0 then leave(KEYS[1], id, ARGV[6]) end
     redis.call('HDEL', job, 'waiting', 'waiting_reason', 'waiting_subjects', 'waiting_for', 'waiting_until_ms')
     redis.call('HSET', job, 'status', 'canceled', 'ended_at', iso(now_ms), 'cancelled_by', ARGV[1])
     redis.call('ZADD', KEYS[3], math.floor(now_ms / 1000), id)
