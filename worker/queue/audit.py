@@ -19,9 +19,10 @@ from worker.queue import fair_queue, transitions
 log = logging.getLogger("failover.worker")
 
 AUDIT_SECONDS = 60
-LONG_QUEUE, LONG_SECONDS = 20_000, 240  # a longer queue is audited as seldom, because its lists are read whole
+LONG_QUEUE, LONG_SECONDS = 20_000, 240  # a longer queue is audited as seldom, because all of its lists are read
 AUDIT_AT_MOST = 200_000  # queued jobs; with more, the audit is skipped because reading them all takes too long
 AUDIT_CHUNK = 20  # stray jobs per script call, because the script searches the whole list for each
+SEARCHED_AT_MOST = 100_000  # entries of lists that one script call searches: a few milliseconds
 PATROL_SECONDS = 20
 PATROL_AT_MOST = 20_000  # accepted jobs per patrol; of more, each patrol sees the next ones
 PAGE = 1000
@@ -61,8 +62,10 @@ class Patrol:
 async def check(client: redis.asyncio.Redis, queue: str, job_ids: Sequence[str]) -> None:
     """Check accepted jobs that seem to be nowhere, or not alive; the script decides."""
     found: list[list[str]] = [[], [], [], []]
-    for start in range(0, len(job_ids), AUDIT_CHUNK):
-        (reply,) = await ask_async(client, [transitions.audit(queue, job_ids[start : start + AUDIT_CHUNK])])
+    ((queued_jobs, _),) = await ask_async(client, [fair_queue.length_call(queue)])
+    chunk = max(1, min(AUDIT_CHUNK, SEARCHED_AT_MOST // (queued_jobs + 1)))
+    for start in range(0, len(job_ids), chunk):
+        (reply,) = await ask_async(client, [transitions.audit(queue, job_ids[start : start + chunk])])
         for ids, more in zip(found, reply, strict=True):
             ids += [job_id.decode(errors="replace") for job_id in more]
     queued, lost, failed, _ = found
@@ -118,19 +121,22 @@ async def _trim(client: redis.asyncio.Redis, queue: str) -> None:
 
 async def _nowhere(client: redis.asyncio.Redis, queue: str) -> list[str]:
     """Accepted jobs that seem to be in no list, lease or schedule. The audit script checks each again before it acts."""
-    whole = (0, -1)
-    accepted_ids, leases, scheduled, (length, _) = await ask_async(
-        client,
-        [
-            ("ZRANGE", keyspace.accepted(queue), *whole),
-            ("ZRANGE", keyspace.leases(queue), *whole),
-            ("ZRANGE", keyspace.scheduled(queue), *whole),
-            fair_queue.length_call(queue),
-        ],
-    )
-    nowhere: set[bytes] = set(accepted_ids)
-    if not nowhere or length > AUDIT_AT_MOST:
+    ((length, _),) = await ask_async(client, [fair_queue.length_call(queue)])
+    if length > AUDIT_AT_MOST:
         return []
-    nowhere.difference_update(scheduled, (lease.rpartition(b":")[0] for lease in leases))
-    nowhere.difference_update(await fair_queue.ids(client, queue))
+    nowhere = await _members(client, keyspace.accepted(queue))
+    nowhere -= await _members(client, keyspace.scheduled(queue))
+    nowhere -= {lease.rpartition(b":")[0] for lease in await _members(client, keyspace.leases(queue))}
+    if nowhere:
+        nowhere -= await fair_queue.ids(client, queue)
     return [job_id.decode() for job_id in nowhere][:PAGE]
+
+
+async def _members(client: redis.asyncio.Redis, key: str) -> set[bytes]:
+    """All members of a sorted set, read page by page. Those that move meanwhile may be missed."""
+    found: set[bytes] = set()
+    (count,) = await ask_async(client, [("ZCARD", key)])
+    for start in range(0, count, PAGE):
+        (page,) = await ask_async(client, [("ZRANGE", key, start, start + PAGE - 1)])
+        found.update(page)
+    return found

@@ -33,8 +33,12 @@ def waiting(client: redis.Redis, queue: str, tenant: str) -> list[str]:
 
 def running(client: redis.Redis, queue: str, tenant: str) -> list[str]:
     """The ids of its jobs that workers execute now."""
-    (leases,) = ask(client, [("ZRANGE", keyspace.leases(queue), 0, -1)])
-    return _of_tenant(client, [lease.rpartition(b":")[0] for lease in leases], tenant, b"started")
+    found: list[str] = []
+    (leases,) = ask(client, [("ZCARD", keyspace.leases(queue))])
+    for start in range(0, leases, PAGE):
+        (page,) = ask(client, [("ZRANGE", keyspace.leases(queue), start, start + PAGE - 1)])
+        found += _of_tenant(client, [lease.rpartition(b":")[0] for lease in page], tenant, b"started")
+    return list(dict.fromkeys(found))
 
 
 def cancel(
