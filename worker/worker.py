@@ -133,6 +133,7 @@ class FailoverWorker(BaseWorker):
         self._loop = asyncio.get_running_loop()
         self._redis = connect_async(self._url, max_connections=2)
         self._polled = Gathering(self._redis)
+        self._heart = connect_async(self._url, max_connections=1)  # no large reply and no settle delays a heartbeat
         queues = self.queue_names()
         self._runtime = runtime = Runtime(
             self._redis,
@@ -166,6 +167,7 @@ class FailoverWorker(BaseWorker):
             await runtime.close()
             with contextlib.suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(FAREWELL_SECONDS):
+                    await self._heart.aclose()
                     self._breakers.forgo()
                     await self._breakers.sync()
                     await self._batcher.flush()
@@ -333,7 +335,7 @@ class FailoverWorker(BaseWorker):
         fields = {**self.serialize(), "state": self._state}
         also = worker_registry.registration(self.key, fields, self.queue_names())
         also.append(self._runtime.view(self._poller.told()))
-        for lease in await maintenance.extend(self._redis, leases, self._claimer.unanswered, also):
+        for lease in await maintenance.extend(self._heart, leases, self._claimer.unanswered, also):
             held = self._executions.get(lease)
             if held is not None and not held.settling:
                 log.warning("lease lost, execution dropped", extra={"job": held.claim.job_id})

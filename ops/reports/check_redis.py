@@ -20,7 +20,7 @@ from worker.control import worker_registry
 from worker.control.pause import paused
 
 CLOCK_SECONDS = 2.0  # webhook signatures are valid for minutes, leases for seconds
-CONNECTIONS = {"worker": 4, "web": 6}  # the most of one process
+CONNECTIONS = {"worker": 5, "web": 6}  # the most of one process
 SPARE_CONNECTIONS = 10  # enough for one more worker and web process
 NEARLY_FULL = 0.8
 MESSAGE_SECONDS = 2.0
