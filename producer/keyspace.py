@@ -74,6 +74,7 @@ Ours:
 | failover:dead:{queue}:indexes | set  | the keys of those indexes                             | the same            |
 | failover:audit              | stream | who requeued, resolved, discarded, cancelled what     | the last 100,000    |
 | failover:tokens             | hash   | by name: a token of the web process, hashed (JSON); at most 10,000 | until revoked |
+| failover:wakes:{queue}      | hash   | wakes of parked jobs that are not finished: cause -> state; 100 | until finished, 1 day |
 | failover:audit-turn:{queue} | string | a worker has looked for stray jobs                    | 5 min               |
 | failover:news:{queue}       | hash   | counts that are in no incident yet: dead letters, degraded, saved | until folded |
 | failover:news:{queue}:first | list   | ids of the first of those dead letters                | until folded        |

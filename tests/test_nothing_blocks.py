@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
@@ -9,14 +10,21 @@ import pytest
 import redis
 
 from producer import JobResult, Producer, keyspace
+from producer.connection import connect_async
 from producer.job import JobStatus
-from producer.scripts import PRELUDES, ask
+from producer.scripts import PRELUDES, ask, run
+from producer.waiting import WaitReason
 from tests.support.jobs import chat
 from tests.support.transitions import Q, send, where
 from tests.support.transitions import claim as claim_by
-from worker.queue import tenant_jobs, transitions
+from worker.control import pause
+from worker.money.budget_state import WAKE_CAPPED
+from worker.queue import audit, tenant_jobs, transitions
 from worker.queue.claim import Claim
 from worker.queue.fair_queue import length_call, place
+from worker.queue.outcomes import Park
+from worker.queue.waiting import Waiting
+from worker.worker import CLAIM_AT_MOST
 
 JOBS, TENANTS = 100_000, 2_000
 LONGEST_MS = 10
@@ -38,9 +46,9 @@ def fill(client: redis.Redis, producer: Producer, count: int, tenants: int) -> l
     """So many waiting jobs of so many tenants, without their way through the producer."""
     job_id = producer.enqueue(chat("a job"), job_id="w000000")
     code = "".join((PRELUDES / f"{name}.lua").read_text() for name in ("clock", "fair_queue")) + _FILL
-    for start in range(1, count, 10_000):
+    for start in range(1, count, 2000):
         keys = (keyspace.job(job_id), keyspace.queue(Q), keyspace.accepted(Q))
-        client.eval(code, 3, *keys, "", start, min(count - 1, start + 9_999), tenants)
+        client.eval(code, 3, *keys, "", start, min(count - 1, start + 1999), tenants)
     return [f"w{n:06}" for n in range(count)]
 
 
@@ -105,7 +113,7 @@ def test_a_claim_goes_on_behind_very_many_jobs_that_are_gone(client: redis.Redis
 
 
 @pytest.mark.parametrize("tenants", [1, TENANTS])
-def test_no_script_blocks_redis_while_very_many_jobs_wait(
+def test_nothing_blocks_redis_while_very_many_jobs_wait(
     client: redis.Redis, producer: Producer, slow: Callable[[Callable[[], object]], None], tenants: int
 ) -> None:
     ids = iter(fill(client, producer, JOBS, tenants)[JOBS // 2 :])
@@ -120,7 +128,40 @@ def test_no_script_blocks_redis_while_very_many_jobs_wait(
     slow(lambda: producer.cancel(next(ids), who="sam"))
     slow(resolve)
     slow(cancel_tenant)
-    if tenants > 1:
-        slow(lambda: tenant_jobs.waiting(client, Q, "t0"))
-    slow(lambda: ask(client, [length_call(Q)]))
+    slow(lambda: ask(client, [length_call(Q), pause.look([Q], [], [])]))
     slow(lambda: place(client, Q, next(ids), "t0"))
+    slow(lambda: producer.enqueue(chat(tenant_id="t0")))
+    slow(lambda: asyncio.run(audited(client)))
+
+
+async def audited(client: redis.Redis) -> None:
+    client.delete(keyspace.audit_turn(Q))
+    path = client.connection_pool.connection_kwargs["path"]
+    async with connect_async(f"unix://{path}") as connection:
+        await audit.audit(connection, [Q])
+
+
+def test_no_transition_of_many_jobs_at_once_blocks_redis(
+    client: redis.Redis, producer: Producer, slow: Callable[[Callable[[], object]], None]
+) -> None:
+    """As many as one script takes, while many jobs wait."""
+    fill(client, producer, 20_000, TENANTS)
+    held: list[Claim] = []
+    slow(lambda: held.extend(claim(client, CLAIM_AT_MOST)))
+    slow(lambda: send(client, transitions.extend(Q, [each.lease for each in held[:CLAIM_AT_MOST]])))
+
+    def more(count: int) -> list[Claim]:
+        return [each for _ in range(-(-count // 100)) for each in claim(client, 100)]
+
+    for in_turn in (True, False):
+        parked = more(ROUNDS * 200)
+        park = Park(600, Waiting(WaitReason.BUDGET), (), in_turn=in_turn)
+        run(client, [transitions.settle(each, park, worker_name="w1", attempts=1, run_ms=1) for each in parked])
+        slow(lambda: ask(client, [WAKE_CAPPED.call([keyspace.QUEUES], [])]))
+        slow(lambda: send(client, transitions.promote(Q)))
+    crashed = more(ROUNDS * transitions.REAP_AT_MOST)
+    client.zadd(keyspace.leases(Q), {each.lease: 1 for each in crashed})
+    slow(lambda: send(client, transitions.reap(Q, 10**15)))
+    ids = [f"w{n:06}" for n in range(19_000, 19_000 + ROUNDS * transitions.EXPIRE_AT_MOST)]
+    client.zadd(keyspace.accepted(Q), dict.fromkeys(ids, 1))
+    slow(lambda: send(client, transitions.expire(Q)))

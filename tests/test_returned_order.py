@@ -136,14 +136,24 @@ def test_jobs_that_are_woken_return_in_that_order(
     assert set(texts(client.zrange(keyspace.scheduled(Q), 0, -1))) == set(others)
 
 
+def woken(client: redis.Redis, _: Sequence[str]) -> None:
+    _provider_resumed(client)
+    promoted(client)
+
+
+@pytest.mark.parametrize("due", [at_once, woken])
 @pytest.mark.parametrize("outcome", [PARKED, IN_TURN])
 def test_more_jobs_than_one_script_moves_return_in_that_order(
-    client: redis.Redis, producer: Producer, outcome: Outcome
+    client: redis.Redis, producer: Producer, outcome: Outcome, due: Due
 ) -> None:
-    fill(producer, "acme", 1200)
-    ids = put_off(client, 1200, outcome)
-    at_once(client, ids)
-    assert queued(client) == ids
+    fill(producer, "acme", 1000)
+    ids = put_off(client, 700, outcome)
+    others = put_off(client, 150, Park(600, Waiting(WaitReason.TOKENS), ()))
+    new = queued(client)
+    due(client, ids)
+    assert queued(client) == (ids + new if outcome is IN_TURN else new + ids)
+    assert set(texts(client.zrange(keyspace.scheduled(Q), 0, -1))) == set(others)
+    assert not client.keys("failover:wakes:*")
 
 
 def test_jobs_of_workers_that_vanished_return_in_that_order(client: redis.Redis, producer: Producer) -> None:

@@ -31,6 +31,7 @@ HEARTBEAT_SECONDS = 4.0
 REAP_SECONDS = 2.0
 PROMOTE_SECONDS = 1.0
 EXPIRE_SECONDS = 5.0
+SCRIPTS_AT_MOST = 20  # of one step and queue, each a few milliseconds; what is left waits for the next run of the step
 RECONNECT_SECONDS = 2.0
 MESSAGES = "messages"  # the poller's name for `listen`
 
@@ -151,8 +152,15 @@ class Reaper:
         self._clock = (int(seconds) + int(micros) / 1e6, began) if time.monotonic() - began <= SLOW_SECONDS else None
         if clock is None:
             return  # the next one knows the time at Redis
-        for queue, reply in zip(self._queues, replies, strict=True):
-            requeued, buried = ([job_id.decode() for job_id in ids] for ids in reply)
+        for queue, first in zip(self._queues, replies, strict=True):
+            requeued, buried = list[str](), list[str]()
+            reply = first
+            for _ in range(SCRIPTS_AT_MOST):
+                for ids, more in zip((requeued, buried), reply, strict=True):
+                    ids += [job_id.decode() for job_id in more]
+                if sum(map(len, reply)) < transitions.REAP_AT_MOST:
+                    break
+                (reply,) = await ask_async(self._client, [transitions.reap(queue, not_after_ms)])
             if requeued:
                 log.warning(
                     "a worker vanished, its jobs are queued again", extra={"queue": queue, **audit.some(requeued)}
@@ -166,11 +174,21 @@ class Reaper:
 
 async def expire(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
     """Bury the jobs that waited past their expiry."""
-    for queue, reply in zip(queues, await ask_async(client, [transitions.expire(q) for q in queues]), strict=True):
-        if reply:
-            log.error("jobs waited past their expiry and are dead letters", extra={"queue": queue, "jobs": len(reply)})
+    for queue in queues:
+        buried = 0
+        for _ in range(SCRIPTS_AT_MOST):
+            (ids,) = await ask_async(client, [transitions.expire(queue)])
+            buried += len(ids)
+            if len(ids) < transitions.EXPIRE_AT_MOST:
+                break
+        if buried:
+            log.error("jobs waited past their expiry and are dead letters", extra={"queue": queue, "jobs": buried})
 
 
 async def promote(client: redis.asyncio.Redis, queues: Sequence[str]) -> None:
     """Move the scheduled jobs that are due back to their queue."""
-    await ask_async(client, [transitions.promote(queue) for queue in queues])
+    for queue in queues:
+        for _ in range(SCRIPTS_AT_MOST):
+            (count,) = await ask_async(client, [transitions.promote(queue)])
+            if count < transitions.PROMOTE_AT_MOST:
+                break

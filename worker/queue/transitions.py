@@ -36,7 +36,8 @@ LEASE_SECONDS = 12.0  # a job whose worker died is queued again within this plus
 CHARGES_THAT_BURY = 3
 CLAIM_BYTES = 16 * 1024 * 1024  # the most compressed job data per claim, because the script blocks Redis while it runs
 UNPACKED = 10  # times the size of its compressed data, for a job of which nobody wrote the size
-PROMOTE_AT_MOST = REAP_AT_MOST = EXPIRE_AT_MOST = 1000
+PROMOTE_AT_MOST = REAP_AT_MOST = 100  # of one script, so that it blocks Redis for a few milliseconds
+EXPIRE_AT_MOST = 50
 
 
 class Settled(StrEnum):
