@@ -49,7 +49,7 @@ Ours:
 | failover:ledger:folded:{month} | hash | sums of the rows that have left Redis                  | 400 days            |
 | failover:spent:{month}:counting | hash | lost sums while they are counted again                | 1 h                 |
 | failover:happened           | stream | outcomes that are not in the history yet (JSON); at most 200,000 | until counted |
-| failover:history:cursor     | string | by month the last ledger row that the history counts (JSON) | for good       |
+| failover:history:cursor     | string | up to where the history counts outcomes and ledger rows (JSON) | for good    |
 | failover:history:minute:{n} | string | what happened in a minute (worker/history/document.py); 40 names a dimension | 48 h |
 | failover:history:hour:{n}   | string | the same for an hour; n counts from 1970                | 400 days            |
 | failover:history:leader     | string | the worker that writes the history and takes old rows out of Redis | 60 s    |

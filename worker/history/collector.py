@@ -26,6 +26,7 @@ COLLECT = Script.load(Path(__file__).parent / "lua", "collect")
 PAGE = 500  # entries that are read at once, because counting them takes the event loop some 10 ms
 MINUTES_KEPT_SECONDS = 48 * 3600
 HOURS_KEPT_SECONDS = 400 * 86400
+OUTCOMES = "outcomes"
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 
@@ -84,9 +85,10 @@ class Collector:
         for rows in ledgers.values():
             for entry_id, fields in rows:
                 count_row(_minute(minutes, entry_id), fields)
-        last = {month: rows[-1][0].decode() for month, rows in ledgers.items() if rows}
-        new = {month: at for month, at in {**cursor, **last}.items() if month in months}
         counted = outcomes[-1][0].decode() if outcomes else ""
+        last = {month: rows[-1][0].decode() for month, rows in ledgers.items() if rows}
+        last |= {OUTCOMES: counted} if counted else {}  # it makes the cursor another one, also where no row closed
+        new = {of: at for of, at in {**cursor, **last}.items() if of in (OUTCOMES, *months)}
         stored = await self._store(raw or b"", new, counted, minutes)
         return stored and (len(outcomes) == PAGE or any(len(rows) == PAGE for rows in ledgers.values()))
 
@@ -171,7 +173,7 @@ def _months_now() -> list[str]:
 
 
 def _cursor(raw: bytes | None) -> dict[str, str]:
-    """By month, the last row of the ledger that is counted."""
+    """The last outcome that is counted, and by month the last row of the ledger."""
     try:
         found = from_json(raw or b"{}")
         return {str(month): str(at) for month, at in found.items()}
