@@ -45,7 +45,7 @@ from worker.runtime import Runtime
 
 log = logging.getLogger("failover.worker")
 
-CLAIM_AT_MOST = 100  # jobs per claim, because the script blocks Redis while it runs
+CLAIM_AT_MOST = 50  # jobs per claim, because the script blocks Redis while it runs
 IDLE_SECONDS = 1.0  # an idle worker claims again after it, or when a wake-up message arrives
 GATHER_SECONDS = 0.01  # slots that become free within it are filled by one claim
 RECONNECT_SECONDS = (0.2, 5.0)  # first wait, longest wait
