@@ -21,6 +21,7 @@ from producer import Producer, keyspace
 from producer.connection import connect_async
 from producer.scripts import ask
 from tests.support.jobs import chat
+from tests.support.ledger import MONTH
 from tests.support.polling import until
 from tests.support.workshop import Workshop
 from worker.history.collector import Collector
@@ -179,3 +180,21 @@ def test_the_doctor_computes_the_memory_of_the_next_weeks(
     finally:
         client.config_set("maxmemory", "0")
     assert finding.level == "warn" and "keep_results_seconds" in finding.told
+
+
+def test_status_says_that_history_cannot_be_written(workshop: Workshop, client: redis.Redis) -> None:
+    (workshop.folder / "policies").mkdir(exist_ok=True)
+    (workshop.folder / "policies" / "history.yaml").write_text("version: 1\nledger: {rows: 100}\n")
+    workshop.routes(hot=[{"upstream": "a"}])
+    workshop.policy()
+    (workshop.folder / "file").write_text("in the way")
+    for number in range(150):
+        client.xadd(
+            keyspace.LEDGER + MONTH, {"id": f"r{number}", "tenant": "t", "provider": "p", "user": "", "feature": ""}
+        )
+    workshop.worker(HISTORY_URL=str(workshop.folder / "file"))
+    shown = until(
+        lambda: (out := workshop.run("failover", "status").stdout) and "HISTORY_URL" in out and out, "it is shown"
+    )
+    assert "FAILING" in shown and "they stay in Redis" in " ".join(shown.split())
+    assert client.xlen(keyspace.LEDGER + MONTH) == 150

@@ -156,6 +156,7 @@ class Runtime:
         """The command that writes this worker's state for operators (worker_registry.view). `failing`: what Redis refuses."""
         refused = self._reload.refused if self._reload else ""
         routes = self._current.configuration.routes
+        failing = [*failing, *self._history.trouble]
         return worker_registry.view(self._name, routes, self._slots, refused, self._keys.told(), failing)
 
     async def close(self) -> None:

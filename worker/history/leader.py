@@ -8,7 +8,7 @@ import redis.asyncio
 
 from producer import keyspace
 from producer.scripts import although_full, ask_async
-from worker.history.archive import Archive
+from worker.history.archive import VARIABLE, Archive
 from worker.history.collector import Collector
 from worker.history.ledger_retention import LedgerRetention
 from worker.history.policy import HistoryPolicy
@@ -39,6 +39,12 @@ class HistoryLeader:
         if await self._leads():
             await self._collector.step(STEP_SECONDS)
             await self._retention.step()
+
+    @property
+    def trouble(self) -> list[str]:
+        """What keeps old rows in Redis, as text for people; empty if nothing does."""
+        why = self._retention.trouble
+        return [f"ledger rows cannot be written to {VARIABLE}, they stay in Redis: {why}"] if why else []
 
     async def _leads(self) -> bool:
         key = keyspace.HISTORY_LEADER
