@@ -214,6 +214,8 @@ class BudgetWatcher:
         self._client, self._guardrail = client, guardrail
         self._wakes = 0  # how many of the next looks wake the jobs that wait for budget
         self._paused = set[str]()  # reports that were made already
+        self._replies: list[Any] = []
+        self._found = NOTHING
 
     def adopt(self, budgets: Budgets) -> None:
         """Use this budgets.yaml from now on."""
@@ -229,8 +231,10 @@ class BudgetWatcher:
     async def look(self) -> None:
         """Read the state from Redis. While Redis is away, the last known state stays. Raises RedisError."""
         month = month_of(datetime.now(UTC))
-        found = _standing(await ask_async(self._client, _commands(month)))
-        before = self.state.standing
+        replies = await ask_async(self._client, _commands(month))
+        if replies != self._replies:  # caps of thousands of tenants are not parsed again each second
+            self._replies, self._found = replies, _standing(replies)
+        found, before = self._found, self.state.standing
         if found.caps != before.caps:
             self._wakes = WAKE_LOOKS
         if found.reduced != before.reduced:
