@@ -46,7 +46,7 @@ Ours:
 | failover:reservations:ages  | zset   | the same row ids, score last seen running (ms)        | the same            |
 | failover:ledger:{month}     | stream | ledger rows of attempts that were settled or released | as history.yaml says |
 | failover:ambiguous:{month}  | hash   | rows of attempts that may have been billed (JSON)     | as history.yaml says |
-| failover:ledger:folded:{month} | hash | sums of the rows that have left Redis                  | 400 days            |
+| failover:ledger:folded:{month} | hash | sums of the rows that have left Redis, and what is capped | 400 days         |
 | failover:spent:{month}:counting | hash | lost sums while they are counted again                | 1 h                 |
 | failover:happened           | stream | outcomes that are not in the history yet (JSON); at most 200,000 | until counted |
 | failover:history:cursor     | string | up to where the history counts outcomes and ledger rows (JSON) | for good    |
@@ -54,7 +54,7 @@ Ours:
 | failover:history:hour:{n}   | string | the same for an hour; n counts from 1970                | 400 days            |
 | failover:history:leader     | string | the worker that writes the history and takes old rows out of Redis | 60 s    |
 | failover:history:writing    | string | the rows that it is writing to HISTORY_URL (JSON)     | until they are folded |
-| failover:spent:{month}      | hash   | sums of the rows (lua/ledger_rows.lua): 40,000 fields, and what is capped | 400 days |
+| failover:spent:{month}      | hash   | sums of the rows (lua/ledger_sums.lua): 20,000 fields, and what is capped | 400 days |
 | failover:ladder:{month}     | hash   | the alert threshold that a scope has reached (JSON)   | 45 days             |
 | failover:booked:{worker}    | string | number of a worker's last batch of rows, and its reply | 1 h                |
 | failover:limit:{route or provider} | hash | requests and tokens of the last minute, by ticks | 1 h                 |

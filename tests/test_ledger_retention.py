@@ -68,7 +68,7 @@ def written(folder: Path) -> Counter[str]:
 
 def counted_again(client: redis.Redis) -> dict[str, int]:
     client.delete(keyspace.SPENT + MONTH)
-    while ask(client, [month_sums("")]) == [None]:
+    while ask(client, [month_sums("")]) == [0]:
         pass
     return sums(client)
 

@@ -107,7 +107,7 @@ MUTATIONS = {
         "tests/test_ledger.py",
     ),
     "lost sums are counted anew": (
-        "worker/money/lua/ledger_rows.lua",
+        "worker/money/lua/ledger_sums.lua",
         "there[month] = redis.call('HEXISTS', SPENT .. month, 'since') == 1 or",
         "there[month] = true or",
         "tests/test_ledger.py",

@@ -149,8 +149,8 @@ class Runtime:
             log.warning("calls of a vanished worker", extra={"released": released, "may_be_billed": ambiguous})
         while counting:
             await asyncio.sleep(COUNT_PAUSE_SECONDS)
-            (sums,) = await ask_async(self._client, [month_sums("")])
-            counting = sums is None
+            (there,) = await ask_async(self._client, [month_sums("")])
+            counting = not there
 
     def view(self, failing: Sequence[str]) -> Command:
         """The command that writes this worker's state for operators (worker_registry.view). `failing`: what Redis refuses."""

@@ -25,7 +25,7 @@ log = logging.getLogger("failover.worker")
 
 FILE = "budgets.yaml"
 TOTAL = "total"
-REST = "rest"  # `rest:user`, `rest:feature`: those whose sums are not kept apart (lua/ledger_rows.lua)
+REST = "rest"  # `rest:user`, `rest:feature`: those whose sums are not kept apart (lua/ledger_sums.lua)
 SECTIONS = ("providers", "tenants", "users", "features")
 
 
@@ -185,7 +185,7 @@ class Owner:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """The scopes of tenant, user and feature, as lua/ledger_rows.lua spells them."""
+        """The scopes of tenant, user and feature, as lua/ledger_sums.lua spells them."""
         mine = [f"tenant:{self.tenant}"]
         if self.user:
             mine.append(f"user:{self.tenant.replace('/', '%2F')}/{self.user}")

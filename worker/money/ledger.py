@@ -311,7 +311,7 @@ _ROWS = (keyspace.RESERVATIONS, keyspace.RESERVATION_AGES)
 
 
 def ledger_keys(steps: Sequence[float]) -> tuple[Sequence[str], list[Any]]:
-    """KEYS 1-2 and ARGV 1-6 of lua/ledger_rows.lua."""
+    """KEYS 1-2 and ARGV 1-6 of lua/ledger_sums.lua."""
     return _ROWS, _arguments(steps)
 
 
@@ -328,8 +328,8 @@ def sweep(steps: Sequence[float]) -> Call:
 
 
 def month_sums(month: str) -> Call:
-    """The sums of a month; "" is the present one. Reply: the hash, or None while lost sums are counted: ask again, after
-    COUNT_PAUSE_SECONDS."""
+    """Make sure that the sums of a month are there; "" is the present one. Reply: 1, or 0 while lost ones are counted again:
+    ask once more, after COUNT_PAUSE_SECONDS."""
     return SUMS.call(_ROWS, [*_arguments(()), month, COUNTED_AT_ONCE])
 
 

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from heapq import nlargest
 from typing import Any
 
@@ -15,7 +16,7 @@ from pydantic_core import from_json, to_json
 
 from producer import keyspace
 from producer.scripts import ask
-from worker.money.budget_state import Standing
+from worker.money.budget_state import Standing, month_of
 from worker.money.caps import REST, TOTAL, Budgets, Cap
 from worker.money.ledger import CAP, COUNT_PAUSE_SECONDS, LEDGER, ledger_keys, month_sums
 from worker.routes.prices import dollars
@@ -55,12 +56,14 @@ class Balance:
 
 def sums(client: redis.Redis, month: str = "") -> dict[str, Sums]:
     """The sums by scope. `month`: such as 2026-11; "" is the present one (UTC)."""
-    (flat,) = ask(client, [month_sums(month)])
-    while flat is None:
+    key = keyspace.SPENT + (month or month_of(datetime.now(UTC)))
+    while True:
+        there, flat = ask(client, [month_sums(month), ("HGETALL", key)])
+        if there:
+            break
         time.sleep(COUNT_PAUSE_SECONDS)
-        (flat,) = ask(client, [month_sums(month)])
     found: dict[str, dict[str, int]] = defaultdict(dict)
-    for name, amount in zip(flat[::2], flat[1::2], strict=True):
+    for name, amount in flat.items():
         kind, _, scope = name.decode().partition(":")
         if scope and kind in Sums.__dataclass_fields__ and amount.lstrip(b"-").isdigit():
             found[scope][kind] = int(amount)

@@ -1,9 +1,9 @@
--- prelude: clock ledger_rows
+-- prelude: clock ledger_sums
 -- flags: allow-oom
 -- Take ambiguous rows of a month out of Redis. Their sums stay, as what may have been billed.
 --
--- KEYS  1-2 as in ledger_rows
--- ARGV  1-6 as in ledger_rows   7 month   8... row ids
+-- KEYS  1-2 as in ledger_sums
+-- ARGV  1-6 as in ledger_sums   7 month   8... row ids
 -- Returns how many rows were folded; -1 while the month's sums are counted again, which needs the rows.
 local month = ARGV[7]
 if not sums_of(month) then return -1 end

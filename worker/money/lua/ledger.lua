@@ -1,9 +1,9 @@
--- prelude: clock ledger_rows
+-- prelude: clock ledger_sums ledger_rows
 -- flags: allow-oom
 -- Apply one worker's writes to the ledger, in order: reservations, dispatched calls, ended calls.
 --
--- KEYS  1-2 as in ledger_rows   3 failover:booked:{worker}   4 failover:budgets
--- ARGV  1-6 as in ledger_rows   7 number of this batch   8 JSON: {step, ...}, a step being
+-- KEYS  1-2 as in ledger_sums   3 failover:booked:{worker}   4 failover:budgets
+-- ARGV  1-6 as in ledger_sums   7 number of this batch   8 JSON: {step, ...}, a step being
 --       {'reserve', row, {limit, ...}}   row.caps: scope -> {hard, basis, tokens}, a limit as in wait_ms
 --       {'dispatch', id}   {'close', id, month, state, micros, prompt tokens, completion tokens}
 --       {'book', row, state, micros, prompt tokens, completion tokens}: writes a call whose reservation is not in Redis

@@ -1,141 +1,6 @@
--- The ledger: one row per attempt, and the sums of each month (UTC) by scope. All amounts are whole micro-dollars.
---
--- KEYS  1 failover:reservations   2 failover:reservations:ages
--- ARGV  1 failover:spent:   2 failover:ledger:   3 failover:ambiguous:   4 failover:ladder:   5 failover:limit:
---       6 JSON: the alert thresholds, in percent
--- A row is in exactly one key: while its call runs in KEYS 1 (reserved | dispatched), afterwards in the month's ledger
--- (settled | released) or in the month's ambiguous rows; older ones are folded into sums (fold_rows.lua). Sums: spent, ambiguous, held (in-flight calls at their maximum cost),
--- tokens, held-tokens, each by scope.
-local SPENT, LEDGER, AMBIGUOUS, REACHED, LIMIT = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local THRESHOLDS = cjson.decode(ARGV[6])
-local FOLDED = LEDGER .. 'folded:' -- sums of the rows that have left Redis
-local KEEP_SUMS, KEEP_REACHED = 400 * 86400, 45 * 86400
-local COUNTED_AT_ONCE, FIELDS_AT_MOST = 300, 40000
+-- The ledger's rows, one per attempt: thresholds of their scopes, limits of their routes, and how a row ends. KEYS and ARGV as in
+-- ledger_sums.
 local TICK_MS, TICKS = 250, 244 -- a minute plus a second, because calls reach a provider with varying delay
-local this_month = string.sub(iso(now_ms), 1, 7)
-
-local function whole(number) return string.format('%.0f', number) end
-
--- Decode JSON that others may have overwritten; nil if it is no object.
-local function read(raw)
-  local done, found = pcall(cjson.decode, raw)
-  return done and type(found) == 'table' and found or nil
-end
-
--- As `Owner.scopes` (worker/money/caps.py). A call that the tenant's own key pays does not count for our total and providers.
-local function scopes_of(row)
-  local scopes = {'tenant:' .. row.tenant}
-  if row.own ~= '1' then scopes = {'total', 'provider:' .. row.provider, scopes[1]} end
-  if row.user ~= '' then scopes[#scopes + 1] = 'user:' .. string.gsub(row.tenant, '/', '%%2F') .. '/' .. row.user end
-  if row.feature ~= '' then scopes[#scopes + 1] = 'feature:' .. row.feature end
-  return scopes
-end
-
-local function is_row(row)
-  return row and row.tenant and row.provider and row.user and row.feature and tonumber(row.micros) and tonumber(row.tokens)
-end
-
--- Pass what a row adds to the sums of its kind to `add`, as (kind, scope, amount).
-local function weigh(row, kind, add)
-  for _, scope in ipairs(scopes_of(row)) do
-    add(kind, scope, row.micros)
-    add(kind == 'held' and 'held-tokens' or 'tokens', scope, row.tokens)
-  end
-end
-
--- Pages of closed rows, the oldest first: {stream id, row}. `to`: the last id.
-local function page_of(month, from, to, at_most)
-  local page = redis.call('XRANGE', LEDGER .. month, from, to, 'COUNT', at_most)
-  for i, entry in ipairs(page) do
-    local row = {}
-    for j = 1, #entry[2], 2 do row[entry[2][j]] = entry[2][j + 1] end
-    row.tokens = (tonumber(row.prompt) or 0) + (tonumber(row.completion) or 0)
-    page[i] = {entry[1], row}
-  end
-  return page
-end
-
--- A hash of sums, changed by the collected amounts with one command each.
-local function adding(key)
-  local sums = {}
-  local function add(kind, scope, amount)
-    local name = kind .. ':' .. scope
-    sums[name] = (sums[name] or 0) + (tonumber(amount) or 0)
-  end
-  local function write()
-    for name, amount in pairs(sums) do
-      if amount ~= 0 and redis.call('HINCRBY', key, name, whole(amount)) == 0 then redis.call('HDEL', key, name) end
-    end
-  end
-  return add, write
-end
-
--- One step of counting lost sums again: what was folded, then at most `at_most` rows, at the end the rows that are still open.
--- Rows that close meanwhile are counted when their turn comes. Returns whether the sums are there.
-local function count_step(month, at_most)
-  local key, part = SPENT .. month, SPENT .. month .. ':counting'
-  local from = redis.call('HGET', part, 'from')
-  if not from then
-    redis.call('DEL', part)
-    if redis.call('EXISTS', FOLDED .. month) == 1 then redis.call('COPY', FOLDED .. month, part) end
-    from = '-'
-  end
-  local page, add, write = page_of(month, from, '+', at_most), adding(part)
-  for _, entry in ipairs(page) do weigh(entry[2], 'spent', add) end
-  if #page == at_most then
-    write()
-    redis.call('HSET', part, 'from', '(' .. page[#page][1])
-    redis.call('EXPIRE', part, 3600)
-    return false
-  end
-  for _, raw in ipairs(redis.call('HVALS', AMBIGUOUS .. month)) do
-    local row = read(raw)
-    if is_row(row) then weigh(row, 'ambiguous', add) end
-  end
-  for _, raw in ipairs(redis.call('HVALS', KEYS[1])) do
-    local row = read(raw)
-    if is_row(row) and row.month == month then weigh(row, 'held', add) end
-  end
-  write()
-  redis.call('HDEL', part, 'from')
-  redis.call('HSET', part, 'since', now_ms)
-  redis.call('RENAME', part, key)
-  redis.call('EXPIRE', key, KEEP_SUMS)
-  return true
-end
-
--- The key of the month's sums; nil while lost sums are counted again. They are never taken as zero. A script does one step at
--- most, before it changes a row: so a row is counted either by the step or by `move`.
-local there = {}
-local function sums_of(month, at_most)
-  if there[month] == nil then
-    there[month] = redis.call('HEXISTS', SPENT .. month, 'since') == 1 or count_step(month, at_most or COUNTED_AT_ONCE)
-  end
-  return there[month] and SPENT .. month or nil
-end
-
--- The scope under which a sum is kept. Names of users and features come from outside: beyond FIELDS_AT_MOST fields, new ones
--- without a cap are counted together as rest:user and rest:feature. A sum of theirs never becomes negative: the rest takes it.
-local roomy = {}
-local function kept_scope(key, kind, scope, caps)
-  local free = string.match(scope, '^(user):') or string.match(scope, '^(feature):')
-  if not free or (caps and caps[scope]) then return scope end
-  if roomy[key] == nil then roomy[key] = redis.call('HLEN', key) < FIELDS_AT_MOST end
-  if roomy[key] or redis.call('HEXISTS', key, kind .. ':' .. scope) == 1 then return scope, 'rest:' .. free end
-  return 'rest:' .. free
-end
-
-local function move(row, kind, sign)
-  local key = sums_of(row.month)
-  if not key then return end -- the count that goes on will find the row
-  weigh(row, kind, function(of, scope, amount)
-    if amount == 0 then return end
-    local kept, rest = kept_scope(key, of, scope, row.caps)
-    local sum = redis.call('HINCRBY', key, of .. ':' .. kept, whole(sign * amount))
-    if sum == 0 or (sum < 0 and rest) then redis.call('HDEL', key, of .. ':' .. kept) end
-    if sum < 0 and rest then redis.call('HINCRBY', key, of .. ':' .. rest, whole(sum)) end
-  end)
-end
 
 -- {spent, ambiguous, held, tokens, held tokens} of a scope.
 local function sums_of_scope(month, scope)
@@ -181,7 +46,11 @@ local function in_force(month, scope, cap, begins)
   local key, terms = sums_of(month), table.concat(cap, '/')
   if not key then return false end
   local known = redis.call('HGET', key, 'terms:' .. scope)
-  if begins and known ~= terms then redis.call('HSET', key, 'terms:' .. scope, terms) end
+  if begins and known ~= terms then
+    redis.call('HSET', key, 'terms:' .. scope, terms)
+    redis.call('HSET', FOLDED .. month, 'terms:' .. scope, terms) -- if the sums are lost, it is known what was capped
+    redis.call('EXPIRE', FOLDED .. month, KEEP_SUMS)
+  end
   return begins or known == terms
 end
 

@@ -1,9 +1,9 @@
--- prelude: clock ledger_rows
+-- prelude: clock ledger_sums ledger_rows
 -- flags: allow-oom
 -- Close the rows whose execution is gone: a reservation is released, a dispatched call may have been billed (ambiguous).
 --
--- KEYS  1-2 as in ledger_rows
--- ARGV  1-6 as in ledger_rows   7 failover:leases:   8 age from which a row is looked at (ms)   9 at most
+-- KEYS  1-2 as in ledger_sums
+-- ARGV  1-6 as in ledger_sums   7 failover:leases:   8 age from which a row is looked at (ms)   9 at most
 -- Returns {rows released, rows that are ambiguous now, 1 while the month's sums are counted again}
 -- Invariant: a row is closed once; a row whose execution still holds its lease stays.
 local released, ambiguous = 0, 0
