@@ -16,11 +16,11 @@ ROOT = Path(__file__).parent.parent
 CODE = [path for name in ("producer", "worker", "ops") for path in sorted((ROOT / name).rglob("*"))]
 PYTHON = [path for path in CODE if path.suffix == ".py"]
 LUA = [path for path in CODE if path.suffix == ".lua"]
-PRELUDES = (
+PRELUDES = (  # of one room, besides those in shared/
     "worker/money/lua/ledger_rows.lua",
     "worker/money/lua/ledger_sums.lua",
     "worker/queue/lua/fence.lua",
-)  # of one room, besides those in shared/
+)
 
 MODULES_OF_A_FOLDER = 16  # beside its __init__.py
 LINES_OF_A_FILE = 300
