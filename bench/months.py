@@ -165,14 +165,17 @@ def main() -> None:
         again = statement.sums(client)
         took = time.monotonic() - began
         passed[f"and counted again in {took:.1f} s"] = again["total"].spent == book.micros
-        longest = max(longest, longest_command(client)[0])
+        recount = longest_command(client)
+        longest = max(longest, recount[0])
         files = list(folder.rglob("*.jsonl.gz"))
         ids = [json.loads(line)["id"] for file in files for line in gzip.decompress(file.read_bytes()).splitlines()]
         left = int(client.xlen(keyspace.LEDGER + time.strftime("%Y-%m", time.gmtime())))
         passed[f"each row is in Redis ({left:,}) or in one of {len(files)} files"] = (
             len(ids) == len(set(ids)) and len(ids) + left == chosen.rows // 10 // BATCH * BATCH * 10
         )
-        passed[f"the longest command takes {longest:.0f} ms"] = longest < SCRIPT_MS
+        passed[f"the longest command takes {longest:.0f} ms, of the recount {recount[0]:.0f} ms ({recount[1]})"] = (
+            longest < SCRIPT_MS
+        )
         for command in (("status",), ("budget", "show"), ("history", "show")):
             seconds = min(read_seconds(url, Path(place), *command) for _ in range(3))
             passed[f"failover {' '.join(command)} takes {seconds:.2f} s"] = seconds < READ_SECONDS

@@ -38,7 +38,7 @@ USED_UP_SECONDS = 60.0  # a job asks again after it when a cap is used up
 BUSY_SECONDS = 1.0  # ... and after it when the remainder is only reserved by calls that run
 SWEEP_AFTER_SECONDS = 12.0  # a row is checked again after it, as long as its call runs
 SWEEP_AT_MOST = 500
-COUNTED_AT_ONCE = 1000  # rows that one call counts again, which takes 10 to 20 ms of Redis
+COUNTED_AT_ONCE = 400  # rows that one call counts again, which takes 10 to 25 ms of Redis
 COUNT_PAUSE_SECONDS = 0.03  # between two such calls, for what else Redis has to do
 
 State = Literal["settled", "ambiguous", "released"]
