@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -17,8 +17,8 @@ from producer.environment import Environment
 from producer.errors import FailoverError, UsageError
 from worker.control.pause import utc
 from worker.history.archive import VARIABLE, archive_of
-from worker.history.document import ALL, DIMENSIONS, PEAK, Facts
-from worker.history.read import Slice, facts_of, slices
+from worker.history.document import ALL, DIMENSIONS, PEAK, Facts, together
+from worker.history.read import facts_of, slices
 from worker.humanize import money
 from worker.queue.dead_letters import now_ms
 from worker.routes.prices import dollars
@@ -53,10 +53,8 @@ def show(environment: Environment, /, since: str, as_json: bool, **names: str | 
     with session.reached(environment) as (_, client):
         now = now_ms(client)
         found = list(slices(client, now - session.age_seconds("--since", since) * 1000, now))
-    facts = facts_of(found, dimension, name)
-    total = Facts()
-    for each in facts:
-        total.add(each)
+    facts, whole = facts_of(found, dimension, name), together(each.document for each in found)
+    total = whole.facts[dimension].get(name) or Facts()
     if as_json:
         data = [{"begin_ms": each.begin_ms, **_data(part)} for each, part in zip(found, facts, strict=True)]
         happened = [each for each in data if each["counters"]]
@@ -71,7 +69,7 @@ def show(environment: Environment, /, since: str, as_json: bool, **names: str | 
         click.echo(line)
     if not name:
         for by in DIMENSIONS[1:]:
-            _print_table(found, by)
+            _print_table(by, whole.facts[by])
 
 
 @group.command()
@@ -157,11 +155,7 @@ def _by(facts: Facts, prefix: str) -> list[tuple[str, int]]:
     return sorted(found, key=lambda entry: -entry[1])
 
 
-def _print_table(found: Sequence[Slice], dimension: str) -> None:
-    names: dict[str, Facts] = {}
-    for each in found:
-        for name, facts in each.document.facts[dimension].items():
-            names.setdefault(name, Facts()).add(facts)
+def _print_table(dimension: str, names: Mapping[str, Facts]) -> None:
     if not names:
         return
     table = Table(dimension, "done", "dead", "p95 to answer", "cost", "paid calls", box=None)

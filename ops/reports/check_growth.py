@@ -17,9 +17,9 @@ from producer.errors import FailoverError
 from producer.policy import load_policies
 from producer.redis_server.memory import memory
 from producer.scripts import ask
-from worker.history.document import ALL, Facts
+from worker.history.document import ALL, together
 from worker.history.policy import load_history_policy
-from worker.history.read import facts_of, slices
+from worker.history.read import slices
 from worker.queue.dead_letters import now_ms
 
 DAYS = 7
@@ -34,10 +34,9 @@ def check_growth(environment: Environment) -> Iterator[Finding]:
     with contextlib.suppress(FailoverError, RedisError), session.existing(environment) as client:  # reported by others
         if client is None:
             return
-        now, total = now_ms(client), Facts()
-        for facts in facts_of(list(slices(client, now - DAYS * 86_400_000, now)), ALL, ""):
-            total.add(facts)
-        done, size = total.counters.get("done", 0), _bytes_of_a_job(client)
+        now = now_ms(client)
+        week = together(each.document for each in slices(client, now - DAYS * 86_400_000, now))
+        done, size = week.of(ALL, "").counters.get("done", 0), _bytes_of_a_job(client)
         if done < FEWEST or not size:
             return
         kept = max(policy.keep_results_seconds for policy in load_policies(environment).job_types.values()) / 86400

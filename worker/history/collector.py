@@ -8,8 +8,8 @@ at the same time.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pydantic_core import from_json, to_json
 from producer import keyspace
 from producer.scripts import Command, Script, ask_async
 from worker.history.document import ALL, DIMENSIONS, PEAK, Document, Facts, bucket_of
+from worker.money.budget_state import month_of
 
 log = logging.getLogger("failover.worker")
 
@@ -168,8 +169,8 @@ def _minute(minutes: dict[int, Document], entry_id: bytes) -> Document:
 
 def _months_now() -> list[str]:
     """The months in which rows may close now: this one, and its neighbours, because Redis has a clock of its own."""
-    days = (time.time() + offset * 86400 for offset in (-3, 0, 1))
-    return sorted({time.strftime("%Y-%m", time.gmtime(day)) for day in days})
+    now = datetime.now(UTC)
+    return sorted({month_of(now + timedelta(days=days)) for days in (-3, 0, 1)})
 
 
 def _cursor(raw: bytes | None) -> dict[str, str]:
