@@ -11,7 +11,7 @@ import asyncio
 import gzip
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -27,6 +27,7 @@ from producer.scripts import Command, Script, ask_async
 from worker.history.archive import Archive
 from worker.history.policy import LedgerKept
 from worker.money.ledger import drop_names, fold_ambiguous, fold_rows
+from worker.money.rows import closed_row, json_object
 
 log = logging.getLogger("failover.worker")
 
@@ -39,7 +40,6 @@ FOLDED_AT_ONCE = 250  # rows; takes about 5 ms of Redis
 SETTLED_LATE_MS = 3_600_000  # an ambiguous row that is younger may still be settled by its worker
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-NUMBERS = ("at", "micros", "prompt", "completion")
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class LedgerRetention:
         and another worker has begun to fold it."""
         lines: list[bytes] = []
         async for page in self._pages(portion.month, portion.last, portion.rows):
-            lines += [_line(fields) for _, fields in page]
+            lines += [to_json(closed_row(fields)) for _, fields in page]
         if len(lines) == portion.rows and self._archive is not None:
             content = await asyncio.to_thread(_packed, lines)
             await asyncio.to_thread(self._archive.write, portion.name, content)
@@ -195,7 +195,7 @@ class LedgerRetention:
 
     async def _ambiguous(self, month: str) -> AsyncIterator[dict[str, Any]]:
         async for _, raw in self._client.hscan_iter(keyspace.AMBIGUOUS + month, count=PAGE):
-            row = _read(raw)
+            row = json_object(raw)
             if isinstance(row.get("at"), int) and "id" in row:
                 yield row
 
@@ -228,23 +228,8 @@ def _packed(lines: Sequence[bytes]) -> bytes:
     return gzip.compress(b"\n".join(lines) + b"\n", 6, mtime=0)
 
 
-def _line(fields: Mapping[bytes, bytes]) -> bytes:
-    row = {name.decode(): value.decode(errors="replace") for name, value in fields.items()}
-    return to_json(
-        {name: int(value) if name in NUMBERS and value.isdecimal() else value for name, value in row.items()}
-    )
-
-
 def _cut(names: Sequence[str], size: int) -> list[Sequence[str]]:
     return [names[i : i + size] for i in range(0, len(names), size)]
-
-
-def _read(raw: bytes) -> dict[str, Any]:
-    try:
-        found = from_json(raw)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _whole(amount: bytes) -> int:

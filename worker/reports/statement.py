@@ -19,6 +19,7 @@ from producer.scripts import ask
 from worker.money.budget_state import Standing, month_of
 from worker.money.caps import REST, TOTAL, Budgets, Cap
 from worker.money.ledger import CAP, COUNT_PAUSE_SECONDS, LEDGER, ledger_keys, month_sums
+from worker.money.rows import closed_row, json_object
 from worker.routes.prices import dollars
 
 PAGE = 1000
@@ -140,7 +141,7 @@ def _together(kind: str, lines: Sequence[Balance]) -> Balance:
 def set_by(client: redis.Redis) -> dict[str, str]:
     """By scope, who overrides the cap of policies/budgets.yaml."""
     (found,) = ask(client, [("HGETALL", keyspace.BUDGETS)])
-    return {scope.decode(errors="replace"): str(_read(raw).get("who", "?")) for scope, raw in found.items()}
+    return {scope.decode(errors="replace"): str(json_object(raw).get("who", "?")) for scope, raw in found.items()}
 
 
 def set_cap(client: redis.Redis, scope: str, cap: Cap | None, month: str, who: str) -> bool:
@@ -171,24 +172,13 @@ def rows(client: redis.Redis, month: str) -> Iterator[dict[str, Any]]:
         (page,) = ask(client, [("XRANGE", keyspace.LEDGER + month, begin, "+", "COUNT", PAGE)])
         for entry_id, flat in page:
             begin = f"({entry_id.decode()}"
-            row = {name.decode(): value.decode() for name, value in flat.items()}
-            yield {name: int(value) if name in _NUMBERS else value for name, value in row.items()}
+            yield closed_row(flat)
         if len(page) < PAGE:
             break
     for key in (keyspace.AMBIGUOUS + month, keyspace.RESERVATIONS):
         (found,) = ask(client, [("HVALS", key)])
-        open_rows = (_read(raw) for raw in found)
+        open_rows = (json_object(raw) for raw in found)
         yield from ({name: row.get(name) for name in _OPEN} for row in open_rows if row.get("month") == month)
 
 
-def _read(raw: bytes) -> dict[str, Any]:
-    """A JSON object; empty if the value is not one."""
-    try:
-        found = json.loads(raw)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-_NUMBERS = ("at", "micros", "prompt", "completion")
 _OPEN = ("id", "state", "at", "micros", "job", "tenant", "user", "feature", "provider", "route", "model", "price")
