@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-import httpx
-
 from worker.errors.classify import Broken, Reply
 from worker.providers.anthropic_answer import Assembly, completion_of
 from worker.providers.anthropic_messages import lacks_thinking, system_of, turns_of
 from worker.providers.anthropic_schema import moved_keywords, output_schema, tool_schema
 from worker.providers.http import ProviderRequest, Spoken, call, unsayable
 from worker.providers.json_instruction import json_instruction
+from worker.providers.transport import Transport
 from worker.routes.parameters import NATIVE_OUTPUT_TOKENS
 from worker.routes.tokens import estimated
 
@@ -41,7 +40,7 @@ _EFFORTS = {
 _PERSONAL = re.compile(r"@|^\+?[\d\s().-]{7,}$")  # an address or a telephone number
 
 
-async def complete(client: httpx.AsyncClient, wanted: ProviderRequest) -> Reply | Broken:
+async def complete(transport: Transport, wanted: ProviderRequest) -> Reply | Broken:
     """POST {base_url}/v1/messages with the route's model. A body that cannot be said in this dialect goes elsewhere."""
     streams = wanted.first_token_seconds is not None
     longest = wanted.route.entry.max_output_tokens
@@ -54,7 +53,7 @@ async def complete(client: httpx.AsyncClient, wanted: ProviderRequest) -> Reply 
     wanted.dropped.extend(dropped)
     headers = {"anthropic-version": VERSION} | ({"x-api-key": wanted.key} if wanted.key else {})
     path = path_of(wanted.route.base_url, "messages")
-    return await call(client, wanted, Spoken(path, headers, sent, Assembly, completion_of))
+    return await call(transport, wanted, Spoken(path, headers, sent, Assembly, completion_of))
 
 
 def path_of(base_url: str, name: str) -> str:

@@ -12,14 +12,13 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 import aiohttp
-import httpx
 
 from worker.errors.classify import Broke
 from worker.network import DIRECT, Network
-from worker.providers import new_client
 from worker.providers.anthropic import VERSION, path_of
 from worker.providers.certificate import issuer_of
-from worker.providers.http import broken
+from worker.providers.http import SENDING_ERRORS, broken
+from worker.providers.transport import Transport
 from worker.routes.route import Route
 
 TIMEOUT_SECONDS = 5.0
@@ -50,22 +49,22 @@ def reach(routes: Sequence[Route], network: Network = DIRECT) -> list[Found]:
 
     async def go() -> list[Found]:
         places = asyncio.Semaphore(AT_ONCE)
-        client = new_client(AT_ONCE, network, TIMEOUT_SECONDS)
+        transport = Transport(AT_ONCE, network, TIMEOUT_SECONDS)
         try:
-            return list(await asyncio.gather(*(_reach(client, route, network, places) for route in routes)))
+            return list(await asyncio.gather(*(_reach(transport, route, network, places) for route in routes)))
         finally:
-            await client.aclose()
+            await transport.close()
 
     return asyncio.run(go())
 
 
-async def _reach(client: httpx.AsyncClient, route: Route, network: Network, places: asyncio.Semaphore) -> Found:
+async def _reach(transport: Transport, route: Route, network: Network, places: asyncio.Semaphore) -> Found:
     """By its first key that is taken."""
     refused: list[str] = []
     found = Found(Reached.KEY_REFUSED, "")
     async with places:
         for key in route.keys or (None,):
-            found = await _ask(client, route, key.secret if key else "", network)
+            found = await _ask(transport, route, key.secret if key else "", network)
             if found.how is not Reached.KEY_REFUSED:
                 also = (f"{source} is refused" for source in refused)
                 return Found(found.how, ", ".join([found.detail, *also]), found.address)
@@ -73,19 +72,21 @@ async def _reach(client: httpx.AsyncClient, route: Route, network: Network, plac
     return Found(Reached.KEY_REFUSED, ", ".join(refused), found.address)
 
 
-async def _ask(client: httpx.AsyncClient, route: Route, key: str, network: Network) -> Found:
+async def _ask(transport: Transport, route: Route, key: str, network: Network) -> Found:
     headers, path = ({"Authorization": f"Bearer {key}"} if key else {}), "/models"
     if route.entry.api == "anthropic":
         headers, path = {"x-api-key": key, "anthropic-version": VERSION}, path_of(route.base_url, "models")
     address = route.base_url + path
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            status = (await client.get(address, headers=headers)).status_code
+            response = await transport.get(address, headers)
+            status = response.status
+            response.close()
+    except aiohttp.InvalidURL:
+        return Found(Reached.UNREACHABLE, "its baseUrl is not a URL", address)
     except TimeoutError:
         return Found(Reached.UNREACHABLE, f"no answer within {TIMEOUT_SECONDS:g} s", address)
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        return Found(Reached.UNREACHABLE, "its baseUrl is not a URL", address)
-    except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+    except SENDING_ERRORS as error:
         return await _unreachable(error, address, network)
     if status in (401, 403):
         return Found(Reached.KEY_REFUSED, str(status), address)
@@ -98,12 +99,12 @@ async def _unreachable(error: Exception, address: str, network: Network) -> Foun
     why = broken(error)
     if why.how in (Broke.LOCAL, Broke.LOST):
         return Found(Reached.LOCAL, why.detail, address)
-    if not isinstance(error.__cause__, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+    if not isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
         return Found(Reached.UNREACHABLE, why.detail, address)
     issuer = await issuer_of(address, network.proxy_for(address), TIMEOUT_SECONDS)
     who = f", which is signed by {issuer!r}" if issuer else ""
     host = urlsplit(address).hostname
-    detail = f"the certificate of {host}{who}, is not trusted here: {_reason(error.__cause__)}"
+    detail = f"the certificate of {host}{who}, is not trusted here: {_reason(error)}"
     return Found(Reached.UNREACHABLE, detail, address)
 
 

@@ -1,24 +1,21 @@
-"""One HTTP call to a provider, whole or streamed, whatever the dialect.
-
-Traps of httpx-aiohttp 0.2 that this file hides: refused, DNS, TLS and a reset after sending all come out as
-httpx.ConnectTimeout, and only `__cause__` tells them apart; a malformed status line escapes as an aiohttp error.
-"""
+"""One HTTP call to a provider, whole or streamed, whatever the dialect."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import aiohttp
-import httpx
 from pydantic_core import from_json, to_json
 
 from worker import memory
 from worker.errors.classify import Broke, Broken, Reply
 from worker.providers.local_trouble import local_trouble
 from worker.providers.sse import BOM, Events, StreamedAnswer, looks_like_events
+from worker.providers.transport import NotConnected, ProxyUnusable, Response, Transport
 from worker.routes.route import Route
 
 CUT = b"[key]"
@@ -27,7 +24,13 @@ SMALL_ANSWER_BYTES = 64 * 1024  # nobody counts the memory of shorter ones
 STREAM_OVERHEAD = 8  # bytes of a stream per byte of its answer, at most
 LAST_WORDS_SECONDS = 2.0  # for [DONE] after the last finish_reason and the usage
 LATE_USAGE_SECONDS = 10.0  # for the usage after the last finish_reason: without it the call's cost is not known
+GATHER_SECONDS = 0.1  # between two looks at a stream that has begun: nobody waits for its single tokens
 LONGEST_TEXT = 16_384  # bytes of a body that is not JSON, for its words
+SENDING_ERRORS = (
+    aiohttp.ClientError,
+    OSError,
+    ProxyUnusable,
+)  # TimeoutError is an OSError
 
 
 @dataclass(frozen=True)
@@ -66,43 +69,46 @@ def unsayable(error: Exception) -> Reply:
     return Reply(400, {}, {"error": {"code": "no_counterpart", "message": told[:300]}})
 
 
-async def call(client: httpx.AsyncClient, wanted: ProviderRequest, spoken: Spoken) -> Reply | Broken:
+async def call(transport: Transport, wanted: ProviderRequest, spoken: Spoken) -> Reply | Broken:
     """POST it, within the attempt's time."""
     streams = wanted.first_token_seconds is not None
-    headers = {"content-type": "application/json", "idempotency-key": wanted.idempotency_key, **spoken.headers}
-    headers["accept"] = "text/event-stream, application/json" if streams else "application/json"
+    headers = {
+        "content-type": "application/json",
+        "accept": "text/event-stream, application/json" if streams else "application/json",
+        "user-agent": "failover-worker",
+        "idempotency-key": wanted.idempotency_key,
+        **spoken.headers,
+    }
     try:
         content = to_json(spoken.body)
     except (ValueError, RecursionError) as error:
         return unsayable(error)
-    request = client.build_request("POST", f"{wanted.route.base_url}{spoken.path}", content=content, headers=headers)
+    send = partial(transport.post, f"{wanted.route.base_url}{spoken.path}", headers, content)
+    if streams:
+        return await _streamed(send, wanted, spoken)
     try:
-        if streams:
-            return await _streamed(client, request, wanted, spoken)
         async with asyncio.timeout(wanted.seconds) as limit:
-            response = await client.send(request, stream=True)
+            response = await send()
             try:
                 return await _whole(response, limit, wanted, spoken)
             finally:
-                await response.aclose()
+                response.close()
     except TimeoutError:
         return Broken(Broke.SILENT, f"no whole answer within {wanted.seconds:.1f} s")
-    except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+    except SENDING_ERRORS as error:
         return broken(error)
 
 
-async def _whole(
-    response: httpx.Response, limit: asyncio.Timeout, wanted: ProviderRequest, spoken: Spoken
-) -> Reply | Broken:
+async def _whole(response: Response, limit: asyncio.Timeout, wanted: ProviderRequest, spoken: Spoken) -> Reply | Broken:
     """The body in one piece, unless it is longer than the route allows."""
     chunks, size, most = [], 0, wanted.route.entry.max_answer_bytes
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.chunks():
         chunks.append(chunk)
         size += len(chunk)
         if size > most:
             return Broken(Broke.TOO_LONG, f"an answer of more than {most} bytes (maxAnswerBytes)")
         await _memory_for(chunk, size, limit)
-    return read_whole(response.status_code, response.headers, b"".join(chunks), wanted.secrets, spoken)
+    return read_whole(response.status, response.headers, b"".join(chunks), wanted.secrets, spoken)
 
 
 async def _memory_for(chunk: bytes, size: int, limit: asyncio.Timeout) -> None:
@@ -159,9 +165,7 @@ def _clean(body: Any, raw: bytes, keys: Sequence[str]) -> Any:
     return body if cleaned == written else from_json(cleaned)
 
 
-async def _streamed(
-    client: httpx.AsyncClient, request: httpx.Request, wanted: ProviderRequest, spoken: Spoken
-) -> Reply | Broken:
+async def _streamed(send: Callable[[], Awaitable[Response]], wanted: ProviderRequest, spoken: Spoken) -> Reply | Broken:
     """The stream, assembled. Whoever sends an error or an answer in one piece all the same is read so.
 
     Cut, stalled or late, it is Broken, unless every choice had its finish_reason by then.
@@ -169,12 +173,12 @@ async def _streamed(
     clock = asyncio.get_running_loop().time
     silence, end = wanted.first_token_seconds or wanted.seconds, clock() + wanted.seconds
     assembly = spoken.assembly()
-    response: httpx.Response | None = None
+    response: Response | None = None
     broke: Reply | Broken | None = None
     try:
         async with asyncio.timeout_at(min(clock() + silence, end)) as limit:
-            response = await client.send(request, stream=True)
-            if response.status_code != 200 or "text/event-stream" not in response.headers.get("content-type", ""):
+            response = await send()
+            if response.status != 200 or "text/event-stream" not in response.headers.get("content-type", ""):
                 limit.reschedule(end)
                 return await _whole(response, limit, wanted, spoken)
             broke = await _assemble(response, assembly, limit, silence, end, wanted, spoken)
@@ -185,14 +189,14 @@ async def _streamed(
             broke = Broken(Broke.STALLED, f"the stream fell silent for {silence:.1f} s")
         else:
             broke = Broken(Broke.NO_TOKEN, f"no token within {silence:.1f} s")
-    except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+    except SENDING_ERRORS as error:
         if response is None:
             return broken(error)
         cut = broken(error)
         broke = cut if cut.how is Broke.LOST else Broken(Broke.CUT, cut.detail)
     finally:
         if response is not None:
-            await response.aclose()
+            response.close()
     if response is None:
         return broke or Broken(Broke.CUT, "the stream ended without a finish_reason")
     if isinstance(broke, Reply):
@@ -213,7 +217,7 @@ def _assembled(
 
 
 async def _assemble(
-    response: httpx.Response,
+    response: Response,
     assembly: StreamedAnswer,
     limit: asyncio.Timeout,
     silence: float,
@@ -225,7 +229,7 @@ async def _assemble(
     stream and is none is read as what it is."""
     clock = asyncio.get_running_loop().time
     events, size, head, most = Events(), 0, b"", wanted.route.entry.max_answer_bytes
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.chunks(lambda: GATHER_SECONDS if assembly.began and not assembly.finished else 0.0):
         size += len(chunk)
         if size > STREAM_OVERHEAD * most:
             return Broken(Broke.TOO_LONG, f"a stream of more than {STREAM_OVERHEAD} x {most} bytes (maxAnswerBytes)")
@@ -263,12 +267,11 @@ def broken(error: Exception) -> Broken:
     """Whether the request can have been sent decides whether replaying it is safe."""
     if (trouble := local_trouble(error)) is not None:
         return Broken(Broke.LOST if trouble.sent else Broke.LOCAL, trouble.words)
-    cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ else error
-    detail = f"{type(cause).__name__}: {cause}"[:200]
-    if isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+    detail = f"{type(error).__name__}: {error}"[:200]
+    if isinstance(error, aiohttp.ClientConnectorError | NotConnected):
         return Broken(Broke.UNREACHABLE, detail)
-    if isinstance(cause, TimeoutError):
+    if isinstance(error, TimeoutError):
         return Broken(Broke.SILENT, detail)
-    if isinstance(cause, aiohttp.ClientResponseError | aiohttp.InvalidURL):
+    if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
         return Broken(Broke.GARBLED, detail)
     return Broken(Broke.RESET, detail)

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import aiohttp
-import httpx
+
+from worker.providers.transport import ProxyUnusable
 
 # errno -> words. Only the local kernel gives these: what a peer or a router on the way says (ECONNREFUSED, ECONNRESET,
 # EHOSTUNREACH, ETIMEDOUT) is not among them.
@@ -29,7 +30,7 @@ _ERRNO = {
 }
 # A resolver that gives no answer, as against one that says that there is no such host (EAI_NONAME): a wrong route.
 _NO_DNS = {socket.EAI_AGAIN, socket.EAI_FAIL, socket.EAI_MEMORY, socket.EAI_SYSTEM}
-_BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, httpx.ProxyError, RuntimeError)
+_BEFORE_SENDING = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, ProxyUnusable, RuntimeError)
 _NO_THREAD = "can't start new thread"  # Python has no class of its own for it
 
 
@@ -68,7 +69,7 @@ def _words(error: BaseException) -> str | None:
     match error:
         case aiohttp.ClientHttpProxyError():
             return f"our proxy answers {error.status} (HTTPS_PROXY)"
-        case httpx.ProxyError() | aiohttp.ClientProxyConnectionError():
+        case ProxyUnusable() | aiohttp.ClientProxyConnectionError():
             return f"our proxy cannot be used (HTTPS_PROXY): {_reason(error)}"
         case MemoryError():
             return "out of memory"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
-
 from worker.errors.classify import Broken, Reply
 from worker.providers.http import ProviderRequest, Spoken, call
 from worker.providers.sse import Assembly, as_arguments
+from worker.providers.transport import Transport
 
 
-async def complete(client: httpx.AsyncClient, wanted: ProviderRequest) -> Reply | Broken:
+async def complete(transport: Transport, wanted: ProviderRequest) -> Reply | Broken:
     """POST {base_url}/chat/completions with the route's model."""
     streams = wanted.first_token_seconds is not None
     body = {**wanted.body, "model": wanted.route.model, "stream": streams}
@@ -20,7 +19,7 @@ async def complete(client: httpx.AsyncClient, wanted: ProviderRequest) -> Reply 
         body.pop("stream_options", None)
     headers = {"authorization": f"Bearer {wanted.key}"} if wanted.key else {}
     return await call(
-        client,
+        transport,
         wanted,
         Spoken("/chat/completions", headers, body, lambda: Assembly(wanted=_wanted(wanted.body)), as_completion),
     )

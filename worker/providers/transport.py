@@ -1,5 +1,6 @@
 """The transport of all calls to providers: one pool of connections, through our proxy where there is one, and the resend of
-a request that met a connection which the provider had just closed.
+a request that met a connection which the provider had just closed. No other file knows which library sends the bytes; only
+its exceptions are known to local_trouble.py and http.py.
 
 A provider may close an idle connection at the moment at which the next request is written on it (RFC 9112, 9.3 and 9.5). It
 has read nothing of that request then. The request is sent again, once, on a connection of its own, if all of this holds:
@@ -16,14 +17,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
+from yarl import URL
 
 from worker.network import Network
 
@@ -34,83 +35,133 @@ _HUNG_UP = frozenset({errno.ECONNRESET, errno.EPIPE})
 _reused_at: ContextVar[list[float] | None] = ContextVar("reused_at", default=None)
 
 
-class Transport(httpx.AsyncBaseTransport):
-    """Made on the loop that uses it, and closed there. `most`: connections at once."""
+class NotConnected(Exception):
+    """No connection within the time to connect; nothing was sent. Not a TimeoutError, which is the caller's own."""
 
-    def __init__(self, most: int, network: Network) -> None:
+
+class ProxyUnusable(Exception):
+    """Our own proxy does not let the call out. It has sent nothing on."""
+
+
+class Response:
+    """The head of an answer, and its body as it comes. Whoever has one closes it."""
+
+    __slots__ = ("_response", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = _headers(response)
+
+    async def chunks(self, pause: Callable[[], float] = lambda: 0.0) -> AsyncIterator[bytes]:
+        """The body without its content encoding. `pause`: seconds for which bytes gather in the kernel before the next chunk,
+        asked after each one; a wake-up for each token costs more CPU than the rest of a job. Raises what the library raises."""
+        content = self._response.content
+        while chunk := await content.readany():
+            yield chunk
+            if (seconds := pause()) and (connection := self._response.connection) is not None:
+                protocol = connection.protocol
+                if protocol is not None:
+                    protocol.pause_reading()
+                    await asyncio.sleep(seconds)
+                    protocol.resume_reading()
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end; end it if not."""
+        self._response.release()
+
+
+class Transport:
+    """Made on the loop that uses it, and closed there. `most`: connections at once. Whoever calls cuts it by wall clock:
+    only the time to connect has a limit here."""
+
+    def __init__(self, most: int, network: Network, connect_seconds: float) -> None:
         self._network = network
-        self._pool = _Sessions(lambda: _session(most, network, keep=True), network)
-        self._fresh = _Sessions(lambda: _session(most, network, keep=False), network)
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
+        self._most = most
+        self._pool: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def post(self, url: str, headers: Mapping[str, str], content: bytes) -> Response:
+        """Send it, once, or once more under the rule of this file. Raises ProxyUnusable and what the library raises."""
+        if self._pool is None:
+            self._pool = _session(self._most, self._network, self._timeout, keep=True)
         clock, reused_at = asyncio.get_running_loop().time, list[float]()
         token = _reused_at.set(reused_at)
         try:
-            return await self._pool.send(request)
-        except httpx.HTTPError as error:
+            return await self._send(self._pool, "POST", url, headers, content)
+        except aiohttp.ClientError as error:
             if not (reused_at and clock() - reused_at[-1] <= RACE_SECONDS and _hung_up(error)):
                 raise
         finally:
             _reused_at.reset(token)
-        return await self._fresh.send(request)
+        return await self._send(self._alone(), "POST", url, headers, content)
 
-    async def aclose(self) -> None:
-        await self._pool.close()
-        await self._fresh.close()
+    async def get(self, url: str, headers: Mapping[str, str]) -> Response:
+        """Ask on a connection of its own. Raises as `post`."""
+        return await self._send(self._alone(), "GET", url, headers, None)
 
+    def _alone(self) -> aiohttp.ClientSession:
+        if self._fresh is None:
+            self._fresh = _session(self._most, self._network, self._timeout, keep=False)
+        return self._fresh
 
-def _hung_up(error: httpx.HTTPError) -> bool:
-    """Whether the connection ended before the first byte of an answer."""
-    cause = error.__cause__
-    if isinstance(cause, aiohttp.ServerDisconnectedError):
-        return not isinstance(cause.message, aiohttp.http.RawResponseMessage)  # the head of an answer
-    return (
-        isinstance(cause, aiohttp.ClientOSError)
-        and not isinstance(cause, aiohttp.ClientConnectorError)
-        and cause.errno in _HUNG_UP
-    )
-
-
-class _Sessions:
-    """One client session, used directly and through each proxy."""
-
-    def __init__(self, session: Callable[[], aiohttp.ClientSession], network: Network) -> None:
-        self._make, self._network = session, network
-        self._session: aiohttp.ClientSession | None = None
-        self._by_proxy: dict[str | None, AiohttpTransport] = {}
-
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        proxy = self._network.proxy_for(str(request.url))
-        transport = self._by_proxy.get(proxy) or self._transport(proxy)
-        if proxy is None:
-            return await transport.handle_async_request(request)
+    async def _send(
+        self, session: aiohttp.ClientSession, method: str, url: str, headers: Mapping[str, str], content: bytes | None
+    ) -> Response:
+        proxy = self._network.proxy_for(url)
         try:
-            response = await transport.handle_async_request(request)
-        except httpx.ConnectTimeout as error:
-            if isinstance(error.__cause__, aiohttp.ClientConnectorDNSError | aiohttp.ConnectionTimeoutError):
-                raise httpx.ProxyError("it cannot be reached") from error  # the only host that is looked up
+            response = await session.request(
+                method,
+                _url(url),
+                headers=headers,
+                data=content,
+                allow_redirects=False,
+                proxy=proxy,
+            )
+        except aiohttp.ConnectionTimeoutError as error:
+            raise (ProxyUnusable("it cannot be reached") if proxy else NotConnected(str(error))) from error
+        except aiohttp.ClientConnectorDNSError as error:
+            if proxy:  # the only host that is looked up
+                raise ProxyUnusable("it cannot be reached") from error
             raise
-        if response.status_code == httpx.codes.PROXY_AUTHENTICATION_REQUIRED:
-            await response.aclose()
-            raise httpx.ProxyError("it wants a password (407)")
-        return response
-
-    def _transport(self, proxy: str | None) -> AiohttpTransport:
-        if self._session is None:
-            self._session = self._make()
-        url = httpx.Proxy(proxy) if proxy else None
-        transport = AiohttpTransport(verify=self._network.trust(), client=self._session, proxy=url)
-        self._by_proxy[proxy] = transport
-        return transport
+        if proxy and response.status == 407:
+            response.release()
+            raise ProxyUnusable("it wants a password (407)")
+        return Response(response)
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._pool, self._fresh):
+            if session is not None:
+                await session.close()
 
 
-def _session(most: int, network: Network, *, keep: bool) -> aiohttp.ClientSession:
-    """As httpx-aiohttp would make it, but without a cookie jar: jobs and tenants share nothing. `keep`: connections are
-    used again."""
+@lru_cache(maxsize=1024)
+def _url(url: str) -> URL:
+    return URL(url)
+
+
+def _headers(response: aiohttp.ClientResponse) -> dict[str, str]:
+    """By lower-case name; what stands in several lines is one list (RFC 9110, 5.2)."""
+    headers: dict[str, str] = {}
+    for name, value in response.headers.items():
+        name = name.lower()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def _hung_up(error: aiohttp.ClientError) -> bool:
+    """Whether the connection ended before the first byte of an answer."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return not isinstance(error.message, aiohttp.http.RawResponseMessage)  # the head of an answer
+    if not isinstance(error, aiohttp.ClientOSError) or isinstance(error, aiohttp.ClientConnectorError):
+        return False
+    closing = isinstance(error.__cause__, aiohttp.ClientConnectionResetError)  # it knew before it wrote a byte
+    return closing or error.errno in _HUNG_UP
+
+
+def _session(most: int, network: Network, timeout: aiohttp.ClientTimeout, *, keep: bool) -> aiohttp.ClientSession:
+    """Without a cookie jar: jobs and tenants share nothing. `keep`: connections are used again."""
     connector = aiohttp.TCPConnector(
         limit=most,
         ssl=network.trust(),
@@ -122,6 +173,7 @@ def _session(most: int, network: Network, *, keep: bool) -> aiohttp.ClientSessio
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=timeout,
         max_line_size=LARGEST_HEADER_BYTES,
         max_field_size=LARGEST_HEADER_BYTES,
         trace_configs=[trace] if keep else None,
