@@ -42,6 +42,7 @@ def _number(value: Any) -> Any:
     return value
 
 
+_encode_sorted = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 NUMBER = BeforeValidator(_number)  # refuses true for 1, and "5" for 5
 
 
@@ -131,7 +132,7 @@ class LLMJob(BaseModel):
 
     def fingerprint(self) -> str:
         """Hash of job type and body. The same idempotency key with another fingerprint is a conflict."""
-        request = json.dumps({"type": self.job_type, "body": self.body}, sort_keys=True, separators=(",", ":"))
+        request = _encode_sorted({"type": self.job_type, "body": self.body})
         return sha256(request.encode()).hexdigest()
 
     def key_for(self, job_id: str) -> str:

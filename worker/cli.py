@@ -15,7 +15,7 @@ from producer.errors import FailoverError, ServiceUnavailable
 from worker.configuration import Configuration, stamp
 from worker.logs import configure
 from worker.machine import DEFAULT_SLOTS, Machine
-from worker.memory import return_freed_memory
+from worker.memory import collect_rarely, return_freed_memory
 from worker.notify.settings import load_settings
 from worker.worker import FailoverWorker, log
 
@@ -100,6 +100,7 @@ def command(
             reloads=reloads,
             memory=machine.memory,
         )
+        collect_rarely()
         asyncio.run(_run(worker))
     except RedisError as error:
         raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error}") from None

@@ -243,7 +243,7 @@ def _context(claim: Claim, job: LLMJob, policy: JobPolicy, planned: Plan, sent: 
         ordinal=claim.ordinal,
         body=sent.body,
         idempotency_key=job.provider_key(claim.job_id),
-        deadline=asyncio.get_running_loop().time() + seconds,
+        deadline=time.monotonic() + seconds,
         plan=planned,
         owner=owner,
         first_token_seconds=policy.first_token_seconds,

@@ -10,6 +10,7 @@ from typing import TextIO
 
 from worker.humanize import printable
 
+_encode = json.JSONEncoder(default=str).encode
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -38,7 +39,7 @@ class _Json(logging.Formatter):
         line |= _facts(record)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _encode(line)
 
 
 class _Text(logging.Formatter):

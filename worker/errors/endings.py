@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 
@@ -64,9 +65,12 @@ def ending_of(finish_reason: Any) -> Ending:
     """What one `finish_reason` means, in any casing."""
     if finish_reason is None or finish_reason == "":
         return Ending.UNNAMED
-    if not isinstance(finish_reason, str):
-        return Ending.UNKNOWN
-    word = re.sub(r"[\s.\-]+", "_", finish_reason[:200].strip().lower())
+    return _of_word(finish_reason[:200]) if isinstance(finish_reason, str) else Ending.UNKNOWN
+
+
+@lru_cache(maxsize=256)
+def _of_word(finish_reason: str) -> Ending:
+    word = re.sub(r"[\s.\-]+", "_", finish_reason.strip().lower())
     word = word.removeprefix("finish_reason_")
     if word in GOOD:
         return Ending.GOOD

@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from functools import lru_cache
-from types import SimpleNamespace
 from typing import Any
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from yarl import URL
 
 from worker.network import Network
@@ -86,12 +89,12 @@ class Transport:
         """Send it, once, or once more under the rule of this file. Raises ProxyUnusable and what the library raises."""
         if self._pool is None:
             self._pool = _session(self._most, self._network, self._timeout, keep=True)
-        clock, reused_at = asyncio.get_running_loop().time, list[float]()
+        reused_at = list[float]()
         token = _reused_at.set(reused_at)
         try:
             return await self._send(self._pool, "POST", url, headers, content)
         except aiohttp.ClientError as error:
-            if not (reused_at and clock() - reused_at[-1] <= RACE_SECONDS and _hung_up(error)):
+            if not (reused_at and time.monotonic() - reused_at[-1] <= RACE_SECONDS and _hung_up(error)):
                 raise
         finally:
             _reused_at.reset(token)
@@ -160,27 +163,36 @@ def _hung_up(error: aiohttp.ClientError) -> bool:
     return closing or error.errno in _HUNG_UP
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Notes in `_reused_at` when a call gets a connection that has served another one. (The library's own tracing does so
+    too, at six more awaits a call.)"""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._seen = WeakSet[ResponseHandler]()
+
+    async def connect(self, req: Any, traces: Any, timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109 - its own
+        connection = await super().connect(req, traces, timeout)
+        if (protocol := connection.protocol) in self._seen:
+            if (reused_at := _reused_at.get()) is not None:
+                reused_at.append(time.monotonic())
+        elif protocol is not None:
+            self._seen.add(protocol)
+        return connection
+
+
 def _session(most: int, network: Network, timeout: aiohttp.ClientTimeout, *, keep: bool) -> aiohttp.ClientSession:
     """Without a cookie jar: jobs and tenants share nothing. `keep`: connections are used again."""
-    connector = aiohttp.TCPConnector(
+    connector = _Connector(
         limit=most,
         ssl=network.trust(),
         resolver=aiohttp.ThreadedResolver(),  # the system's, whose errors local_trouble.py knows
         **({"keepalive_timeout": KEEP_ALIVE_SECONDS} if keep else {"force_close": True}),
     )
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(_note_reuse)
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=timeout,
         max_line_size=LARGEST_HEADER_BYTES,
         max_field_size=LARGEST_HEADER_BYTES,
-        trace_configs=[trace] if keep else None,
     )
-
-
-async def _note_reuse(_session: aiohttp.ClientSession, _context: SimpleNamespace, _params: Any) -> None:
-    reused_at = _reused_at.get()
-    if reused_at is not None:
-        reused_at.append(asyncio.get_running_loop().time())

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from worker.routes.usage import read_usage
+from worker.routes.usage import Usage, read_usage
 
 PER_MILLION = 1_000_000
 HOUR_WRITE_FACTOR = 1.6  # what an hour in the cache costs, over five minutes: 2 and 1.25 times the input at Anthropic's
@@ -88,7 +88,12 @@ def billed_micros(price: Price, usage: Mapping[str, Any]) -> int | None:
     """Micro-dollars of a chat completion's `usage`; None if it does not say what was billed: tokens that cannot be read,
     audio without a price of its own."""
     read = read_usage(usage)
-    if read is None or read.audio:
+    return None if read is None else micros_of_tokens(price, read)
+
+
+def micros_of_tokens(price: Price, read: Usage) -> int | None:
+    """As `billed_micros`, of a usage that was read."""
+    if read.audio:
         return None
     micros = cost_micros(
         price, read.prompt, read.completion, cached=read.cached, written=read.written + read.written_hour

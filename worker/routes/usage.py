@@ -7,7 +7,7 @@ November 2026. What cannot be read is None, and never zero: such a call may have
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +46,8 @@ def read_usage(usage: Mapping[str, Any]) -> Usage | None:
     total = count(usage, "total_tokens")
     if prompt is None or completion is None or prompt + completion == 0:
         return None
-    cached, written = _largest(usage, _CACHED), _largest(usage, _WRITTEN)
-    hour = _largest(usage, _WRITTEN_HOUR)
+    places = [usage, *(inner for name in _DETAILS if isinstance(inner := usage.get(name), dict))]
+    cached, written, hour = (_largest(places, names) for names in (_CACHED, _WRITTEN, _WRITTEN_HOUR))
     written = max(written, hour)
     if cached + written > prompt or (
         "prompt_tokens" not in usage and (cached or written) and "input_tokens_details" not in usage
@@ -72,18 +72,9 @@ def _first(usage: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     return next((found for name in names if (found := count(usage, name)) is not None), None)
 
 
-def _largest(usage: Mapping[str, Any], names: tuple[str, ...]) -> int:
+def _largest(places: Sequence[Mapping[str, Any]], names: tuple[str, ...]) -> int:
     """The same number may stand under several names, at the top and in the details: it is counted once."""
-    return max(
-        (found for place in _places(usage) for name in names if (found := count(place, name)) is not None), default=0
-    )
-
-
-def _places(usage: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield usage
-    for name in _DETAILS:
-        if isinstance(inner := usage.get(name), dict):
-            yield inner
+    return max([count(place, name) or 0 for place in places for name in names if name in place], default=0)
 
 
 def _detail(usage: Mapping[str, Any], details: str, name: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from producer.job import ChatBody
 from producer.trail import Attempt, RejectedFor, Rejection, TrailEntry
 from worker.errors.catalog import Failure
 from worker.money.caps import NOBODY, Owner
-from worker.routes.prices import billed_micros, dollars
+from worker.routes.prices import dollars, micros_of_tokens
 from worker.routes.route import Route
 from worker.routes.usage import read_usage
 from worker.routing.attempt import RouteAttempt
@@ -25,7 +24,7 @@ SHORTEST_ATTEMPT_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class JobContext:
-    """What one execution goes by. `ordinal` counts the job's executions from 1. `deadline` is in the loop's time, for all
+    """What one execution goes by. `ordinal` counts the job's executions from 1. `deadline` is on the monotonic clock, for all
     attempts together; `seconds`: how far away it was at the begin. `first_token_seconds`: the policy's limit; set, answers are
     streamed. `failover_on_refusal`: a job that one provider refused may go to other routes. `owner`: who pays, as the ledger's
     rows name it."""
@@ -42,7 +41,7 @@ class JobContext:
     seconds: float = math.inf
 
     def seconds_left(self) -> float:
-        return self.deadline - asyncio.get_running_loop().time()
+        return self.deadline - time.monotonic()
 
     def first_token(self, route: Route) -> float | None:
         """The shorter of the route's and the policy's limit; None: the answer is not streamed."""
@@ -105,9 +104,8 @@ class Spend:
     ) -> Attempt:
         """Write a call that ended into the trail, and count what it cost or may have cost."""
         route, ms = attempt.route, round((time.monotonic() - attempt.started) * 1000)
-        price = route.price if usage else None
-        cost = billed_micros(price, usage) if price and usage else None
         read = read_usage(usage) if usage else None
+        cost = micros_of_tokens(route.price, read) if route.price and read else None
         ambiguous = failure.ambiguous if failure else False
         unsaid = failure is None or failure.status == 200  # an answer, of a kind, that may not say what it cost
         may_cost = context.plan.estimates.get(route.name) if (ambiguous or unsaid) and cost is None else None
