@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 
 import click
 from redis.exceptions import RedisError
@@ -101,9 +102,20 @@ def command(
             memory=machine.memory,
         )
         collect_rarely()
-        asyncio.run(_run(worker))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_run(worker))
     except RedisError as error:
         raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error}") from None
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where `failover-worker[fast]` is installed; else asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 async def _run(worker: FailoverWorker) -> None:
