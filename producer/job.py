@@ -132,8 +132,7 @@ class LLMJob(BaseModel):
 
     def fingerprint(self) -> str:
         """Hash of job type and body. The same idempotency key with another fingerprint is a conflict."""
-        request = _encode_sorted({"type": self.job_type, "body": self.body})
-        return sha256(request.encode()).hexdigest()
+        return sha256(_encode_sorted({"type": self.job_type, "body": self.body}).encode()).hexdigest()
 
     def key_for(self, job_id: str) -> str:
         """The idempotency key: the caller's, or the hash of user id, job id and input (SOP step 9)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,8 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+import click
+
+from ops.local import session
 from producer import Producer
 from producer.batch import BadLine, Line, error_line, output_line, read
+from producer.environment import Environment
 from producer.errors import ServiceUnavailable, UsageError
 from producer.job import JobResult, JobStatus
 from worker.control import worker_registry
@@ -23,6 +28,86 @@ from worker.control.pause import holding
 CHUNK = 200
 LOOK_EVERY_SECONDS = 0.25
 WITHOUT_REDIS_SECONDS = 60.0
+PROGRESS_SECONDS = 5.0  # between two progress lines of a batch
+
+
+@click.group("batch")
+def group() -> None:
+    """Batch files in the OpenAI Batch format."""
+
+
+@group.command("run")
+@click.argument("source", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Results, in input order.")
+@click.option("--errors", type=click.Path(dir_okay=False, path_type=Path), help="A file for the failed lines.")
+@click.option("--job-type", default="batch", show_default=True, help="A type of policies/jobs.yaml.")
+@click.option("--tenant", default="default", show_default=True, help="The client that the work is for.")
+@click.option("--feature", default="", help="What the work is for; caps and cached answers depend on it.")
+@click.option(
+    "--detach", is_flag=True, help="Only enqueue; run the same command without --detach to collect the results."
+)
+@click.pass_obj
+def batch_run(
+    environment: Environment,
+    source: Path,
+    output: Path | None,
+    errors: Path | None,
+    job_type: str,
+    tenant: str,
+    feature: str,
+    detach: bool,
+) -> None:
+    """Run every line of SOURCE. Running the same file again resumes it, and pays for nothing twice."""
+    if output is None and not detach:
+        raise UsageError("no output: add -o OUT.jsonl, or --detach to enqueue only")
+    check_writable(source, output, errors)
+    with (session.opened if detach else session.executing)(environment) as active:
+        submitted = submit(active.producer, source, job_type=job_type, tenant=tenant, feature=feature)
+        for bad in submitted.bad:
+            session.note(str(bad))
+        known = f", {submitted.known} of them from an earlier run" if submitted.known else ""
+        session.note(f"{len(submitted.job_ids)} jobs{known}, {len(submitted.bad)} malformed lines")
+        if detach or output is None:
+            session.warn_without_worker(active)
+            sys.exit(1 if submitted.bad else 0)
+        _wait_with_progress(active, submitted)
+        written = write(active.producer, submitted, output, errors)
+    for route, count in sorted(written.by_route.items()):
+        session.note(f"{count:7} by {route}")
+    for why, dead in written.deaths.items():
+        session.note(f"{len(dead):7} dead, {why}: {' '.join(dead[:3])}{' ...' if len(dead) > 3 else ''}")
+    if written.dead:
+        session.note("fix the cause, `failover dlq requeue` them, and run the same command again for the whole file")
+    session.note(f"{written.done} done, {written.dead} dead, {written.bad} malformed -> {output}")
+    sys.exit(0 if written.done == len(submitted.entries) else 1)
+
+
+def _wait_with_progress(active: session.Session, submitted: Submitted) -> None:
+    """Wait for the batch, with a progress bar on a terminal, else a line every PROGRESS_SECONDS."""
+    total = len(submitted.job_ids)
+    due = session.paced(PROGRESS_SECONDS)
+    if sys.stderr.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        from ops.console import PrintableConsole
+
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        with Progress(*columns, console=PrintableConsole(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=total)
+
+            def show(ended: int) -> None:
+                bar.update(task, completed=ended)
+                if due():
+                    bar.update(task, description=progress(active.producer, submitted))
+
+            wait(active.producer, submitted, show)
+        return
+
+    def print_progress(ended: int) -> None:
+        if due():
+            session.note(f"{ended} of {total} ended; {progress(active.producer, submitted)}")
+
+    wait(active.producer, submitted, print_progress)
 
 
 @dataclass

@@ -1,21 +1,90 @@
-"""`failover job ...`: show, explain and cancel one job; list late jobs."""
+"""`failover submit`, and `failover job ...`: show, explain and cancel one job; list late jobs."""
 
 from __future__ import annotations
 
 import json
+import sys
+from typing import IO
 
 import click
 
+from ops.chat_body import body_of
 from ops.local import session
 from ops.options import as_json
 from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment
 from producer.errors import UsageError
-from producer.job import JobResult
+from producer.job import JobResult, JobStatus, LLMJob
 from producer.trail import Planned
 from worker.control import worker_registry
 from worker.control.pause import paused
 from worker.humanize import many
+
+
+@click.command()
+@click.argument("stdin", required=False, metavar="[-]")
+@click.option("--prompt", help="The user's message.")
+@click.option("--file", "source", type=click.File("rb"), help="A prompt as text, or a chat-completions body as JSON.")
+@click.option("--job-type", default="default", show_default=True, help="A type of policies/jobs.yaml.")
+@click.option("--tenant", default="default", show_default=True, help="The client that the work is for.")
+@click.option("--user", default="", help="Who asked for it; part of the default idempotency key.")
+@click.option("--feature", default="", help="What the work is for; caps and cached answers depend on it.")
+@click.option("--idempotency-key", help="The same key again gives the same job.")
+@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Print the answer instead of the job id.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Without REDIS_URL: also execute jobs that wait from earlier commands."
+)
+@as_json
+@click.pass_obj
+def submit(
+    environment: Environment,
+    stdin: str | None,
+    prompt: str | None,
+    source: IO[bytes] | None,
+    job_type: str,
+    tenant: str,
+    user: str,
+    feature: str,
+    idempotency_key: str | None,
+    wait: float | None,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Submit one job: prints its id, or with --wait its answer.
+
+    The job comes from --prompt TEXT, --file F, or - (standard input).
+    """
+    given = [name for name, value in (("-", stdin), ("--prompt", prompt), ("--file", source)) if value is not None]
+    if len(given) != 1 or stdin not in (None, "-"):
+        raise UsageError("give exactly one of --prompt TEXT, --file F and - (standard input)")
+    body = body_of(prompt if prompt is not None else (source or sys.stdin.buffer).read())
+    fields = {
+        "job_type": job_type,
+        "tenant_id": tenant,
+        "user_id": user,
+        "feature": feature,
+        "idempotency_key": idempotency_key,
+    }
+    new_job = LLMJob.parse({**fields, "body": body})
+    own_queue = None if everything else session.OWN_QUEUE
+    with session.opened(environment) if wait is None else session.executing(environment, own_queue) as active:
+        job_id = active.producer.enqueue(new_job)
+        if wait is None:
+            session.warn_without_worker(active)
+            click.echo(json.dumps({"job_id": job_id}) if as_json else job_id)
+            return
+        session.note_others(active, job_id)
+        result = active.producer.wait(job_id, wait)
+    if as_json:
+        click.echo(result.model_dump_json(indent=2))
+    elif result.status is JobStatus.DONE:
+        click.echo(result.text)
+        session.note(f"job {job_id}: {result.route} ({result.tier}), {result.attempts} attempts, {result.run_ms} ms")
+    if result.status is not JobStatus.DONE:
+        from ops.reports.why import without_answer
+
+        session.note(without_answer(result))
+    sys.exit(0 if result.status is JobStatus.DONE else 1)
 
 
 @click.group("job")
