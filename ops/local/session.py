@@ -33,8 +33,6 @@ from producer.environment import Environment
 from producer.errors import ServiceUnavailable, UsageError
 from producer.policy import load_policies
 from producer.scripts import ask
-from worker.breakers.local import Rules
-from worker.configuration import Configuration, Stamp, stamp
 from worker.control import worker_registry
 from worker.humanize import many
 from worker.queue.fair_queue import length_call
@@ -42,6 +40,8 @@ from worker.queue.fair_queue import length_call
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from worker.breakers.local import Rules
+    from worker.configuration import Configuration, Stamp
     from worker.notify.settings import Settings
     from worker.worker import FailoverWorker
 
@@ -106,6 +106,9 @@ def executing(environment: Environment, own_queue: str | None = None) -> Iterato
             warn_without_worker(active)
             yield active
         return
+    from worker.configuration import Configuration, stamp  # reads every policy, which most commands do not need
+    from worker.notify.settings import load_settings
+
     reloads = stamp()
     configuration = Configuration.load(environment)  # errors come before a server is started
     routes = configuration.routes
@@ -113,8 +116,6 @@ def executing(environment: Environment, own_queue: str | None = None) -> Iterato
         note(routes.built_in_words)
     for out in routes.left_out:
         note(f"route {out.name} is left out: {out.why}")
-    from worker.notify.settings import load_settings  # imports the HTTP client, which most commands do not need
-
     with opened(environment, own_queue or DEFAULT_QUEUE) as active:
         settings = load_settings(environment, routes.cold.notify, active.producer.policies.tenants)
         with own_worker(
