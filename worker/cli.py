@@ -18,6 +18,7 @@ from worker.logs import configure
 from worker.machine import DEFAULT_SLOTS, Machine
 from worker.memory import collect_rarely, return_freed_memory
 from worker.notify.settings import load_settings
+from worker.processes import DRAINS, Supervisor
 from worker.worker import FailoverWorker, log
 
 
@@ -25,6 +26,13 @@ from worker.worker import FailoverWorker, log
 @click.version_option(package_name="failover-worker")
 @click.option(
     "--concurrency", default=DEFAULT_SLOTS, show_default=True, type=click.IntRange(1, 5000), help="Jobs at once."
+)
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Worker processes, with so many jobs at once each: one for each core.",
 )
 @click.option("--queue", "queues", multiple=True, help="Queue to work, highest first; repeatable.  [default: ai-tasks]")
 @click.option("--burst", is_flag=True, help="Stop once nothing runs and nothing can be claimed.")
@@ -51,6 +59,7 @@ from worker.worker import FailoverWorker, log
 )
 def command(
     concurrency: int,
+    processes: int,
     queues: tuple[str, ...],
     burst: bool,
     drain_seconds: float,
@@ -71,7 +80,7 @@ def command(
         raise ServiceUnavailable("REDIS_URL is not set — point it at the Redis that the producers use")
     settings = load_settings(environment, routes.cold.notify, configuration.policies.tenants)
     configure()
-    machine = Machine.of(environment)
+    machine = Machine.of(environment).shared_by(processes)
     slots, why = machine.slots(concurrency)
     if why:
         log.warning("fewer jobs at once than asked for", extra={"asked": concurrency, "slots": slots, "why": why})
@@ -90,6 +99,10 @@ def command(
             )
             for danger in require_safe(client, allowed=allow_unsafe_redis):
                 log.warning("redis is not safe", extra={"danger": danger})
+    except RedisError as error:
+        raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error}") from None
+
+    def work(parent: int | None = None) -> None:
         worker = FailoverWorker(
             url,
             list(queues) or routes.queues,
@@ -101,11 +114,18 @@ def command(
             reloads=reloads,
             memory=machine.memory,
         )
-        collect_rarely()
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_run(worker))
-    except RedisError as error:
-        raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error}") from None
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(_run(worker, parent))
+        except RedisError as error:
+            raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error}") from None
+
+    collect_rarely()
+    if processes == 1:
+        work()
+    else:
+        log.info("worker processes", extra={"processes": processes})
+        sys.exit(Supervisor(processes, lambda parent: _told(lambda: work(parent)), once=burst).run())
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -118,7 +138,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _run(worker: FailoverWorker) -> None:
+async def _run(worker: FailoverWorker, parent: int | None) -> None:
+    """`parent`: a descriptor that becomes readable when the parent process is gone; None if there is none."""
     loop = asyncio.get_running_loop()
     interrupts = 0
 
@@ -127,21 +148,30 @@ async def _run(worker: FailoverWorker) -> None:
         interrupts += 1
         worker.drain(hurry=interrupts > 1)
 
-    for terminates in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+    for terminates in DRAINS:
         loop.add_signal_handler(terminates, worker.drain)
     loop.add_signal_handler(signal.SIGINT, interrupted)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*DRAINS, signal.SIGINT))  # as they are after a fork
+    if parent is not None:
+        loop.add_reader(parent, worker.drain)
     await worker.run()
 
 
 def main() -> None:
     """Entry point: an error becomes one sentence on stderr and its exit code."""
+    sys.exit(_told(lambda: command.main(standalone_mode=False)))
+
+
+def _told(run: Callable[[], object]) -> int:
+    """Run it, say what went wrong, and return the exit code."""
     try:
-        command.main(standalone_mode=False)
+        run()
     except FailoverError as error:
         click.echo(f"failover-worker: {error}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.Abort:
-        sys.exit(130)
+        return 130
+    return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from producer.environment import Environment
 from producer.errors import ConfigurationError, Problem
@@ -31,6 +31,13 @@ class Machine:
             fix = "write megabytes, as in WORKER_MEMORY_MB=512"
             raise ConfigurationError([Problem("WORKER_MEMORY_MB", "", "is no number", fix)]) from None
         return cls(memory, raise_descriptor_limit())
+
+    def shared_by(self, processes: int) -> Machine:
+        """What one of so many processes may use."""
+        if processes == 1:
+            return self
+        source = f"{self.memory.source}, shared by {processes} processes"
+        return replace(self, memory=Limit(self.memory.size // processes, source))
 
     def slots(self, wanted: int) -> tuple[int, str]:
         """How many jobs at once, at most `wanted`, and why not so many, with the fix; "" if nothing is in the way."""
