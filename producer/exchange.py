@@ -109,6 +109,8 @@ def _enqueue_call(job: LLMJob, job_id: str, encoded: Encoded, policies: Policies
         "failure_callback_name": "",
         "stopped_callback_name": "",
     }
+    if job.feature:
+        fields = {**fields, JobField.FEATURE: job.feature}
     flat = [word for pair in fields.items() for word in pair]
     at_head = "1" if job.priority else "0"
     promised_ms = int(policy.max_time_to_answer_seconds * 1000)

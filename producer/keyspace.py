@@ -390,6 +390,7 @@ class JobField:
     DEAD_ROUTE = "dead_route"  # the last one tried
     DIED = "died_ms"  # when it became a dead letter last; stays after a requeue
     TENANT = "tenant"
+    FEATURE = "feature"  # if it has one, until the job is done
     TYPE = "job_type"
     GENERATION = "generation"  # how often it was requeued from the dead letters
     REQUEUED_BY = "requeued_by"  # token of the call that requeued it

@@ -41,6 +41,7 @@ class Attempt(BaseModel):
     outcome: str  # "ok" or a failure's code, as in worker/errors/classify.py
     status: int | None = None  # HTTP
     ms: int = 0
+    first_token_ms: int | None = None  # from its begin to the first token of an answer that was streamed
     ambiguous: bool = False  # the provider may have done, and billed, the work
     probe: bool = False  # made to see whether an open route has recovered
     excused: bool = False  # not counted, because its execution ended only because another route was paused

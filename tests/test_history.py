@@ -8,6 +8,7 @@ import math
 import random
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -19,16 +20,21 @@ from ops.reports.check_growth import check_growth
 from ops.simulators.provider import Control
 from producer import Producer, keyspace
 from producer.connection import connect_async
+from producer.job import DeadReason
 from producer.scripts import ask
-from tests.support.jobs import chat
+from producer.trail import Attempt
+from tests.support.jobs import chat, results
 from tests.support.ledger import MONTH
 from tests.support.polling import until
+from tests.support.transitions import Q, claim, send, settle
 from tests.support.workshop import Workshop
 from worker.history.collector import Collector
 from worker.history.document import NAMES_KEPT, OTHERS, Document, Facts, Histogram, bucket_of, together
 from worker.history.leader import HistoryLeader
 from worker.history.policy import HistoryPolicy
 from worker.history.read import slices
+from worker.queue import dead_letters, lost, tenant_jobs, transitions
+from worker.queue.outcomes import Dead
 
 
 def collect(url: str) -> None:
@@ -125,6 +131,80 @@ def test_it_equals_what_happened_also_with_kills_in_between(
     found = history(client)
     assert found.facts["all"][""].counters["done"] == 60
     assert [found.facts["tenant"][f"t{n}"].counters["done"] for n in range(3)] == [20, 20, 20]
+
+
+def test_what_people_end_is_counted_by_feature_and_tenant(
+    workshop: Workshop, producer: Producer, client: redis.Redis
+) -> None:
+    jobs = [chat(str(n), tenant_id=f"t{n % 2}", feature=f"f{n % 3}") for n in range(12)]
+    ids = [receipt.job_id for receipt in producer.enqueue_many(jobs)]
+    for held in claim(client, 4):
+        settle(client, held, Dead(DeadReason.EXHAUSTED, "no route answered", (), 100))
+    dead_letters.resolve(client, ids[0], "an answer", who="ana", keep_seconds=100)
+    dead_letters.resolve(client, ids[11], "before any worker had it", who="ana", keep_seconds=100)
+    assert dead_letters.discard(client, Q, ids[1:3], who="ana") == 2
+    assert dead_letters.discard(client, Q, ids[1:3], who="ana") == 0
+    producer.cancel(ids[4], who="ana")
+    producer.cancel(ids[4], who="ana")
+    assert tenant_jobs.cancel(client, Q, "t1", ids[5:10], who="ana", report=lambda _: None) == 3
+    client.hset(keyspace.LOST, "gone", "{}")
+    assert lost.discard(client, ["gone"], who="ana") == 1
+    for _ in range(2):
+        collect(workshop.url)
+    found = history(client)
+
+    def counted(dimension: str, name: str) -> dict[str, int]:
+        counters = found.facts[dimension][name].counters
+        return {kind: counters[kind] for kind in ("resolved", "cancelled", "discarded") if kind in counters}
+
+    assert counted("all", "") == {"resolved": 2, "cancelled": 4, "discarded": 3}
+    assert counted("tenant", "t0") == {"resolved": 1, "cancelled": 1, "discarded": 1}
+    assert counted("tenant", "t1") == {"resolved": 1, "cancelled": 3, "discarded": 1}
+    assert counted("feature", "f0") == {"resolved": 1, "cancelled": 1}
+    assert counted("feature", "f1") == {"cancelled": 2, "discarded": 1}
+    assert counted("feature", "f2") == {"resolved": 1, "cancelled": 1, "discarded": 1}
+    shown = workshop.run("failover", "history", "show").stdout
+    assert "2 answered by people; 4 cancelled; 3 dead letters discarded" in shown
+
+
+def test_a_job_that_dies_without_a_worker_is_counted_by_its_feature(producer: Producer, client: redis.Redis) -> None:
+    producer.enqueue(chat("late", tenant_id="acme", feature="notes", expires_after_seconds=1))
+    until(lambda: send(client, transitions.expire(Q)), "it expires", seconds=5)
+    entries: Any = client.xrange(keyspace.HAPPENED)
+    ((_, entry),) = entries
+    assert json.loads(entry[b"e"]) == {"kind": "dead", "reason": "expired", "tenant": "acme", "feature": "notes"}
+
+
+def test_the_time_to_the_first_token_is_counted_where_an_answer_was_streamed(
+    workshop: Workshop, producer: Producer, client: redis.Redis, providers: Control
+) -> None:
+    workshop.routes(hot=[{"upstream": "a", "streamTimeoutSeconds": 5}])
+    providers.behave("a", first_token=0.2, chunk_gap=0.05)
+    workshop.worker("--concurrency", "4")
+    ids = [receipt.job_id for receipt in producer.enqueue_many([chat(str(n), feature="f") for n in range(12)])]
+    attempts = [entry for result in results(producer, ids) for entry in result.trail if isinstance(entry, Attempt)]
+    firsts = sorted(entry.first_token_ms or 0 for entry in attempts)
+    assert all(200 <= (entry.first_token_ms or 0) <= entry.ms - 100 for entry in attempts)
+    collect(workshop.url)
+    for dimension, name in (("all", ""), ("feature", "f"), ("route", "a/a-1"), ("provider", "a")):
+        histogram = history(client).facts[dimension][name].times["first token"]
+        assert histogram.times == 12
+        assert histogram.quantile(0.5) == pytest.approx(firsts[5], rel=0.021, abs=1)
+        assert histogram.quantile(0.95) == pytest.approx(firsts[11], rel=0.021, abs=1)
+    assert "first token" in workshop.run("failover", "history", "show").stdout
+
+
+def test_an_answer_in_one_piece_has_no_first_token(
+    workshop: Workshop, producer: Producer, client: redis.Redis, providers: Control
+) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    workshop.worker()
+    (result,) = results(producer, [producer.enqueue(chat())])
+    assert [entry.first_token_ms for entry in result.trail if isinstance(entry, Attempt)] == [None]
+    entries: Any = client.xrange(keyspace.HAPPENED)
+    assert not any(b"first_token" in entry[b"e"] for _, entry in entries)
+    collect(workshop.url)
+    assert "first token" not in history(client).facts["all"][""].times
 
 
 def test_two_that_count_at_once_count_once(

@@ -120,23 +120,23 @@ def _lines(facts: Sequence[Facts], total: Facts) -> Iterator[str]:
     dead = ", ".join(f"{name[5:]} {count:,}" for name, count in _by(total, "dead ")[:LISTED])
     more = [f"{counters[flag]:,} {words}" for flag, words in _FLAGS.items() if counters.get(flag)]
     done = f"{counters.get('done', 0):,} done, {counters.get('dead', 0):,} dead" + (f" ({dead})" if dead else "")
-    yield f"jobs      {spark([each.counters.get('done', 0) for each in facts])}  {'; '.join([done, *more])}"
-    for name, title in (("answer", "to answer"), ("run", "run time")):
+    yield f"jobs        {spark([each.counters.get('done', 0) for each in facts])}  {'; '.join([done, *more])}"
+    for name, title in (("answer", "to answer"), ("run", "run time"), ("first token", "first token")):
         if histogram := total.times.get(name):
             told = " / ".join(_seconds(histogram.quantile(share)) for share in QUANTILES)
             p95 = [each.times[name].quantile(0.95) or 0 if name in each.times else 0 for each in facts]
-            yield f"{title:10}{spark(p95)}  p50 / p95 / p99: {told}"
+            yield f"{title:12}{spark(p95)}  p50 / p95 / p99: {told}"
     cost, tokens = [each.counters.get("micros", 0) for each in facts], counters.get("prompt_tokens", 0)
     spent = f"{money(dollars(counters.get('micros', 0)))} for {counters.get('calls', 0):,} paid calls"
     tokens_told = f"{tokens:,} tokens in, {counters.get('completion_tokens', 0):,} out"
-    yield f"cost      {spark(cost)}  {spent}, {tokens_told}"
+    yield f"cost        {spark(cost)}  {spent}, {tokens_told}"
     if waiting := counters.get(PEAK + "waiting"):
         peaks = [each.counters.get(PEAK + "waiting", 0) for each in facts]
-        yield f"waiting   {spark(peaks)}  at most {waiting:,} jobs at one time, {counters.get(PEAK + 'late', 0):,} of them late"
+        yield f"waiting     {spark(peaks)}  at most {waiting:,} jobs at one time, {counters.get(PEAK + 'late', 0):,} of them late"
     if failed := [(name[9:], count) for name, count in _by(total, "attempts ") if name != "attempts ok"]:
         attempts = [sum(count for name, count in _by(each, "attempts ") if name != "attempts ok") for each in facts]
         told = ", ".join(f"{name} {count:,}" for name, count in failed[:LISTED])
-        yield f"failures  {spark(attempts)}  {sum(count for _, count in failed):,} of {counters['attempts']:,} calls: {told}"
+        yield f"failures    {spark(attempts)}  {sum(count for _, count in failed):,} of {counters['attempts']:,} calls: {told}"
 
 
 _FLAGS = {
@@ -146,6 +146,9 @@ _FLAGS = {
     "cached": "from the cache",
     "retried": "executions tried again",
     "parked": "times parked",
+    "resolved": "answered by people",
+    "cancelled": "cancelled",
+    "discarded": "dead letters discarded",
 }
 
 

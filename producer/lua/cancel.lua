@@ -1,4 +1,4 @@
--- prelude: clock key_types audit_trail leaves ends event dead_letters fair_queue withdraw
+-- prelude: clock key_types happened audit_trail leaves ends event dead_letters fair_queue withdraw
 -- flags: allow-oom
 -- Cancel a job that has not ended.
 --
@@ -16,5 +16,6 @@ withdraw()
 redis.call('HSET', KEYS[1], 'status', 'canceled')
 redis.call('ZADD', KEYS[11], math.floor(now_ms / 1000), ARGV[1])
 ends(ARGV[1], KEYS[1], KEYS[7], KEYS[9], ARGV[5])
+happened_to(KEYS[1], 'cancelled')
 audited(KEYS[10], 'cancel', ARGV[4], 'jobs', ARGV[1])
 return status

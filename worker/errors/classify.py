@@ -48,6 +48,7 @@ class Reply:
     body: Any
     note: str = ""
     text: str = ""  # the beginning of a body that is not JSON
+    first_token_at: float | None = None  # when the first token of a stream came, on the monotonic clock
 
 
 class Broke(StrEnum):

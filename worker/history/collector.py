@@ -138,7 +138,8 @@ def _counted(record: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, int]
         return [kind, f"dead {record.get('reason', '')}"], []
     if kind != "done":
         return [kind], []
-    times = [("answer", bucket_of(record["answer_ms"])), ("run", bucket_of(record["run_ms"]))]
+    told = {"answer": "answer_ms", "run": "run_ms", "first token": "first_token_ms"}
+    times = [(name, bucket_of(record[at])) for name, at in told.items() if name != "first token" or at in record]
     return [kind, *map(str, record.get("flags", ()))], times
 
 

@@ -18,6 +18,14 @@ ALL = "all"
 DIMENSIONS = (ALL, "feature", "tenant", "route", "provider")
 OTHERS = "(others)"
 PEAK = "peak "
+WEIGHED = (
+    "done",
+    "dead",
+    "resolved",
+    "cancelled",
+    "discarded",
+    "calls",
+)  # counters that decide which names are kept apart
 NAMES_KEPT = 40  # of a dimension in one document
 _GROWTH = math.log(1.04)  # of a bucket: what is read from it is within 2 % of what was counted
 
@@ -87,7 +95,7 @@ class Facts:
     @property
     def weight(self) -> int:
         """How many jobs and calls it stands for."""
-        return sum(self.counters.get(name, 0) for name in ("done", "dead", "calls"))
+        return sum(self.counters.get(name, 0) for name in WEIGHED)
 
 
 class Document:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -201,7 +201,8 @@ async def _streamed(send: Callable[[], Awaitable[Response]], wanted: ProviderReq
         return broke or Broken(Broke.CUT, "the stream ended without a finish_reason")
     if isinstance(broke, Reply):
         return broke
-    return _assembled(response.headers, assembly, broke, wanted.secrets)
+    answer = _assembled(response.headers, assembly, broke, wanted.secrets)
+    return replace(answer, first_token_at=assembly.began_at) if isinstance(answer, Reply) else answer
 
 
 def _assembled(

@@ -8,6 +8,7 @@ be the answer.
 from __future__ import annotations
 
 import json
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -66,6 +67,7 @@ class StreamedAnswer(ABC):
         self.skipped = 0  # events that could not be read
         self.error: dict[str, Any] | None = None  # an event that was one: the stream is worth nothing
         self.began = False  # the first token has come
+        self.began_at = 0.0  # when it came, on the monotonic clock
         self.done = False  # [DONE] has: nothing was cut off
 
     @property
@@ -97,7 +99,8 @@ class StreamedAnswer(ABC):
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             self.skipped += 1
             return False
-        self.began = self.began or progress
+        if progress and not self.began:
+            self.began, self.began_at = True, time.monotonic()
         return progress
 
     @abstractmethod

@@ -39,11 +39,8 @@ def record_of(claim: Claim, executed: Executed) -> bytes:
     """What the history counts of an outcome (JSON); empty for one that changed nothing."""
     outcome = executed.outcome
     trail = outcome.result.trail if isinstance(outcome, Done) else outcome.trail
-    attempts = [
-        (entry.route, entry.outcome, entry.ms)
-        for entry in trail
-        if isinstance(entry, Attempt) and entry.execution == claim.ordinal
-    ]
+    own = [entry for entry in trail if isinstance(entry, Attempt) and entry.execution == claim.ordinal]
+    attempts = [(entry.route, entry.outcome, entry.ms) for entry in own]
     record: dict[str, object] = {"tenant": executed.tenant, "feature": executed.feature, "attempts": attempts}
     match outcome:
         case Done(result=result, saved=saved):
@@ -52,6 +49,8 @@ def record_of(claim: Claim, executed: Executed) -> bytes:
             flags = {"saved": saved, "degraded": result.degraded, "cached": result.cache_hit, "late": late}
             record |= {"kind": "done", "route": result.route, "provider": result.provider, "answer_ms": answer_ms}
             record |= {"run_ms": executed.run_ms, "flags": [name for name, holds in flags.items() if holds]}
+            if own and (first_ms := own[-1].first_token_ms) is not None:
+                record["first_token_ms"] = first_ms
         case Dead(reason):
             record |= {"kind": "dead", "reason": reason}
         case Retry():

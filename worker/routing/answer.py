@@ -63,6 +63,11 @@ def note_of(answer: Reply | Broken | None) -> str:
     return "; ".join(filter(None, (answer.note, odd)))
 
 
+def first_token_at(answer: Reply | Broken | None) -> float | None:
+    """When the first token of a streamed answer came, on the monotonic clock."""
+    return answer.first_token_at if isinstance(answer, Reply) else None
+
+
 def truncated(completion: Mapping[str, Any]) -> bool:
     """Whether an answer ended at its limit of tokens and not by itself."""
     return worst_ending(completion["choices"]) is Ending.CUT

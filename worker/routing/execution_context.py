@@ -101,8 +101,10 @@ class Spend:
         *,
         usage: Mapping[str, Any] | None = None,
         note: str = "",
+        first_token_at: float | None = None,
     ) -> Attempt:
-        """Write a call that ended into the trail, and count what it cost or may have cost."""
+        """Write a call that ended into the trail, and count what it cost or may have cost. `first_token_at`: when the first token
+        of a streamed answer came, on the monotonic clock."""
         route, ms = attempt.route, round((time.monotonic() - attempt.started) * 1000)
         read = read_usage(usage) if usage else None
         cost = micros_of_tokens(route.price, read) if route.price and read else None
@@ -118,6 +120,7 @@ class Spend:
             status=failure.status if failure else None,
             at_ms=round(time.time() * 1000) - ms,
             ms=ms,
+            first_token_ms=None if first_token_at is None else round((first_token_at - attempt.started) * 1000),
             ambiguous=ambiguous,
             probe=attempt.probe,
             breaker=attempt.breaker,

@@ -24,7 +24,7 @@ from worker.providers import ProviderRequest, Providers
 from worker.routes.api_keys import Keys
 from worker.routes.route import Route
 from worker.routing.accounting import Accounting
-from worker.routing.answer import Answer, Unanswered, note_of, usage_of
+from worker.routing.answer import Answer, Unanswered, first_token_at, note_of, usage_of
 from worker.routing.attempt import RouteAttempt
 from worker.routing.backoff import pause_before
 from worker.routing.execution_context import SHORTEST_ATTEMPT_SECONDS, JobContext, Spend
@@ -306,7 +306,8 @@ class Router:
     ) -> None:
         """A call that ended, into the trail and the ledger."""
         usage = usage_of(answer) if answer is not None else None
-        entry = spend.record(context, attempt, failure, usage=usage, note="" if failure else note_of(answer))
+        note, first = ("", None) if failure else (note_of(answer), first_token_at(answer))
+        entry = spend.record(context, attempt, failure, usage=usage, note=note, first_token_at=first)
         if self._accounting is not None and attempt.reservation is not None:
             self._accounting.settle(attempt.reservation, entry, failure)
         facts = {"route": entry.route, "outcome": entry.outcome, "ms": entry.ms, "cost_usd": entry.cost_usd}

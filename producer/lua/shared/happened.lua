@@ -4,8 +4,8 @@ local function happened(record)
   if record ~= '' then redis.pcall('XADD', 'failover:happened', 'MAXLEN', '~', 200000, '*', 'e', record) end
 end
 
--- A job died without a worker.
-local function happened_dead(job, reason)
-  local tenant = redis.pcall('HGET', job, 'tenant')
-  happened(cjson.encode({kind = 'dead', reason = reason, tenant = type(tenant) == 'string' and tenant or nil}))
+-- A job's state was changed without a worker: kind is dead (with its reason), resolved, cancelled or discarded.
+local function happened_to(job, kind, reason)
+  local names = redis.pcall('HMGET', job, 'tenant', 'feature')
+  happened(cjson.encode({kind = kind, reason = reason, tenant = names[1] or nil, feature = names[2] or nil}))
 end

@@ -1,4 +1,4 @@
--- prelude: clock audit_trail leaves ends event dead_letters fair_queue
+-- prelude: clock happened audit_trail leaves ends event dead_letters fair_queue
 -- flags: allow-oom
 -- Cancel jobs of one tenant that wait: queued or scheduled.
 --
@@ -19,6 +19,7 @@ for i = 7, #ARGV do
     redis.call('HSET', job, 'status', 'canceled', 'ended_at', iso(now_ms), 'cancelled_by', ARGV[1])
     redis.call('ZADD', KEYS[3], math.floor(now_ms / 1000), id)
     ends(id, job, KEYS[4], ARGV[5] .. id, ARGV[3])
+    happened_to(job, 'cancelled')
     fresh[#fresh + 1] = id
   end
   local list = (waits or state[3] == ARGV[1]) and cancelled or others

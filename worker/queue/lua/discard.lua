@@ -1,4 +1,4 @@
--- prelude: clock key_types audit_trail leaves ends event dead_letters
+-- prelude: clock key_types happened audit_trail leaves ends event dead_letters
 -- flags: allow-oom
 -- Discard dead letters: they become cancelled jobs, which are kept for a while.
 --
@@ -18,6 +18,7 @@ for i = 6, #ARGV do
     redis.call('HSET', job, 'status', 'canceled', 'ended_at', iso(now_ms), 'discarded_by', ARGV[1])
     redis.call('ZADD', KEYS[2], math.floor(now_ms / 1000), id)
     ends(id, job, KEYS[3], ARGV[5] .. id, ARGV[3])
+    happened_to(job, 'discarded')
     discarded[#discarded + 1] = id
     fresh[#fresh + 1] = id
   elseif redis.pcall('HGET', job, 'discarded_by') == ARGV[1] then

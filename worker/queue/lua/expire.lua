@@ -40,7 +40,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', running_ms, 'LI
     redis.call('ZADD', KEYS[3], math.floor(now_ms / 1000) + tonumber(ARGV[2]), id)
     file(KEYS[4], id, job, now_ms)
     ends(id, job, KEYS[1], ARGV[4] .. id, ARGV[2])
-    happened_dead(job, 'expired')
+    happened_to(job, 'dead', 'expired')
     buried[#buried + 1] = id
   elseif status ~= 'started' and not lose_if_accepted(id, job, KEYS[1]) then
     leaves(KEYS[1], id)

@@ -43,7 +43,7 @@ for _, member in ipairs(expired) do
       redis.call('ZADD', KEYS[4], math.floor(now_ms / 1000) + tonumber(ARGV[3]), id)
       file(KEYS[6], id, job, now_ms)
       ends(id, job, KEYS[5], ARGV[8] .. id, ARGV[3])
-      happened_dead(job, 'crashed')
+      happened_to(job, 'dead', 'crashed')
       buried[#buried + 1] = id
     else
       redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms), 'worker_name', '')

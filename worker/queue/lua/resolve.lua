@@ -1,4 +1,4 @@
--- prelude: clock key_types audit_trail leaves ends event dead_letters fair_queue withdraw
+-- prelude: clock key_types happened audit_trail leaves ends event dead_letters fair_queue withdraw
 -- flags: allow-oom
 -- A human's answer becomes the job's result, in whatever state the job is; an execution that runs is fenced.
 --
@@ -14,6 +14,7 @@ if state[1] == 'finished' or state[1] == 'canceled' then return state[2] == ARGV
 expect('zset', KEYS[11])
 expect_withdrawn()
 withdraw()
+happened_to(KEYS[1], 'resolved')
 redis.call('DEL', KEYS[9])
 redis.call('XADD', KEYS[9], '*', 'type', 1, 'worker_name', ARGV[4], 'return_value', ARGV[7], 'more', ARGV[8])
 fit(KEYS[9])
