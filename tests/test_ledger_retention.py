@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,11 +15,13 @@ import redis
 
 from producer import keyspace
 from producer.connection import connect_async
+from producer.errors import ConfigurationError
 from producer.scripts import ask
 from tests.support.ledger import MONTH, booked, reservation, rows, sums
 from worker.history.archive import Archive, Folder
 from worker.history.ledger_retention import LedgerRetention
-from worker.history.policy import LedgerKept
+from worker.history.policy import Format, LedgerKept, load_history_policy
+from worker.history.rows_file import read_rows, write_rows
 from worker.money.budget_state import standing
 from worker.money.caps import Budgets
 from worker.money.ledger import BUSY_SECONDS, Ledger, Refusal, RefusalReason, month_sums
@@ -62,8 +64,7 @@ def retained(url: str, archive: Archive | None, kept: LedgerKept = KEPT) -> str:
 
 def written(folder: Path) -> Counter[str]:
     """How often each row is in the archive, by id."""
-    found = (line for path in folder.rglob("*.jsonl.gz") for line in gzip.decompress(path.read_bytes()).splitlines())
-    return Counter(json.loads(line)["id"] for line in found)
+    return Counter(json.loads(line)["id"] for line in read_rows(Folder(folder), "ledger/"))
 
 
 def counted_again(client: redis.Redis) -> dict[str, int]:
@@ -100,7 +101,7 @@ def test_rows_beyond_the_bound_are_written_once_and_the_sums_stay(
     assert 100 <= len(left) < 110
     assert sums(client) == before
     assert written(tmp_path) == Counter(f"job{n}:e:1" for n in range(1, 401) if f"job{n}:e:1" not in left)
-    (line, *_) = gzip.decompress(min(tmp_path.rglob("*.gz")).read_bytes()).splitlines()
+    line = next(read_rows(Folder(tmp_path), "ledger/"))
     assert json.loads(line) | {"at": 0} == {
         "id": "job1:e:1", "state": "settled", "at": 0, "micros": 1, "prompt": 7, "completion": 3, "job": "job1",
         "tenant": "acme", "user": "u1", "feature": "notes", "provider": "openai", "route": "openai/m", "model": "m",
@@ -198,3 +199,61 @@ def test_what_may_have_been_billed_leaves_too_and_still_counts(url: str, client:
     assert client.hlen(keyspace.AMBIGUOUS + MONTH) == 100
     assert sum(written(tmp_path).values()) == 50
     assert counted_again(client) == before
+
+
+def test_a_file_is_parquet_or_json_lines_and_both_are_read(url: str, client: redis.Redis, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'failover-worker[parquet]'")
+    from pyarrow import parquet
+
+    forms: tuple[tuple[Format, str], ...] = (("jsonl", ".jsonl.gz"), ("parquet", ".parquet"), ("auto", ".parquet"))
+    for number, (wanted, ending) in enumerate(forms):
+        spend(url, range(1 + 200 * number, 201 + 200 * number), feature="\u00e9{}")
+        before = set(tmp_path.rglob("*.*"))
+        retained(url, Folder(tmp_path), KEPT.model_copy(update={"format": wanted}))
+        assert {"".join(path.suffixes) for path in set(tmp_path.rglob("*.*")) - before} == {ending}
+    kept = [row["id"] for row in rows(client)]
+    found = [json.loads(line) for line in read_rows(Folder(tmp_path), "ledger/")]
+    assert Counter(row["id"] for row in found) == Counter(f"job{n}:e:1" for n in range(1, 601)) - Counter(kept)
+    assert all(
+        (row["micros"], row["feature"]) == (n, f"\u00e9{n}") for n, row in ((int(r["id"][3:-4]), r) for r in found)
+    )
+    assert len({tuple(sorted(row)) for row in found}) == 1
+    table = parquet.read_table(next(tmp_path.rglob("*.parquet")))
+    assert {table.schema.field(name).type for name in ("at", "micros", "prompt", "completion")} == {pyarrow.int64()}
+
+
+def test_rows_of_any_kind_come_back_from_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'failover-worker[parquet]'")
+    whole = [{"id": "a", "micros": 1, "text": "x"}, {"id": "b", "micros": 2**62, "more": "\u20ac"}]
+    odd = [{"id": "c", "micros": 2**70, "caps": {"a": [1]}}, {"id": "d", "micros": "many", "caps": 1.5}]
+    for form in ("jsonl", "parquet"):
+        write_rows(Folder(tmp_path / form), "ledger/1", whole, form)
+        assert [json.loads(line) for line in read_rows(Folder(tmp_path / form), "ledger/")] == whole
+    write_rows(Folder(tmp_path), "odd/1", odd, "parquet")
+    told = [json.loads(line) for line in read_rows(Folder(tmp_path), "odd/")]
+    assert told == [
+        {"id": "c", "micros": str(2**70), "caps": '{"a":[1]}'},
+        {"id": "d", "micros": "many", "caps": "1.5"},
+    ]
+    write_rows(
+        Folder(tmp_path), "odd/1", odd, "jsonl"
+    )  # as a worker without pyarrow does that goes on for a killed one
+    assert len(list(read_rows(Folder(tmp_path), "odd/"))) == 2
+    for ending in (".parquet", ".jsonl.gz"):
+        (tmp_path / f"broken{ending}").write_bytes(b"\x1f\x8b\x08PAR1")
+        with pytest.raises(OSError, match="damaged"):
+            list(read_rows(Folder(tmp_path), "broken"))
+        (tmp_path / f"broken{ending}").unlink()
+
+
+def test_without_pyarrow_files_are_json_lines_and_parquet_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert write_rows(Folder(tmp_path), "ledger/1", [{"id": "a"}], "auto") == "ledger/1.jsonl.gz"
+    (tmp_path / "history.yaml").write_text("ledger: {format: parquet}")
+    with pytest.raises(ConfigurationError, match=r"format.*pip install 'failover-worker\[parquet\]'"):
+        load_history_policy({"POLICIES_DIR": str(tmp_path)})
+    (tmp_path / "ledger" / "2.parquet").write_bytes(b"PAR1")
+    with pytest.raises(OSError, match="pip install"):
+        list(read_rows(Folder(tmp_path), "ledger/2"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from worker.control.pause import utc
 from worker.history.archive import VARIABLE, archive_of
 from worker.history.document import ALL, DIMENSIONS, PEAK, Facts, together
 from worker.history.read import facts_of, slices
+from worker.history.rows_file import read_rows
 from worker.humanize import money
 from worker.queue.dead_letters import now_ms
 from worker.routes.prices import dollars
@@ -100,8 +100,7 @@ def _left_rows(environment: Environment, month: str) -> Iterator[str]:
     if archive is None:
         raise UsageError(f"{VARIABLE} is not set, so no rows were written; `failover budget ledger` has those in Redis")
     try:
-        for name in archive.names(f"ledger/{month}/"):
-            yield from gzip.decompress(archive.read(name)).decode().splitlines()
+        yield from read_rows(archive, f"ledger/{month}/")
     except OSError as error:
         raise FailoverError(f"{VARIABLE} cannot be read: {error}") from None
 

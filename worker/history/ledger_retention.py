@@ -1,6 +1,6 @@
 """Takes old ledger rows out of Redis. Two workers that do it at once do no harm.
 
-The oldest closed rows are written to the archive as JSON lines, and only then folded into sums (lua/fold_rows.lua), which
+The oldest closed rows are written to the archive (rows_file.py), and only then folded into sums (lua/fold_rows.lua), which
 stay exact to the micro-dollar. What is about to be written is noted first, so that the next worker finishes it when this
 one is killed. Without an archive, rows beyond the bounds are folded and not kept.
 """
@@ -8,7 +8,6 @@ one is killed. Without an archive, rows beyond the bounds are folded and not kep
 from __future__ import annotations
 
 import asyncio
-import gzip
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,6 +25,7 @@ from producer import keyspace
 from producer.scripts import Command, Script, ask_async
 from worker.history.archive import Archive
 from worker.history.policy import LedgerKept
+from worker.history.rows_file import write_rows
 from worker.money.ledger import drop_names, fold_ambiguous, fold_rows
 from worker.money.rows import closed_row, json_object
 
@@ -52,8 +52,9 @@ class Portion:
     rows: int
 
     @property
-    def name(self) -> str:
-        return f"ledger/{self.month}/{self.first}_{self.last}.jsonl.gz"
+    def stem(self) -> str:
+        """The name of its file, without the end that says its form."""
+        return f"ledger/{self.month}/{self.first}_{self.last}"
 
 
 class LedgerRetention:
@@ -159,16 +160,15 @@ class LedgerRetention:
     async def _write(self, portion: Portion) -> bool:
         """Write a portion and fold it. Returns False if it has to wait. If rows of it are missing, it was written before
         and another worker has begun to fold it."""
-        lines: list[bytes] = []
+        rows: list[dict[str, Any]] = []
         async for page in self._pages(portion.month, portion.last, portion.rows):
-            lines += [to_json(closed_row(fields)) for _, fields in page]
-        if len(lines) == portion.rows and self._archive is not None:
-            content = await asyncio.to_thread(_packed, lines)
-            await asyncio.to_thread(self._archive.write, portion.name, content)
+            rows += [closed_row(fields) for _, fields in page]
+        if len(rows) == portion.rows and self._archive is not None:
+            await asyncio.to_thread(write_rows, self._archive, portion.stem, rows, self._kept().format)
         if not await self._fold(portion.month, portion.last):
             return False
         await self._ask(("DEL", keyspace.HISTORY_WRITING))
-        log.info("old ledger rows left Redis", extra={"rows": len(lines), "file": portion.name})
+        log.info("old ledger rows left Redis", extra={"rows": len(rows), "file": portion.stem})
         return True
 
     async def _fold(self, month: str, last: str) -> bool:
@@ -188,8 +188,10 @@ class LedgerRetention:
         leave = {str(row["id"]): row for row in (*too_many, *aged) if row["at"] < late}
         for some in _cut(list(leave), FOLDED_AT_ONCE):
             if self._archive is not None:
-                name = f"ledger/{month}/ambiguous_{sha256(to_json(some)).hexdigest()[:16]}.jsonl.gz"
-                await asyncio.to_thread(self._archive.write, name, _packed([to_json(leave[row_id]) for row_id in some]))
+                stem = f"ledger/{month}/ambiguous_{sha256(to_json(some)).hexdigest()[:16]}"
+                await asyncio.to_thread(
+                    write_rows, self._archive, stem, [leave[row_id] for row_id in some], kept.format
+                )
             if (await self._ask(fold_ambiguous(month, some)))[0] < 0:
                 return
 
@@ -221,11 +223,6 @@ def _months(now: datetime) -> list[str]:
     """The months that may have rows, the oldest first: also the next one, which Redis may have begun."""
     number = now.year * 12 + now.month
     return [f"{each // 12:04}-{each % 12 + 1:02}" for each in range(number - MONTHS + 1, number + 1)]
-
-
-def _packed(lines: Sequence[bytes]) -> bytes:
-    """JSON lines, compressed; the same lines give the same bytes."""
-    return gzip.compress(b"\n".join(lines) + b"\n", 6, mtime=0)
 
 
 def _cut(names: Sequence[str], size: int) -> list[Sequence[str]]:

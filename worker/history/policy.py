@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from producer.environment import Environment, find_configuration
 from producer.policy import read_yaml
 
 FILE = "history.yaml"
+INSTALL = "pip install 'failover-worker[parquet]'"
+Format = Literal["auto", "jsonl", "parquet"]
+
+
+def has_pyarrow() -> bool:
+    """Whether Parquet can be written."""
+    return find_spec("pyarrow") is not None
 
 
 class LedgerKept(BaseModel):
@@ -22,6 +30,14 @@ class LedgerKept(BaseModel):
     days: Annotated[int, Field(ge=1, le=400)] = 45
     ambiguous_rows: Annotated[int, Field(ge=100, le=100_000)] = 5_000
     names: Annotated[int, Field(ge=10, le=10_000)] = 1_000
+    format: Format = "auto"
+
+    @field_validator("format")
+    @classmethod
+    def _can_be_written(cls, wanted: Format) -> Format:
+        if wanted == "parquet" and not has_pyarrow():
+            raise ValueError(f"parquet needs pyarrow: {INSTALL}")
+        return wanted
 
 
 class HistoryPolicy(BaseModel):
