@@ -40,7 +40,7 @@ Ours:
 | failover:accepted:{queue}:promised | zset | the same jobs, score time promised (ms)  | the same            |
 | failover:idempotency:{hash} | hash   | job_id, fingerprint of an idempotency key that a caller gave | as long as its job |
 | failover:rate:{tenant}      | string | when its next job over HTTP is allowed (ms), by its rate | until then       |
-| failover:spend              | hash   | {provider} or {provider}:{budget id}: the last billing report (JSON) | for good |
+| failover:spend              | hash   | {provider} or {provider}:{budget id}: the last billing report (JSON); 1,000 | for good |
 | failover:spend-message:{hash} | string | a billing report that was counted                   | 7 days              |
 | failover:reservations       | hash   | ledger rows of running calls, by row id (JSON)        | while the call runs |
 | failover:reservations:ages  | zset   | the same row ids, score last seen running (ms)        | the same            |
@@ -76,8 +76,8 @@ Ours:
 | failover:tokens             | hash   | by name: a token of the web process, hashed (JSON); at most 10,000 | until revoked |
 | failover:wakes:{queue}      | hash   | wakes of parked jobs that are not finished: cause -> state; 100 | until finished, 1 day |
 | failover:audit-turn:{queue} | string | a worker has looked for stray jobs                    | 5 min               |
-| failover:news:{queue}       | hash   | counts that are in no incident yet: dead letters, degraded, saved | until folded |
-| failover:news:{queue}:first | list   | ids of the first of those dead letters                | until folded        |
+| failover:news:{queue}       | hash   | 2,000 counts of dead and degraded jobs, in no incident yet | until folded |
+| failover:news:{queue}:first | list   | ids of the first 10 of those dead letters             | until folded        |
 | failover:subscribers        | hash   | whose job events have a subscriber: `*`, a tenant     | 7 days unless renewed |
 | failover:outbox:{subscriber} | stream | ends of jobs not delivered yet; the last 100,000    | until delivered     |
 | failover:notifier           | string | the worker that sends the messages to people          | 6 s                 |
@@ -88,8 +88,8 @@ Ours:
 | failover:incidents:all      | zset   | every incident, score opened (ms)                     | 400 days            |
 | failover:incidents:untold   | set    | resolved ones that a channel still needs a message of | until sent, 1 day   |
 | failover:incidents:number   | string | the id of the latest                                  | for good            |
-| failover:incident:{id}      | hash   | one incident: its state, its counts, what each channel was sent | 400 days  |
-| failover:incident:{id}:story | list  | what happened in it (JSON)                            | 400 days            |
+| failover:incident:{id}      | hash   | an incident: state, counts (2,000 fields), what each channel was sent | 400 days |
+| failover:incident:{id}:story | list  | the first 2,000 lines of what happened in it (JSON)   | 400 days            |
 | failover:silence:{incident key} | string | who silenced it, and why                          | until its end       |
 | failover:scratch            | stream | a results stream while it is copied                   | never kept          |
 | failover:wake               | pubsub | a job became available                                | -                   |

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import redis
 
 from producer import keyspace
-from producer.connection import connect_async
 from producer.errors import ConfigurationError
 from producer.scripts import ask
-from tests.support.ledger import MONTH, booked, reservation, rows, sums
-from worker.history.archive import Archive, Folder
-from worker.history.ledger_retention import LedgerRetention
+from tests.support.ledger import KEPT, MONTH, booked, reservation, retained, rows, spend, sums
+from worker.history.archive import Folder
 from worker.history.policy import Format, LedgerKept, load_history_policy
 from worker.history.rows_file import read_rows, write_rows
 from worker.money.budget_state import standing
@@ -28,38 +23,6 @@ from worker.money.ledger import BUSY_SECONDS, Ledger, Refusal, RefusalReason, mo
 from worker.reports import statement
 
 BUSY = Refusal(RefusalReason.BUSY, "tenant:acme", BUSY_SECONDS)
-KEPT = LedgerKept(rows=100, days=400)
-
-
-def spend(url: str, numbers: Sequence[int], state: str = "settled", feature: str = "notes", cap: int = -1) -> None:
-    """One closed row for each number, of so many micro-dollars."""
-
-    async def work(ledgers: list[Ledger]) -> None:
-        async def one(number: int) -> None:
-            each = reservation(number, number)
-            each.owner = replace(each.owner, feature=feature.format(number))
-            each.caps = {"feature:" + each.owner.feature: (cap, cap, -1)} if cap >= 0 else {}
-            assert await ledgers[0].reserve(each) is None
-            ledgers[0].close(each, state, number, 7, 3)  # type: ignore[arg-type]
-
-        await asyncio.gather(*map(one, numbers))
-
-    booked(url, work)
-
-
-def retained(url: str, archive: Archive | None, kept: LedgerKept = KEPT) -> str:
-    """One step of a worker's retention. Returns its trouble."""
-
-    async def step() -> str:
-        client = connect_async(url, max_connections=2)
-        try:
-            retention = LedgerRetention(client, lambda: kept, archive)
-            await retention.step()
-            return retention.trouble
-        finally:
-            await client.aclose()
-
-    return asyncio.run(step())
 
 
 def written(folder: Path) -> Counter[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -14,6 +15,9 @@ import redis
 from producer import keyspace
 from producer.connection import connect_async
 from tests.support.replies import fields
+from worker.history.archive import Archive
+from worker.history.ledger_retention import LedgerRetention
+from worker.history.policy import LedgerKept
 from worker.money.budget_state import month_of
 from worker.money.caps import Owner
 from worker.money.ledger import Ledger, Reservation
@@ -21,6 +25,7 @@ from worker.queue.batcher import Batcher
 
 STEPS = (60.0, 80.0, 85.0, 95.0)
 MONTH = month_of(datetime.now(UTC))
+KEPT = LedgerKept(rows=100, days=400)
 
 
 def reservation(
@@ -64,3 +69,34 @@ def booked(url: str, work: Callable[[list[Ledger]], Awaitable[None]], workers: i
                 await client.aclose()
 
     asyncio.run(run())
+
+
+def spend(url: str, numbers: Sequence[int], state: str = "settled", feature: str = "notes", cap: int = -1) -> None:
+    """One closed row for each number, of so many micro-dollars."""
+
+    async def work(ledgers: list[Ledger]) -> None:
+        async def one(number: int) -> None:
+            each = reservation(number, number)
+            each.owner = replace(each.owner, feature=feature.format(number))
+            each.caps = {"feature:" + each.owner.feature: (cap, cap, -1)} if cap >= 0 else {}
+            assert await ledgers[0].reserve(each) is None
+            ledgers[0].close(each, state, number, 7, 3)  # type: ignore[arg-type]
+
+        await asyncio.gather(*map(one, numbers))
+
+    booked(url, work)
+
+
+def retained(url: str, archive: Archive | None, kept: LedgerKept = KEPT) -> str:
+    """One step of a worker's retention. Returns its trouble."""
+
+    async def step() -> str:
+        client = connect_async(url, max_connections=2)
+        try:
+            retention = LedgerRetention(client, lambda: kept, archive)
+            await retention.step()
+            return retention.trouble
+        finally:
+            await client.aclose()
+
+    return asyncio.run(step())

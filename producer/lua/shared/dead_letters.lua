@@ -9,17 +9,7 @@ local function filed_under(dead, job)
   return keys
 end
 
--- Counts for messages to people, written by the script that changes the job. A worker folds them into an incident. Their
--- size is limited, however many jobs die before that. A count that cannot be written (`pcall`) never fails the outcome.
-local NEWS_FIELDS, NEWS_FIRST = 2000, 10
-local function count(news, field, more)
-  local prefix = string.match(field, '^(%a+:%a+:)')
-  if prefix and redis.pcall('HEXISTS', news, field) == 0 and redis.call('HLEN', news) >= NEWS_FIELDS then
-    field = prefix .. '(others)'
-  end
-  redis.pcall('HINCRBY', news, field, more)
-end
-
+local NEWS_FIRST = 10 -- ids of dead letters for the message
 -- When the open incident of dead letters began (ms), or the counts that are in no incident yet; without both, never.
 local function counted_since(news, queue)
   local id = redis.pcall('HGET', 'failover:incidents', 'dead_letters||' .. queue)

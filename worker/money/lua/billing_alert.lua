@@ -16,6 +16,18 @@ local function heard(outcome, paused) -- last: if this script fails, the message
   return {outcome, paused}
 end
 
+local BUDGETS_KEPT = 1000 -- their ids come from outside; the one that was heard of longest ago goes first
+local function oldest(spend)
+  local found, since
+  local known = redis.call('HGETALL', spend)
+  for i = 1, #known, 2 do
+    local read, report = pcall(cjson.decode, known[i + 1])
+    local at_ms = read and type(report) == 'table' and tonumber(report.at) or 0
+    if not since or at_ms < since then found, since = known[i], at_ms end
+  end
+  return found
+end
+
 local percent, at = tonumber(ARGV[2]), tonumber(ARGV[3]) or now_ms
 local raw = redis.call('HGET', KEYS[1], ARGV[1])
 local known = raw and cjson.decode(raw) or {}
@@ -29,6 +41,7 @@ local fell = ARGV[4] == '' and not known.interval and percent < threshold / 2
 local again_at = same and not fell and known.again_at or nil
 local new = {percent = percent, at = same and math.max(at, known.at or 0) or at, who = ARGV[9], again_at = again_at, name = ARGV[11]}
 new.interval = ARGV[4] ~= '' and ARGV[4] or (same and known.interval or nil)
+if not raw and redis.call('HLEN', KEYS[1]) >= BUDGETS_KEPT then redis.call('HDEL', KEYS[1], oldest(KEYS[1])) end
 redis.call('HSET', KEYS[1], ARGV[1], cjson.encode(new))
 if percent < math.max(threshold, again_at or 0) then return heard('noted', 0) end
 

@@ -1,4 +1,4 @@
--- prelude: clock incident
+-- prelude: clock count incident
 -- flags: allow-oom
 -- Move the counts since the last call into incidents. Opens an incident if none is open.
 --
@@ -28,18 +28,18 @@ local function incident(kind)
 end
 
 local function credit(field, more)
-  if ARGV[3] then redis.call('HINCRBY', 'failover:incident:' .. ARGV[3], field, more) end
+  if ARGV[3] then count('failover:incident:' .. ARGV[3], field, more) end
 end
 
 for field, more in pairs(counts) do
   if field == 'saved' then
     credit(field, more)
   elseif string.sub(field, 1, 4) == 'dead' then
-    redis.call('HINCRBY', incident('dead_letters'), field, more)
+    count(incident('dead_letters'), field, more)
   elseif ARGV[3] then -- the open outage explains the degraded answers
     credit(field, more)
   else
-    redis.call('HINCRBY', incident('degraded'), field, more)
+    count(incident('degraded'), field, more)
   end
 end
 if ids.dead_letters and texts.example then redis.call('HSETNX', incident('dead_letters'), 'example', texts.example) end

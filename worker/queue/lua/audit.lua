@@ -1,4 +1,4 @@
--- prelude: clock hint key_types audit_trail leaves lost ends event dead_letters fair_queue accepted_order
+-- prelude: clock hint key_types audit_trail leaves lost ends event count dead_letters fair_queue accepted_order
 -- flags: allow-oom
 -- Last safety check of accepted jobs: those that seem to be in no list, lease or schedule are checked again, and queued. Those
 -- whose data is gone are lost. Those that RQ's own worker or tools have failed become dead letters of ours.

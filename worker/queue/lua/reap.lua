@@ -1,4 +1,4 @@
--- prelude: clock hint key_types happened leaves lost ends event dead_letters fair_queue accepted_order
+-- prelude: clock hint key_types happened leaves lost ends event count dead_letters fair_queue accepted_order
 -- flags: allow-oom
 -- Take jobs back from leases that expired without a heartbeat: their worker is gone. The jobs return to the head of the
 -- queue, in the order in which they were accepted, as suspects: they run few at a time, so that only a job that ran alone

@@ -1,4 +1,4 @@
--- prelude: clock hint key_types audit_trail running_clock event dead_letters fair_queue
+-- prelude: clock hint key_types audit_trail running_clock event count dead_letters fair_queue
 -- flags: allow-oom
 -- Dead letters return to the tail of the queue and start again: attempts, executions and crashes are zero, the promised
 -- time and the expiry count from now, the generation is one more.
