@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
 import json
 import random
 import subprocess
@@ -33,6 +32,7 @@ from worker.history.archive import Folder
 from worker.history.collector import COLLECT
 from worker.history.leader import HistoryLeader
 from worker.history.policy import HistoryPolicy
+from worker.history.rows_file import read_rows
 from worker.money.caps import Owner
 from worker.money.ledger import DROP_NAMES, FOLD_ROWS, LEDGER, SUMS, Reservation, ledger_keys
 from worker.reports import statement
@@ -167,8 +167,8 @@ def main() -> None:
         passed[f"and counted again in {took:.1f} s"] = again["total"].spent == book.micros
         recount = longest_command(client)
         longest = max(longest, recount[0])
-        files = list(folder.rglob("*.jsonl.gz"))
-        ids = [json.loads(line)["id"] for file in files for line in gzip.decompress(file.read_bytes()).splitlines()]
+        files = Folder(folder).names("ledger/")
+        ids = [json.loads(line)["id"] for line in read_rows(Folder(folder), "ledger/")]
         left = int(client.xlen(keyspace.LEDGER + time.strftime("%Y-%m", time.gmtime())))
         passed[f"each row is in Redis ({left:,}) or in one of {len(files)} files"] = (
             len(ids) == len(set(ids)) and len(ids) + left == chosen.rows // 10 // BATCH * BATCH * 10
