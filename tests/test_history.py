@@ -170,9 +170,12 @@ def test_what_people_end_is_counted_by_feature_and_tenant(
 def test_a_job_that_dies_without_a_worker_is_counted_by_its_feature(producer: Producer, client: redis.Redis) -> None:
     producer.enqueue(chat("late", tenant_id="acme", feature="notes", expires_after_seconds=1))
     until(lambda: send(client, transitions.expire(Q)), "it expires", seconds=5)
+    by_rq = producer.enqueue(chat(tenant_id="acme", feature="notes"))
+    client.hset(keyspace.job(by_rq), "status", "failed")
+    assert send(client, transitions.audit(Q, [by_rq]))[2] == [by_rq.encode()]
     entries: Any = client.xrange(keyspace.HAPPENED)
-    ((_, entry),) = entries
-    assert json.loads(entry[b"e"]) == {"kind": "dead", "reason": "expired", "tenant": "acme", "feature": "notes"}
+    for (_, entry), reason in zip(entries, ("expired", "failed_by_rq"), strict=True):
+        assert json.loads(entry[b"e"]) == {"kind": "dead", "reason": reason, "tenant": "acme", "feature": "notes"}
 
 
 def test_the_time_to_the_first_token_is_counted_where_an_answer_was_streamed(

@@ -1,4 +1,4 @@
--- prelude: clock hint key_types audit_trail leaves lost ends event count dead_letters fair_queue accepted_order
+-- prelude: clock hint key_types happened audit_trail leaves lost ends event count dead_letters fair_queue accepted_order
 -- flags: allow-oom
 -- Last safety check of accepted jobs: those that seem to be in no list, lease or schedule are checked again, and queued. Those
 -- whose data is gone are lost. Those that RQ's own worker or tools have failed become dead letters of ours.
@@ -30,6 +30,7 @@ for i = 5, #ARGV do
     redis.call('ZADD', KEYS[6], math.floor(now_ms / 1000) + tonumber(ARGV[4]), id)
     file(KEYS[7], id, job, now_ms)
     ends(id, job, KEYS[1], ARGV[3] .. id, ARGV[4])
+    happened_to(job, 'dead', 'failed_by_rq')
     failed[#failed + 1] = id
   elseif not live then
     leaves(KEYS[1], id)
