@@ -1,15 +1,18 @@
-"""Policies and routes: the SOP's map verbatim, and wrong files told with place, field and fix."""
+"""Policies, routes and the environment: the SOP's map verbatim, and wrong files told with place, field and fix."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import click
 import pytest
 
+from ops.cli import failover
 from producer import ConfigurationError, InvalidJob
 from producer.environment import load_environment
 from producer.policy import load_policies, read_policies
+from worker.cli import command as failover_worker
 from worker.routes.route import load_routes, read_routes
 
 SEED = """
@@ -135,3 +138,29 @@ def test_dotenv_is_read_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("FROM_BOTH", "process")
     environment = load_environment(path)
     assert (environment["FROM_FILE"], environment["FROM_BOTH"]) == ("file", "process")
+
+
+@pytest.mark.parametrize(
+    ("command", "line", "option", "read"),
+    [
+        (failover.commands["serve"], "PORT=8123", "port", 8123),
+        (failover_worker, "REDIS_WAIT_SECONDS=7", "redis_wait_seconds", 7.0),
+    ],
+)
+def test_the_variable_of_an_option_may_be_in_dotenv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: click.Command, line: str, option: str, read: object
+) -> None:
+    written(tmp_path, ".env", line)
+    monkeypatch.chdir(tmp_path)
+    assert command.make_context("", []).params[option] == read
+    monkeypatch.setenv(line.partition("=")[0], "")
+    assert command.make_context("", []).params[option] in (8000, 60.0)
+    assert command.make_context("", [f"--{option.replace('_', '-')}", "9"]).params[option] == 9
+
+
+def test_no_option_reads_the_process_environment_alone() -> None:
+    """Click's `envvar` does not know `.env`."""
+    commands: list[click.Command] = [failover, failover_worker]
+    for command in commands:
+        commands.extend(command.commands.values() if isinstance(command, click.Group) else ())
+        assert not [parameter.name for parameter in command.params if parameter.envvar], command.name

@@ -11,7 +11,7 @@ import click
 from redis.exceptions import RedisError
 
 from producer.connection import connect, redis_url, require_safe, wait_until_reachable, without_secret
-from producer.environment import load_environment
+from producer.environment import flag, load_environment
 from producer.errors import FailoverError, ServiceUnavailable
 from worker.configuration import Configuration, stamp
 from worker.logs import configure
@@ -46,16 +46,14 @@ from worker.worker import FailoverWorker, log
 @click.option(
     "--allow-unsafe-redis",
     is_flag=True,
-    envvar="ALLOW_UNSAFE_REDIS",
     help="Start even on a Redis that can lose jobs; a warning is logged. Or ALLOW_UNSAFE_REDIS=true.",
 )
 @click.option(
     "--redis-wait-seconds",
-    default=60.0,
-    show_default=True,
+    default=lambda: load_environment().get("REDIS_WAIT_SECONDS") or 60.0,
     type=click.FloatRange(0, 86400),
-    envvar="REDIS_WAIT_SECONDS",
-    help="At the start: how long to wait for a Redis that starts, loads its data or fails over. Or REDIS_WAIT_SECONDS.",
+    help="At the start: how long to wait for a Redis that starts, loads its data or fails over. Or REDIS_WAIT_SECONDS.  "
+    "[default: 60]",
 )
 def command(
     concurrency: int,
@@ -97,7 +95,8 @@ def command(
                 seconds=redis_wait_seconds,
                 tell=lambda why: log.warning("redis is away, the start waits", extra={"error": why}),
             )
-            for danger in require_safe(client, allowed=allow_unsafe_redis):
+            allowed = allow_unsafe_redis or flag(environment, "ALLOW_UNSAFE_REDIS", default=False)
+            for danger in require_safe(client, allowed=allowed):
                 log.warning("redis is not safe", extra={"danger": danger})
     except RedisError as error:
         raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error}") from None

@@ -6,12 +6,15 @@ import click
 
 from ops.local import session
 from producer.connection import redis_url
-from producer.environment import Environment
+from producer.environment import Environment, load_environment
 
 
 @click.command()
 @click.option(
-    "--port", type=click.IntRange(0, 65535), envvar="PORT", default=8000, show_default=True, help="Or set PORT."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=lambda: load_environment().get("PORT") or 8000,
+    help="Or set PORT.  [default: 8000]",
 )
 @click.option("--host", help="[default: every address if a secret is configured, else this machine only]")
 @click.pass_obj
