@@ -76,6 +76,19 @@ def test_a_refused_key_is_parked_for_longer_each_time_until_it_is_taken(keys: Ke
     assert keys.best(both) is first, "and from the beginning once it was taken"
 
 
+def test_a_refused_key_is_told_until_it_is_replaced(keys: Keys) -> None:
+    old, new = Key("sk-old", "environment P_KEY"), Key("sk-new", "environment P_KEY")
+    theirs = Key("sk-1", "environment ACME", "acme")
+    for key in (old, theirs):
+        keys.park(key, 60)
+    assert keys.told([old]) == ["environment P_KEY"]
+    assert keys.told([new]) == []
+    keys.of_tenants = lambda: {"acme": {"p": (theirs,)}}
+    assert keys.told([new]) == ["environment ACME of tenant acme"]
+    keys.put("p", "sk-old")
+    assert keys.told([]) == ["environment ACME of tenant acme", "environment P_KEY"]
+
+
 def test_with_all_keys_parked_ours_is_asked_again_and_a_tenants_is_not(keys: Keys) -> None:
     ours, theirs = Key("sk-1", "environment P_KEY"), Key("sk-2", "environment ACME", "acme")
     for key in (ours, theirs):

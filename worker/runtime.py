@@ -157,7 +157,8 @@ class Runtime:
         refused = self._reload.refused if self._reload else ""
         routes = self._current.configuration.routes
         failing = [*failing, *self._history.trouble]
-        return worker_registry.view(self._name, routes, self._slots, refused, self._keys.told(), failing)
+        refused_keys = self._keys.told(key for route in routes.routes for key in route.keys)
+        return worker_registry.view(self._name, routes, self._slots, refused, refused_keys, failing)
 
     async def close(self) -> None:
         await self._providers.close()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import time
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,10 +126,15 @@ class Keys:
         before = self._parked.get(key.secret, _FREE)
         self._parked[key.secret] = _Parked(max(before.until, self._clock() + seconds), before.lasts, str(key))
 
-    def told(self) -> list[str]:
-        """The keys that are parked now, named by their sources."""
+    def told(self, own: Iterable[Key]) -> list[str]:
+        """The keys in use that are parked now, named by their sources; one that was replaced is not in use. `own`: the keys
+        that the routes were configured with."""
+        if not self._parked:
+            return []
+        of_tenants = (keys for by_provider in self.of_tenants().values() for keys in by_provider.values())
+        used = {key.secret for key in chain(own, *of_tenants, *self._put.values())}
         now = self._clock()
-        return sorted(parked.name for parked in self._parked.values() if parked.until > now)
+        return sorted(p.name for secret, p in self._parked.items() if p.until > now and secret in used)
 
     def forgive(self) -> None:
         """Use all keys again: an operator may have fixed what they were refused for."""
