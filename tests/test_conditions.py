@@ -183,13 +183,13 @@ GOOGLE, OPENAI = ProviderSpend("google", 97.2, 0, "billing"), ProviderSpend("ope
         ([Paused(None, who=RQ)], ['rq resume --url "$REDIS_URL"']),
         (
             [Paused(None, who=BUDGET), BY_BUDGET],
-            ["failover resume --dry-run", "failover resume --pause-again-at 102"],
+            ["failover resume --dry-run", "failover resume --pause-again-at 100"],
         ),
         (
             [BY_BUDGET, replace(BY_BUDGET, provider="openai")],
             [
                 "failover resume --provider google --dry-run",
-                "failover resume --provider google --pause-again-at 102",
+                "failover resume --provider google --pause-again-at 100",
                 "failover resume --provider openai --dry-run",
                 "failover resume --provider openai --pause-again-at 95",
             ],
@@ -214,8 +214,9 @@ def test_a_pause_names_the_commands_that_end_it(flags: list[Paused], expected: l
 )
 def test_a_cap_that_comes_to_its_end(step: float, full: bool, expected: list[tuple[Kind, str, int]]) -> None:
     reader = ConditionReader(NO_SERVER, ON_CALL, (60.0, 85.0, 95.0))
-    found = reader._cap_status(CapStatus("total", step, full, 10, 10, -1, 9))
+    found = list(reader._cap_status(CapStatus("total", step, full, 10, 10, -1, 9)))
     assert [(each.kind, each.subject, len(each.lines)) for each in found] == expected
+    assert all(each.marks for each in found if each.kind is Kind.CAPPED)  # without one it would seem to be over
 
 
 @pytest.mark.parametrize("error", [ValueError, TypeError, KeyError, AttributeError])

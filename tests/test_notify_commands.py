@@ -105,7 +105,7 @@ def test_a_person_answers_in_place_of_a_model(
     assert "Hi acme team" in said
     result = producer.fetch(job_id)
     assert (result.status, result.text, result.resolved_by) == ("done", "Dear dentist", "human")
-    assert "nothing waits for a person" in ran(workshop, "review", "list")
+    assert "no job whose policy has `human_review` waits for a person" in ran(workshop, "review", "list")
     assert "it needs no answer" in refused(workshop, 2, "review", "show", job_id)
 
 
@@ -141,8 +141,8 @@ def test_the_commands_of_a_budgets_pause_are_accepted_and_end_it(workshop: Works
     by_provider = billing_alerts.Guardrail(scope="provider")
     for provider, percent in (("google", 97.2), ("openai", 85.0)):
         billing_alerts.observe(client, billing_alerts.BillingReport(provider, percent), by_provider)
-    assert "such as 102" in refused(workshop, 2, "resume", "--pause-again-at", "95")
-    assert "such as 103" in refused(workshop, 2, "resume", "--pause-again-at", "95", BUDGET_PAUSE_AT_PERCENT="98")
+    assert "such as 100" in refused(workshop, 2, "resume", "--pause-again-at", "95")
+    assert "such as 100" in refused(workshop, 2, "resume", "--pause-again-at", "95", BUDGET_PAUSE_AT_PERCENT="98")
     workshop.worker()
     until(lambda: any(told.commands for told in incidents(client, Kind.BUDGET)), "an incident with commands")
     commands = [command for told in incidents(client, Kind.BUDGET) for command in told.commands]

@@ -190,3 +190,20 @@ def test_reduced_answers_after_an_outage_belong_to_it_until_the_jobs_that_it_del
     client.hset(keyspace.news(Q), mapping={"degraded": 1, "degraded:tenant:acme": 1})
     reconciler.reconcile(Snapshot(now + 4000, (), queues=(Q,)))
     assert [each.kind for each in Incidents(client).since(0)] == [Kind.COLD, Kind.DEGRADED]
+
+
+def test_the_story_begins_with_the_problem_and_late_jobs_are_counted_until_its_end(client: redis.Redis) -> None:
+    policy = OnCall(hold_seconds=5, steady_seconds=60)
+    reconciler, store, now = Reconciler(client, policy), Incidents(client), now_ms(client)
+    down = Condition(Kind.COLD, lines=("a/a-1: fails",), marks={"a/a-1 fails": ""})
+    for passed in (0, 6000):
+        reconciler.reconcile(Snapshot(now + passed, (down,), queues=(Q,)))
+    for passed, late in ((7000, 3), (8000, 2), (9000, 0)):
+        waits = [Condition(Kind.LATE, "", Q, late=late)] if late else []
+        reconciler.reconcile(Snapshot(now + passed, tuple(waits), queues=(Q,)))
+        (told,) = store.since(0)
+        left = {3: "; 3 late jobs left.", 2: "; 2 late jobs left.", 0: "."}[late]
+        assert (told.lines, told.fades) == ((f"The problem seems to be over{left}",), True)
+    story = store.story(told.id)
+    assert [entry.text for entry in story] == ["a/a-1 fails", "a route may be called again"]
+    assert story[0].at_ms == told.opened_ms == now

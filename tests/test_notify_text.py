@@ -12,8 +12,8 @@ from ops.simulators.slack_api import _wrong
 from worker.notify import incident_text
 from worker.notify.channels.base import Refused, Unknown
 from worker.notify.channels.slack import payload, refusal
-from worker.notify.incidents import Entry, Incident
-from worker.notify.kinds import KIND_INFO, Kind
+from worker.notify.incidents import Entry, Incident, message_for_late_jobs
+from worker.notify.kinds import COUNTED, KIND_INFO, Kind
 from worker.notify.oncall import OnCall
 
 NOW = 1_795_000_000_000
@@ -115,6 +115,37 @@ def test_at_the_end_each_client_is_told_what_fits() -> None:
 def test_what_seems_to_be_over_is_not_red() -> None:
     assert incident_text.of_incident(incident(marks={}), ON_CALL, NOW).headline.startswith("🟡")
     assert incident_text.of_incident(incident(), ON_CALL, NOW).headline.startswith("🔴")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if KIND_INFO[kind].message and kind not in COUNTED])
+def test_what_seems_to_be_over_does_not_say_that_it_lasts(kind: Kind) -> None:
+    fading = incident(kind, marks={}, tenants={"acme": 3}, jobs=("j1",), lines=("The problem seems to be over.",))
+    told = incident_text.of_incident(fading, ON_CALL, NOW)
+    assert KIND_INFO[kind].means not in told.lines and not any(line.startswith("Jobs:") for line in told.lines)
+    assert "Clients: write nothing now. When this closes, its message has the text for acme." in told.lines
+    assert not [command for command in told.commands if "messages show" in command]
+    assert incident_text.wanted(fading) == []
+
+
+def test_a_message_that_is_sent_once_promises_no_end() -> None:
+    told = incident_text.of_incident(incident(Kind.SPEND, subject="openai: 85%", marks={}), ON_CALL, NOW)
+    assert KIND_INFO[Kind.SPEND].means in told.lines
+    assert not any(line.startswith("Next:") for line in told.lines)
+
+
+@pytest.mark.parametrize(
+    ("opened", "message"),
+    [
+        ([], "brief_delay"),
+        ([incident(Kind.DEAD_LETTERS)], "brief_delay"),
+        ([incident(Kind.ROUTE_OPEN), incident(Kind.COLD)], "extended_outage"),
+        ([incident(Kind.BUDGET)], "budget_pause"),
+        ([incident(Kind.PAUSED, subject="tenant acme")], "brief_delay"),
+        ([incident(Kind.COLD, marks={}), incident(Kind.BUDGET, resolved_ms=NOW)], "brief_delay"),  # over, or nearly
+    ],
+)
+def test_late_jobs_have_the_message_of_the_outage_that_delays_them(opened: list[Incident], message: str) -> None:
+    assert message_for_late_jobs(opened) == message
 
 
 @pytest.mark.parametrize(

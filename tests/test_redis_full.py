@@ -124,8 +124,10 @@ def test_people_are_told_jobs_drain_and_everything_can_be_read(apart: Workshop, 
     until(lambda: all(producer.ended(job_ids)), "all jobs end")
     assert {result.status for result in producer.fetch_many(job_ids) if result} == {JobStatus.DONE}
     incidents = Incidents(client)
-    title = "Redis is full: no new job is accepted: 95% of its memory is used"
+    title = "Redis is full: no new job is accepted: 95% or more of its memory is used"
     until(lambda: [each.title for each in incidents.unsettled()] == [title], "people are told")
+    (told,) = incidents.unsettled()
+    assert told.commands == ("failover messages show no_new_jobs --tenant NAME",)
     for command in (("status",), ("resume", "--dry-run"), ("dlq", "stats")):
         ended = apart.run("failover", *command)
         assert ended.returncode == 0, ended.stderr
@@ -147,4 +149,4 @@ def test_a_step_of_memory_is_a_mark_and_below_the_first_nothing_is_told(client: 
     for percent, marks in ((70, []), (85, [80]), (93, [80, 90]), (120, [80, 90, 95])):
         fill(client, percent)
         told = [list(condition.marks) for condition in _memory(memory(client))]
-        assert told == ([[f"{step}% of its memory is used" for step in marks]] if marks else [])
+        assert told == ([[f"{step}% or more of its memory is used" for step in marks]] if marks else [])

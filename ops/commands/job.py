@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from typing import IO
 
@@ -129,17 +130,23 @@ def late(environment: Environment, queue: str, limit: int, as_json: bool) -> Non
     from dataclasses import asdict
 
     from ops.reports.late_jobs import listed
+    from worker.notify.incidents import Incidents, message_for_late_jobs
 
     with session.opened(environment) as active:
-        total, jobs = listed(active.producer.client, queue, active.producer.policies, limit)
+        client = active.producer.client
+        total, jobs = listed(client, queue, active.producer.policies, limit)
+        message = message_for_late_jobs(Incidents(client).unsettled())
     if as_json:
         click.echo(json.dumps({"late": total, "jobs": [asdict(job) for job in jobs]}, indent=2))
         return
     click.echo(f"{total} jobs of {queue} are late")
     for job in jobs:
         click.echo(f"{job.job_id}  {job.tenant}  {job.job_type}  {job.status}, late by {job.late_seconds:.0f} s")
+    if total > len(jobs):
+        option = f" --queue {shlex.quote(queue)}" if queue != DEFAULT_QUEUE else ""
+        click.echo(f"{total - len(jobs):,} more: `failover job late{option} --limit {total}`")
     for tenant in list(dict.fromkeys(job.tenant for job in jobs))[:5]:
-        click.echo(f"message for the client: `failover messages show brief_delay --tenant {tenant}`")
+        click.echo(f"message for the client: `failover messages show {message} --tenant {shlex.quote(tenant)}`")
     if by_hand := next((job for job in jobs if job.human_review), None):
         click.echo(f"a person may answer it: `failover dlq resolve {by_hand.job_id} --answer FILE`")
 
@@ -184,7 +191,7 @@ def _cancel_tenant(active: session.Session, tenant: str, yes: bool) -> None:
         )
     if count and not any(flag.tenant == tenant for flag in paused(client, queues)):
         session.note(
-            f"new jobs of {tenant} are still accepted and start; `failover pause --tenant {tenant}` stops them"
+            f"new jobs of {tenant} are still accepted and start; `failover pause --tenant {shlex.quote(tenant)}` stops them"
         )
 
 

@@ -34,6 +34,10 @@ FOR_A_PERSON = {
     DeadReason.EXPIRED: "it waited for too long",
     DeadReason.CRASHED: "it crashed its workers",
 }
+NOTHING = (
+    "no job whose policy has `human_review` waits for a person; others: `failover dlq list`, `failover job late`, and all that "
+    "waits of one client: `failover review list --tenant NAME --waiting`. `failover dlq resolve ID` answers any of them"
+)
 QUESTION = 100  # characters of a question in a list
 READ_AT_MOST = 10_000  # late jobs in one search
 
@@ -77,7 +81,7 @@ def list_jobs(environment: Environment, tenant: str | None, waiting: bool, limit
         jobs = [asdict(job) for job in found]
         click.echo(json.dumps({"waiting": total, "jobs": jobs} if waiting else jobs, indent=2))
         return
-    session.console().print(_table(found, now) if found else "nothing waits for a person")
+    session.console().print(_table(found, now) if found else "nothing waits for a person" if waiting else NOTHING)
     if total > len(found):
         session.note(
             f"{total:,} jobs of {tenant} wait; the {len(found):,} that wait longest are listed (--limit: up to 1000)"

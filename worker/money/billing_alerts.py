@@ -96,8 +96,11 @@ class ProviderSpend:
 
 
 def share_above(*used: float) -> int:
-    """A share (percent) at which budgets may pause again after a resume: above each share that is used already."""
-    return max(USUAL_SHARE, *(math.floor(percent) + 5 for percent in used))
+    """A share (percent) at which budgets may pause again after a resume: above each share that is used already, and above
+    the whole budget only if that is used up."""
+    most = max(used)
+    share = max(USUAL_SHARE, math.floor(most) + 5)
+    return min(share, 100) if most < 100 else share
 
 
 def observe_call(spend: BillingReport, guardrail: Guardrail) -> Call:

@@ -72,7 +72,7 @@ class ConditionReader:
         )
         conditions = [condition for source in sources for condition in _readable(source)]
         if self.dangers:
-            conditions.append(Condition(Kind.REDIS_UNSAFE, lines=self.dangers))
+            conditions.append(Condition(Kind.REDIS_UNSAFE, lines=self.dangers, marks=dict.fromkeys(self.dangers, "")))
         conditions += _memory(self.memory)
         succeeded: dict[str, int] = {}
         for name, route in usable.items():
@@ -143,7 +143,9 @@ class ConditionReader:
             reached = [step for step in self._alert_thresholds if known.percent >= step]
             if reached and known.budget != billing_alerts.OWN_NAME:
                 subject = f"{known}: {max(reached):g}%"
-                yield Condition(Kind.SPEND, subject, lines=(f"{known} has used {known.percent:.4g}% of its budget",))
+                steps = ", ".join(f"{step:g}" for step in self._alert_thresholds)
+                line = f"{known} has used {known.percent:.4g}% of its budget. A message is sent at {steps}%."
+                yield Condition(Kind.SPEND, subject, lines=(line,))
 
     def _cap_status(self, status: CapStatus) -> Iterator[Condition]:
         if reached := [step for step in self._alert_thresholds if status.step >= step]:
@@ -152,7 +154,8 @@ class ConditionReader:
                 lines.append("Cost saving is on for its jobs: the cheapest route first, less context.")
             yield Condition(Kind.SPEND, f"{status.scope}: {max(reached):g}%", lines=tuple(lines))
         if status.full:
-            yield Condition(Kind.CAPPED, status.scope, lines=(str(status),))
+            marks = {f"the budget of {status.scope} is used up": f"{status.scope} may spend again"}
+            yield Condition(Kind.CAPPED, status.scope, lines=(str(status),), marks=marks)
 
     def _lost(self) -> Iterator[Condition]:
         """Jobs that left the queue without an outcome, until a person takes them off the list."""
@@ -208,10 +211,16 @@ def _memory(memory: Memory | None) -> Iterator[Condition]:
     if memory and reached:
         lines = [f"At {memory.percent}% of its memory."]
         if memory.is_full:
-            lines.append("No new job is accepted (HTTP 503). Accepted jobs go on.")
-        marks = {f"{step}% of its memory is used": f"less than {step}% of its memory is used" for step in reached}
+            lines.append(
+                "No new job is accepted (HTTP 503). If a client asks, the last command has the text: replace NAME."
+            )
+        marks = {
+            f"{step}% or more of its memory is used": f"less than {step}% of its memory is used" for step in reached
+        }
         title = "Redis is full: no new job is accepted" if memory.is_full else ""
-        yield Condition(Kind.REDIS_FULL, title=title, size=tuple(marks)[-1], lines=tuple(lines), marks=marks)
+        commands = ("failover messages show no_new_jobs --tenant NAME",) if memory.is_full else ()
+        size = tuple(marks)[-1]
+        yield Condition(Kind.REDIS_FULL, title=title, size=size, lines=tuple(lines), marks=marks, commands=commands)
 
 
 def _readable(source: Callable[[], Iterable[Condition]]) -> list[Condition]:

@@ -81,7 +81,8 @@ def of_incident(incident: Incident, on_call: OnCall, now_ms: int) -> Message:
     if incident.resolved_ms is not None:
         return of_closing(incident, on_call, now_ms)
     mark = "🟡" if info.notice or incident.fades else "🔴"
-    lines = [info.means, *incident.lines, *_counts(incident), _next(incident, now_ms)]
+    means = [] if incident.fades else [info.means]  # no longer so
+    lines = [*means, *incident.lines, *_counts(incident), _next(incident, now_ms)]
     lines += [f"On call: {on_call.now(now_ms) or NOBODY}", *_clients(incident, on_call, now_ms)]
     return _message(f"{mark} {incident.title}", lines, incident)
 
@@ -107,7 +108,12 @@ def of_closing(incident: Incident, on_call: OnCall, now_ms: int) -> Message:
 
 
 def wanted(incident: Incident) -> list[tuple[str, str]]:
-    """(client message, tenant) pairs to send now: for the first OFFERED tenants, during the incident and after its end."""
+    """(client message, tenant) pairs to send now: for the first OFFERED tenants, during the incident and after its end.
+
+    None in between, while it fades: that work is held up is no longer true, and that it is over is not yet known.
+    """
+    if incident.fades:
+        return []
     tenants = incident.tenants if incident.resolved_ms is None else {**incident.tenants, **incident.degraded_of}
     named = ((_message_name(incident, tenant), tenant) for tenant in list(tenants)[:OFFERED])
     return [(name, tenant) for name, tenant in named if name]
@@ -141,7 +147,7 @@ def _counts(incident: Incident) -> Iterator[str]:
         yield f"{many(incident.degraded, 'job')} answered in a reduced form"
     if incident.tenants and incident.kind not in NAMES_TENANTS:
         yield f"Tenants: {counted(incident.tenants)}"
-    if incident.jobs and incident.resolved_ms is None:
+    if incident.jobs and incident.resolved_ms is None and not incident.fades:
         more = f", all: {_all_jobs(incident)}" if max(incident.dead, incident.late) > len(incident.jobs[:FIRST]) else ""
         yield f"Jobs: {' '.join(incident.jobs[:FIRST])}{more}"
 
@@ -150,7 +156,7 @@ def _all_jobs(incident: Incident) -> str:
     queue = _queue_option(incident)
     if incident.kind is Kind.DEAD_LETTERS:
         return f"failover dlq list --limit 10000{queue}"
-    return f"failover job late{queue}"
+    return f"failover job late --limit 10000{queue}"
 
 
 def _totals(incident: Incident) -> Iterator[str]:
@@ -200,7 +206,9 @@ def _clients(incident: Incident, on_call: OnCall, now_ms: int) -> Iterator[str]:
     for writer, tenants in writers.items():
         name = KIND_INFO[incident.kind].message
         yield f"Clients: {writer} writes to {', '.join(tenants)}: message {name}, filled by the command below."
-    if not writers:
+    if incident.fades and incident.tenants:
+        yield f"Clients: write nothing now. When this closes, its message has the text for {', '.join(incident.tenants)}."
+    elif not writers:
         asked = " If one asks, the last command has the text: replace NAME." if _for_whoever_asks(incident) else ""
         yield f"Clients: no message is needed yet.{asked}"
 

@@ -7,7 +7,7 @@ continues, and one that took over) send nothing twice.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from producer import keyspace
 from producer.scripts import Script, although_full, ask
 from worker.humanize import counted, many
 from worker.notify.condition import Condition, of_tenants
-from worker.notify.kinds import COUNTED, KIND_INFO, Kind, key_of
+from worker.notify.kinds import COUNTED, KIND_INFO, OUTAGES, Kind, key_of
 
 _LUA = Path(__file__).parent / "lua"
 OPEN, FOLD, CHANGE, CLOSE = (Script.load(_LUA, name) for name in ("open", "fold", "change", "close"))
@@ -89,11 +89,24 @@ class Incident:
     @property
     def fades(self) -> bool:
         """Whether it is still open although its condition is gone."""
-        return self.resolved_ms is None and self.kind not in (*COUNTED, Kind.LOST) and not self.marks
+        lasting = self.kind in (*COUNTED, Kind.LOST) or KIND_INFO[self.kind].notice
+        return self.resolved_ms is None and not lasting and not self.marks
 
     def seconds(self, now_ms: int) -> float:
         """Its duration in seconds, up to now while it is open."""
         return max(0, (self.resolved_ms or now_ms) - self.opened_ms) / 1000
+
+
+def explains(each: Condition | Incident) -> bool:
+    """Whether it can be the reason why jobs are late, reduced or dead; a pause of one client is none for the others."""
+    return each.kind in OUTAGES and not (each.kind is Kind.PAUSED and each.subject.startswith("tenant "))
+
+
+def message_for_late_jobs(unsettled: Iterable[Incident]) -> str:
+    """The client message for late jobs now: that of the outage which delays them, if one is open."""
+    outages = [each for each in unsettled if explains(each) and each.resolved_ms is None and not each.fades]
+    first = min(outages, key=lambda each: OUTAGES.index(each.kind), default=None)
+    return KIND_INFO[first.kind if first else Kind.LATE].message
 
 
 class Incidents:

@@ -36,7 +36,7 @@ def floods(client: redis.Redis, queues: Sequence[str], on_call: OnCall) -> Itera
             continue
         for tenant, count in fair_queue.tenants(client, queue).items():
             if count > on_call.flood_jobs and count > total * on_call.flood_percent / 100:
-                yield _flood(client, queue, tenant, count, total)
+                yield _flood(client, queue, tenant, min(count, total), total)  # the count is of a sample
 
 
 def _flood(client: redis.Redis, queue: str, tenant: str, count: int, total: int) -> Condition:

@@ -14,8 +14,8 @@ from producer import keyspace
 from producer.scripts import ask
 from worker.humanize import many
 from worker.notify.condition import Condition, Snapshot, late_size
-from worker.notify.incidents import Incident, Incidents
-from worker.notify.kinds import COUNTED, OUTAGES, Kind
+from worker.notify.incidents import Incident, Incidents, explains
+from worker.notify.kinds import COUNTED, KIND_INFO, OUTAGES, Kind
 from worker.notify.oncall import OnCall
 
 COLD = (Kind.COLD, Kind.REFUSED)  # no route can be used
@@ -50,11 +50,11 @@ class Reconciler:
         outages = [
             each
             for each in opened.values()
-            if _explains(each)
+            if explains(each)
             and (each.late or each.key in conditions or snapshot.now_ms - self._over.get(each.id, 0) < DRAINS_MS)
         ]
         first = min(outages, key=lambda each: OUTAGES.index(each.kind), default=None)
-        about_to_open = any(_explains(each) for key, each in conditions.items() if key not in opened)
+        about_to_open = any(explains(each) for key, each in conditions.items() if key not in opened)
         self._incidents.fold(snapshot.queues, first.id if first else None, keep_saved=about_to_open)
         for key, condition in conditions.items():
             if key in opened:
@@ -113,11 +113,11 @@ class Reconciler:
         expected_ms = PROBED_MS if incident.kind is Kind.ROUTE_OPEN else UNSEEN_MS
         if _untried(incident, snapshot, over_ms) and snapshot.now_ms - over_ms < expected_ms:
             return  # only its next probe shows whether it is over
-        if incident.marks:
+        if incident.kind not in COUNTED and not KIND_INFO[incident.kind].notice:
             to_do = f"; {many(snapshot.late, 'late job')} left." if snapshot.late else "."
             line = f"The problem seems to be over{to_do}"
             # of an outage of every route only so much is known: others may still be down
-            ends = ["a route may be called again"] if incident.kind in COLD else None
+            ends = ["a route may be called again"] if incident.kind in COLD and incident.marks else None
             self._update(incident, Condition(incident.kind, incident.subject, incident.queue, (line,)), ends)
         if self._lasts(incident, snapshot, over_ms):
             return
@@ -140,7 +140,7 @@ class Reconciler:
             return not quiet and not (incident.kind is Kind.DEAD_LETTERS and self._unhandled(incident) == 0)
         if _untried(incident, snapshot, over_ms):
             return passed < UNSEEN_MS
-        if _explains(incident) and (incident.late or incident.kind in DELAYS):
+        if explains(incident) and (incident.late or incident.kind in DELAYS):
             delayed = snapshot.overdue if incident.kind in DELAYS else snapshot.late
             return bool(delayed) and passed < DRAINS_MS  # late and reduced answers still belong to it
         return incident.kind is Kind.WORKER_GONE and any(c.kind is Kind.CRASH_LOOP for c in snapshot.conditions)
@@ -159,8 +159,8 @@ class Reconciler:
         hidden: tuple[Kind, ...] = (Kind.ROUTE_OPEN,) if snapshot.now_ms - self._cold_ms < AFTER_COLD_MS else ()
         if Kind.REFUSED in kinds or any(condition.kind in COLD for condition in snapshot.conditions):
             hidden = UNDER_COLD  # after an outage of another cause, a key that is still refused is news
-        standing = {incident.kind for incident in opened if _explains(incident)}
-        standing |= {each.kind for each in snapshot.conditions if _explains(each) and each.kind not in hidden}
+        standing = {incident.kind for incident in opened if explains(incident)}
+        standing |= {each.kind for each in snapshot.conditions if explains(each) and each.kind not in hidden}
         outage = next((kind for kind in OUTAGES if kind in standing), None)
         late = [each for each in snapshot.conditions if each.kind is Kind.LATE and each.key not in open_keys]
         for condition in snapshot.conditions:
@@ -173,14 +173,9 @@ class Reconciler:
                 continue
             if is_new and condition.kind is Kind.SPEND and Kind.BUDGET in kinds:
                 continue  # the incident of the pause covers it
-            if condition.kind is outage and _explains(condition):
+            if condition.kind is outage and explains(condition):
                 condition, late = _with_late(condition, late), []
             yield condition
-
-
-def _explains(each: Condition | Incident) -> bool:
-    """Whether it can be the reason why jobs are late, reduced or dead; a pause of one client is none for the others."""
-    return each.kind in OUTAGES and not (each.kind is Kind.PAUSED and each.subject.startswith("tenant "))
 
 
 def _untried(incident: Incident, snapshot: Snapshot, over_ms: int) -> bool:

@@ -14,9 +14,9 @@ local function open_incident(kind, subject, queue, opened_ms)
   return id, true
 end
 
-local function add_story(id, text)
+local function add_story(id, text, at_ms)
   local key = 'failover:incident:' .. id .. ':story'
-  redis.call('RPUSH', key, cjson.encode({at_ms = now_ms, text = text}))
+  redis.call('RPUSH', key, cjson.encode({at_ms = at_ms or now_ms, text = text}))
   redis.call('LTRIM', key, 0, 1999)
   redis.call('EXPIRE', key, KEEP_SECONDS)
 end
