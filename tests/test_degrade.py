@@ -95,3 +95,12 @@ def test_a_late_job_that_fails_may_be_answered_by_a_human_while_it_waits(
     assert (result.status, result.text, result.resolved_by) == (JobStatus.DONE, "By hand.", "human")
     assert client.zcard(keyspace.scheduled("ai-tasks")) == 0
     assert workshop.run("failover", "job", "late").stdout.startswith("0 jobs of ai-tasks are late")
+
+
+def test_the_list_of_late_jobs_says_how_many_more_there_are(workshop: Workshop, client: redis.Redis) -> None:
+    policies = workshop.policy(max_time_to_answer_seconds=0.001)
+    Producer(client, policies).enqueue_many([chat(str(n), tenant_id="acme") for n in range(3)])
+    listed = workshop.run("failover", "job", "late", "--limit", "2").stdout
+    assert "1 more: `failover job late --limit 3`" in listed
+    assert "`failover messages show brief_delay --tenant acme`" in listed
+    assert "more:" not in workshop.run("failover", "job", "late", "--limit", "3").stdout
