@@ -24,7 +24,7 @@ from worker.reports.client_status import UNKNOWN_ETA, eta
 
 NAMES = [
     *("all_clear", "brief_delay", "budget_pause", "dead_letter"),
-    *("delivered", "extended_outage", "no_new_jobs", "service_degradation"),
+    *("delivered", "extended_outage", "new_jobs_again", "no_new_jobs", "service_degradation"),
 ]
 
 

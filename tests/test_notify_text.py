@@ -112,8 +112,18 @@ def test_at_the_end_each_client_is_told_what_fits() -> None:
     assert incident_text.wanted(replace(over, late=0, degraded_of={})) == []
 
 
+def test_whoever_was_refused_while_redis_was_full_is_told_to_send_again() -> None:
+    told = incident_text.of_closing(incident(Kind.REDIS_FULL, resolved_ms=NOW), ON_CALL, NOW)
+    assert told.commands == ("failover messages show new_jobs_again --tenant NAME",)
+    assert (
+        "failover messages show new_jobs_again --tenant NAME"
+        not in incident_text.of_incident(incident(Kind.REDIS_FULL), ON_CALL, NOW).commands
+    )
+
+
 def test_what_seems_to_be_over_is_not_red() -> None:
-    assert incident_text.of_incident(incident(marks={}), ON_CALL, NOW).headline.startswith("🟡")
+    fading = incident_text.of_incident(incident(marks={}), ON_CALL, NOW)
+    assert fading.headline == "🟡 Seems to be over: All AI providers are down"
     assert incident_text.of_incident(incident(), ON_CALL, NOW).headline.startswith("🔴")
 
 

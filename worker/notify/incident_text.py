@@ -22,7 +22,7 @@ LONGEST_LINE = 600
 LINES = 24
 DAY_MS = 86_400_000  # a time that is further away is shown with its date
 OFFERED = 5  # tenants for whom a message names the command
-ALL_CLEAR, DEGRADED = "all_clear", "service_degradation"
+ALL_CLEAR, DEGRADED, NEW_JOBS_AGAIN = "all_clear", "service_degradation", "new_jobs_again"
 REPEATED = "sent for the second time: nobody knows whether the first arrived"
 NOBODY = f"nobody is on call at this hour ({FILE})"
 NOBODY_SERVED = (Kind.COLD, Kind.REFUSED, Kind.NO_WORKERS)
@@ -84,7 +84,8 @@ def of_incident(incident: Incident, on_call: OnCall, now_ms: int) -> Message:
     means = [] if incident.fades else [info.means]  # no longer so
     lines = [*means, *incident.lines, *_counts(incident), _next(incident, now_ms)]
     lines += [f"On call: {on_call.now(now_ms) or NOBODY}", *_clients(incident, on_call, now_ms)]
-    return _message(f"{mark} {incident.title}", lines, incident)
+    over = "Seems to be over: " if incident.fades else ""
+    return _message(f"{mark} {over}{incident.title}", lines, incident)
 
 
 def of_story(incident: Incident, entries: Sequence[Entry]) -> Message:
@@ -171,6 +172,8 @@ def _totals(incident: Incident) -> Iterator[str]:
         yield "; ".join(totals) + "."
     if incident.left:
         yield "They are kept until somebody requeues, resolves or discards them."
+    if incident.kind is Kind.REDIS_FULL:
+        yield "If clients were told that no new job is accepted: the command has the text for them. Replace NAME."
     if incident.late:
         yield f"Clients who waited: {', '.join(list(incident.tenants)[:OFFERED])}"
     if incident.degraded_of and incident.kind is not Kind.DEGRADED:
@@ -238,6 +241,8 @@ def _commands(incident: Incident) -> Iterator[str]:
     about = f" --incident {incident.id}"
     for name, tenant in wanted(incident):
         yield f"failover messages show {name} --tenant {shlex.quote(tenant)}{about}"
+    if incident.kind is Kind.REDIS_FULL and incident.resolved_ms is not None:
+        yield f"failover messages show {NEW_JOBS_AGAIN} --tenant NAME"
     if _for_whoever_asks(incident):
         yield f"failover messages show {KIND_INFO[incident.kind].message} --tenant NAME{about}"
 
