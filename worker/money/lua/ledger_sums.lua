@@ -68,16 +68,33 @@ local function kept_scope(key, kind, scope, is_capped)
   return 'rest:' .. free
 end
 
--- A hash of sums, changed by the collected amounts with one command each.
+-- The values of fields of a hash, in their order; false for one that is not there.
+local function values_of(key, fields)
+  local found = {}
+  for first = 1, #fields, 1000 do -- Lua passes a few thousand arguments at most
+    local some = redis.call('HMGET', key, unpack(fields, first, math.min(#fields, first + 999)))
+    for i, value in ipairs(some) do found[first + i - 1] = value end
+  end
+  return found
+end
+
+-- A hash of sums, changed by the collected amounts: read and written many at once, which takes a fraction of one HINCRBY each.
 local function adding(key)
-  local sums = {}
+  local amounts, names = {}, {}
   local function add(kind, scope, amount)
     local name = kind .. ':' .. scope
-    sums[name] = (sums[name] or 0) + (tonumber(amount) or 0)
+    if not amounts[name] then names[#names + 1] = name end
+    amounts[name] = (amounts[name] or 0) + (tonumber(amount) or 0)
   end
   local function write()
-    for name, amount in pairs(sums) do
-      if amount ~= 0 and redis.call('HINCRBY', key, name, whole(amount)) == 0 then redis.call('HDEL', key, name) end
+    local pairs_of = {}
+    for i, before in ipairs(values_of(key, names)) do
+      local sum = tonumber(before or '0') + amounts[names[i]]
+      if sum == 0 and before then redis.call('HDEL', key, names[i]) end
+      if sum ~= 0 then pairs_of[#pairs_of + 1], pairs_of[#pairs_of + 2] = names[i], whole(sum) end
+    end
+    for first = 1, #pairs_of, 1000 do
+      redis.call('HSET', key, unpack(pairs_of, first, math.min(#pairs_of, first + 999)))
     end
   end
   return add, write
@@ -93,10 +110,24 @@ local function count_step(month, at_most)
     if redis.call('EXISTS', FOLDED .. month) == 1 then redis.call('COPY', FOLDED .. month, part) end
     from = '-'
   end
-  local page, sum, write = page_of(month, from, '+', at_most), adding(part)
+  local page, amounts, free = page_of(month, from, '+', at_most), {}, {} -- amounts: scope -> kind -> amount
   local function add(kind, scope, amount)
-    local is_capped = free_kind(scope) and redis.call('HEXISTS', FOLDED .. month, 'terms:' .. scope) == 1
-    sum(kind, kept_scope(part, kind, scope, is_capped), amount)
+    local of = amounts[scope]
+    if not of then
+      of = {}
+      amounts[scope] = of
+      if free_kind(scope) then free[#free + 1] = 'terms:' .. scope end
+    end
+    of[kind] = (of[kind] or 0) + (tonumber(amount) or 0)
+  end
+  local function write()
+    local is_capped, sum, write_sums = {}, adding(part)
+    for i, terms in ipairs(values_of(FOLDED .. month, free)) do is_capped[free[i]] = terms end
+    for scope, of in pairs(amounts) do
+      local capped = is_capped['terms:' .. scope]
+      for kind, amount in pairs(of) do sum(kind, kept_scope(part, kind, scope, capped), amount) end
+    end
+    write_sums()
   end
   for _, entry in ipairs(page) do weigh(entry[2], 'spent', add) end
   if #page == at_most then
