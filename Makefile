@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-limits bench-footprint bench-idle bench-peers chaos lock clean bench-web-strangers
+.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers chaos lock clean bench-web-strangers
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -78,8 +78,14 @@ bench-limits: $(READY) ## A slow link, 512 MB, a job that kills its worker, few 
 bench-footprint: $(READY) ## Bytes of Redis that a finished job keeps, by key
 	$(BIN)/python -m bench.footprint
 
-bench-months: $(READY) ## A million jobs through ledger and history: Redis's memory stays level, the sums exact
-	$(BIN)/python -m bench.months
+bench-months: $(READY) ## A simulated year: Redis's memory stays level, the sums exact, reports quick
+	$(BIN)/python -m bench.longrun.months
+
+bench-soak: $(READY) ## Half an hour at 50 jobs/s: memory of worker and Redis stay level, nothing is lost
+	$(BIN)/python -m bench.longrun.soak
+
+bench-recount: $(READY) ## The sums of five million ledger rows are lost while 500 jobs run under caps
+	$(BIN)/python -m bench.longrun.recount
 
 bench-idle: $(READY) ## Round trips to Redis and CPU, a second, of a worker without jobs
 	$(BIN)/python -m bench.idle

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -77,7 +78,7 @@ class Place:
                 self.processes.append(
                     subprocess.Popen(
                         [str(BIN / "failover-worker"), "--concurrency", str(concurrency)],
-                        env={"REDIS_URL": self.url, "PATH": "/usr/bin:/bin", **paths},
+                        env={**os.environ, "REDIS_URL": self.url, **paths},
                         cwd=self.folder,
                         stdout=log,
                         stderr=log,
