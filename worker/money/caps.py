@@ -72,6 +72,9 @@ class Cap(BaseModel):
         return hard, hard if soft < 0 else soft, -1 if self.tokens is None else self.tokens
 
 
+NO_CAP = Cap()  # one for all: a listing of a month asks for thousands
+
+
 class ProviderCap(Cap):
     """The caps of a provider. `tokens_per_minute`: of all its routes together."""
 
@@ -161,9 +164,9 @@ class Budgets(BaseModel):
         if kind == TOTAL:
             return self.total
         if kind == REST:
-            return Cap()  # no cap is for what has no name of its own
+            return NO_CAP  # no cap is for what has no name of its own
         section: Mapping[str, Cap] = getattr(self, f"{kind}s")
-        return section.get(name) or section.get("default") or Cap()
+        return section.get(name) or section.get("default") or NO_CAP
 
     def feature(self, name: str) -> FeatureCap:
         return self.features.get(name) or self.features.get("default") or FeatureCap()
