@@ -49,6 +49,11 @@ class SlowLog:
     def __str__(self) -> str:
         return f"{self.ms:.1f} ms, about {self.computed_ms:.1f} ms of them computed ({self.name})"
 
+    @property
+    def computed_seconds(self) -> float:
+        """CPU of the server's main thread so far."""
+        return self._ran_and_waited()[0] / 1e9
+
     def _ran_and_waited(self) -> tuple[int, int]:
         """Nanoseconds of the server's main thread so far."""
         ran, waited, _ = self._thread.read_text().split()

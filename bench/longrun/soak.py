@@ -154,7 +154,7 @@ def main() -> None:
             wait_until(lambda: client.scard(keyspace.WORKERS) == 1, "the start of failover-worker", 30)
             soak = Soak(client, Producer(client, load_policies(environment)), worker.pid)
             soak.run(chosen.rate, chosen.minutes)
-            wait_until(lambda: not client.zcard(keyspace.accepted(Q)), "the end of the jobs", 60)
+            wait_until(lambda: not client.zcard(keyspace.accepted(Q)), "the end of the jobs")
             found = outcome(client, control, soak.sent)
             kept = by_key(client, [each.decode() for each in client.zrange(keyspace.finished(Q), 0, -1)])
     passed = judged(soak, chosen)
