@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=365)
     chosen = parser.parse_args()
     simulated_clock.begin(-DAY * chosen.days)
-    kept = max(100, min(100_000, chosen.rows * 15 // chosen.days))  # so that rows leave Redis also in a small run
+    kept = max(100, min(100_000, chosen.rows // 20))  # so that rows leave Redis also in a small run
     policy = HistoryPolicy(ledger=LedgerKept(rows=kept))
     with bench_place((0.05, 0.2)) as (url, environment, folder), connect(url) as client:
         control, book = Control(environment["SIMULATOR"]), Book(client, chosen.tenants)
