@@ -203,7 +203,8 @@ def measure(rows: int, jobs: int) -> dict[str, Any]:
             "outcomes fenced": fenced(here),
             "calls": here.providers.account("a")["asked"],
             "micro-dollars served": served,
-            "passed": equal(statement.sums(here.client), wanted)
+            "sums are equal to what was written and served": (same := equal(statement.sums(here.client), wanted)),
+            "passed": same
             and longest_ms < LONGEST_MS
             and watch.within
             and not taken_away(here.client, ids)
@@ -246,7 +247,7 @@ def main() -> None:
     chosen = parser.parse_args()
     found = measure(chosen.rows, chosen.jobs)
     for what, figure in found.items():
-        print(f"  {what:35} {figure}")
+        print(f"  {what:46} {figure}")
     sys.exit(not found["passed"])
 
 
