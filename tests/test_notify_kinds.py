@@ -12,7 +12,7 @@ from producer import Producer, keyspace
 from producer.job import DeadReason
 from producer.policy import load_policies
 from producer.scripts import ask
-from tests.support.incidents import bury, incidents, on_call, over
+from tests.support.incidents import bury, incidents, on_call, over, quick_workers
 from tests.support.jobs import chat
 from tests.support.polling import until
 from tests.support.transitions import Q, claim
@@ -20,7 +20,7 @@ from tests.support.web import served
 from tests.support.workshop import Workshop
 from worker.breakers import health
 from worker.control import pause
-from worker.notify import incident_text
+from worker.notify import incident_text, sender
 from worker.notify.condition import Condition, Snapshot
 from worker.notify.conditions import ConditionReader
 from worker.notify.incidents import Incidents
@@ -207,3 +207,19 @@ def test_the_story_begins_with_the_problem_and_late_jobs_are_counted_until_its_e
     story = store.story(told.id)
     assert [entry.text for entry in story] == ["a/a-1 fails", "a route may be called again"]
     assert story[0].at_ms == told.opened_ms == now
+
+
+def test_a_text_that_somebody_must_send_later_is_shown_in_the_channel(
+    workshop: Workshop, client: redis.Redis, slack: Slack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "READ_AFTER_MS", 0)  # as after a minute
+    workshop.routes(hot=[{"upstream": "a"}])
+    on_call(workshop, promised=0.5, late_minutes=0.06)
+    workshop.providers.behave("a", status=503)
+    with quick_workers(workshop, 1, slack.environment):
+        own = Producer(client, load_policies(workshop.environment))
+        own.enqueue(chat("hello", tenant_id="acme"))
+        until(lambda: len(slack.in_channel()) == 2, "the text for acme is shown")
+    reply = slack.in_channel()[1]
+    assert reply.broadcast
+    assert "Message for acme, ready to paste" in reply.whole()

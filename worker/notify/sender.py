@@ -26,6 +26,7 @@ from worker.notify.oncall import OnCall
 log = logging.getLogger("failover.worker")
 
 SEARCH_AGAIN_SECONDS = 30.0
+READ_AFTER_MS = 60_000  # an opening is read by then
 SEARCH_AFTER_MS = 3000  # a post whose connection broke has arrived by then, or never does
 NOT_ARRIVED_MS = 20_000  # a slow channel may accept a post after its sender gave up
 ORPHANED_MS = 30_000  # a post of another worker without an outcome for so long
@@ -91,9 +92,8 @@ class Sender:
             return
         over = incident.resolved_ms is not None  # then no later line could join this post
         paced = over or now_ms - last.at_ms >= self.on_call.thread_seconds * 1000
-        if paced and (
-            self._unpasted(incident) or self.incidents.lines(incident.id) > self._number(incident, "entries")
-        ):
+        lines = self.incidents.lines(incident.id) if paced else 0
+        if paced and (self._unpasted(incident) or lines > self._number(incident, "entries")):
             yield 2, following
         if over and not self._delivery(incident, "closing").over:
             return
@@ -126,7 +126,8 @@ class Sender:
             return Post(incident, part, message, edit=thread)
         if self._carries(incident, part):
             message = message.with_paste(self._pasted(incident, self._unpasted(incident)))
-        return Post(incident, part, message, thread=thread, broadcast=kind in ("closing", "digest"))
+        rings = bool(message.paste) and now_ms - incident.opened_ms > READ_AFTER_MS  # a reply alone would not
+        return Post(incident, part, message, thread=thread, broadcast=rings or kind in ("closing", "digest"))
 
     def _thread(self, incident: Incident) -> str:
         """The ref of the opening, for edits and replies; "" if the channel has none."""
