@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
 import json
 import shutil
 import sys
@@ -42,6 +41,7 @@ from worker.history.document import ALL
 from worker.history.leader import HistoryLeader
 from worker.history.policy import HistoryPolicy, LedgerKept
 from worker.history.read import slices
+from worker.history.rows_file import read_rows
 from worker.money.budget_state import month_of
 from worker.reports import statement
 
@@ -173,11 +173,7 @@ def judge_sums(year: Year, chosen: argparse.Namespace) -> dict[str, bool]:
     for each in slices(year.client, now - (chosen.days + 1) * DAY * 1000, now):
         facts = each.document.facts[ALL].get("")
         happened.update({name: facts.counters.get(name, 0) for name in ("micros", "done")} if facts else {})
-    ids = [
-        json.loads(line)["id"]
-        for file in (year.folder / "history").rglob("*.jsonl.gz")
-        for line in gzip.decompress(file.read_bytes()).splitlines()
-    ]
+    ids = [json.loads(line)["id"] for line in read_rows(Folder(year.folder / "history"), "ledger/")]
     left = sum(int(year.client.xlen(key)) for key in year.client.scan_iter(keyspace.LEDGER + "????-??"))
     jobs = book.rows + year.jobs
     month = by_kind(statement.sums(year.client))
