@@ -103,6 +103,7 @@ for i, step in ipairs(cjson.decode(ARGV[8])) do
   local done, answer = pcall(steps[table.remove(step, 1)], unpack(step))
   replies[i] = done and answer or {'broken', type(answer) == 'table' and answer.err or tostring(answer)}
 end
+write_moved()
 local reply = cjson.encode(replies)
 redis.call('SET', KEYS[3], ARGV[7] .. ' ' .. reply, 'EX', 3600)
 return reply

@@ -4,14 +4,8 @@ local TICK_MS, TICKS = 250, 244 -- a minute plus a second, because calls reach a
 
 -- {spent, ambiguous, held, tokens, held tokens} of a scope.
 local function sums_of_scope(month, scope)
-  local sums = redis.call('HMGET', sums_of(month), 'spent:' .. scope, 'ambiguous:' .. scope, 'held:' .. scope,
-    'tokens:' .. scope, 'held-tokens:' .. scope)
-  for i = 1, 5 do
-    local amount = tonumber(sums[i] or '0')
-    if not amount then error('a sum of ' .. scope .. ' is no number') end -- an unreadable sum must not count as zero
-    sums[i] = amount
-  end
-  return unpack(sums)
+  return unpack(sums_now(sums_of(month), {'spent:' .. scope, 'ambiguous:' .. scope, 'held:' .. scope, 'tokens:' .. scope,
+    'held-tokens:' .. scope})) -- an unreadable sum raises: it must not count as zero
 end
 
 -- Record the alert threshold that a scope has reached, when it changes. `cap`: {hard, basis of the percentages, tokens}, -1
@@ -135,7 +129,7 @@ local function file(row, state, micros, prompt, completion)
   row.state, row.micros = state, micros
   if state == 'ambiguous' then
     redis.call('HSET', AMBIGUOUS .. row.month, row.id, cjson.encode(row))
-    redis.call('EXPIRE', AMBIGUOUS .. row.month, KEEP_SUMS)
+    keep(AMBIGUOUS .. row.month, KEEP_SUMS)
     move(row, 'ambiguous', 1)
   else
     row.tokens = prompt + completion
@@ -144,7 +138,7 @@ local function file(row, state, micros, prompt, completion)
       'prompt', prompt, 'completion', completion, 'job', row.job, 'tenant', row.tenant, 'user', row.user,
       'feature', row.feature, 'provider', row.provider, 'route', row.route, 'model', row.model, 'price', row.price,
       'own', row.own)
-    redis.call('EXPIRE', key, KEEP_SUMS)
+    keep(key, KEEP_SUMS)
     move(row, 'spent', 1)
   end
   for scope, cap in pairs(row.caps) do

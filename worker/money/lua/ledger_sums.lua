@@ -57,14 +57,23 @@ end
 -- The kind of a name that comes from outside, without a limit to their number; nil for other scopes.
 local function free_kind(scope) return string.match(scope, '^(user):') or string.match(scope, '^(feature):') end
 
+-- Sums that this script has changed, as they are now: key -> field -> sum. They are written at its end, by `write_moved`: the
+-- same few sums change with every row, and one write takes a fraction of an HINCRBY for each.
+local moved = {}
+
 -- The scope under which a sum of `key` is kept. Beyond FIELDS_AT_MOST fields, new names without a cap are counted together, as
 -- rest:user and rest:feature.
-local roomy = {}
+local room = {} -- fields that a hash may still get, at least
 local function kept_scope(key, kind, scope, is_capped)
-  local free = free_kind(scope)
+  local free, field = free_kind(scope), kind .. ':' .. scope
   if not free or is_capped then return scope end
-  if roomy[key] == nil then roomy[key] = redis.call('HLEN', key) < FIELDS_AT_MOST end
-  if roomy[key] or redis.call('HEXISTS', key, kind .. ':' .. scope) == 1 then return scope, 'rest:' .. free end
+  if moved[key] and moved[key][field] then return scope, 'rest:' .. free end
+  if not room[key] then room[key] = FIELDS_AT_MOST - redis.call('HLEN', key) end
+  if room[key] > 0 then
+    room[key] = room[key] - 1
+    return scope, 'rest:' .. free
+  end
+  if redis.call('HEXISTS', key, field) == 1 then return scope, 'rest:' .. free end
   return 'rest:' .. free
 end
 
@@ -162,16 +171,68 @@ local function sums_of(month, at_most)
   return there[month] and SPENT .. month or nil
 end
 
+-- The sums of fields as they are now, in their order. An unreadable sum raises: it must not count as zero.
+local function sums_now(key, fields)
+  local now, found = moved[key] or {}, values_of(key, fields)
+  for i, field in ipairs(fields) do
+    found[i] = now[field] or tonumber(found[i] or '0') or error('the sum ' .. field .. ' is no number')
+  end
+  return found
+end
+
+-- The sums that a row changes: {field, field of the rest or nil, whether it counts tokens}. Many rows of a script are alike.
+local alike = {}
+local function changed_by(key, row, kind)
+  local like = not (row.caps and next(row.caps)) and table.concat({row.month, kind, row.tenant, row.provider, row.user,
+    row.feature, row.own or ''}, '\0')
+  if like and alike[like] then return alike[like] end
+  local found = {}
+  for _, scope in ipairs(scopes_of(row)) do
+    for _, of in ipairs({kind, kind == 'held' and 'held-tokens' or 'tokens'}) do
+      local kept, rest = kept_scope(key, of, scope, row.caps and row.caps[scope])
+      found[#found + 1] = {of .. ':' .. kept, rest and of .. ':' .. rest, of ~= kind}
+    end
+  end
+  if like then alike[like] = found end
+  return found
+end
+
 -- Change the sums by a row. A sum of a name that was counted with the rest before never becomes negative: the rest takes it.
 local function move(row, kind, sign)
   local key = sums_of(row.month)
   if not key then return end -- the count that goes on will find the row
-  weigh(row, kind, function(of, scope, amount)
-    if amount == 0 then return end
-    local kept, rest = kept_scope(key, of, scope, row.caps and row.caps[scope])
-    local sum = redis.call('HINCRBY', key, of .. ':' .. kept, whole(sign * amount))
-    if sum == 0 or (sum < 0 and rest) then redis.call('HDEL', key, of .. ':' .. kept) end
-    if sum < 0 and rest then redis.call('HINCRBY', key, of .. ':' .. rest, whole(sum)) end
-  end)
+  local now = moved[key] or {}
+  moved[key] = now
+  for _, change in ipairs(changed_by(key, row, kind)) do
+    local field, rest, amount = change[1], change[2], change[3] and row.tokens or row.micros
+    if amount ~= 0 then
+      local sum = (now[field] or sums_now(key, {field})[1]) + sign * amount
+      if sum < 0 and rest then
+        now[rest] = (now[rest] or sums_now(key, {rest})[1]) + sum
+        sum = 0
+      end
+      now[field] = sum
+    end
+  end
+end
+
+-- Every script that moves rows ends with it.
+local function write_moved()
+  for key, sums in pairs(moved) do
+    local set, gone = {}, {}
+    for field, sum in pairs(sums) do
+      if sum == 0 then gone[#gone + 1] = field else set[#set + 1], set[#set + 2] = field, whole(sum) end
+    end
+    for first = 1, #set, 1000 do redis.call('HSET', key, unpack(set, first, math.min(#set, first + 999))) end
+    for first = 1, #gone, 1000 do redis.call('HDEL', key, unpack(gone, first, math.min(#gone, first + 999))) end
+  end
+  moved = {}
+end
+
+-- Set the time to live of a key, once in this script.
+local keeps = {}
+local function keep(key, seconds)
+  if not keeps[key] then redis.call('EXPIRE', key, seconds) end
+  keeps[key] = true
 end
 
