@@ -9,6 +9,7 @@ import click
 import pytest
 
 from ops.cli import failover
+from ops.commands.serve import serve
 from producer import ConfigurationError, InvalidJob
 from producer.environment import load_environment
 from producer.policy import load_policies, read_policies
@@ -143,7 +144,7 @@ def test_dotenv_is_read_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("command", "line", "option", "read"),
     [
-        (failover.commands["serve"], "PORT=8123", "port", 8123),
+        (serve, "PORT=8123", "port", 8123),
         (failover_worker, "REDIS_WAIT_SECONDS=7", "redis_wait_seconds", 7.0),
     ],
 )
@@ -162,5 +163,9 @@ def test_no_option_reads_the_process_environment_alone() -> None:
     """Click's `envvar` does not know `.env`."""
     commands: list[click.Command] = [failover, failover_worker]
     for command in commands:
-        commands.extend(command.commands.values() if isinstance(command, click.Group) else ())
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            commands.extend(
+                filter(None, (command.get_command(context, name) for name in command.list_commands(context)))
+            )
         assert not [parameter.name for parameter in command.params if parameter.envvar], command.name
