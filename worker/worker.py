@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import socket
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 from uuid import uuid4
@@ -47,7 +48,7 @@ log = logging.getLogger("failover.worker")
 
 CLAIM_AT_MOST = 50  # jobs per claim, because the script blocks Redis while it runs
 IDLE_SECONDS = 1.0  # an idle worker claims again after it, or when a wake-up message arrives
-GATHER_SECONDS = 0.01  # slots that become free within it are filled by one claim
+GATHER_SECONDS = 0.01  # between two claims at least: slots that become free within it are filled by one claim
 RECONNECT_SECONDS = (0.2, 5.0)  # first wait, longest wait
 FAREWELL_SECONDS = 1.0  # for the last writes to Redis when the worker stops
 
@@ -96,6 +97,7 @@ class FailoverWorker(BaseWorker):
         self._url, self._rules = redis_url, rules
         self._settings, self._reloads = settings, reloads
         self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
+        self._claimed_at = 0.0  # when the last claim was answered, on the monotonic clock
         self._hungry = False  # there may be more jobs to claim, but no free slot
         self._suspects = Suspects(self._begin)
         self._memory = Memory(memory or limit_of(None))
@@ -221,6 +223,7 @@ class FailoverWorker(BaseWorker):
             self._wake.clear()
             try:
                 claimed = await self._claimer.claim(room, idle=idle)
+                self._claimed_at = time.monotonic()
             except RedisError as error:
                 self._poller.failed("claim", error)
                 await self._rest(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -262,7 +265,7 @@ class FailoverWorker(BaseWorker):
         """Wait until something changes (a wake-up, a free slot, the drain), at most `seconds`. Returns whether it did."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
-            await asyncio.sleep(GATHER_SECONDS)
+            await asyncio.sleep(max(0.0, self._claimed_at + GATHER_SECONDS - time.monotonic()))
             self._wake.clear()
             return True
         return False

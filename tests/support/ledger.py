@@ -59,12 +59,12 @@ def booked(url: str, work: Callable[[list[Ledger]], Awaitable[None]], workers: i
         tasks = [asyncio.create_task(batcher.run()) for batcher in batchers]
         try:
             await work(ledgers)
-            for batcher in batchers:
-                await batcher.flush()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for batcher in batchers:  # as a worker does at its end: first nothing sends any more
+                await batcher.flush()
             for client in clients:
                 await client.aclose()
 

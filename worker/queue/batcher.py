@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ from producer.scripts import Call, Command, run_async, size_of
 
 log = logging.getLogger("failover.worker")
 
-GATHER_SECONDS = 0.01  # how long a command waits for others, so that they share its round trip
+GATHER_SECONDS = 0.01  # between two round trips at least: commands that come meanwhile share the second one
 BATCH = 200  # commands per round trip
 BATCH_BYTES = 1024 * 1024  # a round trip with more has no further command
 LONGEST_RESEND_SECONDS = 2.0
@@ -112,11 +113,13 @@ class Batcher:
         return answer
 
     async def run(self) -> None:
-        pause = GATHER_SECONDS
+        pause, sent = GATHER_SECONDS, 0.0
         while True:
             await self._work.wait()
-            await asyncio.sleep(pause)
+            # what comes after a quiet time goes out at once: the first command of a burst waits for no others
+            await asyncio.sleep(max(0.0, sent + pause - time.monotonic()))
             answered = await self._send()
+            sent = time.monotonic()
             longer = min(pause * 2, LONGEST_RESEND_SECONDS) * (0.5 + self._jitter() / 2)
             pause = GATHER_SECONDS if answered else longer
             if not self._waiting:
