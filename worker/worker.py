@@ -35,6 +35,7 @@ from worker.notify.notifier import notifier_tasks
 from worker.notify.settings import Settings
 from worker.poller import Poller, until_tick
 from worker.queue import maintenance, transitions
+from worker.queue.batcher import QUIET_SECONDS
 from worker.queue.claim import Claim
 from worker.queue.claimer import Claimer
 from worker.queue.drain import Execution, cancelled, let_end
@@ -48,7 +49,7 @@ log = logging.getLogger("failover.worker")
 
 CLAIM_AT_MOST = 50  # jobs per claim, because the script blocks Redis while it runs
 IDLE_SECONDS = 1.0  # an idle worker claims again after it, or when a wake-up message arrives
-GATHER_SECONDS = 0.01  # between two claims at least: slots that become free within it are filled by one claim
+GATHER_SECONDS = 0.01  # slots that become free within it are filled by one claim
 RECONNECT_SECONDS = (0.2, 5.0)  # first wait, longest wait
 FAREWELL_SECONDS = 1.0  # for the last writes to Redis when the worker stops
 
@@ -265,7 +266,8 @@ class FailoverWorker(BaseWorker):
         """Wait until something changes (a wake-up, a free slot, the drain), at most `seconds`. Returns whether it did."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
-            await asyncio.sleep(max(0.0, self._claimed_at + GATHER_SECONDS - time.monotonic()))
+            if time.monotonic() - self._claimed_at < QUIET_SECONDS:
+                await asyncio.sleep(GATHER_SECONDS)
             self._wake.clear()
             return True
         return False

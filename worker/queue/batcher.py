@@ -30,7 +30,8 @@ from producer.scripts import Call, Command, run_async, size_of
 
 log = logging.getLogger("failover.worker")
 
-GATHER_SECONDS = 0.01  # between two round trips at least: commands that come meanwhile share the second one
+GATHER_SECONDS = 0.01  # how long a command waits for others, so that they share its round trip
+QUIET_SECONDS = 0.02  # after so long without a round trip it waits for none
 BATCH = 200  # commands per round trip
 BATCH_BYTES = 1024 * 1024  # a round trip with more has no further command
 LONGEST_RESEND_SECONDS = 2.0
@@ -116,8 +117,8 @@ class Batcher:
         pause, sent = GATHER_SECONDS, 0.0
         while True:
             await self._work.wait()
-            # what comes after a quiet time goes out at once: the first command of a burst waits for no others
-            await asyncio.sleep(max(0.0, sent + pause - time.monotonic()))
+            if time.monotonic() - sent < max(QUIET_SECONDS, pause):  # else the first one of a burst goes out at once
+                await asyncio.sleep(pause)
             answered = await self._send()
             sent = time.monotonic()
             longer = min(pause * 2, LONGEST_RESEND_SECONDS) * (0.5 + self._jitter() / 2)
