@@ -196,11 +196,11 @@ class Ledger:
         """None: it is granted, and must be closed exactly once. A caller that is cancelled must close it too, because it
         cannot know."""
         words = ["reserve", reservation.row, [limit.terms for limit in reservation.limits]]
-        if not reservation.strict:  # no reply would keep the call back, so it waits for none
+        if self._away and self._in_flight:
+            if reservation.strict:
+                return AWAY
             self._write(_Step(words, reservation))
             return None
-        if self._away and self._in_flight:
-            return AWAY
         reply: list[Any] = await self._reply(words, reservation)
         match reply:
             case ["refused", scope, left]:
@@ -210,9 +210,9 @@ class Ledger:
             case ["limited", limit, ms, for_tokens]:
                 return Refusal(RefusalReason.TOKENS if for_tokens else RefusalReason.LIMIT, limit, ms / 1000)
             case ["away"]:
-                return AWAY
+                return AWAY if reservation.strict else None
             case ["broken", _]:
-                return Refusal(RefusalReason.BROKEN, seconds=USED_UP_SECONDS)
+                return Refusal(RefusalReason.BROKEN, seconds=USED_UP_SECONDS) if reservation.strict else None
         return None
 
     async def dispatch(self, reservation: Reservation) -> bool:
