@@ -77,6 +77,11 @@ local function kept_scope(key, kind, scope, is_capped)
   return 'rest:' .. free
 end
 
+-- A command with many words, several times: Lua passes a few thousand arguments at most.
+local function in_parts(command, key, words)
+  for first = 1, #words, 1000 do redis.call(command, key, unpack(words, first, math.min(#words, first + 999))) end
+end
+
 -- The values of fields of a hash, in their order; false for one that is not there.
 local function values_of(key, fields)
   local found = {}
@@ -102,9 +107,7 @@ local function adding(key)
       if sum == 0 and before then redis.call('HDEL', key, names[i]) end
       if sum ~= 0 then pairs_of[#pairs_of + 1], pairs_of[#pairs_of + 2] = names[i], whole(sum) end
     end
-    for first = 1, #pairs_of, 1000 do
-      redis.call('HSET', key, unpack(pairs_of, first, math.min(#pairs_of, first + 999)))
-    end
+    in_parts('HSET', key, pairs_of)
   end
   return add, write
 end
@@ -223,8 +226,8 @@ local function write_moved()
     for field, sum in pairs(sums) do
       if sum == 0 then gone[#gone + 1] = field else set[#set + 1], set[#set + 2] = field, whole(sum) end
     end
-    for first = 1, #set, 1000 do redis.call('HSET', key, unpack(set, first, math.min(#set, first + 999))) end
-    for first = 1, #gone, 1000 do redis.call('HDEL', key, unpack(gone, first, math.min(#gone, first + 999))) end
+    in_parts('HSET', key, set)
+    in_parts('HDEL', key, gone)
   end
   moved = {}
 end
