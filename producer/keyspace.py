@@ -47,7 +47,8 @@ Ours:
 | failover:ledger:{month}     | stream | ledger rows of attempts that were settled or released | as history.yaml says |
 | failover:ambiguous:{month}  | hash   | rows of attempts that may have been billed (JSON)     | as history.yaml says |
 | failover:ledger:folded:{month} | hash | sums of the rows that have left Redis, and what is capped | 400 days         |
-| failover:spent:{month}:counting | hash | lost sums while they are counted again                | 1 h                 |
+| failover:spent:{month}:recount | hash  | lost sums while they are counted again                | 1 h                 |
+| failover:spent:{month}:recount:{kind} | hash | ambiguous or open rows that are still to be counted | 1 h             |
 | failover:happened           | stream | outcomes that are not in the history yet (JSON); at most 200,000 | until counted |
 | failover:history:cursor     | string | up to where the history counts outcomes and ledger rows (JSON) | for good    |
 | failover:history:minute:{n} | string | what happened in a minute (worker/history/document.py); 40 names a dimension | 48 h |

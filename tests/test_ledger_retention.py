@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 import sys
 from collections import Counter
 from pathlib import Path
@@ -19,7 +21,7 @@ from worker.history.policy import Format, LedgerKept, load_history_policy
 from worker.history.rows_file import read_rows, write_rows
 from worker.money.budget_state import standing
 from worker.money.caps import Budgets
-from worker.money.ledger import BUSY_SECONDS, Ledger, Refusal, RefusalReason, month_sums
+from worker.money.ledger import BUSY_SECONDS, Ledger, Refusal, RefusalReason, Reservation, month_sums
 from worker.reports import statement
 
 BUSY = Refusal(RefusalReason.BUSY, "tenant:acme", BUSY_SECONDS)
@@ -131,6 +133,33 @@ def test_lost_sums_are_counted_in_steps_while_rows_close_and_open(
     assert after.spent == before["spent:total"] + 1301 + 1302 + 1303
     assert after.ambiguous == before["ambiguous:total"]
     assert counted_again(client)["spent:total"] == after.spent
+
+
+def test_rows_that_change_while_lost_sums_are_counted_are_counted_once(url: str, client: redis.Redis) -> None:
+    async def run(ledgers: list[Ledger]) -> None:
+        async def opened(number: int) -> Reservation:
+            each = reservation(number, number)
+            assert await ledgers[0].reserve(each) is None
+            return each
+
+        calls = list(await asyncio.gather(*map(opened, range(1, 1501))))
+        for call in calls[:700]:
+            ledgers[0].close(call, "ambiguous", call.micros, 0, 0)
+        calls.append(await opened(2000))
+        client.delete(keyspace.SPENT + MONTH)
+        chance = random.Random(7)
+        while not client.exists(keyspace.SPENT + MONTH):  # each round trip counts a step; meanwhile anything happens
+            late, early = chance.sample(range(700), 20), chance.sample(range(700, len(calls)), 20)
+            for n in late:
+                ledgers[0].close(calls[n], "settled", calls[n].micros, 7, 3)
+            for n in early:
+                ledgers[0].close(calls[n], chance.choice(["settled", "ambiguous", "released"]), calls[n].micros, 7, 3)
+            calls.append(await opened(2000 + len(calls)))
+
+    booked(url, run)
+    found = sums(client)
+    assert {name.partition(":")[0] for name in found} >= {"spent", "ambiguous", "held"}
+    assert counted_again(client) == found
 
 
 def test_free_names_of_features_are_bounded_and_what_is_capped_stays(url: str, client: redis.Redis) -> None:

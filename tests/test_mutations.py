@@ -112,6 +112,12 @@ MUTATIONS = {
         "there[month] = true or",
         "tests/test_ledger.py",
     ),
+    "a row that ends while sums are counted is not counted twice": (
+        "worker/money/lua/ledger_sums.lua",
+        "(sign < 0 and redis.call('HDEL', uncounted(row.month, kind), row.id) == 1)",
+        "false",
+        "tests/test_ledger_retention.py",
+    ),
     "what has left Redis still counts": (
         "worker/money/lua/fold_rows.lua",
         "write()\n",

@@ -149,7 +149,7 @@ def lose_and_count(here: Place, ids: list[str], watch: Watch, slow_log: SlowLog)
         nonlocal shown
         if time.monotonic() - shown > 60:
             shown = time.monotonic()
-            at = here.client.hget(f"{KEY}:counting", "from") or b"-"
+            at = here.client.hget(f"{KEY}:recount", "from") or b"-"
             print(f"{shown - began:5.0f} s: counted up to {at.decode()}", flush=True)
         time.sleep(0.1)
         slow_log.look()

@@ -112,17 +112,34 @@ local function adding(key)
   return add, write
 end
 
--- One step of counting lost sums again: what was folded, then at most `at_most` rows, at the end the rows that are still open.
--- Rows that close meanwhile are counted when their turn comes. Returns whether the sums are there.
-local function count_step(month, at_most)
-  local key, part = SPENT .. month, SPENT .. month .. ':counting'
-  local from = redis.call('HGET', part, 'from')
-  if not from then
-    redis.call('DEL', part)
-    if redis.call('EXISTS', FOLDED .. month) == 1 then redis.call('COPY', FOLDED .. month, part) end
-    from = '-'
+-- Lost sums are counted again under `part_of`. Ambiguous and open rows may end meanwhile: they are counted from a copy of their
+-- hash, which a row leaves once it is counted, and `move` heeds those that change. A month's closed rows only grow in number.
+local function part_of(month) return SPENT .. month .. ':recount' end
+local function uncounted(month, kind) return part_of(month) .. ':' .. kind end
+
+local function begin_count(month)
+  redis.call('DEL', part_of(month), uncounted(month, 'ambiguous'), uncounted(month, 'held'))
+  redis.call('COPY', FOLDED .. month, part_of(month))
+  redis.call('COPY', AMBIGUOUS .. month, uncounted(month, 'ambiguous'))
+  redis.call('COPY', KEYS[1], uncounted(month, 'held'))
+  return '-'
+end
+
+-- Take at most `at_most` rows out of a copy and pass what they add. Returns how many were taken.
+local function count_copied(month, kind, at_most, add)
+  local found, ids = redis.call('HRANDFIELD', uncounted(month, kind), at_most, 'WITHVALUES'), {}
+  for i = 1, #found, 2 do
+    local row = read(found[i + 1])
+    if is_row(row) and row.month == month then weigh(row, kind, add) end
+    ids[#ids + 1] = found[i]
   end
-  local page, amounts, free = page_of(month, from, '+', at_most), {}, {} -- amounts: scope -> kind -> amount
+  in_parts('HDEL', uncounted(month, kind), ids)
+  return #ids
+end
+
+-- Amounts that are collected by scope, and their write into the part.
+local function collecting(month)
+  local part, amounts, free = part_of(month), {}, {} -- amounts: scope -> kind -> amount
   local function add(kind, scope, amount)
     local of = amounts[scope]
     if not of then
@@ -141,27 +158,29 @@ local function count_step(month, at_most)
     end
     write_sums()
   end
+  return add, write
+end
+
+-- One step of counting lost sums again: what was folded, then at most `at_most` rows. Returns whether the sums are there.
+local function count_step(month, at_most)
+  local part, left = part_of(month), at_most
+  local from = redis.call('HGET', part, 'from') or begin_count(month)
+  local add, write = collecting(month)
+  left = left - count_copied(month, 'ambiguous', left, add)
+  left = left - count_copied(month, 'held', left, add)
+  local page = left > 0 and page_of(month, from, '+', left) or {}
   for _, entry in ipairs(page) do weigh(entry[2], 'spent', add) end
-  if #page == at_most then
-    write()
-    redis.call('HSET', part, 'from', '(' .. page[#page][1])
-    redis.call('EXPIRE', part, 3600)
-    return false
-  end
-  for _, raw in ipairs(redis.call('HVALS', AMBIGUOUS .. month)) do
-    local row = read(raw)
-    if is_row(row) then weigh(row, 'ambiguous', add) end
-  end
-  for _, raw in ipairs(redis.call('HVALS', KEYS[1])) do
-    local row = read(raw)
-    if is_row(row) and row.month == month then weigh(row, 'held', add) end
-  end
   write()
-  redis.call('HDEL', part, 'from')
-  redis.call('HSET', part, 'since', now_ms)
-  redis.call('RENAME', part, key)
-  redis.call('EXPIRE', key, KEEP_SUMS)
-  return true
+  if #page < left then
+    redis.call('HDEL', part, 'from')
+    redis.call('HSET', part, 'since', now_ms)
+    redis.call('RENAME', part, SPENT .. month)
+    redis.call('EXPIRE', SPENT .. month, KEEP_SUMS)
+    return true
+  end
+  redis.call('HSET', part, 'from', #page > 0 and '(' .. page[#page][1] or from)
+  for _, key in ipairs({part, uncounted(month, 'ambiguous'), uncounted(month, 'held')}) do redis.call('EXPIRE', key, 3600) end
+  return false
 end
 
 -- The key of the month's sums; nil while lost sums are counted again. They are never taken as zero. A script does one step at
@@ -203,7 +222,11 @@ end
 -- Change the sums by a row. A sum of a name that was counted with the rest before never becomes negative: the rest takes it.
 local function move(row, kind, sign)
   local key = sums_of(row.month)
-  if not key then return end -- the count that goes on will find the row
+  if not key then
+    -- the count that goes on will find a closed row, and one that was not counted yet
+    if kind == 'spent' or (sign < 0 and redis.call('HDEL', uncounted(row.month, kind), row.id) == 1) then return end
+    key = part_of(row.month)
+  end
   local now = moved[key] or {}
   moved[key] = now
   for _, change in ipairs(changed_by(key, row, kind)) do

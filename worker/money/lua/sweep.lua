@@ -28,5 +28,5 @@ write_moved() -- also of the rows that were closed before one that cannot be
 if not done then error(why) end
 local held = redis.call('HGET', SPENT .. this_month, 'held:total')
 if held and held ~= '0' and redis.call('HLEN', KEYS[1]) == 0 then redis.call('HDEL', SPENT .. this_month, 'since') end -- rows were lost: count the sums again
-local counting = redis.call('EXISTS', SPENT .. this_month .. ':counting')
+local counting = redis.call('EXISTS', part_of(this_month))
 return {released, ambiguous, counting}
