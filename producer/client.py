@@ -27,6 +27,7 @@ from producer.job import JobResult, LLMJob
 from producer.policy import Policies, load_policies
 from producer.redis_server.silence import transfer_seconds
 from producer.scripts import Command, Script, ask, ask_async, size_of
+from producer.wakeups import Wakeups
 
 DEFAULT_QUEUE = "ai-tasks"
 RESEND_FOR_SECONDS = 0.5  # with the timeouts of the last connect and reply, every call ends within 2 s
@@ -137,6 +138,7 @@ class AsyncProducer:
     def __init__(self, client: redis.asyncio.Redis, policies: Policies, queue: str = DEFAULT_QUEUE) -> None:
         self._first, self.policies, self.queue = client, policies, queue
         self._clients: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis] = {}  # of the loops that are not closed
+        self._wakeups: dict[asyncio.AbstractEventLoop, Wakeups] = {}
 
     @property
     def client(self) -> redis.asyncio.Redis:
@@ -150,8 +152,17 @@ class AsyncProducer:
             for closed in [each for each in self._clients if each.is_closed()]:
                 # without their loop its connections cannot be closed: the garbage collector does it
                 self._clients.pop(closed).connection_pool.reset()  # type: ignore[no-untyped-call]
+                self._wakeups.pop(closed, None)
             self._clients[loop] = client
         return self._clients[loop]
+
+    @property
+    def wakeups(self) -> Wakeups:
+        """The wake-ups of the running event loop. They take one more connection."""
+        client, loop = self.client, asyncio.get_running_loop()
+        if loop not in self._wakeups:
+            self._wakeups[loop] = Wakeups(another(client, max_connections=1, socket_timeout=None))
+        return self._wakeups[loop]
 
     @classmethod
     def from_url(cls, url: str, policies: Policies, queue: str = DEFAULT_QUEUE) -> AsyncProducer:
@@ -187,12 +198,22 @@ class AsyncProducer:
         *,
         tenant: str | None = None,
     ) -> JobResult:
-        return await self._drive(exchange.wait(job_id, timeout, tenant))
+        """As Producer's, but without polling: the end of the job wakes it up."""
+        give_up = time.monotonic() + timeout
+        async with self.wakeups.watch(job_id) as watch:
+            while True:
+                result = await self.fetch(job_id, tenant=tenant)
+                left = give_up - time.monotonic()
+                if result.status.ended or left <= 0:
+                    return result
+                await watch.woken(left)
 
     async def cancel(self, job_id: str, *, who: str, tenant: str | None = None) -> None:
         await self._drive(exchange.cancel(job_id, who, tenant))
 
     async def close(self) -> None:
+        if (wakeups := self._wakeups.pop(asyncio.get_running_loop(), None)) is not None:
+            await wakeups.close()
         await self.client.aclose()
 
     async def _drive(self, steps: Steps[T]) -> T:

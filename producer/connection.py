@@ -90,10 +90,11 @@ def connect_async(
     return redis.asyncio.Redis.from_pool(pool)
 
 
-def another(client: redis.asyncio.Redis) -> redis.asyncio.Redis:
-    """A client with the same settings and connections of its own, as needed on another event loop."""
+def another(client: redis.asyncio.Redis, **changed: Any) -> redis.asyncio.Redis:
+    """A client with the same settings, but for those that are `changed`, and connections of its own, as needed on another
+    event loop."""
     pool = client.connection_pool
-    options = {**pool.connection_kwargs, "max_connections": pool.max_connections}
+    options = {**pool.connection_kwargs, "max_connections": pool.max_connections, **changed}
     if isinstance(pool, redis.asyncio.BlockingConnectionPool):
         options["timeout"] = pool.timeout
     return redis.asyncio.Redis.from_pool(type(pool)(connection_class=pool.connection_class, **options))

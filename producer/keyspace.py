@@ -93,6 +93,7 @@ Ours:
 | failover:incident:{id}:story | list  | the first 2,000 lines of what happened in it (JSON)   | 400 days            |
 | failover:silence:{incident key} | string | who silenced it, and why                          | until its end       |
 | failover:scratch            | stream | a results stream while it is copied                   | never kept          |
+| failover:job:{id}           | pubsub | the job ended, or there is more of its live answer    | -                   |
 | failover:wake               | pubsub | a job became available                                | -                   |
 | failover:breakers           | pubsub | a breaker changed (JSON)                              | -                   |
 | failover:control            | pubsub | an operator changed what may run                      | -                   |
@@ -208,6 +209,10 @@ def workers_of(queue_name: str) -> str:
 def doctor(name: str) -> str:
     """A scratch key, and a channel, of one `failover doctor`."""
     return f"failover:doctor:{name}"
+
+
+def job_channel(job_id: str) -> str:
+    return "failover:job:" + job_id
 
 
 def worker_commands(name: str) -> str:

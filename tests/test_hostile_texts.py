@@ -18,7 +18,7 @@ import ops
 import producer
 import worker
 from ops.importers.litellm_route import _PLACEHOLDER
-from producer.intake import _wait
+from producer.intake.routes import _wait
 from tests.test_house import PYTHON
 from worker.errors import error_body
 from worker.errors.classify import Reply, classify, redacted
@@ -94,7 +94,7 @@ def test_the_search_for_patterns_finds_them() -> None:
         "wordings.FAMILIES",
         "wordings.UNKNOWN_PARAMETER",
         "answer_cache._IGNORED",
-        "intake.py:",
+        "routes.py:",
         "classify._KEY",
     ):
         assert name in wheres

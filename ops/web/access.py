@@ -15,7 +15,7 @@ WITHOUT_TOKEN = None  # everybody; or the route verifies the sender itself
 
 Route = tuple[str, str]  # method and path, as the OpenAPI document has them
 
-# What a tenant's token may touch is limited to its own jobs: producer/intake.py.
+# What a tenant's token may touch is limited to its own jobs: producer/intake/.
 ACCESS: Mapping[Route, Roles | None] = {
     ("POST", "/jobs"): frozenset({Role.OPERATOR, Role.TENANT}),
     ("GET", "/jobs/{job_id}"): ANY_TOKEN,

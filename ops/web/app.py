@@ -19,8 +19,7 @@ from ops.web.health import health
 from ops.web.requests import Requests
 from ops.web.settings import Settings
 from producer.client import AsyncProducer
-from producer.intake import install_errors, jobs
-from producer.openapi import COMPONENTS
+from producer.intake import COMPONENTS, install_errors, jobs
 from worker.control.pause import holding
 from worker.control.tokens import Tokens
 

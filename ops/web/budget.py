@@ -18,8 +18,7 @@ from redis.asyncio import Redis
 
 from ops.web.auth import Guard
 from producer.errors import InvalidBody, first_problem
-from producer.intake import body, caller_of, errors, read_json
-from producer.openapi import request_body
+from producer.intake import body, caller_of, errors, read_json, request_body
 from producer.scripts import ask_async
 from worker.control.pause import EVERYTHING, resume_call
 from worker.money.billing_alerts import BillingReport, Guardrail, observe_call, observed

@@ -1,54 +1,27 @@
-"""Jobs over HTTP: a client gets 202 and a job id, also while a provider would answer with an error.
-
-`jobs(...)` is a router for the web process, or for your own FastAPI app. Bodies are read by hand, so that their size is
-limited, the JSON is strict, and every error is a sentence.
-"""
+"""POST /jobs, GET /jobs/{id} and DELETE /jobs/{id}."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Header, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel
-from redis.exceptions import OutOfMemoryError, RedisError
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.routing import compile_path
+from redis.exceptions import RedisError
 
 from producer.client import AsyncProducer, wait_ms
-from producer.errors import (
-    BadRequest,
-    BodyTooLarge,
-    FailoverError,
-    Forbidden,
-    InvalidBody,
-    InvalidJob,
-    JobCancelled,
-    RedisFull,
-    ServiceUnavailable,
-    TooManyJobs,
-)
+from producer.errors import Forbidden, JobCancelled, ServiceUnavailable, TooManyJobs
+from producer.intake.caller import Caller, caller_of
+from producer.intake.errors import errors
+from producer.intake.openapi import request_body
+from producer.intake.reading import JOB_BYTES, LARGE_BYTES, body, read_json
 from producer.job import JobResult, JobStatus, LLMJob
-from producer.openapi import request_body
-from producer.strict_json import parse
 
-JOB_BYTES = 4 * 1024 * 1024
-LARGE_BYTES = (
-    256 * 1024
-)  # larger bodies are parsed one at a time, because some JSON needs fifty times its size in memory
-PASSED_OVER_BYTES = 128 * 1024 * 1024  # of a body that is too large: how much is read and ignored
-BODY_SECONDS = 20.0
 LONGEST_WAIT_SECONDS = 20.0
 WAITERS = 200  # requests that wait for a job's end; further ones are answered without waiting
-
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 Prefer = Annotated[str, Header(description="`wait=20` holds the answer up to 20 s, in case the job ends in time.")]
 IdempotencyKey = Annotated[
@@ -57,62 +30,12 @@ IdempotencyKey = Annotated[
 ]
 
 
-HTTP = "http"
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who sends a request. `who`: its name in the audit. `tenant`: the only tenant whose jobs it may submit, see and cancel;
-    None: every tenant's.
-
-    Authentication puts it into `request.state.caller`; without one, a request may act for everybody.
-    """
-
-    who: str = HTTP
-    tenant: str | None = None
-
-
-def caller_of(request: Request) -> Caller:
-    caller: Caller = getattr(request.state, "caller", Caller())
-    return caller
-
-
 class Accepted(BaseModel):
     """An accepted job, which is kept until it has ended, and the URL of its state."""
 
     job_id: str
     status_url: str
     message: str
-
-
-class ErrorFacts(BaseModel):
-    message: str
-    type: str
-    code: str | None = None
-    param: str | None = None
-
-
-class ErrorBody(BaseModel):
-    """The format of every error, as OpenAI's API has it."""
-
-    error: ErrorFacts
-
-
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorBody, "description": "The body is not valid JSON"},
-    401: {"model": ErrorBody, "description": "No token, or a wrong one"},
-    403: {"model": ErrorBody, "description": "The token may not do this"},
-    404: {"model": ErrorBody, "description": "Unknown"},
-    409: {"model": ErrorBody, "description": "It collides with what stands"},
-    413: {"model": ErrorBody, "description": "Too large"},
-    422: {"model": ErrorBody, "description": "A field is wrong; the message names it"},
-    429: {"model": ErrorBody, "description": "The tenant is over its rate; Retry-After says when to come back"},
-    503: {"model": ErrorBody, "description": "Redis is away or full; nothing was accepted, try again"},
-}
-
-
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: ERRORS[status] for status in statuses}
 
 
 class Intake:
@@ -200,90 +123,6 @@ def _job(raw: bytes, idempotency_key: str | None, tenant: str | None) -> LLMJob:
     if job.idempotency_key is None and idempotency_key is not None:
         return job.model_copy(update={"idempotency_key": idempotency_key})
     return job
-
-
-async def body(request: Request, limit: int) -> bytes:
-    """The body of a request, at most `limit` bytes; more are never kept in memory.
-
-    Raises BodyTooLarge, after reading the remaining bytes: a client that is still sending would not read the error. Raises
-    BadRequest for a body that does not arrive in BODY_SECONDS.
-    """
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size <= limit:
-                    chunks.append(chunk)
-                elif size > PASSED_OVER_BYTES:
-                    break
-    except (TimeoutError, ClientDisconnect):
-        if size <= limit:
-            raise BadRequest(f"the body did not arrive completely within {BODY_SECONDS:.0f} s") from None
-    if size > limit:
-        raise BodyTooLarge(limit)
-    return b"".join(chunks)
-
-
-def read_json(raw: bytes) -> Any:
-    """Parse strict JSON: no NaN, no lone surrogates, at most about 200 levels deep. Raises BadRequest."""
-    try:
-        return parse(raw)
-    except ValueError as error:
-        raise BadRequest(f"the body is not JSON that can be read: {error}") from None
-
-
-def install_errors(app: FastAPI) -> None:
-    """Make the app answer our errors, Redis's and the framework's in one format (ErrorBody)."""
-
-    async def ours(request: Request, error: Exception) -> Response:
-        assert isinstance(error, FailoverError)  # noqa: S101 - the handler is registered for it
-        param = error.field if isinstance(error, (InvalidBody, InvalidJob)) else None
-        return told_error(error.status, str(error), error.code, param, error.headers())
-
-    async def frameworks(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101
-        messages = {404: f"there is no {request.url.path} here", 405: f"{request.method} is not for {request.url.path}"}
-        message = messages.get(error.status_code, str(error.detail))
-        headers = dict(error.headers or {})
-        if error.status_code == 405:
-            headers["Allow"] = ", ".join(sorted(_methods(app, request)))
-        return told_error(error.status_code, message, "http_error", None, headers)
-
-    async def parameters(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)  # noqa: S101
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        return told_error(422, f"{field}: {first['msg']}", "invalid_parameter", field)
-
-    async def redis_away(request: Request, error: Exception) -> Response:
-        if isinstance(error, OutOfMemoryError):
-            return await ours(request, RedisFull(str(error)))
-        return await ours(request, ServiceUnavailable(f"Redis did not answer: {error} — try again"))
-
-    app.add_exception_handler(FailoverError, ours)
-    app.add_exception_handler(RedisError, redis_away)
-    app.add_exception_handler(RequestValidationError, parameters)
-    app.add_exception_handler(HTTPException, frameworks)
-
-
-def _methods(app: FastAPI, request: Request) -> set[str]:
-    """The HTTP methods that the app's routes accept at the request's path."""
-    here = [
-        methods for path, methods in app.openapi()["paths"].items() if compile_path(path)[0].match(request.url.path)
-    ]
-    return {method.upper() for methods in here for method in methods}
-
-
-def told_error(
-    status: int, message: str, code: str, param: str | None = None, headers: Mapping[str, str] | None = None
-) -> Response:
-    """The response of an error. Lone surrogates in the message, which UTF-8 cannot encode, become U+FFFD."""
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    message = _SURROGATES.sub("\ufffd", message)
-    facts = ErrorFacts(message=message, type=kind, code=code, param=param)
-    return JSONResponse({"error": facts.model_dump()}, status, headers=headers)
 
 
 def _response(model: BaseModel, status: int, waited: float, **headers: str) -> Response:

@@ -1,0 +1,51 @@
+"""Bodies are read by hand, so that their size is limited, the JSON is strict, and every error is a sentence."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from producer.errors import BadRequest, BodyTooLarge
+from producer.strict_json import parse
+
+JOB_BYTES = 4 * 1024 * 1024
+LARGE_BYTES = (
+    256 * 1024
+)  # larger bodies are parsed one at a time, because some JSON needs fifty times its size in memory
+PASSED_OVER_BYTES = 128 * 1024 * 1024  # of a body that is too large: how much is read and ignored
+BODY_SECONDS = 20.0
+
+
+async def body(request: Request, limit: int) -> bytes:
+    """The body of a request, at most `limit` bytes; more are never kept in memory.
+
+    Raises BodyTooLarge, after reading the remaining bytes: a client that is still sending would not read the error. Raises
+    BadRequest for a body that does not arrive in BODY_SECONDS.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= limit:
+                    chunks.append(chunk)
+                elif size > PASSED_OVER_BYTES:
+                    break
+    except (TimeoutError, ClientDisconnect):
+        if size <= limit:
+            raise BadRequest(f"the body did not arrive completely within {BODY_SECONDS:.0f} s") from None
+    if size > limit:
+        raise BodyTooLarge(limit)
+    return b"".join(chunks)
+
+
+def read_json(raw: bytes) -> Any:
+    """Parse strict JSON: no NaN, no lone surrogates, at most about 200 levels deep. Raises BadRequest."""
+    try:
+        return parse(raw)
+    except ValueError as error:
+        raise BadRequest(f"the body is not JSON that can be read: {error}") from None
