@@ -9,7 +9,6 @@ import asyncio
 import random
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import redis
@@ -18,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from producer import exchange, keyspace
+from producer import exchange
 from producer.connection import another, connect, connect_async, redis_url
 from producer.environment import Environment, load_environment
 from producer.errors import RedisFull, ServiceUnavailable, WrongType
@@ -26,7 +25,7 @@ from producer.exchange import Receipt, Sleep, Steps
 from producer.job import JobResult, LLMJob
 from producer.policy import Policies, load_policies
 from producer.redis_server.silence import transfer_seconds
-from producer.scripts import Command, Script, ask, ask_async, size_of
+from producer.scripts import Command, ask, ask_async, size_of
 from producer.wakeups import Wakeups
 
 DEFAULT_QUEUE = "ai-tasks"
@@ -34,7 +33,6 @@ RESEND_FOR_SECONDS = 0.5  # with the timeouts of the last connect and reply, eve
 CONNECT_TIMEOUT_SECONDS = 0.5
 REPLY_TIMEOUT_SECONDS = 1.0
 LONGEST_CALL_SECONDS = 2.0
-RATE = Script.load(Path(__file__).parent / "lua", "rate")
 
 
 T = TypeVar("T")
@@ -179,6 +177,15 @@ class AsyncProducer:
     async def enqueue(self, job: LLMJob, *, job_id: str | None = None) -> str:
         return await self._drive(exchange.enqueue_one(job, job_id, self.policies, self.queue))
 
+    async def submit(self, job: LLMJob, job_id: str, before: Sequence[Command] = ()) -> Receipt:
+        """As `enqueue`, with the receipt. `before`: commands that are sent ahead of the job, in the same round trip."""
+        (receipt,) = await self._drive(exchange.enqueue([(job, job_id)], self.policies, self.queue, before))
+        return receipt
+
+    async def read(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to commands that may be sent again, in one round trip. Raises ServiceUnavailable."""
+        return await self._send(commands)
+
     async def enqueue_many(self, jobs: Iterable[LLMJob]) -> list[Receipt]:
         return await self._drive(exchange.enqueue(((job, None) for job in jobs), self.policies, self.queue))
 
@@ -266,15 +273,3 @@ def _unavailable(error: BaseException) -> ServiceUnavailable:
     return ServiceUnavailable(
         f"Redis did not answer: {why} — try again when it is back; a job with the same idempotency key is accepted once"
     )
-
-
-async def wait_ms(producer: AsyncProducer, tenant_id: str) -> int:
-    """Count one job against the rate of a tenant's jobs over HTTP, for all web processes together. Returns 0 if it is
-    accepted, else the milliseconds until the next one is.
-
-    Raises RedisError. The script is not resent, because it would count twice.
-    """
-    policy = producer.policies.of_tenant(tenant_id)
-    call = RATE.call([keyspace.rate(tenant_id)], [60_000 / policy.jobs_per_minute, policy.burst])
-    (wait,) = await ask_async(producer.client, [call])
-    return int(wait)

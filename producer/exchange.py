@@ -58,10 +58,12 @@ def enqueue_one(job: LLMJob, job_id: str | None, policies: Policies, queue: str)
     return receipt.job_id
 
 
-def enqueue(jobs: Iterable[tuple[LLMJob, str | None]], policies: Policies, queue: str) -> Steps[list[Receipt]]:
+def enqueue(
+    jobs: Iterable[tuple[LLMJob, str | None]], policies: Policies, queue: str, before: Sequence[Command] = ()
+) -> Steps[list[Receipt]]:
+    """`before`: commands that are sent ahead of the first job, in its round trip. They may be sent again."""
     receipts: list[Receipt] = []
-    batch: list[Command] = []
-    size = 0
+    batch, skip, size = list(before), len(before), 0
     wanted = list(jobs)
     for job, job_id in wanted:  # what raises does so before any job is accepted
         policies.of(job.job_type)
@@ -72,10 +74,10 @@ def enqueue(jobs: Iterable[tuple[LLMJob, str | None]], policies: Policies, queue
         batch.append(_enqueue_call(job, job_id or uuid4().hex, encoded, policies, queue))
         size += len(encoded.data)
         if len(batch) >= BATCH_JOBS or size >= BATCH_BYTES:
-            receipts += _receipts((yield batch))
-            batch, size = [], 0
-    if batch:
-        receipts += _receipts((yield batch))
+            receipts += _receipts((yield batch)[skip:])
+            batch, skip, size = [], 0, 0
+    if len(batch) > skip:
+        receipts += _receipts((yield batch)[skip:])
     return receipts
 
 

@@ -11,25 +11,18 @@ import re
 import zlib
 from enum import StrEnum
 from hashlib import sha256
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NamedTuple,
-    NoReturn,
-    Required,  # pydantic wants this TypedDict before Python 3.12
-)
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Required
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import from_json
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
 from producer.errors import InvalidJob, first_problem
 from producer.strict_json import encode, invalid
 from producer.trail import Attempt, TrailEntry
 from producer.waiting import WaitReason
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of jobs, what this release reads: 2 has `live` and `route`
 LONGEST_ID = 128
 _ID = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_ID}}}")  # as in worker/queue/lua/claim.lua
 
@@ -99,11 +92,12 @@ class LLMJob(BaseModel):
     `body` is an OpenAI chat-completions body; its `model` is ignored, because the route sets it. With an `idempotency_key`,
     a resubmission returns the same job, within one tenant and for as long as the job is kept; without it every submission
     is a new job. `expires_after_seconds` overrides the job type's policy. `priority` 1 puts the job at the queue's head.
+    `live`: its answer's text can be read while it comes (failover:live:{id}). `route`: the name of the only route it may take.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION), NUMBER] = SCHEMA_VERSION
+    schema_version: Annotated[int, Field(ge=1, le=SCHEMA_VERSION), NUMBER] = 1
     job_type: Name = "default"
     body: ChatBody
     tenant_id: Name = "default"
@@ -113,6 +107,8 @@ class LLMJob(BaseModel):
     priority: Annotated[Literal[0, 1], NUMBER] = 0
     expires_after_seconds: Annotated[float, Field(gt=0, le=90 * 86400), NUMBER] | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    live: bool = False
+    route: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
 
     def provider_key(self, job_id: str) -> str:
         """The Idempotency-Key header of every call for this job: a hash, different for each tenant, safe in a header."""
@@ -131,8 +127,9 @@ class LLMJob(BaseModel):
             raise InvalidJob(*first_problem(error)) from None
 
     def fingerprint(self) -> str:
-        """Hash of job type and body. The same idempotency key with another fingerprint is a conflict."""
-        return sha256(_encode_sorted({"type": self.job_type, "body": self.body}).encode()).hexdigest()
+        """Hash of job type, body and route. The same idempotency key with another fingerprint is a conflict."""
+        facts = {"type": self.job_type, "body": self.body} | ({"route": self.route} if self.route is not None else {})
+        return sha256(_encode_sorted(facts).encode()).hexdigest()
 
     def key_for(self, job_id: str) -> str:
         """The idempotency key: the caller's, or the hash of user id, job id and input (SOP step 9)."""
@@ -151,7 +148,7 @@ class JobResult(BaseModel):
     routing: the plan, the routes that were not tried and why, and every attempt.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = 1
     job_id: str
     status: JobStatus
     completion: dict[str, Any] | None = None
@@ -247,8 +244,10 @@ def encode_job(job: LLMJob) -> Encoded:
 
 
 def _fields(job: LLMJob) -> dict[str, Any]:
-    """The job's fields as they are stored. The body is the caller's own: pydantic would turn a set into a list."""
-    return {**job.model_dump(exclude_defaults=True, exclude={"body"}), "body": job.body}
+    """The job's fields as they are stored. The body is the caller's own: pydantic would turn a set into a list. A worker of an
+    older release leaves a job with newer fields to those of this one."""
+    newer = {"schema_version": 2} if job.live or job.route is not None else {}
+    return {**job.model_dump(exclude_defaults=True, exclude={"body"}), **newer, "body": job.body}
 
 
 def check_id(job_id: str) -> str:
@@ -286,7 +285,7 @@ def decode_job(data: bytes) -> LLMJob:
         raise ForeignJob(str(function)[:200])
     if not isinstance(args, list) or len(args) != 1:
         raise InvalidJob("data", "does not hold one job")
-    version = args[0].get("schema_version", SCHEMA_VERSION) if isinstance(args[0], dict) else None
+    version = args[0].get("schema_version", 1) if isinstance(args[0], dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise NewerSchema(version)
     return LLMJob.parse(args[0])

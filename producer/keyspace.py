@@ -39,6 +39,7 @@ Ours:
 | failover:accepted:{queue}   | zset   | jobs accepted and not ended, score expiry (ms)        | until done or dead  |
 | failover:accepted:{queue}:promised | zset | the same jobs, score time promised (ms)  | the same            |
 | failover:idempotency:{hash} | hash   | job_id, fingerprint of an idempotency key that a caller gave | as long as its job |
+| failover:retry:{hash}       | string | the job of a request over /v1, which an SDK may send again | 1 h             |
 | failover:rate:{tenant}      | string | when its next job over HTTP is allowed (ms), by its rate | until then       |
 | failover:spend              | hash   | {provider} or {provider}:{budget id}: the last billing report (JSON); 1,000 | for good |
 | failover:spend-message:{hash} | string | a billing report that was counted                   | 7 days              |
@@ -93,6 +94,7 @@ Ours:
 | failover:incident:{id}:story | list  | the first 2,000 lines of what happened in it (JSON)   | 400 days            |
 | failover:silence:{incident key} | string | who silenced it, and why                          | until its end       |
 | failover:scratch            | stream | a results stream while it is copied                   | never kept          |
+| failover:live:{id}          | list   | the text of a job with `live` while it comes: at most 20 pieces a second | 15 min |
 | failover:job:{id}           | pubsub | the job ended, or there is more of its live answer    | -                   |
 | failover:wake               | pubsub | a job became available                                | -                   |
 | failover:breakers           | pubsub | a breaker changed (JSON)                              | -                   |
@@ -138,6 +140,7 @@ RESERVATION_AGES = "failover:reservations:ages"
 LEDGER = "failover:ledger:"
 AMBIGUOUS = "failover:ambiguous:"
 SPENT = "failover:spent:"
+RETRY = "failover:retry:"
 ALERT_THRESHOLDS = "failover:ladder:"
 LIMIT = "failover:limit:"
 HAPPENED = "failover:happened"  # lua/shared/happened.lua spells it too
@@ -209,6 +212,10 @@ def workers_of(queue_name: str) -> str:
 def doctor(name: str) -> str:
     """A scratch key, and a channel, of one `failover doctor`."""
     return f"failover:doctor:{name}"
+
+
+def live(job_id: str) -> str:
+    return "failover:live:" + job_id
 
 
 def job_channel(job_id: str) -> str:

@@ -54,6 +54,9 @@ class JobPolicy(BaseModel):
     requires: tuple[Capability, ...] = ()
     first_token_seconds: Seconds | None = None
     failover_on_refusal: bool = False
+    stream: Literal["whole", "live"] = "whole"
+    when_late: Literal["wait", "accept"] = "wait"
+    when_client_leaves: Literal["continue", "cancel"] = "continue"
     keep_results_seconds: Annotated[int, Field(ge=60, le=10 * 365 * 86400)] = 7 * 86400
     keep_dead_seconds: Annotated[int, Field(ge=60, le=10 * 365 * 86400)] = 90 * 86400
 

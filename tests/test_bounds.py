@@ -12,7 +12,7 @@ import redis
 
 from ops.simulators.provider import Control
 from producer import Producer, keyspace
-from producer.client import RATE
+from producer.intake.rates import RATE
 from producer.job import DeadReason
 from producer.scripts import ask
 from tests.support import filling
@@ -129,6 +129,8 @@ REASONS = {  # by key: why nothing fills it
     "failover:filler:{queue}": "one name a queue",
     "failover:spent:{month}:recount": "as failover:spent:{month}; an hour (tests/test_ledger_retention.py)",
     "failover:spent:{month}:recount:{kind}": "a copy of the rows as they are; an hour",
+    "failover:retry:{hash}": "one job id; an hour",
+    "failover:live:{id}": "20 pieces a second until the deadline; 15 minutes (tests/test_openai_chat.py)",
     "failover:history:cursor": "the ids of three months and the last outcome",
     "failover:ladder:{month}": "a field for each scope with a cap, of budgets.yaml or set by operators; 45 days",
     "failover:budgets": "a field for each cap that operators set",

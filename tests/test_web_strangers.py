@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse
 
 from ops.web.connections import Connections
+from ops.web.draining import Draining
 from ops.web.serve import Server
 from tests.support.polling import until
 from tests.support.web import served
@@ -44,7 +45,7 @@ async def serving(connections: Connections) -> AsyncIterator[Connect]:
         return PlainTextResponse(str(len(await request.body())))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server, opened = Server(app, connections), []
+        server, opened = Server(app, connections, Draining()), []
         task = asyncio.create_task(server.serve(sockets=[listener]))
 
         async def connect(data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -39,6 +39,7 @@ from worker.routing.cost_degradation import SHORTER, ReducedJob, fitted_to_cap, 
 from worker.routing.degrade import smaller_first
 from worker.routing.disposition import outcome_of, wait_for_this_machine, without_candidate, without_cold_queue
 from worker.routing.execution_context import JobContext, Spend, rejection
+from worker.routing.live_text import LiveText
 from worker.routing.plan import CostPolicy, Plan
 from worker.routing.planner import Planner
 from worker.routing.router import Router
@@ -50,7 +51,8 @@ NEWER_SCHEMA_WAIT_SECONDS = 60.0
 
 class Executor:
     """Executes claims with the current configuration; an execution keeps the one that it began with. `jitter` returns
-    numbers in 0..1. `p95_ms`: recent p95 latencies by route name, in milliseconds."""
+    numbers in 0..1. `p95_ms`: recent p95 latencies by route name, in milliseconds. `live_text`: writes the answer of a job
+    with `live` while it comes."""
 
     def __init__(
         self,
@@ -60,9 +62,10 @@ class Executor:
         p95_ms: Mapping[str, int],
         budget_state: Callable[[], BudgetState],
         cache: Cache,
+        live_text: Callable[[Claim], LiveText],
     ) -> None:
         self._current, self._router, self._jitter, self._p95_ms = current, router, jitter, p95_ms
-        self._budget_state, self._cache = budget_state, cache
+        self._budget_state, self._cache, self._live_text = budget_state, cache, live_text
         self._planned_by: tuple[Configuration, Planner] | None = None
 
     def _planner(self, configuration: Configuration) -> Planner:
@@ -137,6 +140,8 @@ class Executor:
         # 5. attempts
         started = time.monotonic()
         context = _context(claim, job, policy, planned, sent, owner)
+        if job.live:
+            context = replace(context, live=self._live_text(claim))
         spend = Spend(policy.attempts - charged(trail), spent, trail, known=len(trail))
         answer = await self._router.execute(planned.candidates, context, spend)
         while _too_large(answer) and "shorter_context" in policy.degrade and sent.shorten():

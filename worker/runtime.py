@@ -33,8 +33,10 @@ from worker.money.ledger import COUNT_PAUSE_SECONDS, SWEEP_AFTER_SECONDS, Ledger
 from worker.poller import Poller
 from worker.providers import Providers
 from worker.queue.batcher import Batcher
+from worker.queue.claim import Claim
 from worker.routes.api_keys import Keys
 from worker.routing.accounting import Accounting
+from worker.routing.live_text import LiveText
 from worker.routing.router import Router
 
 SWEEP_SECONDS = SWEEP_AFTER_SECONDS / 3
@@ -91,8 +93,13 @@ class Runtime:
             lambda: [name for name, breaker in self.breakers.items() if breaker.state == "open"],
         )
         cache = Cache(self.batcher.ask, lambda: current.configuration.caching)
-        self.executor = Executor(current, router, random.random, self._latencies, lambda: self._budget.state, cache)
+        self.executor = Executor(
+            current, router, random.random, self._latencies, lambda: self._budget.state, cache, self._live_text
+        )
         self.adopt(configuration)
+
+    def _live_text(self, claim: Claim) -> LiveText:
+        return LiveText(claim.job_id, claim.execution_id, self.batcher.submit)
 
     def adopt(self, configuration: Configuration) -> None:
         """Use this configuration from now on. Running executions keep the one that they began with."""

@@ -25,6 +25,9 @@ ACCESS: Mapping[Route, Roles | None] = {
         "/budget/webhook",
     ): WITHOUT_TOKEN,  # an operator's token, a signature or Google's token: Guard.budget_sender
     ("POST", "/budget/resume"): frozenset({Role.OPERATOR, Role.REVIEWER}),
+    ("POST", "/v1/chat/completions"): frozenset({Role.OPERATOR, Role.TENANT}),
+    ("GET", "/v1/models"): ANY_TOKEN,
+    ("GET", "/v1/models/{model:path}"): ANY_TOKEN,
     ("GET", "/healthz"): WITHOUT_TOKEN,
     ("GET", "/readyz"): WITHOUT_TOKEN,
     ("GET", "/metrics"): READERS,

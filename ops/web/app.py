@@ -15,7 +15,9 @@ from starlette.concurrency import run_in_threadpool
 from ops.web.access import ACCESS, WITHOUT_TOKEN
 from ops.web.auth import Guard
 from ops.web.budget import budget
+from ops.web.draining import Draining
 from ops.web.health import health
+from ops.web.openai.routes import openai_surface
 from ops.web.requests import Requests
 from ops.web.settings import Settings
 from producer.client import AsyncProducer
@@ -29,8 +31,9 @@ TOKEN_HELP = "FAILOVER_API_TOKEN, or a token of `failover tokens create`"  # noq
 DESCRIPTION = "Submit LLM jobs and read their answers; pause and resume by the budget; see the status."
 
 
-def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings) -> FastAPI:
-    """`producer`: for frequent requests; `client`: a blocking client for reports that run in a thread."""
+def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings, draining: Draining) -> FastAPI:
+    """`producer`: for frequent requests; `client`: a blocking client for reports that run in a thread; `draining`: begins when
+    the process is asked to stop."""
     guard = Guard(settings, Tokens(producer.client, settings.tokens))
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -58,6 +61,7 @@ def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings)
         return "Jobs are paused now; they continue automatically after the pause." if flags else ""
 
     app.include_router(jobs(producer, note))
+    app.include_router(openai_surface(producer, client, draining))
     app.include_router(budget(producer.client, guard, settings.guardrail))
     app.include_router(health(client, producer.queue, registry, unsafe_redis=settings.unsafe_redis))
 
@@ -74,7 +78,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
     components = document["components"]
     components["schemas"] |= COMPONENTS
     components["securitySchemes"] = {BEARER: {"type": "http", "scheme": "bearer", "description": TOKEN_HELP}}
-    for (method, path), roles in ACCESS.items():
+    for (method, route), roles in ACCESS.items():
+        path = route.replace(":path}", "}")
         operation = document["paths"].get(path, {}).get(method.lower(), {})
         if roles is not WITHOUT_TOKEN:
             operation |= {"security": [{BEARER: []}], "x-roles": sorted(roles)}

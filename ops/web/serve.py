@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
+from types import FrameType
 
 import redis
 import uvicorn
@@ -18,6 +19,7 @@ from redis.exceptions import RedisError
 from ops.web import connections, last_worker
 from ops.web.app import create_app
 from ops.web.connections import ACCEPTED_AT_ONCE, MOST_CONNECTIONS, Connection, Connections, Seldom
+from ops.web.draining import Draining
 from ops.web.settings import Settings
 from producer.client import REPLY_TIMEOUT_SECONDS, AsyncProducer
 from producer.connection import connect, require_safe
@@ -41,7 +43,7 @@ class Server(uvicorn.Server):
 
     server_state: Connections
 
-    def __init__(self, app: FastAPI, connections: Connections) -> None:
+    def __init__(self, app: FastAPI, connections: Connections, draining: Draining) -> None:
         config = uvicorn.Config(
             app,
             http=Connection,
@@ -55,6 +57,11 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self.server_state = connections
+        self._draining = draining
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._draining.begin()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -95,7 +102,8 @@ def serve(environment: Environment, url: str, host: str | None, port: int) -> No
     if not settings.any_secret:
         log.warning("no secret is configured: only this machine is served; set FAILOVER_API_TOKEN to serve others")
     producer = AsyncProducer.from_url(url, policies)
-    server = Server(create_app(producer, client, settings), Connections(most))
+    draining = Draining()
+    server = Server(create_app(producer, client, settings, draining), Connections(most), draining)
     with last_worker.watched(environment, url):
         asyncio.run(server.serve(sockets=[listener]))
     log.info("stopped serving")

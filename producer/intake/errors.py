@@ -16,6 +16,7 @@ from starlette.routing import compile_path
 
 from producer.errors import FailoverError, InvalidBody, InvalidJob, RedisFull, ServiceUnavailable
 
+OPENAI = "/v1/"
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -55,7 +56,11 @@ def install_errors(app: FastAPI) -> None:
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, FailoverError)  # noqa: S101 - the handler is registered for it
         param = error.field if isinstance(error, (InvalidBody, InvalidJob)) else None
-        return told_error(error.status, str(error), error.code, param, error.headers())
+        headers, status = error.headers(), error.status
+        if request.url.path.startswith(OPENAI):  # OpenAI has no 422, and its SDKs send a 409 again
+            status = 400 if status == 422 else status
+            headers = {"x-should-retry": "false", **headers} if status == 409 else headers
+        return told_error(status, str(error), error.code, param, headers, getattr(error, "kind", None))
 
     async def frameworks(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
@@ -92,10 +97,16 @@ def _methods(app: FastAPI, request: Request) -> set[str]:
 
 
 def told_error(
-    status: int, message: str, code: str, param: str | None = None, headers: Mapping[str, str] | None = None
+    status: int,
+    message: str,
+    code: str,
+    param: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    kind: str | None = None,
 ) -> Response:
-    """The response of an error. Lone surrogates in the message, which UTF-8 cannot encode, become U+FFFD."""
-    kind = "server_error" if status >= 500 else "invalid_request_error"
+    """The response of an error. `kind`: OpenAI's `error.type`. Lone surrogates in the message, which UTF-8 cannot encode, become
+    U+FFFD."""
+    kind = kind or ("server_error" if status >= 500 else "invalid_request_error")
     message = _SURROGATES.sub("\ufffd", message)
     facts = ErrorFacts(message=message, type=kind, code=code, param=param)
     return JSONResponse({"error": facts.model_dump()}, status, headers=headers)

@@ -12,11 +12,12 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel
 from redis.exceptions import RedisError
 
-from producer.client import AsyncProducer, wait_ms
-from producer.errors import Forbidden, JobCancelled, ServiceUnavailable, TooManyJobs
+from producer.client import AsyncProducer
+from producer.errors import Forbidden, JobCancelled, ServiceUnavailable
 from producer.intake.caller import Caller, caller_of
 from producer.intake.errors import errors
 from producer.intake.openapi import request_body
+from producer.intake.rates import counted
 from producer.intake.reading import JOB_BYTES, LARGE_BYTES, body, read_json
 from producer.job import JobResult, JobStatus, LLMJob
 
@@ -66,8 +67,7 @@ class Intake:
     async def _accept(self, raw: bytes, idempotency_key: str | None, caller: Caller) -> str:
         job = _job(raw, idempotency_key, caller.tenant)
         self._producer.policies.of(job.job_type)
-        if wait := await wait_ms(self._producer, job.tenant_id):
-            raise TooManyJobs(job.tenant_id, wait / 1000)
+        await counted(self._producer, job.tenant_id)
         return await self._producer.enqueue(job)
 
     async def show(self, request: Request, job_id: str, prefer: Prefer = "") -> Response:

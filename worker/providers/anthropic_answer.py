@@ -108,6 +108,11 @@ class Assembly(StreamedAnswer):
     def has_usage(self) -> bool:
         return self.finished  # it comes with the stop_reason
 
+    @property
+    def texts(self) -> Sequence[str]:
+        blocks = (index for index in sorted(self._blocks) if self._blocks[index].get("type") == "text")
+        return [piece for index in blocks for piece in self._pieces.get(index, ())]
+
     def completion(self) -> Any:
         return completion_of({**self._message, "content": [self._whole(index) for index in sorted(self._blocks)]})
 

@@ -13,18 +13,18 @@ from pydantic_core import from_json, to_json
 
 from worker import memory
 from worker.errors.classify import Broke, Broken, Reply
+from worker.providers.live_reader import CUT, SHORTEST_SECRET, LiveReader
 from worker.providers.local_trouble import local_trouble
 from worker.providers.sse import BOM, Events, StreamedAnswer, looks_like_events
 from worker.providers.transport import NotConnected, ProxyUnusable, Response, Transport
 from worker.routes.route import Route
 
-CUT = b"[key]"
-SHORTEST_SECRET = 12  # characters; `test`, `EMPTY`, `ollama` are keys too, and words of many answers
 SMALL_ANSWER_BYTES = 64 * 1024  # nobody counts the memory of shorter ones
 STREAM_OVERHEAD = 8  # bytes of a stream per byte of its answer, at most
 LAST_WORDS_SECONDS = 2.0  # for [DONE] after the last finish_reason and the usage
 LATE_USAGE_SECONDS = 10.0  # for the usage after the last finish_reason: without it the call's cost is not known
 GATHER_SECONDS = 0.1  # between two looks at a stream that has begun: nobody waits for its single tokens
+LIVE_GATHER_SECONDS = 0.05  # the same where somebody reads along
 LONGEST_TEXT = 16_384  # bytes of a body that is not JSON, for its words
 SENDING_ERRORS = (
     aiohttp.ClientError,
@@ -38,7 +38,7 @@ class ProviderRequest:
     """One attempt: what to send where, with which key, and for how long (wall clock).
 
     `first_token_seconds` set: the answer is streamed, and no silence in it is longer than that. `dropped`: the dialect tells
-    here what it could not say as the body has it.
+    here what it could not say as the body has it. `live`: gets the answer's text while it is streamed.
     """
 
     route: Route
@@ -50,6 +50,7 @@ class ProviderRequest:
     first_token_seconds: float | None = None
     prompt_caching: bool = True
     dropped: list[str] = field(default_factory=list)
+    live: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _without_keys(raw: bytes, keys: Sequence[str]) -> bytes:
     """What a provider echoes of our headers must not reach the result."""
     for key in keys:
         if len(key) >= SHORTEST_SECRET:
-            raw = raw.replace(key.encode(), CUT)
+            raw = raw.replace(key.encode(), CUT.encode())
     return raw
 
 
@@ -230,7 +231,9 @@ async def _assemble(
     stream and is none is read as what it is."""
     clock = asyncio.get_running_loop().time
     events, size, head, most = Events(), 0, b"", wanted.route.entry.max_answer_bytes
-    async for chunk in response.chunks(lambda: GATHER_SECONDS if assembly.began and not assembly.finished else 0.0):
+    reader = LiveReader(wanted.live, wanted.secrets)
+    pause = LIVE_GATHER_SECONDS if wanted.live else GATHER_SECONDS
+    async for chunk in response.chunks(lambda: pause if assembly.began and not assembly.finished else 0.0):
         size += len(chunk)
         if size > STREAM_OVERHEAD * most:
             return Broken(Broke.TOO_LONG, f"a stream of more than {STREAM_OVERHEAD} x {most} bytes (maxAnswerBytes)")
@@ -243,6 +246,7 @@ async def _assemble(
             if assembly.over:
                 return None
         if progress:
+            reader.follow(assembly.texts)
             last_words = LAST_WORDS_SECONDS if assembly.has_usage else LATE_USAGE_SECONDS
             limit.reschedule(min(clock() + (last_words if assembly.finished else silence), end))
     for data in events.end():

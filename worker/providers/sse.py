@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic_core import from_json
@@ -103,6 +103,11 @@ class StreamedAnswer(ABC):
             self.began, self.began_at = True, time.monotonic()
         return progress
 
+    @property
+    @abstractmethod
+    def texts(self) -> Sequence[str]:
+        """The pieces of the answer's text so far, of the first choice."""
+
     @abstractmethod
     def _merge(self, event: dict[str, Any]) -> bool:
         """Take one event's JSON in; whether it brought a token. What cannot be read raises."""
@@ -135,6 +140,11 @@ class Assembly(StreamedAnswer):
     @property
     def has_usage(self) -> bool:
         return isinstance(self._head.get("usage"), dict)
+
+    @property
+    def texts(self) -> Sequence[str]:
+        content = self._choices[0]["message"].get("content") if 0 in self._choices else None
+        return content if isinstance(content, list) else ()
 
     def completion(self) -> dict[str, Any]:
         choices = [self._choices[index] for index in sorted(self._choices)]

@@ -17,6 +17,7 @@ from worker.routes.route import Route
 from worker.routes.usage import read_usage
 from worker.routing.attempt import RouteAttempt
 from worker.routing.call_time import call_seconds
+from worker.routing.live_text import LiveText
 from worker.routing.plan import Plan, too_expensive
 
 SHORTEST_ATTEMPT_SECONDS = 0.05
@@ -27,7 +28,7 @@ class JobContext:
     """What one execution goes by. `ordinal` counts the job's executions from 1. `deadline` is on the monotonic clock, for all
     attempts together; `seconds`: how far away it was at the begin. `first_token_seconds`: the policy's limit; set, answers are
     streamed. `failover_on_refusal`: a job that one provider refused may go to other routes. `owner`: who pays, as the ledger's
-    rows name it."""
+    rows name it. `live`: gets the answer's text while it comes, so answers are streamed."""
 
     job_id: str
     ordinal: int
@@ -39,13 +40,14 @@ class JobContext:
     first_token_seconds: float | None = None
     failover_on_refusal: bool = False
     seconds: float = math.inf
+    live: LiveText | None = None
 
     def seconds_left(self) -> float:
         return self.deadline - time.monotonic()
 
     def first_token(self, route: Route) -> float | None:
         """The shorter of the route's and the policy's limit; None: the answer is not streamed."""
-        limits = (route.entry.stream_timeout_seconds, self.first_token_seconds)
+        limits = (route.entry.stream_timeout_seconds, self.first_token_seconds, self.seconds if self.live else None)
         return min((limit for limit in limits if limit is not None), default=None)
 
     def seconds_for(self, attempt: RouteAttempt) -> float:

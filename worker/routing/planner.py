@@ -49,6 +49,8 @@ class Planner:
     ) -> Plan:
         """`body`: what is to be sent, which may be shorter than the job's. `spent`: micro-dollars that the job has cost."""
         policy = self._routing.of(job.job_type)
+        if job.route is not None:
+            policy = policy.model_copy(update={"pin": (job.route,)})
         reordered = restraint.cheapest and not policy.pin and policy.order != "cost"
         if reordered:
             policy = policy.model_copy(update={"order": "cost"})
@@ -175,7 +177,7 @@ class _Asked:
         """Why the route cannot be a candidate; the first reason, from what is configured to what is measured."""
         entry, policy = route.entry, self.policy
         if policy.pin and route.name not in policy.pin:
-            return RejectedFor.NOT_PINNED, f"the job type is pinned to {', '.join(policy.pin)}"
+            return RejectedFor.NOT_PINNED, f"pinned to {', '.join(policy.pin)}"
         if entry.canary is not None and not policy.pin and self.share(route.name) * 100 >= entry.canary:
             return RejectedFor.CANARY, f"a canary of {entry.canary:g}% of the jobs, this one is not among them"
         if lacks := self.lacks(route):

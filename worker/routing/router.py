@@ -168,6 +168,8 @@ class Router:
             self._not_sent(answer.detail, attempt, permit)
             return None
         failure = self._classified(answer, attempt)
+        if failure is not None and context.live is not None:
+            context.live.broke()
         verdict = verdict_on(failure, self._facts(failure, attempt, permit))
         return self._apply(verdict, answer, attempt, context, spend, permit)
 
@@ -197,6 +199,8 @@ class Router:
         attempt.begin(
             self._keys.best(attempt.keys), context.seconds_for(attempt), probe=permit.probe, breaker=breaker.state
         )
+        if context.live is not None:
+            context.live.begin()
         request = ProviderRequest(
             route=route,
             key=attempt.key.secret if attempt.key else "",
@@ -207,6 +211,7 @@ class Router:
             first_token_seconds=context.first_token(route),
             prompt_caching=context.plan.prompt_caching,
             dropped=attempt.unsaid,
+            live=context.live.send if context.live is not None else None,
         )
         try:
             return await self._providers.complete(request)

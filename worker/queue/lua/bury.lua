@@ -1,4 +1,4 @@
--- prelude: clock key_types leaves lost happened fence ends event count dead_letters
+-- prelude: clock key_types hint leaves lost happened fence ends event count dead_letters
 -- flags: allow-oom
 -- Outcome Dead: the job becomes a dead letter.
 --

@@ -1,4 +1,4 @@
--- prelude: clock happened audit_trail leaves ends event count dead_letters fair_queue
+-- prelude: clock happened audit_trail hint leaves ends event count dead_letters fair_queue
 -- flags: allow-oom
 -- Cancel jobs of one tenant that wait: queued or scheduled.
 --

@@ -1,4 +1,4 @@
--- prelude: clock key_types happened audit_trail leaves ends event count dead_letters
+-- prelude: clock key_types happened audit_trail hint leaves ends event count dead_letters
 -- flags: allow-oom
 -- Discard dead letters: they become cancelled jobs, which are kept for a while.
 --

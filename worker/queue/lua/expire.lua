@@ -1,4 +1,4 @@
--- prelude: clock key_types happened running_clock leaves lost ends event count dead_letters
+-- prelude: clock key_types happened running_clock hint leaves lost ends event count dead_letters
 -- flags: allow-oom
 -- Bury jobs that wait past their expiry, by their queue's running clock: their answer would be worth nothing. A job that
 -- runs is left alone: its deadline is never later than its expiry.

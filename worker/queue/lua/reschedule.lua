@@ -1,4 +1,4 @@
--- prelude: clock key_types leaves lost happened fence
+-- prelude: clock key_types hint leaves lost happened fence
 -- flags: allow-oom
 -- Outcome Retry or Park: the job waits in RQ's schedule. A retry uses up an execution, a park does not.
 --

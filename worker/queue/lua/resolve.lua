@@ -1,4 +1,4 @@
--- prelude: clock key_types happened audit_trail leaves ends event count dead_letters fair_queue withdraw
+-- prelude: clock key_types happened audit_trail hint leaves ends event count dead_letters fair_queue withdraw
 -- flags: allow-oom
 -- A human's answer becomes the job's result, in whatever state the job is; an execution that runs is fenced.
 --

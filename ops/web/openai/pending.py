@@ -1,0 +1,149 @@
+"""One request of /v1 and its job: handed in once, also when the client or an SDK sends it again, and waited for by a wake-up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from hashlib import sha256
+from uuid import uuid4
+
+from fastapi import Request
+
+from ops.web.draining import Draining
+from ops.web.openai.errors import restarting
+from ops.web.openai.wanted import Wanted
+from producer import keyspace
+from producer.client import AsyncProducer
+from producer.errors import FailoverError, IdempotencyConflict, JobEnded, UnknownJob
+from producer.intake import Caller
+from producer.intake.rates import Rate, counted
+from producer.job import JobResult
+from producer.live import LivePieces
+from producer.wakeups import Watch
+
+RETRY_SECONDS = 3600  # so long an SDK's own retry finds the job of its first request; SDKs give up after 10 minutes
+
+
+class ClientLeft(Exception):
+    """The client hung up. Nobody reads what is sent now."""
+
+
+@dataclass
+class Pending:
+    """One job that a request waits for. `left`: done when the client has hung up."""
+
+    producer: AsyncProducer
+    wanted: Wanted
+    caller: Caller
+    job_id: str
+    rate: Rate
+    watch: Watch
+    draining: Draining
+    left: asyncio.Future[None]
+    known: bool  # the job may have ended before this request
+    give_up: float  # monotonic
+
+    async def result(self, within: float = float("inf")) -> JobResult | None:
+        """The result of the job once it has ended; None if it has not within so many seconds, or the request's own time.
+
+        Raises ClientLeft; NoAnswer when this process ends; ServiceUnavailable.
+        """
+        until = min(self.give_up, time.monotonic() + within)
+        while True:
+            if self.known:
+                result = await self.producer.fetch(self.job_id)
+                if result.status.ended:
+                    return result
+            self.known = True
+            if not await self._woken(until):
+                return None
+
+    async def more(self, pieces: LivePieces) -> tuple[list[str], JobResult | None]:
+        """What has come of a live answer since the last call, and the result once the job has ended; waits for either, at most
+        for a moment. Raises as `result`."""
+        key, status = keyspace.live(self.job_id), keyspace.job(self.job_id)
+        entries, rq_status = await self.producer.read([("LRANGE", key, pieces.read, -1), ("HGET", status, "status")])
+        new = pieces.add(entries)
+        if rq_status in (b"finished", b"failed", b"canceled", None):
+            return new, await self.producer.fetch(self.job_id)
+        if not new and not pieces.broken:
+            await self._woken(min(self.give_up, time.monotonic() + 1.0))
+        return new, None
+
+    async def _woken(self, until: float) -> bool:
+        """Wait for news of the job; False once the time is over. Raises ClientLeft and NoAnswer."""
+        if self.left.done():
+            await self.leave()
+            raise ClientLeft
+        if self.draining.begun:
+            raise restarting(self.job_id)
+        seconds = until - time.monotonic()
+        if seconds <= 0:
+            return False
+        await self.watch.woken(seconds)
+        return True
+
+    async def leave(self) -> None:
+        """The client has hung up: its job goes on, or is cancelled, as its type says."""
+        if self.wanted.policy.when_client_leaves == "cancel":
+            with contextlib.suppress(JobEnded, UnknownJob, FailoverError):
+                await self.producer.cancel(self.job_id, who=self.caller.who)
+
+
+@contextlib.asynccontextmanager
+async def pending(
+    request: Request, raw: bytes, wanted: Wanted, caller: Caller, producer: AsyncProducer, draining: Draining
+) -> AsyncIterator[Pending]:
+    """Hand the request's job in and watch it. Raises TooManyJobs, IdempotencyConflict, InvalidJob, ServiceUnavailable."""
+    job_id, known = uuid4().hex, False
+    record = _retry_record(caller, wanted, raw) if wanted.by_sdk and wanted.job.idempotency_key is None else None
+    if record is not None and wanted.retry:
+        (found,) = await producer.read([("GET", record)])
+        job_id, known = (found.decode(), True) if found else (job_id, False)
+    async with producer.wakeups.watch(job_id) as watch:
+        rate = await counted(producer, wanted.job.tenant_id)
+        before = [("SET", record, job_id, "EX", RETRY_SECONDS)] if record is not None else []
+        receipt = await producer.submit(wanted.job, job_id, before)
+        if receipt.outcome == "conflict":
+            raise IdempotencyConflict(receipt.job_id)
+        give_up = time.monotonic() + wanted.seconds
+        known = known or receipt.outcome == "duplicate"
+        async with _other(producer, receipt.job_id, job_id, watch) as ours, _left(request, ours) as left:
+            with draining.waking(ours.wake):
+                facts = (producer, wanted, caller, receipt.job_id, rate, ours, draining, left)
+                yield Pending(*facts, known=known, give_up=give_up)
+
+
+@contextlib.asynccontextmanager
+async def _other(producer: AsyncProducer, job_id: str, watched: str, watch: Watch) -> AsyncIterator[Watch]:
+    """The watch of the job that the request has got, which may be one that was handed in before."""
+    if job_id == watched:
+        yield watch
+        return
+    async with producer.wakeups.watch(job_id) as other:
+        yield other
+
+
+@contextlib.asynccontextmanager
+async def _left(request: Request, watch: Watch) -> AsyncIterator[asyncio.Future[None]]:
+    """A future that is done when the client hangs up; the watch wakes then."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    task = asyncio.ensure_future(gone())
+    task.add_done_callback(lambda _: watch.wake())
+    try:
+        yield task
+    finally:
+        task.cancel()
+
+
+def _retry_record(caller: Caller, wanted: Wanted, raw: bytes) -> str:
+    """The key under which an SDK's retry finds the job of its first request: the same token, tenant and bytes."""
+    facts = (caller.who, wanted.job.tenant_id, wanted.job.job_type)
+    return keyspace.RETRY + sha256("\0".join(facts).encode() + b"\0" + raw).hexdigest()
