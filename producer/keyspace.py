@@ -94,6 +94,7 @@ Ours:
 | failover:incident:{id}:story | list  | the first 2,000 lines of what happened in it (JSON)   | 400 days            |
 | failover:silence:{incident key} | string | who silenced it, and why                          | until its end       |
 | failover:scratch            | stream | a results stream while it is copied                   | never kept          |
+| failover:response:{id}      | hash   | a response of /v1/responses: its tenant and request (compressed) | as long as its job |
 | failover:live:{id}          | list   | the text of a job with `live` while it comes: at most 20 pieces a second | 15 min |
 | failover:job:{id}           | pubsub | the job ended, or there is more of its live answer    | -                   |
 | failover:wake               | pubsub | a job became available                                | -                   |
@@ -216,6 +217,10 @@ def doctor(name: str) -> str:
 
 def live(job_id: str) -> str:
     return "failover:live:" + job_id
+
+
+def response(response_id: str) -> str:
+    return "failover:response:" + response_id
 
 
 def job_channel(job_id: str) -> str:

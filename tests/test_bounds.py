@@ -129,6 +129,7 @@ REASONS = {  # by key: why nothing fills it
     "failover:filler:{queue}": "one name a queue",
     "failover:spent:{month}:recount": "as failover:spent:{month}; an hour (tests/test_ledger_retention.py)",
     "failover:spent:{month}:recount:{kind}": "a copy of the rows as they are; an hour",
+    "failover:response:{id}": "a request's body; lives as its job may (tests/test_openai_responses.py)",
     "failover:retry:{hash}": "one job id; an hour",
     "failover:live:{id}": "20 pieces a second until the deadline; 15 minutes (tests/test_openai_chat.py)",
     "failover:history:cursor": "the ids of three months and the last outcome",

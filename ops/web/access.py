@@ -26,6 +26,11 @@ ACCESS: Mapping[Route, Roles | None] = {
     ): WITHOUT_TOKEN,  # an operator's token, a signature or Google's token: Guard.budget_sender
     ("POST", "/budget/resume"): frozenset({Role.OPERATOR, Role.REVIEWER}),
     ("POST", "/v1/chat/completions"): frozenset({Role.OPERATOR, Role.TENANT}),
+    ("POST", "/v1/responses"): frozenset({Role.OPERATOR, Role.TENANT}),
+    ("GET", "/v1/responses/{response_id}"): frozenset({Role.OPERATOR, Role.TENANT}),
+    ("GET", "/v1/responses/{response_id}/input_items"): frozenset({Role.OPERATOR, Role.TENANT}),
+    ("POST", "/v1/responses/{response_id}/cancel"): frozenset({Role.OPERATOR, Role.TENANT}),
+    ("DELETE", "/v1/responses/{response_id}"): frozenset({Role.OPERATOR, Role.TENANT}),
     ("GET", "/v1/models"): ANY_TOKEN,
     ("GET", "/v1/models/{model:path}"): ANY_TOKEN,
     ("GET", "/healthz"): WITHOUT_TOKEN,

@@ -16,7 +16,7 @@ from ops.web.draining import Draining
 from ops.web.openai.chunks import DONE, KEEP_ALIVE, chunks, event, head_of, text_chunk
 from ops.web.openai.errors import NoAnswer, ended_without_answer, late
 from ops.web.openai.pending import ClientLeft, Pending, pending
-from ops.web.openai.wanted import wanted_of
+from ops.web.openai.wanted import Wanted, wanted_of
 from producer.client import AsyncProducer
 from producer.errors import FailoverError, InvalidBody, ServiceUnavailable
 from producer.intake import body, caller_of, read_json
@@ -50,36 +50,34 @@ class Chat:
             wanted = wanted_of(asked, request.headers, caller, self._producer.policies, await self._routes())
         job = pending(request, raw, wanted, caller, self._producer, self._draining)
         if wanted.stream:
-            return await _opened(job)
+            return await _opened(job, wanted)
         try:
             async with job as one:
-                return _answer(one, await one.result())
+                return _answer(one, wanted, await one.result())
         except ClientLeft:
             return Response(status_code=NOBODY_READS)
 
 
-def _answer(job: Pending, result: JobResult | None) -> Response:
+def _answer(job: Pending, wanted: Wanted, result: JobResult | None) -> Response:
     """The response of a request that is not streamed."""
+    if result is None and (wanted.asynchronous or wanted.policy.when_late == "accept"):
+        return accepted(job, preferred=wanted.asynchronous)
     if result is None:
-        return accepted(job) if job.wanted.asynchronous or job.wanted.policy.when_late == "accept" else _raise_late(job)
+        raise late(job.job_id, None)
     if result.status is not JobStatus.DONE:
         raise ended_without_answer(result)
-    headers = {**_headers(result), **job.rate.headers()}
+    headers = {**_headers(result), **job.limits}
     return Response(to_json(completion_of(result), inf_nan_mode="null"), 200, headers, media_type="application/json")
 
 
-def accepted(job: Pending) -> Response:
-    """The 202 of a job that goes on."""
+def accepted(job: Pending, *, preferred: bool) -> Response:
+    """The 202 of a job that goes on. `preferred`: the client asked for it."""
     url = f"/jobs/{job.job_id}"
-    headers = {"Location": url, "x-failover-job-id": job.job_id, "Retry-After": "10", **job.rate.headers()}
-    if job.wanted.asynchronous:
+    headers = {"Location": url, "x-failover-job-id": job.job_id, "Retry-After": "10", **job.limits}
+    if preferred:
         headers["Preference-Applied"] = "respond-async"
     facts = {"id": job.job_id, "object": "failover.job", "status": "queued", "status_url": url}
     return JSONResponse(facts, 202, headers)
-
-
-def _raise_late(job: Pending) -> Response:
-    raise late(job.job_id, None)
 
 
 def completion_of(result: JobResult) -> dict[str, Any]:
@@ -106,21 +104,21 @@ def _header(value: str) -> str:
     return "".join(each if " " <= each <= "~" else "?" for each in value)[:500]
 
 
-async def _opened(job: contextlib.AbstractAsyncContextManager[Pending]) -> Response:
+async def _opened(job: contextlib.AbstractAsyncContextManager[Pending], wanted: Wanted) -> Response:
     """The response of a stream. What is known soon has its own status; after that the stream says it."""
     async with contextlib.AsyncExitStack() as stack:
         try:
             one = await stack.enter_async_context(job)
-            result = None if one.wanted.job.live else await one.result(STATUS_SECONDS)
+            result = None if wanted.job.live else await one.result(STATUS_SECONDS)
         except ClientLeft:
             return Response(status_code=NOBODY_READS)
         if result is not None and result.status is not JobStatus.DONE:
             raise ended_without_answer(result)
-        headers = {"x-failover-job-id": one.job_id, **one.rate.headers(), "cache-control": "no-store"}
+        headers = {"x-failover-job-id": one.job_id, **one.limits, "cache-control": "no-store"}
         if result is not None:
             headers |= _headers(result)
         held = stack.pop_all()
-    stream = _live(one) if one.wanted.job.live else _whole(one, result)
+    stream = _live(one, wanted.usage) if wanted.job.live else _whole(one, wanted.usage, result)
     return StreamingResponse(_to_the_end(stream, one, held), 200, headers, media_type="text/event-stream")
 
 
@@ -143,7 +141,7 @@ async def _to_the_end(
             raise
 
 
-async def _whole(job: Pending, result: JobResult | None) -> AsyncIterator[bytes]:
+async def _whole(job: Pending, usage: bool, result: JobResult | None) -> AsyncIterator[bytes]:
     """Comments while the job waits, then the whole answer: no client ever sees half of one."""
     while result is None:
         yield KEEP_ALIVE
@@ -151,18 +149,18 @@ async def _whole(job: Pending, result: JobResult | None) -> AsyncIterator[bytes]
             result = await job.result(KEEP_ALIVE_SECONDS)
         if result is None and time.monotonic() >= job.give_up:
             raise late(job.job_id, None)
-    for part in _rest(job, result, None):
+    for part in _rest(job, result, usage, None):
         yield part
 
 
-def _rest(job: Pending, result: JobResult, sent: str | None) -> list[bytes]:
+def _rest(job: Pending, result: JobResult, usage: bool, sent: str | None) -> list[bytes]:
     """The answer, without the text that was `sent` already. Raises NoAnswer if there is none, or it is another one."""
     if result.status is not JobStatus.DONE:
         raise ended_without_answer(result)
     completion = completion_of(result)
     if sent and not _begins(completion, sent):
         raise broken_off(job.job_id)
-    events = [event(chunk) for chunk in chunks(completion, job.job_id, usage=job.wanted.usage, sent=sent)]
+    events = [event(chunk) for chunk in chunks(completion, job.job_id, usage=usage, sent=sent)]
     return [*events, DONE]
 
 
@@ -182,7 +180,7 @@ def broken_off(job_id: str) -> NoAnswer:
     return NoAnswer(502, "server_error", "broken_off", message, {})
 
 
-async def _live(job: Pending) -> AsyncIterator[bytes]:
+async def _live(job: Pending, usage: bool) -> AsyncIterator[bytes]:
     """The text as it comes; at the end what else the whole answer has. A break after the first words is an error."""
     pieces, head, quiet_since = LivePieces(), None, time.monotonic()
     while True:
@@ -195,7 +193,7 @@ async def _live(job: Pending) -> AsyncIterator[bytes]:
         if pieces.broken:
             raise broken_off(job.job_id)
         if result is not None:
-            for part in _rest(job, result, pieces.text if pieces.pieces else None):
+            for part in _rest(job, result, usage, pieces.text if pieces.pieces else None):
                 yield part
             return
         if time.monotonic() >= job.give_up:

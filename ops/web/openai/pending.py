@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from uuid import uuid4
 
@@ -18,10 +18,11 @@ from ops.web.openai.wanted import Wanted
 from producer import keyspace
 from producer.client import AsyncProducer
 from producer.errors import FailoverError, IdempotencyConflict, JobEnded, UnknownJob
-from producer.intake import Caller
-from producer.intake.rates import Rate, counted
+from producer.intake import Caller, caller_of
+from producer.intake.rates import counted
 from producer.job import JobResult
 from producer.live import LivePieces
+from producer.scripts import Command
 from producer.wakeups import Watch
 
 RETRY_SECONDS = 3600  # so long an SDK's own retry finds the job of its first request; SDKs give up after 10 minutes
@@ -33,18 +34,19 @@ class ClientLeft(Exception):
 
 @dataclass
 class Pending:
-    """One job that a request waits for. `left`: done when the client has hung up."""
+    """One job that a request waits for. `left`: done when the client has hung up; `cancels`: the job is cancelled then.
+    `limits`: headers with the tenant's rate."""
 
     producer: AsyncProducer
-    wanted: Wanted
     caller: Caller
     job_id: str
-    rate: Rate
     watch: Watch
     draining: Draining
     left: asyncio.Future[None]
     known: bool  # the job may have ended before this request
     give_up: float  # monotonic
+    cancels: bool = False
+    limits: Mapping[str, str] = field(default_factory=dict)
 
     async def result(self, within: float = float("inf")) -> JobResult | None:
         """The result of the job once it has ended; None if it has not within so many seconds, or the request's own time.
@@ -87,17 +89,29 @@ class Pending:
         return True
 
     async def leave(self) -> None:
-        """The client has hung up: its job goes on, or is cancelled, as its type says."""
-        if self.wanted.policy.when_client_leaves == "cancel":
+        """The client has hung up."""
+        if self.cancels:
             with contextlib.suppress(JobEnded, UnknownJob, FailoverError):
                 await self.producer.cancel(self.job_id, who=self.caller.who)
 
 
 @contextlib.asynccontextmanager
 async def pending(
-    request: Request, raw: bytes, wanted: Wanted, caller: Caller, producer: AsyncProducer, draining: Draining
+    request: Request,
+    raw: bytes,
+    wanted: Wanted,
+    caller: Caller,
+    producer: AsyncProducer,
+    draining: Draining,
+    before: Callable[[str], Sequence[Command]] | None = None,
+    *,
+    stays: bool = False,
 ) -> AsyncIterator[Pending]:
-    """Hand the request's job in and watch it. Raises TooManyJobs, IdempotencyConflict, InvalidJob, ServiceUnavailable."""
+    """Hand the request's job in and watch it. `before`: writes that belong to a job id, sent ahead of the job. `stays`: the job
+    goes on when the client hangs up, whatever its type says.
+
+    Raises TooManyJobs, IdempotencyConflict, InvalidJob, ServiceUnavailable.
+    """
     job_id, known = uuid4().hex, False
     record = _retry_record(caller, wanted, raw) if wanted.by_sdk and wanted.job.idempotency_key is None else None
     if record is not None and wanted.retry:
@@ -105,16 +119,27 @@ async def pending(
         job_id, known = (found.decode(), True) if found else (job_id, False)
     async with producer.wakeups.watch(job_id) as watch:
         rate = await counted(producer, wanted.job.tenant_id)
-        before = [("SET", record, job_id, "EX", RETRY_SECONDS)] if record is not None else []
-        receipt = await producer.submit(wanted.job, job_id, before)
+        writes = list(before(job_id)) if before is not None else []
+        if record is not None:
+            writes.append(("SET", record, job_id, "EX", RETRY_SECONDS))
+        receipt = await producer.submit(wanted.job, job_id, writes)
         if receipt.outcome == "conflict":
             raise IdempotencyConflict(receipt.job_id)
         give_up = time.monotonic() + wanted.seconds
         known = known or receipt.outcome == "duplicate"
         async with _other(producer, receipt.job_id, job_id, watch) as ours, _left(request, ours) as left:
             with draining.waking(ours.wake):
-                facts = (producer, wanted, caller, receipt.job_id, rate, ours, draining, left)
-                yield Pending(*facts, known=known, give_up=give_up)
+                cancels = wanted.policy.when_client_leaves == "cancel" and not stays
+                facts = (producer, caller, receipt.job_id, ours, draining, left, known, give_up)
+                yield Pending(*facts, cancels=cancels, limits=rate.headers())
+
+
+@contextlib.asynccontextmanager
+async def reading(request: Request, producer: AsyncProducer, draining: Draining, job_id: str) -> AsyncIterator[Pending]:
+    """Watch a job that was handed in before, as long as the client reads."""
+    async with producer.wakeups.watch(job_id) as watch, _left(request, watch) as left:
+        with draining.waking(watch.wake):
+            yield Pending(producer, caller_of(request), job_id, watch, draining, left, known=True, give_up=float("inf"))
 
 
 @contextlib.asynccontextmanager

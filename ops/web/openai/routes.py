@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict
 from ops.web.draining import Draining
 from ops.web.openai.chat import Chat
 from ops.web.openai.models import Models
+from ops.web.responses.handlers import Responses
 from producer.client import AsyncProducer
 from producer.intake import ErrorBody, errors
 
+ERROR: dict[str, Any] = {"model": ErrorBody, "description": "The message says what is wrong"}
 STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
 
 
@@ -27,6 +29,15 @@ class ChatCompletion(_Open):
     id: str
     object: str
     choices: list[dict[str, Any]]
+
+
+class ResponseObject(_Open):
+    """As OpenAI's."""
+
+    id: str
+    object: str
+    status: str
+    output: list[dict[str, Any]]
 
 
 class JobAccepted(BaseModel):
@@ -74,11 +85,43 @@ def openai_surface(producer: AsyncProducer, client: redis.Redis, draining: Drain
         },
         openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": CHAT_BODY}}}},
     )(chat.complete)
+    _add_responses(router, Responses(producer, models.routes, draining))
     router.get("/models", response_model=ModelList, responses=errors(401, 403, 503))(models.all)
     router.get("/models/{model:path}", response_model=Model, responses=errors(401, 403, 404, 503))(models.show)
     return router
 
 
+def _add_responses(router: APIRouter, responses: Responses) -> None:
+    ended = unanswered(500, 502, 503, 504)
+    found = errors(401, 403, 404, 503)
+    one = "/responses/{response_id}"
+    router.post(
+        "/responses",
+        response_model=ResponseObject,
+        responses={200: {"content": STREAM}, **ended, **errors(400, 401, 403, 404, 409, 413, 429)},
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": RESPONSE_BODY}}}},
+    )(responses.create)
+    router.get(one, response_model=ResponseObject, responses={200: {"content": STREAM}, 400: ERROR, **found})(
+        responses.show
+    )
+    router.get(one + "/input_items", response_model=_Open, responses=found)(responses.items)
+    router.post(one + "/cancel", response_model=ResponseObject, responses={409: ERROR, **found})(responses.cancel)
+    router.delete(one, response_model=_Open, responses=found)(responses.delete)
+
+
+RESPONSE_BODY: dict[str, Any] = {
+    "type": "object",
+    "required": ["input"],
+    "properties": {
+        "model": {"type": ["string", "null"]},
+        "input": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "object"}}]},
+        "instructions": {"type": ["string", "null"]},
+        "previous_response_id": {"type": ["string", "null"]},
+        "background": {"type": ["boolean", "null"]},
+        "store": {"type": ["boolean", "null"]},
+        "stream": {"type": ["boolean", "null"]},
+    },
+}
 CHAT_BODY: dict[str, Any] = {
     "type": "object",
     "required": ["messages"],
