@@ -52,20 +52,32 @@ class _Form(BaseModel):
     body: dict[str, Any]
 
 
+class Reader:
+    """Reads the lines of one file, one after the other."""
+
+    def __init__(self, *, job_type: str, tenant_id: str, feature: str = "") -> None:
+        self._fields = {"job_type": job_type, "tenant_id": tenant_id, "feature": feature}
+        self._seen: dict[str, int] = {}
+        self._number = 0
+
+    def line(self, raw: bytes) -> Line | BadLine | None:
+        """The next line; None for a blank one."""
+        self._number += 1
+        if not raw.strip():
+            return None
+        line = _read_line(self._number, raw, self._fields)
+        if isinstance(line, Line):
+            first = self._seen.setdefault(line.custom_id, self._number)
+            if first != self._number:
+                what = f"{line.custom_id!r} is already that of line {first}"
+                line = BadLine(self._number, line.custom_id, "custom_id", what)
+        return line
+
+
 def read(lines: Iterable[bytes], *, job_type: str, tenant_id: str, feature: str = "") -> Iterator[Line | BadLine]:
     """Yield every line that is not blank, in order."""
-    seen: dict[str, int] = {}
-    for number, raw in enumerate(lines, start=1):
-        if not raw.strip():
-            continue
-        line = _read_line(number, raw, {"job_type": job_type, "tenant_id": tenant_id, "feature": feature})
-        if isinstance(line, Line):
-            first = seen.setdefault(line.custom_id, number)
-            if first != number:
-                line = BadLine(
-                    number, line.custom_id, "custom_id", f"{line.custom_id!r} is already that of line {first}"
-                )
-        yield line
+    reader = Reader(job_type=job_type, tenant_id=tenant_id, feature=feature)
+    return (line for raw in lines if (line := reader.line(raw)) is not None)
 
 
 def _read_line(number: int, raw: bytes, job_fields: dict[str, str]) -> Line | BadLine:

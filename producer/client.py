@@ -182,9 +182,13 @@ class AsyncProducer:
         (receipt,) = await self._drive(exchange.enqueue([(job, job_id)], self.policies, self.queue, before))
         return receipt
 
-    async def read(self, commands: Sequence[Command]) -> list[Any]:
+    async def send(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to commands that may be sent again, in one round trip. Raises ServiceUnavailable."""
         return await self._send(commands)
+
+    async def submit_many(self, jobs: Iterable[tuple[LLMJob, str]]) -> list[Receipt]:
+        """As `enqueue_many`, with the ids that the jobs get. Doing it again changes nothing."""
+        return await self._drive(exchange.enqueue(jobs, self.policies, self.queue))
 
     async def enqueue_many(self, jobs: Iterable[LLMJob]) -> list[Receipt]:
         return await self._drive(exchange.enqueue(((job, None) for job in jobs), self.policies, self.queue))

@@ -95,6 +95,15 @@ Ours:
 | failover:silence:{incident key} | string | who silenced it, and why                          | until its end       |
 | failover:scratch            | stream | a results stream while it is copied                   | never kept          |
 | failover:response:{id}      | hash   | a response of /v1/responses: its tenant and request (compressed) | as long as its job |
+| failover:file:{id}          | hash   | a file of /v1/files: its tenant, name, purpose, size  | 30 days             |
+| failover:file:{id}:parts    | list   | its content, compressed, or where it is at FILES_URL  | 30 days             |
+| failover:files:of:{tenant}  | zset   | a tenant's latest 10,000 files, score created (s)     | 30 days             |
+| failover:files:kept         | zset   | files whose content is in Redis, score when it is gone (s) | 50 MB of content |
+| failover:files:sizes        | hash   | bytes that the content of each of them takes          | 50 MB of content    |
+| failover:batch:{id}         | hash   | a batch of /v1/batches: its state, counts, times      | 30 days after its end |
+| failover:batch:{id}:runner  | string | the web process that runs it                          | 12 s                |
+| failover:batches:of:{tenant} | zset  | a tenant's latest 10,000 batches, score created (s)   | 60 days             |
+| failover:batches:open       | set    | batches that have not ended                           | until they end      |
 | failover:live:{id}          | list   | the text of a job with `live` while it comes: at most 20 pieces a second | 15 min |
 | failover:job:{id}           | pubsub | the job ended, or there is more of its live answer    | -                   |
 | failover:wake               | pubsub | a job became available                                | -                   |
@@ -142,6 +151,9 @@ LEDGER = "failover:ledger:"
 AMBIGUOUS = "failover:ambiguous:"
 SPENT = "failover:spent:"
 RETRY = "failover:retry:"
+FILES_KEPT = "failover:files:kept"
+FILE_SIZES = "failover:files:sizes"
+OPEN_BATCHES = "failover:batches:open"
 ALERT_THRESHOLDS = "failover:ladder:"
 LIMIT = "failover:limit:"
 HAPPENED = "failover:happened"  # lua/shared/happened.lua spells it too
@@ -221,6 +233,30 @@ def live(job_id: str) -> str:
 
 def response(response_id: str) -> str:
     return "failover:response:" + response_id
+
+
+def file(file_id: str) -> str:
+    return "failover:file:" + file_id
+
+
+def file_parts(file_id: str) -> str:
+    return f"failover:file:{file_id}:parts"
+
+
+def files_of(tenant_id: str) -> str:
+    return "failover:files:of:" + tenant_id
+
+
+def batch(batch_id: str) -> str:
+    return "failover:batch:" + batch_id
+
+
+def batch_runner(batch_id: str) -> str:
+    return f"failover:batch:{batch_id}:runner"
+
+
+def batches_of(tenant_id: str) -> str:
+    return "failover:batches:of:" + tenant_id
 
 
 def job_channel(job_id: str) -> str:

@@ -10,6 +10,7 @@ Roles = frozenset[Role]
 
 OPERATORS = frozenset({Role.OPERATOR})
 READERS = frozenset({Role.OPERATOR, Role.REVIEWER, Role.VIEWER})
+CLIENTS = frozenset({Role.OPERATOR, Role.TENANT})  # each a tenant's own, or with FAILOVER_API_TOKEN everyone's
 ANY_TOKEN = frozenset(Role)
 WITHOUT_TOKEN = None  # everybody; or the route verifies the sender itself
 
@@ -17,20 +18,29 @@ Route = tuple[str, str]  # method and path, as the OpenAPI document has them
 
 # What a tenant's token may touch is limited to its own jobs: producer/intake/.
 ACCESS: Mapping[Route, Roles | None] = {
-    ("POST", "/jobs"): frozenset({Role.OPERATOR, Role.TENANT}),
+    ("POST", "/jobs"): CLIENTS,
     ("GET", "/jobs/{job_id}"): ANY_TOKEN,
-    ("DELETE", "/jobs/{job_id}"): frozenset({Role.OPERATOR, Role.TENANT}),
+    ("DELETE", "/jobs/{job_id}"): CLIENTS,
     (
         "POST",
         "/budget/webhook",
     ): WITHOUT_TOKEN,  # an operator's token, a signature or Google's token: Guard.budget_sender
     ("POST", "/budget/resume"): frozenset({Role.OPERATOR, Role.REVIEWER}),
-    ("POST", "/v1/chat/completions"): frozenset({Role.OPERATOR, Role.TENANT}),
-    ("POST", "/v1/responses"): frozenset({Role.OPERATOR, Role.TENANT}),
-    ("GET", "/v1/responses/{response_id}"): frozenset({Role.OPERATOR, Role.TENANT}),
-    ("GET", "/v1/responses/{response_id}/input_items"): frozenset({Role.OPERATOR, Role.TENANT}),
-    ("POST", "/v1/responses/{response_id}/cancel"): frozenset({Role.OPERATOR, Role.TENANT}),
-    ("DELETE", "/v1/responses/{response_id}"): frozenset({Role.OPERATOR, Role.TENANT}),
+    ("POST", "/v1/chat/completions"): CLIENTS,
+    ("POST", "/v1/responses"): CLIENTS,
+    ("GET", "/v1/responses/{response_id}"): CLIENTS,
+    ("GET", "/v1/responses/{response_id}/input_items"): CLIENTS,
+    ("POST", "/v1/responses/{response_id}/cancel"): CLIENTS,
+    ("DELETE", "/v1/responses/{response_id}"): CLIENTS,
+    ("POST", "/v1/files"): CLIENTS,
+    ("GET", "/v1/files"): CLIENTS,
+    ("GET", "/v1/files/{file_id}"): CLIENTS,
+    ("GET", "/v1/files/{file_id}/content"): CLIENTS,
+    ("DELETE", "/v1/files/{file_id}"): CLIENTS,
+    ("POST", "/v1/batches"): CLIENTS,
+    ("GET", "/v1/batches"): CLIENTS,
+    ("GET", "/v1/batches/{batch_id}"): CLIENTS,
+    ("POST", "/v1/batches/{batch_id}/cancel"): CLIENTS,
     ("GET", "/v1/models"): ANY_TOKEN,
     ("GET", "/v1/models/{model:path}"): ANY_TOKEN,
     ("GET", "/healthz"): WITHOUT_TOKEN,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,9 +15,12 @@ from starlette.concurrency import run_in_threadpool
 
 from ops.web.access import ACCESS, WITHOUT_TOKEN
 from ops.web.auth import Guard
+from ops.web.batches.runner import Runner
+from ops.web.batches.store import Store
 from ops.web.budget import budget
 from ops.web.draining import Draining
 from ops.web.health import health
+from ops.web.openai.models import Models
 from ops.web.openai.routes import openai_surface
 from ops.web.requests import Requests
 from ops.web.settings import Settings
@@ -38,9 +42,16 @@ def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings,
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
 
+    models = Models(client, producer.policies)
+    store = Store(producer, settings.files)
+    runner = Runner(producer, store, models)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        batches = asyncio.create_task(runner.run())
         yield
+        batches.cancel()
+        await asyncio.gather(batches, return_exceptions=True)
         await producer.close()
         client.close()
 
@@ -61,7 +72,7 @@ def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings,
         return "Jobs are paused now; they continue automatically after the pause." if flags else ""
 
     app.include_router(jobs(producer, note))
-    app.include_router(openai_surface(producer, client, draining))
+    app.include_router(openai_surface(producer, models, draining, store, runner))
     app.include_router(budget(producer.client, guard, settings.guardrail))
     app.include_router(health(client, producer.queue, registry, unsafe_redis=settings.unsafe_redis))
 

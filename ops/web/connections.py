@@ -16,7 +16,8 @@ from uvicorn.server import ServerState
 log = logging.getLogger("failover.web.connections")
 
 HEAD_SECONDS = 5.0  # for the request line and the headers
-BODY_SECONDS = 25.0  # for the body; intake.py answers a slow one before
+BODY_SECONDS = 25.0  # for each RENEWS_BYTES of the body; producer/intake/reading.py answers a slow one before
+RENEWS_BYTES = 128 * 1024  # of a body: so many give it BODY_SECONDS more
 DRAIN_SECONDS = 60.0  # for a client to read enough of its answer that more can be sent
 MOST_CONNECTIONS = 1000
 ACCEPTED_AT_ONCE = 32  # before the bound is applied
@@ -62,6 +63,7 @@ class Connection(H11Protocol):
 
     server_state: Connections
     _part: Any = None
+    _arrived = 0  # bytes of the part since its deadline was set
     _deadline: asyncio.TimerHandle | None = None
     _drained_by: asyncio.TimerHandle | None = None
 
@@ -74,6 +76,9 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        self._arrived += len(data)
+        if self._part is h11.SEND_BODY and self._arrived >= RENEWS_BYTES:
+            self._part = None  # a large body on a slow link is no stranger's: each piece has its own time
         self._watch()
 
     def on_response_complete(self) -> None:
@@ -105,7 +110,7 @@ class Connection(H11Protocol):
         """Start the deadline when another part of a request begins to arrive."""
         if self.conn.their_state is self._part or self.transport.is_closing():
             return
-        self._part = self.conn.their_state
+        self._part, self._arrived = self.conn.their_state, 0
         _cancel(self._deadline)
         for part, connections in self.server_state.arriving.items():
             connections.pop(self, None)

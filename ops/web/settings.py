@@ -12,6 +12,7 @@ from standardwebhooks.webhooks import Webhook
 from producer.environment import Environment, flag
 from producer.errors import ConfigurationError, Problem
 from worker.control.tokens import Token, load_tokens
+from worker.history.archive import Archive, archive_of
 from worker.money.billing_alerts import Guardrail
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ class GoogleSender:
 @dataclass(frozen=True)
 class Settings:
     """The settings. `token`, `signer` and `google` are None if not configured. `tokens`: those of policies/tokens.yaml.
-    `redis_tokens`: whether Redis held a token when the process started."""
+    `redis_tokens`: whether Redis held a token when the process started. `files`: the place that FILES_URL names."""
 
     guardrail: Guardrail
     token: str | None = field(repr=False, default=None)
@@ -41,6 +42,7 @@ class Settings:
     unsafe_redis: bool = False
     tokens: tuple[Token, ...] = ()
     redis_tokens: bool = False
+    files: Archive | None = None
 
     @property
     def any_token(self) -> bool:
@@ -65,10 +67,11 @@ class Settings:
         guardrail = checked(Guardrail.of)
         token, signer, google = checked(_token), checked(_signer), checked(_google)
         tokens = checked(load_tokens)
+        files = checked(lambda env: archive_of(env, "FILES_URL"))
         unsafe_redis = checked(lambda env: flag(env, "ALLOW_UNSAFE_REDIS", default=False))
         if guardrail is None or problems:
             raise ConfigurationError(problems)
-        return cls(guardrail, token, signer, google, bool(unsafe_redis), tokens or ())
+        return cls(guardrail, token, signer, google, bool(unsafe_redis), tokens or (), files=files)
 
 
 def _token(environment: Environment) -> str | None:

@@ -16,7 +16,8 @@ LARGE_BYTES = (
     256 * 1024
 )  # larger bodies are parsed one at a time, because some JSON needs fifty times its size in memory
 PASSED_OVER_BYTES = 128 * 1024 * 1024  # of a body that is too large: how much is read and ignored
-BODY_SECONDS = 20.0
+BODY_SECONDS = 20.0  # for each RENEWS_BYTES
+RENEWS_BYTES = 128 * 1024
 
 
 async def body(request: Request, limit: int) -> bytes:
@@ -26,11 +27,15 @@ async def body(request: Request, limit: int) -> bytes:
     BadRequest for a body that does not arrive in BODY_SECONDS.
     """
     chunks: list[bytes] = []
-    size = 0
+    size = renewed = 0
+    clock = asyncio.get_running_loop().time
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(BODY_SECONDS) as time_limit:
             async for chunk in request.stream():
                 size += len(chunk)
+                if size - renewed >= RENEWS_BYTES:  # a large body on a slow link arrives too
+                    renewed = size
+                    time_limit.reschedule(clock() + BODY_SECONDS)
                 if size <= limit:
                     chunks.append(chunk)
                 elif size > PASSED_OVER_BYTES:

@@ -31,6 +31,9 @@ class Archive(Protocol):
     def names(self, prefix: str) -> list[str]:
         """The names that begin with `prefix`, in order."""
 
+    def delete(self, name: str) -> None:
+        """Remove a file, if it is there."""
+
 
 class Folder:
     """A folder of this machine, or one that is mounted."""
@@ -59,6 +62,9 @@ class Folder:
         found = (path.relative_to(self._path).as_posix() for path in self._path.rglob("[!.]*") if path.is_file())
         return sorted(name for name in found if name.startswith(prefix))
 
+    def delete(self, name: str) -> None:
+        (self._path / name).unlink(missing_ok=True)
+
 
 class ObjectStore:
     """A bucket, or a part of one. obstore reads the usual variables: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, AWS_REGION."""
@@ -83,6 +89,10 @@ class ObjectStore:
             found = [entry["path"] for page in self._obstore.list(self._store, folder) for entry in page]
         return sorted(name for name in found if name.startswith(prefix))
 
+    def delete(self, name: str) -> None:
+        with self._as_os_error():
+            self._obstore.delete(self._store, name)
+
     @contextmanager
     def _as_os_error(self) -> Iterator[None]:
         try:
@@ -95,9 +105,9 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
-def archive_of(environment: Environment) -> Archive | None:
-    """The archive that HISTORY_URL names; None without one. Raises ConfigurationError if it cannot be used."""
-    url = environment.get(VARIABLE, "").strip()
+def archive_of(environment: Environment, variable: str = VARIABLE) -> Archive | None:
+    """The archive that the variable names; None without one. Raises ConfigurationError if it cannot be used."""
+    url = environment.get(variable, "").strip()
     if not url:
         return None
     scheme, separator, rest = url.partition("://")
@@ -105,12 +115,12 @@ def archive_of(environment: Environment) -> Archive | None:
         return Folder(Path(rest if separator else url).expanduser())
     if scheme not in STORES:
         fix = "give a folder (/var/lib/failover or file:///var/lib/failover), or s3://bucket/folder"
-        raise ConfigurationError([Problem(VARIABLE, "", f"{scheme}:// is no place for history", fix)])
+        raise ConfigurationError([Problem(variable, "", f"{scheme}:// is no place for files", fix)])
     try:
         return ObjectStore(url)
     except ImportError:
         fix = "pip install 'failover-worker[history]'"
-        raise ConfigurationError([Problem(VARIABLE, "", f"{scheme}:// needs a library", fix)]) from None
+        raise ConfigurationError([Problem(variable, "", f"{scheme}:// needs a library", fix)]) from None
     except Exception as error:  # noqa: BLE001 - obstore has no common class for a wrong address
         fix = "as in s3://bucket/folder, with AWS_REGION and AWS_ACCESS_KEY_ID"
-        raise ConfigurationError([Problem(VARIABLE, "", _first_line(error), fix)]) from None
+        raise ConfigurationError([Problem(variable, "", _first_line(error), fix)]) from None

@@ -67,7 +67,7 @@ class Pending:
         """What has come of a live answer since the last call, and the result once the job has ended; waits for either, at most
         for a moment. Raises as `result`."""
         key, status = keyspace.live(self.job_id), keyspace.job(self.job_id)
-        entries, rq_status = await self.producer.read([("LRANGE", key, pieces.read, -1), ("HGET", status, "status")])
+        entries, rq_status = await self.producer.send([("LRANGE", key, pieces.read, -1), ("HGET", status, "status")])
         new = pieces.add(entries)
         if rq_status in (b"finished", b"failed", b"canceled", None):
             return new, await self.producer.fetch(self.job_id)
@@ -115,7 +115,7 @@ async def pending(
     job_id, known = uuid4().hex, False
     record = _retry_record(caller, wanted, raw) if wanted.by_sdk and wanted.job.idempotency_key is None else None
     if record is not None and wanted.retry:
-        (found,) = await producer.read([("GET", record)])
+        (found,) = await producer.send([("GET", record)])
         job_id, known = (found.decode(), True) if found else (job_id, False)
     async with producer.wakeups.watch(job_id) as watch:
         rate = await counted(producer, wanted.job.tenant_id)

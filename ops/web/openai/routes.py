@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import redis
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 
+from ops.web.batches.batches import ENDPOINT, Batches
+from ops.web.batches.files import PURPOSES, Files
+from ops.web.batches.runner import Runner
+from ops.web.batches.store import Store
 from ops.web.draining import Draining
 from ops.web.openai.chat import Chat
 from ops.web.openai.models import Models
@@ -69,10 +72,11 @@ def unanswered(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def openai_surface(producer: AsyncProducer, client: redis.Redis, draining: Draining) -> APIRouter:
-    """`client`: a blocking client, for what is read in a thread."""
+def openai_surface(
+    producer: AsyncProducer, models: Models, draining: Draining, store: Store, runner: Runner
+) -> APIRouter:
+    """`store`: where files are kept. `runner`: runs batches."""
     router = APIRouter(prefix="/v1", tags=["openai"])
-    models = Models(client, producer.policies)
     chat = Chat(producer, models.routes, draining)
     router.post(
         "/chat/completions",
@@ -86,6 +90,8 @@ def openai_surface(producer: AsyncProducer, client: redis.Redis, draining: Drain
         openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": CHAT_BODY}}}},
     )(chat.complete)
     _add_responses(router, Responses(producer, models.routes, draining))
+    _add_files(router, Files(producer, store))
+    _add_batches(router, Batches(producer, runner.wake))
     router.get("/models", response_model=ModelList, responses=errors(401, 403, 503))(models.all)
     router.get("/models/{model:path}", response_model=Model, responses=errors(401, 403, 404, 503))(models.show)
     return router
@@ -109,6 +115,48 @@ def _add_responses(router: APIRouter, responses: Responses) -> None:
     router.delete(one, response_model=_Open, responses=found)(responses.delete)
 
 
+def _add_files(router: APIRouter, files: Files) -> None:
+    found, one = errors(401, 403, 404, 503), "/files/{file_id}"
+    upload = {"type": "object", "required": ["file", "purpose"], "properties": {"file": BINARY, "purpose": PURPOSE}}
+    content = {"multipart/form-data": {"schema": upload}}
+    router.post(
+        "/files",
+        response_model=_Open,
+        responses={507: ERROR, **errors(400, 401, 403, 413, 503)},
+        openapi_extra={"requestBody": {"required": True, "content": content}},
+    )(files.create)
+    router.get("/files", response_model=_Open, responses=errors(400, 401, 403, 503))(files.list_files)
+    router.get(one, response_model=_Open, responses=found)(files.show)
+    raw: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {"schema": BINARY}}}}
+    router.get(one + "/content", response_class=Response, responses={**raw, **found})(files.content)
+    router.delete(one, response_model=_Open, responses=found)(files.delete)
+
+
+def _add_batches(router: APIRouter, batches: Batches) -> None:
+    found, one = errors(401, 403, 404, 503), "/batches/{batch_id}"
+    router.post(
+        "/batches",
+        response_model=_Open,
+        responses=errors(400, 401, 403, 404, 413, 503),
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": BATCH_BODY}}}},
+    )(batches.create)
+    router.get("/batches", response_model=_Open, responses=errors(400, 401, 403, 503))(batches.list_batches)
+    router.get(one, response_model=_Open, responses=found)(batches.show)
+    router.post(one + "/cancel", response_model=_Open, responses={409: ERROR, **found})(batches.cancel)
+
+
+BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
+PURPOSE: dict[str, Any] = {"enum": list(PURPOSES)}
+BATCH_BODY: dict[str, Any] = {
+    "type": "object",
+    "required": ["input_file_id", "endpoint"],
+    "properties": {
+        "input_file_id": {"type": "string"},
+        "endpoint": {"enum": [ENDPOINT]},
+        "completion_window": {"type": ["string", "null"]},
+        "metadata": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
+    },
+}
 RESPONSE_BODY: dict[str, Any] = {
     "type": "object",
     "required": ["input"],

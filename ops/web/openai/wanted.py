@@ -50,7 +50,7 @@ def wanted_of(
     policy = policies.of_known(job_type)
     stream = bool_field(body, "stream")
     mode = _mode(headers.get(STREAM, policy.stream))
-    metadata = _metadata(body.get("metadata"))
+    metadata = metadata_of(body.get("metadata"))
     feature = headers.get(FEATURE) or metadata.pop("feature", "")
     sent = {name: value for name, value in body.items() if name not in OURS and value is not None}
     if not body.get("store"):
@@ -83,11 +83,11 @@ def wanted_of(
     )
 
 
-def aim(model: str, policies: Policies, routes: Collection[str]) -> tuple[str, str | None]:
+def aim(model: str, policies: Policies, routes: Collection[str], otherwise: str = DEFAULT) -> tuple[str, str | None]:
     """The job type and the route that a model means: a job type, a route's name (a pin), or anything else."""
     if model in policies.job_types:
         return model, None
-    return DEFAULT, model if model in routes else None
+    return otherwise, model if model in routes else None
 
 
 def tenant_of(caller: Caller, headers: Headers) -> str:
@@ -112,7 +112,7 @@ def bool_field(body: Mapping[str, Any], name: str) -> bool:
     return bool(value)
 
 
-def _metadata(metadata: Any) -> dict[str, str]:
+def metadata_of(metadata: Any) -> dict[str, str]:
     if metadata is None:
         return {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):

@@ -62,14 +62,14 @@ def writing(record: Record, policy: JobPolicy) -> list[Command]:
 async def read(producer: AsyncProducer, response_id: str, tenant: str | None) -> Record:
     """Raises UnknownResponse, also for a response of another tenant than `tenant`; ServiceUnavailable."""
     key = keyspace.response(response_id.encode(errors="replace").decode())
-    ((owner, created_at, asked),) = await producer.read([("HMGET", key, "tenant", "created_at", "asked")])
+    ((owner, created_at, asked),) = await producer.send([("HMGET", key, "tenant", "created_at", "asked")])
     if asked is None or owner is None or (tenant is not None and owner.decode() != tenant):
         raise UnknownResponse(response_id)
     return Record(response_id, owner.decode(), int(created_at), from_json(zlib.decompress(asked)))
 
 
 async def delete(producer: AsyncProducer, record: Record) -> None:
-    await producer.read([("DEL", keyspace.response(record.response_id))])
+    await producer.send([("DEL", keyspace.response(record.response_id))])
 
 
 async def conversation(producer: AsyncProducer, response_id: str | None, tenant: str) -> list[dict[str, Any]]:
