@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency chaos lock clean bench-web-strangers
+.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-openai-faults bench-openai-kills chaos lock clean bench-web-strangers
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -59,6 +59,12 @@ bench-durability: $(READY) ## Recovery time, dead letters by the hundred thousan
 
 bench-faults: $(READY) ## Sixteen faults of providers, and the calls that each costs
 	$(BIN)/python -m bench.faults
+
+bench-openai-faults: $(READY) ## The sixteen faults through /v1, with OpenAI's SDK, streaming whole and live
+	$(BIN)/python -m bench.openai.faults
+
+bench-openai-kills: $(READY) ## Worker and web process killed while 150 clients of OpenAI's SDK wait and stream
+	$(BIN)/python -m bench.openai.kills
 
 bench-pause: $(READY) ## Fifty workers, and one POST to the budget's webhook: nothing starts after it
 	$(BIN)/python -m bench.pause

@@ -94,14 +94,7 @@ class Verdict:
 
 def run(row: Row, url: str, control: provider.Control, folder: Path, policies: Policies) -> Verdict:
     """One row on a fresh server's data, by a worker of this process."""
-    control.forget()
-    control.behave("hot", text=TEXT, **row.hot)
-    control.behave("warm", text=TEXT)
-    limits: dict[str, Any] = {"timeoutSeconds": FIRST_TOKEN_SECONDS if row.within and not row.streams else 20}
-    if row.streams:
-        limits["streamTimeoutSeconds"] = FIRST_TOKEN_SECONDS
-    tiers = {tier: [{**_entry(control, tier), **limits}] for tier in ("hot", "warm")}
-    (folder / "routes.json").write_text(json.dumps(tiers))
+    routes_of(row, control, folder)
     with connect(url) as client:
         client.flushdb()
         producer = Producer(client, policies)
@@ -113,6 +106,18 @@ def run(row: Row, url: str, control: provider.Control, folder: Path, policies: P
             seconds = time.monotonic() - began
         results = [result for result in producer.fetch_many(job_ids) if result is not None]
     return _judged(row, results, control, seconds)
+
+
+def routes_of(row: Row, control: provider.Control, folder: Path) -> None:
+    """The row's fault at the simulator, and the two routes in the folder's routes.json."""
+    control.forget()
+    control.behave("hot", text=TEXT, **row.hot)
+    control.behave("warm", text=TEXT)
+    limits: dict[str, Any] = {"timeoutSeconds": FIRST_TOKEN_SECONDS if row.within and not row.streams else 20}
+    if row.streams:
+        limits["streamTimeoutSeconds"] = FIRST_TOKEN_SECONDS
+    tiers = {tier: [{**_entry(control, tier), **limits}] for tier in ("hot", "warm")}
+    (folder / "routes.json").write_text(json.dumps(tiers))
 
 
 def _entry(control: provider.Control, tier: str) -> dict[str, Any]:

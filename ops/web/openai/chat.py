@@ -25,7 +25,9 @@ from producer.job import JobResult, JobStatus
 from producer.live import LivePieces
 
 BODY_BYTES = 20 * 1024 * 1024  # with images and files in it
-STATUS_SECONDS = 5.0  # so long a stream waits for the answer before it sends its status, as errors have their own
+STATUS_SECONDS = (
+    15.0  # so long a stream waits for the answer before it sends its status: errors have their own, and SDKs retry
+)
 KEEP_ALIVE_SECONDS = 10.0  # between two comments of a stream that waits
 NOBODY_READS = 499  # the status in the log of a request whose client hung up
 
@@ -190,7 +192,7 @@ async def _live(job: Pending, usage: bool) -> AsyncIterator[bytes]:
             yield event(text_chunk(head, text, first=len(pieces.pieces) == len(new) and text is new[0]))
         if new:
             quiet_since = time.monotonic()
-        if pieces.broken:
+        if pieces.broken and (result is None or result.status is JobStatus.DONE):
             raise broken_off(job.job_id)
         if result is not None:
             for part in _rest(job, result, usage, pieces.text if pieces.pieces else None):

@@ -25,6 +25,7 @@ from producer.live import LivePieces
 from producer.scripts import Command
 from producer.wakeups import Watch
 
+BROKEN_SECONDS = 2.0  # so long a stream that broke off waits for the end of its job
 RETRY_SECONDS = 3600  # so long an SDK's own retry finds the job of its first request; SDKs give up after 10 minutes
 
 
@@ -71,7 +72,9 @@ class Pending:
         new = pieces.add(entries)
         if rq_status in (b"finished", b"failed", b"canceled", None):
             return new, await self.producer.fetch(self.job_id)
-        if not new and not pieces.broken:
+        if pieces.broken:  # a refusal ends the job soon, and has its own words
+            return new, await self.result(BROKEN_SECONDS)
+        if not new:
             await self._woken(min(self.give_up, time.monotonic() + 1.0))
         return new, None
 

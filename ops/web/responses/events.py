@@ -74,6 +74,6 @@ class Events:
 
 
 def begins(completion: Mapping[str, Any] | None, text: str) -> bool:
-    """Whether the answer begins with the text that readers have."""
+    """Whether the answer begins with the text that readers have; none at all begins every answer."""
     choices = (completion or {}).get("choices") or [{}]
     return text_of(choices[0].get("message") or {}).startswith(text)

@@ -183,7 +183,8 @@ def _end(
     events: Events, job: Pending, record: Record, pieces: LivePieces, result: JobResult | None
 ) -> Iterator[dict[str, Any]] | None:
     """The last events, once the response has ended or its text broke off."""
-    if pieces.broken or (result is not None and pieces.pieces and not begins(result.completion, pieces.text)):
+    dead = result is not None and result.status is not JobStatus.DONE
+    if not dead and (pieces.broken or (result is not None and not begins(result.completion, pieces.text))):
         error = {"code": "server_error", "message": str(broken_off(job.job_id))}
         return events.failed({**_made(record, _running(job)), "error": error})
     return None if result is None else events.end(_made(record, result))

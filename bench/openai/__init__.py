@@ -1,0 +1,1 @@
+"""The OpenAI-compatible surface under faults and kills, with the official SDK as its client."""
