@@ -103,8 +103,9 @@ async def run(place: Place, control: provider.Control, waiting: int, streaming: 
     await asyncio.to_thread(
         wait_until, lambda: control.account("a")["answered"] >= (waiting + streaming) // 10, "some answers"
     )
+    worker.send_signal(signal.SIGSTOP)  # so that what is in flight can be counted
+    in_flight = int(control.account("a")["in_flight"])
     kill(worker)
-    in_flight = int(control.account("a")["in_flight"])  # the provider has not noticed yet
     worker = place.worker()
     await asyncio.sleep(1)
     kill(web)
