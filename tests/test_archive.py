@@ -94,7 +94,7 @@ def test_history_url_names_a_place_or_says_what_is_wrong(tmp_path: Path) -> None
         assert isinstance(archive, Folder)
         archive.write("a", b"b")
         assert (tmp_path / "a").read_bytes() == b"b"
-    for url, word in (("http://example.com", "no place for history"), ("s3://", "s3")):
+    for url, word in (("http://example.com", "no place for files"), ("s3://", "s3")):
         with pytest.raises(ConfigurationError) as found:
             archive_of({"HISTORY_URL": url})
         assert word in str(found.value)
