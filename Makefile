@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-openai-faults bench-openai-kills chaos lock clean bench-web-strangers
+.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-enqueue bench-openai-faults bench-openai-kills chaos lock clean bench-web-strangers
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -101,6 +101,9 @@ bench-redis-full: $(READY) ## 2,000 jobs on a Redis that fills up: new ones are 
 
 bench-latency: $(READY) ## Milliseconds from enqueue to the provider of an idle worker, and from its answer to the result
 	$(BIN)/python -m bench.latency
+
+bench-enqueue: $(READY) ## Jobs a second that a producer hands in, beside rq in the same rounds
+	$(BIN)/python -m bench.peers.enqueue
 
 bench-peers: $(READY) ## CPU a job, jobs/s and Redis beside taskiq, saq, arq, dramatiq, celery, rq, BullMQ, and a bare loop
 	$(BIN)/python -m bench.peers.compare

@@ -84,7 +84,7 @@ def enqueue(
 def _enqueue_call(job: LLMJob, job_id: str, encoded: Encoded, policies: Policies, queue: str) -> Command:
     policy = policies.of(job.job_type)
     keys = [
-        keyspace.idempotency(job.tenant_id, job.key_for(job_id)),
+        keyspace.idempotency(job.tenant_id, job.key_for(job_id, encoded.fingerprint)),
         keyspace.job(job_id),
         keyspace.queue(queue),
         keyspace.QUEUES,
@@ -104,12 +104,6 @@ def _enqueue_call(job: LLMJob, job_id: str, encoded: Encoded, policies: Policies
         JobField.TENANT: job.tenant_id,
         JobField.TYPE: job.job_type,
         "timeout": int(policy.deadline_seconds),
-        "started_at": "",
-        "ended_at": "",
-        "worker_name": "",
-        "success_callback_name": "",
-        "failure_callback_name": "",
-        "stopped_callback_name": "",
     }
     if job.feature:
         fields = {**fields, JobField.FEATURE: job.feature}

@@ -38,7 +38,8 @@ local function accept() -- returns whether RQ's list was empty
   redis.call('HSET', KEYS[2], 'created_at', now, 'enqueued_at', now, 'status', 'queued',
     'accepted_ms', now_ms, 'expires_ms', expires_ms, 'stopped_ms', stopped,
     'promised_ms', now_ms + tonumber(ARGV[7]), given and 'idempotency' or 'submission', given and KEYS[1] or submission,
-    unpack(ARGV, 11))
+    'started_at', '', 'ended_at', '', 'worker_name', '', 'success_callback_name', '', 'failure_callback_name', '',
+    'stopped_callback_name', '', unpack(ARGV, 11)) -- what RQ writes too
   local tenant_stopped = tenant_stopped_ms(ARGV[8])
   if tenant_stopped > 0 then redis.call('HSET', KEYS[2], 'tenant_stopped_ms', tenant_stopped) end
   redis.call('SADD', KEYS[4], KEYS[3])
