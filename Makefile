@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-enqueue bench-openai-faults bench-openai-kills chaos lock clean bench-web-strangers
+.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-enqueue bench-openai-faults bench-openai-kills bench-openai-batch chaos lock clean bench-web-strangers
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ bench-openai-faults: $(READY) ## The sixteen faults through /v1, with OpenAI's S
 
 bench-openai-kills: $(READY) ## Worker and web process killed while 150 clients of OpenAI's SDK wait and stream
 	$(BIN)/python -m bench.openai.kills
+
+bench-openai-batch: $(READY) ## A batch of 2,000 lines by OpenAI's SDK: an outage, and both processes killed
+	$(BIN)/python -m bench.openai.batch
 
 bench-pause: $(READY) ## Fifty workers, and one POST to the budget's webhook: nothing starts after it
 	$(BIN)/python -m bench.pause

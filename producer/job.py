@@ -132,8 +132,8 @@ class LLMJob(BaseModel):
         return sha256(_encode_sorted(facts).encode()).hexdigest()
 
     def key_for(self, job_id: str, fingerprint: str = "") -> str:
-        """The idempotency key: the caller's, or the hash of user id, job id and input (SOP step 9). `fingerprint`: the job's, where
-        it is known."""
+        """The idempotency key: the caller's, or the hash of user id, job id and input (SOP step 9). `fingerprint`: the job's,
+        where it is known."""
         if self.idempotency_key is not None:
             return self.idempotency_key
         return sha256(f"{self.user_id}\0{job_id}\0{fingerprint or self.fingerprint()}".encode()).hexdigest()

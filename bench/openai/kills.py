@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +38,18 @@ SLOTS = 60
 class Place:
     """The processes of the run."""
 
-    def __init__(self, url: str, control: provider.Control, folder: Path) -> None:
+    def __init__(self, url: str, control: provider.Control, folder: Path, names: Sequence[str] = ("a",)) -> None:
+        """`names`: the upstreams of a hot route and, if there are two, of a warm one."""
         self.port = free_port()
         self.client = connect(url)
         self._folder, self._log = folder, (folder / "log").open("ab")
-        route = {
-            "provider": "a",
-            "model": "m",
-            "baseUrl": control.base_url("a"),
-            "apiKeyEnv": "",
-            "price": {"input": 1, "output": 2},
-        }
-        (folder / "routes.json").write_text(json.dumps({"hot": [route]}))
+        price = {"input": 1, "output": 2}
+        entries = [
+            {"provider": each, "model": "m", "baseUrl": control.base_url(each), "apiKeyEnv": "", "price": price}
+            for each in names
+        ]
+        tiers = dict(zip(("hot", "warm"), ([entry] for entry in entries), strict=False))
+        (folder / "routes.json").write_text(json.dumps(tiers))
         routes = {"ROUTES_FILE": str(folder / "routes.json"), "REDIS_URL": url}
         self._environment = {**os.environ, **routes, "PORT": str(self.port), "FAILOVER_API_TOKEN": TOKEN}
 
