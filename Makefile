@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-enqueue bench-openai-faults bench-openai-kills bench-openai-batch chaos lock clean bench-web-strangers
+.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-door bench-enqueue bench-openai-faults bench-openai-kills bench-openai-batch chaos lock clean bench-web-strangers
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -111,6 +111,9 @@ bench-enqueue: $(READY) ## Jobs a second that a producer hands in, beside rq in 
 bench-peers: $(READY) ## CPU a job, jobs/s and Redis beside taskiq, saq, arq, dramatiq, celery, rq, BullMQ, and a bare loop
 	$(BIN)/python -m bench.peers.compare
 
+bench-door: $(READY) ## What /v1/chat/completions adds to a provider: milliseconds, requests/s, CPU, memory, beside LiteLLM's proxy
+	$(BIN)/python -m bench.door.compare
+
 bench-outage: $(READY) ## A 90-minute outage of every provider, 300 times as fast
 	$(BIN)/python -m bench.outage
 
@@ -120,7 +123,7 @@ bench-web-strangers: $(READY) ## 1,500 half-sent requests: /healthz answers with
 lock: ## Compile the hashed requirements anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements.txt
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -c requirements.txt -o requirements-dev.txt
-	for each in requirements requirements-arq; do uv pip compile bench/peers/$$each.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o bench/peers/$$each.txt; done
+	for each in requirements requirements-arq requirements-litellm; do uv pip compile bench/peers/$$each.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o bench/peers/$$each.txt; done
 
 clean: ## Remove the environment and the local data
 	rm -rf $(VENV) .failover

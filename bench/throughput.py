@@ -52,9 +52,19 @@ def usage(pid: int) -> Usage:
 
 
 @contextlib.contextmanager
-def process(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    command: list[str], environment: dict[str, str], log: Path, core: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process until the end of the block. `core`: the only one that it may use."""
+    cores = os.sched_getaffinity(0) if core is None else {core}
     with log.open("wb") as sink:
-        running = subprocess.Popen(command, env={**os.environ, **environment}, stdout=sink, stderr=sink)
+        running = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdout=sink,
+            stderr=sink,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )
         try:
             yield running
         finally:

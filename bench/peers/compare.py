@@ -135,14 +135,14 @@ def measure(contestant: Contestant, jobs: int, place: Place) -> Figures:
         )
         try:
             _wait(lambda: place.provider("stats")["first"] > 0, contestant, worker, place)
-            cpu, redis_cpu, commands = _cpu(worker.pid), *_redis(client)
+            cpu, redis_cpu, commands = cpu_seconds(worker.pid), *_redis(client)
             _wait(lambda: place.provider("stats")["answered"] >= jobs, contestant, worker, place)
-            _until_quiet(worker.pid)
-            used = _cpu(worker.pid) - cpu
+            until_quiet(worker.pid)
+            used = cpu_seconds(worker.pid) - cpu
             redis_cpu, commands = (
                 now - before for now, before in zip(_redis(client), (redis_cpu, commands), strict=True)
             )
-            counted, rss = place.provider("stats"), sum(_rss(pid) for pid in _tree(worker.pid))
+            counted, rss = place.provider("stats"), sum(rss_mb(pid) for pid in tree(worker.pid))
         finally:
             worker.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -163,18 +163,19 @@ def _wait(true: Callable[[], bool], contestant: Contestant, worker: subprocess.P
         time.sleep(0.02)
 
 
-def _until_quiet(pid: int) -> None:
-    """Until its processes take less than a twentieth of their core."""
-    before, ends = _cpu(pid), time.monotonic() + 20
+def until_quiet(*pids: int) -> None:
+    """Until these processes together take less than a twentieth of their core."""
+    before, ends = sum(map(cpu_seconds, pids)), time.monotonic() + 20
     while time.monotonic() < ends:
         time.sleep(QUIET_SECONDS)
-        now = _cpu(pid)
+        now = sum(map(cpu_seconds, pids))
         if now - before < QUIET_SECONDS / 20:
             return
         before = now
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
+    """The process and all that it has started."""
     found = [pid]
     for each in found:
         with contextlib.suppress(OSError):
@@ -183,17 +184,18 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def _cpu(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """Seconds of user and system, of the process, its living and its ended children."""
     ticks = 0
-    for each in _tree(pid):
+    for each in tree(pid):
         with contextlib.suppress(OSError):
             fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
             ticks += sum(int(field) for field in fields[11:15])
     return ticks / TICKS
 
 
-def _rss(pid: int) -> float:
+def rss_mb(pid: int) -> float:
+    """Of one process, now; 0 once it has ended."""
     with contextlib.suppress(OSError):
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
     return 0.0

@@ -71,15 +71,20 @@ def contestants(concurrency: int, jobs: int) -> list[Contestant]:
 def install() -> None:
     """The peers, in environments of their own, once."""
     for folder, requirements in REQUIREMENTS.items():
-        ready = folder / ".ready"
-        if ready.exists() and ready.stat().st_mtime >= requirements.stat().st_mtime:
-            continue
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--require-hashes", "-r", str(requirements)], check=True)
-        ready.touch()
+        install_environment(folder, requirements)
     if not (BULLMQ / "node_modules").is_dir() and _has("npm"):
         subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund"], cwd=BULLMQ, check=False)
+
+
+def install_environment(folder: Path, requirements: Path) -> None:
+    """An environment with these packages; nothing to do if it is there already. Raises CalledProcessError."""
+    ready = folder / ".ready"
+    if ready.exists() and ready.stat().st_mtime >= requirements.stat().st_mtime:
+        return
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--require-hashes", "-r", str(requirements)], check=True)
+    ready.touch()
 
 
 def _has(command: str) -> bool:
