@@ -45,24 +45,28 @@ class Figures:
 
     median: float = float("nan")
     p99: float = float("nan")
+    unanswered: int = 0
     held: float = float("nan")
     cpu: dict[str, float] = field(default_factory=dict)
     cpu_held: dict[str, float] = field(default_factory=dict)
     rss: dict[str, float] = field(default_factory=dict)
 
 
-def answered(load: Load, url: str) -> Times:
-    """The times of a load that is answered whole. Ends the benchmark if a request is not."""
+def answered(load: Load, url: str, figures: Figures) -> Times:
+    """The times of a whole load. Ends the benchmark if nothing is answered."""
     times = load.run(url)
-    if times is None or times.failed:
+    if times is None or not times.beyond:
         raise SystemExit(f"bench: {url} did not answer: {times.failed[:3] if times else 'late'}")
+    for failure in times.failed[:3]:
+        print(f"  no answer: {failure}", file=sys.stderr, flush=True)
+    figures.unanswered += len(times.failed)
     return times
 
 
 def latency(door: Door, seconds: float, figures: Figures) -> None:
     """At RATE."""
     before = door.cpu()
-    times = answered(load := Load(RATE, seconds, PROVIDER_SECONDS), door.url)
+    times = answered(load := Load(RATE, seconds, PROVIDER_SECONDS), door.url, figures)
     figures.median, figures.p99, figures.cpu = times.median, times.p99, _a_request(door, before, load)
 
 
@@ -80,13 +84,13 @@ def held(door: Door, figures: Figures) -> None:
 
 
 def _holds(door: Door, load: Load) -> dict[str, float] | None:
-    """CPU a request, if the rate is held."""
+    """CPU a request; None if the rate is not held."""
     before = door.cpu()
     times = load.run(door.url)
     used = _a_request(door, before, load)
     until_quiet(*door.parts.values())
     found = f"p99 {times.p99:.0f} ms" if times else "not held"
-    print(f"  {load.rate:.0f}/s: {found}, CPU ms {used}", file=sys.stderr, flush=True)
+    print(f"  {load.rate:.0f}/s: {found}", file=sys.stderr, flush=True)
     return used if times else None
 
 
@@ -95,11 +99,11 @@ def _a_request(door: Door, before: dict[str, float], load: Load) -> dict[str, fl
 
 
 def waiting(door: Door, place: Place, figures: Figures) -> None:
-    """RSS while WAITING requests wait for a provider of WAITING_SECONDS. All are answered in the end."""
+    """RSS while WAITING requests wait for a provider of WAITING_SECONDS."""
     place.provider("reset")
     load = Load(WAITING / SENDING_SECONDS, SENDING_SECONDS, WAITING_SECONDS)
     with ThreadPoolExecutor(1) as pool:
-        answers = pool.submit(answered, load, door.url)
+        answers = pool.submit(answered, load, door.url, figures)
         while not answers.done() and place.provider("stats")["most"] < WAITING:
             time.sleep(0.2)
         if not answers.done():
@@ -113,7 +117,7 @@ def one_round(opened: Mapping[str, Open], parts: Sequence[str], seconds: float) 
         with place_of(Profile(CONCURRENCY, (PROVIDER_SECONDS, PROVIDER_SECONDS), 0)) as place:
             for name, door_of in opened.items():
                 with door_of(place) as door:
-                    answered(WARM_UP, door.url)
+                    answered(WARM_UP, door.url, found[name])
                     if "latency" in parts:
                         latency(door, seconds, found[name])
                     if "rate" in parts and door.parts:
@@ -150,7 +154,7 @@ def table(rounds: list[dict[str, Figures]]) -> str:
 
     columns = (
         *("", f"ms at {RATE:.0f}/s, median", "p99", "CPU ms/request", f"most/s, p99 <= {BOUND_MS:.0f} ms"),
-        *("CPU ms/request then", f"RSS MB, {WAITING} wait"),
+        *("CPU ms/request then", f"RSS MB, {WAITING} wait", "unanswered"),
     )
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for name in rounds[0]:
@@ -163,6 +167,7 @@ def table(rounds: list[dict[str, Figures]]) -> str:
             cell([each.held for each in of], 0),
             split([each.cpu_held for each in of], 2),
             split([each.rss for each in of], 0),
+            str(sum(each.unanswered for each in of)),
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
