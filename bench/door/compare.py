@@ -184,7 +184,9 @@ def verdicts(rounds: list[dict[str, Figures]]) -> list[tuple[bool, str]]:
 
     at_median, p99 = of(lambda each: each[OURS].median), of(lambda each: each[OURS].p99)
     most, web = of(lambda each: each[OURS].held), of(lambda each: each[OURS].rss.get("web", math.nan))
-    found = [
+    unanswered = sum(each[OURS].unanswered for each in rounds)
+    found: list[tuple[float, bool, str]] = [
+        (unanswered, unanswered == 0, f"{unanswered} requests without an answer"),
         (
             at_median,
             at_median <= MEDIAN_MS,
