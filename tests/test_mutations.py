@@ -149,7 +149,7 @@ MUTATIONS = {
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mutants")
     for name in ("producer", "worker", "ops", "failover_worker", "tests", "policies", "examples"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     for name in ("pyproject.toml", "routes.json"):
         shutil.copy(ROOT / name, folder / name)
     return folder

@@ -6,7 +6,10 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "runbook.md", ROOT / "Procfile", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "runbook.md", "examples/README.md", "Procfile")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 _COMMAND = re.compile(r"(?:^|[`$ /&])(failover(?:-worker)?)((?: +[^\s`|#&;)]+)*)", re.MULTILINE)
 
 
