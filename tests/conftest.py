@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from producer import Producer
 from producer.connection import connect
 from producer.policy import Policies, load_policies
 from tests.support.web import served
-from tests.support.workshop import Workshop
+from tests.support.workshop import Workshop, workshop_in
 
 OF_A_SERVER = {"server", "provider_server", "slack"}  # all others build on these
 
@@ -75,13 +73,8 @@ def producer(client: redis.Redis, policies: Policies) -> Producer:
 
 @pytest.fixture
 def workshop(tmp_path: Path, url: str, providers: provider.Control) -> Iterator[Workshop]:
-    place = Workshop(tmp_path, url, providers)
-    yield place
-    for process in place.processes:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-        process.wait()
+    with workshop_in(tmp_path, url, providers) as place:
+        yield place
 
 
 @pytest.fixture

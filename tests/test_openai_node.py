@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -12,15 +13,18 @@ import pytest
 import redis
 
 from bench.throughput import free_port
+from ops.local import embedded
+from ops.simulators import provider
 from producer import Producer
 from producer.connection import connect
 from producer.job import JobStatus
+from producer.policy import Policies
 from tests.support.documents import ROOT
 from tests.support.node import Node, example
 from tests.support.polling import until
 from tests.support.replies import texts
 from tests.support.web import TOKEN, served
-from tests.support.workshop import Workshop
+from tests.support.workshop import Workshop, workshop_in
 
 pytestmark = pytest.mark.server
 
@@ -38,36 +42,57 @@ const facts = (error) => ({
 """
 
 
+@dataclass(frozen=True)
+class Served:
+    """A web process with a worker behind it, and Node programs that talk to it. Two routes: hot `a`, warm `b`."""
+
+    workshop: Workshop
+    url: str
+
+    def node(self, name: str = "node") -> Node:
+        """The packages of examples/{name}."""
+        return example(name, self.workshop.folder / name, FAILOVER_URL=f"{self.url}/v1", FAILOVER_API_TOKEN=TOKEN)
+
+
 @contextlib.contextmanager
-def node(workshop: Workshop, name: str = "node", *, worker: bool = True) -> Iterator[Node]:
-    """The example's packages, with a web process and a worker to talk to."""
+def serving(workshop: Workshop, *, worker: bool = True, **policy: Any) -> Iterator[Served]:
+    workshop.routes(hot=[{"upstream": "a"}], warm=[{"upstream": "b"}])
+    workshop.policy(stream="whole", **policy)
     if worker:
         workshop.start("failover-worker")
     with served(workshop) as http, connect(workshop.url) as client:
         until(lambda: client.scard("rq:workers") == worker, "the worker registers")
-        url = str(http.base_url).rstrip("/")
-        yield example(name, workshop.folder / name, FAILOVER_URL=f"{url}/v1", FAILOVER_API_TOKEN=TOKEN)
+        yield Served(workshop, str(http.base_url).rstrip("/"))
 
 
-@pytest.fixture
-def place(workshop: Workshop) -> Workshop:
-    """Two routes, hot and warm."""
-    workshop.routes(hot=[{"upstream": "a"}], warm=[{"upstream": "b"}])
-    workshop.policy(stream="whole")
-    return workshop
-
-
-@pytest.fixture
-def sdk(place: Workshop) -> Iterator[Node]:
-    with node(place) as one:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, provider_server: provider.Control) -> Iterator[Served]:
+    """For tests that do not take a route down: to start its processes takes longer than a test."""
+    folder = tmp_path_factory.mktemp("node")
+    with (
+        embedded.running(folder / "valkey") as url,
+        workshop_in(folder, url, provider_server) as workshop,
+        serving(workshop) as one,
+    ):
         yield one
+
+
+@pytest.fixture
+def place(shared: Served, providers: provider.Control) -> Workshop:
+    """The shared one, with healthy providers whose calls are counted anew."""
+    return shared.workshop
+
+
+@pytest.fixture
+def sdk(place: Workshop, shared: Served) -> Node:
+    return shared.node()
 
 
 def calls(workshop: Workshop) -> int:
     return sum(workshop.providers.account(name)["asked"] for name in ("a", "b"))
 
 
-def test_a_chat_names_what_answered_and_its_job(sdk: Node, producer: Producer) -> None:
+def test_a_chat_names_what_answered_and_its_job(sdk: Node, place: Workshop, policies: Policies) -> None:
     answer = sdk.value(
         SDK
         + """
@@ -78,7 +103,8 @@ def test_a_chat_names_what_answered_and_its_job(sdk: Node, producer: Producer) -
     )
     assert (answer["text"], answer["model"], answer["route"]) == ("You said: hello", "a-1", "a/a-1")
     assert answer["request_id"] and answer["request_id"] == answer["own_id"]
-    assert producer.fetch(answer["job"]).status is JobStatus.DONE
+    with connect(place.url) as client:
+        assert Producer(client, policies).fetch(answer["job"]).status is JobStatus.DONE
 
 
 def test_a_stream_is_read_by_chunks_and_by_the_sdks_helper(sdk: Node, place: Workshop) -> None:
@@ -197,10 +223,9 @@ def test_a_retry_of_the_sdk_is_not_paid_again(sdk: Node, place: Workshop) -> Non
     assert calls(place) == 1
 
 
-def test_late_is_one_error_and_one_job(place: Workshop, client: redis.Redis) -> None:
-    place.policy(max_time_to_answer_seconds=0.3)
-    with node(place, worker=False) as sdk:
-        late = sdk.value(SDK + "out(facts(await failure(chats.create(hello))));")
+def test_late_is_one_error_and_one_job(workshop: Workshop, client: redis.Redis) -> None:
+    with serving(workshop, worker=False, max_time_to_answer_seconds=0.3) as one:
+        late = one.node().value(SDK + "out(facts(await failure(chats.create(hello))));")
     assert (late["kind"], late["status"], late["code"]) == ("InternalServerError", 503, "late")
     assert texts(client.lrange("rq:queue:ai-tasks", 0, -1)) == [late["job"]]
 
@@ -221,9 +246,9 @@ def router(sdk: Node) -> Iterator[httpx.Client]:
 ASKED = {"messages": [{"role": "user", "content": "hello"}], "idempotencyKey": "u7:note-4711"}
 
 
-def test_the_router_example_answers_from_warm_when_hot_is_down(sdk: Node, place: Workshop) -> None:
-    place.providers.behave("a", status=503)
-    with router(sdk) as http:
+def test_the_router_example_answers_from_warm_when_hot_is_down(workshop: Workshop) -> None:
+    workshop.providers.behave("a", status=503)
+    with serving(workshop) as one, router(one.node()) as http:
         answer = http.post("", json=ASKED)
         assert answer.status_code == 200 and answer.json()["choices"][0]["message"]["content"] == "You said: hello"
         assert answer.json()["model"] == "b-1"
@@ -232,17 +257,18 @@ def test_the_router_example_answers_from_warm_when_hot_is_down(sdk: Node, place:
         assert http.post("", content="no JSON").status_code == 400
 
 
-def test_the_router_example_says_queued_and_the_same_key_gets_the_answer(place: Workshop, producer: Producer) -> None:
-    place.policy(max_time_to_answer_seconds=0.3)
-    with node(place, worker=False) as sdk, router(sdk) as http:
+def test_the_router_example_says_queued_and_the_same_key_gets_the_answer(
+    workshop: Workshop, producer: Producer
+) -> None:
+    with serving(workshop, worker=False, max_time_to_answer_seconds=0.3) as one, router(one.node()) as http:
         queued = http.post("", json=ASKED)
         assert (queued.status_code, queued.json()["status"]) == (202, "queued")
-        place.worker()
+        workshop.worker()
         job = queued.json()["id"]
         until(lambda: producer.fetch(job).status is JobStatus.DONE, "the worker has answered")
         answer = http.post("", json=ASKED)
         assert answer.status_code == 200 and answer.json()["choices"][0]["message"]["content"] == "You said: hello"
-    assert calls(place) == 1
+    assert calls(workshop) == 1
 
 
 def test_the_other_examples_for_node(sdk: Node, place: Workshop) -> None:
@@ -251,17 +277,15 @@ def test_the_other_examples_for_node(sdk: Node, place: Workshop) -> None:
     assert place.providers.account("a")["last"]["response_format"]["type"] == "json_schema"
 
 
-def test_vercels_ai_sdk(place: Workshop) -> None:
-    with node(place, "frameworks") as sdk:
-        said, lisbon, tokens = sdk.printed("vercel-ai.mjs").splitlines()
+def test_vercels_ai_sdk(shared: Served, place: Workshop) -> None:
+    said, lisbon, tokens = shared.node("frameworks").printed("vercel-ai.mjs").splitlines()
     assert (said, lisbon) == ("You said: Ping", f"You said: {LISBON}")
     assert int(tokens.removesuffix(" tokens")) > 0
     assert calls(place) == 2
 
 
-def test_langchain(place: Workshop) -> None:
-    with node(place, "frameworks") as sdk:
-        said, lisbon, parsed = sdk.printed("langchain.mjs").splitlines()
+def test_langchain(shared: Served, place: Workshop) -> None:
+    said, lisbon, parsed = shared.node("frameworks").printed("langchain.mjs").splitlines()
     assert (said, lisbon) == ("You said: Ping", f"You said: {LISBON}")
     assert parsed == "{ client: 'Lisbon', urgent: true }"
     assert calls(place) == 3

@@ -65,7 +65,8 @@ def example(name: str, folder: Path, **environment: str) -> Node:
         if shutil.which(command) is None:
             pytest.skip(f"{command} is not installed: it runs the examples in examples/{name}")
     shutil.copytree(ROOT / "examples" / name, folder, ignore=shutil.ignore_patterns("node_modules"), dirs_exist_ok=True)
-    (folder / "node_modules").symlink_to(_installed(ROOT / "examples" / name) / "node_modules")
+    if not (folder / "node_modules").exists():
+        (folder / "node_modules").symlink_to(_installed(ROOT / "examples" / name) / "node_modules")
     return Node(folder, environment)
 
 

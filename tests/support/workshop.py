@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,3 +113,17 @@ class Workshop:
             "HTTPS_PROXY",
         )
         return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+@contextlib.contextmanager
+def workshop_in(folder: Path, url: str, providers: provider.Control) -> Iterator[Workshop]:
+    """A workshop whose processes end with it."""
+    place = Workshop(folder, url, providers)
+    try:
+        yield place
+    finally:
+        for process in place.processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+            process.wait()
