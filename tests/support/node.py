@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -16,7 +17,18 @@ import pytest
 
 from tests.support.documents import ROOT
 
-UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ENETUNREACH", "ETIMEDOUT")  # npm's codes without a network
+INSTALL = (
+    *("npm", "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"),
+    *("--fetch-retries=1", "--fetch-timeout=20000"),
+)
+UNREACHABLE = (
+    "ENOTFOUND",
+    "EAI_AGAIN",
+    "ECONNREFUSED",
+    "ENETUNREACH",
+    "ETIMEDOUT",
+    "ERR_SOCKET_TIMEOUT",
+)  # npm's codes
 
 
 @dataclass(frozen=True)
@@ -65,13 +77,18 @@ def example(name: str, folder: Path, **environment: str) -> Node:
         if shutil.which(command) is None:
             pytest.skip(f"{command} is not installed: it runs the examples in examples/{name}")
     shutil.copytree(ROOT / "examples" / name, folder, ignore=shutil.ignore_patterns("node_modules"), dirs_exist_ok=True)
+    installed = _installed(ROOT / "examples" / name)
+    if isinstance(installed, str):
+        pytest.skip(f"npm reaches no registry: {installed}")
     if not (folder / "node_modules").exists():
-        (folder / "node_modules").symlink_to(_installed(ROOT / "examples" / name) / "node_modules")
+        (folder / "node_modules").symlink_to(installed / "node_modules")
     return Node(folder, environment)
 
 
-def _installed(source: Path) -> Path:
-    """A folder with the packages of the lock file, kept for all runs. Only a whole installation gets its name."""
+@functools.cache
+def _installed(source: Path) -> Path | str:
+    """A folder with the packages of the lock file, kept for all runs; without a network, what npm says. Only a whole
+    installation gets its name."""
     lock = source / "package-lock.json"
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "failover-worker"
@@ -83,10 +100,9 @@ def _installed(source: Path) -> Path:
     try:
         for file in (lock, source / "package.json"):
             shutil.copy(file, part)
-        command = ["npm", "ci", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-        done = subprocess.run(command, cwd=part, capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run(INSTALL, cwd=part, capture_output=True, text=True, timeout=100, check=False)
         if any(code in done.stderr for code in UNREACHABLE):
-            pytest.skip(f"npm reaches no registry: {done.stderr:.200}")
+            return done.stderr[:200]
         assert done.returncode == 0, done.stderr
         try:
             part.rename(place)
