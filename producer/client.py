@@ -25,7 +25,7 @@ from producer.exchange import Receipt, Sleep, Steps
 from producer.job import JobResult, LLMJob
 from producer.policy import Policies, load_policies
 from producer.redis_server.silence import transfer_seconds
-from producer.scripts import Command, ask, ask_async, size_of
+from producer.scripts import Command, Sharing, ask, ask_async, size_of
 from producer.wakeups import Wakeups
 
 DEFAULT_QUEUE = "ai-tasks"
@@ -133,9 +133,16 @@ class AsyncProducer:
     """Producer for asyncio, with the same methods and errors. One may be used on several event loops, such as those of several
     `asyncio.run`: each loop has connections of its own. `client` is used on the first loop."""
 
-    def __init__(self, client: redis.asyncio.Redis, policies: Policies, queue: str = DEFAULT_QUEUE) -> None:
-        self._first, self.policies, self.queue = client, policies, queue
-        self._clients: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis] = {}  # of the loops that are not closed
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        policies: Policies,
+        queue: str = DEFAULT_QUEUE,
+        longest_call_seconds: float = LONGEST_CALL_SECONDS,
+    ) -> None:
+        """`longest_call_seconds`: after so long without an answer Redis counts as away."""
+        self._first, self.policies, self.queue, self._longest = client, policies, queue, longest_call_seconds
+        self._clients: dict[asyncio.AbstractEventLoop, Sharing] = {}  # of the loops that are not closed
         self._wakeups: dict[asyncio.AbstractEventLoop, Wakeups] = {}
 
     @property
@@ -146,7 +153,7 @@ class AsyncProducer:
         except RuntimeError:  # asked outside of a loop, for use on the first one
             return self._first
         if loop not in self._clients:
-            client = another(self._first) if self._clients else self._first
+            client = Sharing(another(self._first) if self._clients else self._first)
             for closed in [each for each in self._clients if each.is_closed()]:
                 # without their loop its connections cannot be closed: the garbage collector does it
                 self._clients.pop(closed).connection_pool.reset()  # type: ignore[no-untyped-call]
@@ -163,11 +170,19 @@ class AsyncProducer:
         return self._wakeups[loop]
 
     @classmethod
-    def from_url(cls, url: str, policies: Policies, queue: str = DEFAULT_QUEUE) -> AsyncProducer:
+    def from_url(
+        cls,
+        url: str,
+        policies: Policies,
+        queue: str = DEFAULT_QUEUE,
+        reply_timeout: float = REPLY_TIMEOUT_SECONDS,
+        longest_call_seconds: float = LONGEST_CALL_SECONDS,
+    ) -> AsyncProducer:
+        """`reply_timeout`, `longest_call_seconds`: longer ones suit a process that may be busy itself."""
         client = connect_async(
-            url, max_connections=4, connect_timeout=CONNECT_TIMEOUT_SECONDS, reply_timeout=REPLY_TIMEOUT_SECONDS
+            url, max_connections=4, connect_timeout=CONNECT_TIMEOUT_SECONDS, reply_timeout=reply_timeout
         )
-        return cls(client, policies, queue)
+        return cls(client, policies, queue, longest_call_seconds)
 
     @classmethod
     def from_environment(cls, environment: Environment | None = None) -> AsyncProducer:
@@ -195,6 +210,10 @@ class AsyncProducer:
 
     async def fetch(self, job_id: str, *, tenant: str | None = None) -> JobResult:
         return await self._drive(exchange.fetch_one(job_id, tenant))
+
+    async def answer(self, job_id: str) -> JobResult | None:
+        """The result of a done job, without its trail; None for any other job. In one command, for who needs the answer alone."""
+        return await self._drive(exchange.answer(job_id))
 
     async def fetch_many(self, job_ids: Sequence[str]) -> list[JobResult | None]:
         return await self._drive(exchange.fetch(job_ids))
@@ -248,7 +267,7 @@ class AsyncProducer:
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
         give_up = time.monotonic() + RESEND_FOR_SECONDS
         try:
-            async with asyncio.timeout(LONGEST_CALL_SECONDS + transfer_seconds(size_of(commands))):
+            async with asyncio.timeout(self._longest + transfer_seconds(size_of(commands))):
                 while True:
                     try:
                         return await ask_async(self.client, commands)

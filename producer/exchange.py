@@ -20,7 +20,7 @@ from producer.job import Encoded, JobResult, LLMJob, check_id, encode_job
 from producer.keyspace import JobField
 from producer.policy import Policies
 from producer.redis_server.memory import FULL_PERCENT
-from producer.results import lost_facts, result_commands, result_of, status_of
+from producer.results import answer_command, answer_of, lost_facts, result_commands, result_of, status_of
 from producer.scripts import Command, Script
 
 _LUA = Path(__file__).parent / "lua"
@@ -130,6 +130,11 @@ def fetch_one(job_id: str, tenant: str | None = None) -> Steps[JobResult]:
     if result is None or owner is None or not _is_of(tenant, owner):
         raise UnknownJob(job_id)  # without an owner it is a job of another app
     return result
+
+
+def answer(job_id: str) -> Steps[JobResult | None]:
+    (entries,) = yield [answer_command(_sendable(job_id))]
+    return answer_of(entries)
 
 
 def _raise_if_lost(job_id: str) -> Steps[None]:

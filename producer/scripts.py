@@ -113,6 +113,10 @@ async def run_async(client: redis.asyncio.Redis, commands: Sequence[Command]) ->
     return await (client.gathered(commands) if isinstance(client, Gathering) else _run_async(client, commands))
 
 
+_Waiting = tuple[Sequence[Command], asyncio.Future[list[Any]]]
+MOST_CALLERS = 200  # of one shared round trip
+
+
 class Gathering(redis.asyncio.Redis):
     """A client with the connections of another one, for what is polled: callers within GATHER_SECONDS share a round trip."""
 
@@ -120,20 +124,26 @@ class Gathering(redis.asyncio.Redis):
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         super().__init__(connection_pool=client.connection_pool)
-        self._waiting: list[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = []
+        self._waiting: list[_Waiting] = []
         self._sending: asyncio.Task[None] | None = None
 
     async def gathered(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to these commands, in order. Use `run_async`."""
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._waiting.append((commands, answer))
-        if len(self._waiting) == 1:
-            self._sending = asyncio.create_task(self._send())
+        self._begin()
         return await answer
 
-    async def _send(self) -> None:
+    def _begin(self) -> None:
+        if len(self._waiting) == 1:
+            self._sending = asyncio.create_task(self._send_soon())
+
+    async def _send_soon(self) -> None:
         await asyncio.sleep(self.GATHER_SECONDS)
         waiting, self._waiting = self._waiting, []
+        await self._send(waiting)
+
+    async def _send(self, waiting: Sequence[_Waiting]) -> None:
         try:
             replies = iter(await _run_async(self, [command for commands, _ in waiting for command in commands]))
         except Exception as error:  # noqa: BLE001 - each caller gets it
@@ -145,6 +155,22 @@ class Gathering(redis.asyncio.Redis):
             theirs = [next(replies) for _ in commands]
             if not answer.done():
                 answer.set_result(theirs)
+
+
+class Sharing(Gathering):
+    """The same for callers that wait: a round trip begins at once, and what comes while it is under way shares the next one."""
+
+    def _begin(self) -> None:
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send_all())
+
+    async def _send_all(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting[:MOST_CALLERS], self._waiting[MOST_CALLERS:]
+                await self._send([each for each in waiting if not each[1].done()])  # a caller may have given up
+        finally:
+            self._sending = None
 
 
 async def _run_async(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import redis.asyncio
 from redis.exceptions import RedisError
@@ -21,6 +21,7 @@ log = logging.getLogger("failover.producer")
 LOOK_SECONDS = 15.0  # after so long without a message waiters look all the same
 LOOK_WHILE_AWAY_SECONDS = 0.5  # the same while no messages come
 RECONNECT_SECONDS = 1.0
+LEAVE_SECONDS = 0.5  # a channel stays so long after its last watch, so that many are left at once
 NOBODY = keyspace.job_channel("")  # subscribed to as long as the connection lives; nobody publishes to it
 
 
@@ -32,6 +33,10 @@ class Watch:
 
     def wake(self) -> None:
         self._event.set()
+
+    def forget(self) -> None:
+        """Forget what has woken it: of a job that is not handed in yet there is no news."""
+        self._event.clear()
 
     async def woken(self, seconds: float) -> None:
         """Wait for a message, at most `seconds`; it may also return early, so look at the job each time."""
@@ -47,9 +52,11 @@ class Wakeups:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
         self._watches: dict[str, set[Watch]] = {}  # by channel
-        self._subscribed: dict[str, asyncio.Future[None]] = {}  # by channel: set when Redis has confirmed it
+        self._subscribed: set[str] = set()
+        self._left: list[str] = []  # channels that nobody watches any more
         self._messages: redis.asyncio.client.PubSub | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Future[None] | None = None
 
     @property
     def connected(self) -> bool:
@@ -57,8 +64,8 @@ class Wakeups:
 
     @contextlib.asynccontextmanager
     async def watch(self, job_id: str) -> AsyncIterator[Watch]:
-        """From here on no message of the job is missed while the connection lives. Never raises: without a connection the
-        watch wakes now and then."""
+        """Wake-ups of the job. The watch is woken once when its subscription is confirmed, as a message may have been missed
+        before. Never raises: without a connection the watch wakes now and then."""
         channel, watch = keyspace.job_channel(job_id), Watch(self)
         self._watches.setdefault(channel, set()).add(watch)
         try:
@@ -69,10 +76,9 @@ class Wakeups:
             watches.discard(watch)
             if not watches:
                 del self._watches[channel]
-                self._subscribed.pop(channel, None)
-                if self._messages is not None:
-                    with contextlib.suppress(RedisError, OSError):
-                        await self._messages.unsubscribe(channel)
+                if not self._left:
+                    asyncio.get_running_loop().call_later(LEAVE_SECONDS, self._leave)
+                self._left.append(channel)
 
     async def close(self) -> None:
         if self._reader is not None:
@@ -84,35 +90,39 @@ class Wakeups:
     async def _subscribe(self, channel: str) -> None:
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read())
-        if self._messages is None:
-            return
-        confirmed = self._subscribed.get(channel)
-        if confirmed is None:
-            confirmed = self._subscribed[channel] = asyncio.get_running_loop().create_future()
+        if self._messages is not None and channel not in self._subscribed:
+            self._subscribed.add(channel)
             with contextlib.suppress(RedisError, OSError):
                 await self._messages.subscribe(channel)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(confirmed), RECONNECT_SECONDS)
+
+    def _leave(self) -> None:
+        """Unsubscribe from all channels that were left, at once: their jobs are answered already."""
+        gone, self._left = [channel for channel in self._left if channel not in self._watches], []
+        self._subscribed.difference_update(gone)
+        if self._messages is not None and gone:
+            self._leaving = asyncio.ensure_future(self._unsubscribe(self._messages, gone))
+
+    async def _unsubscribe(self, messages: redis.asyncio.client.PubSub, channels: Sequence[str]) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            await messages.unsubscribe(*channels)
 
     async def _read(self) -> None:
         while True:
             try:
                 async with self._client.pubsub() as messages:
-                    await messages.subscribe(NOBODY, *self._watches)
+                    self._subscribed = set(self._watches)
+                    await messages.subscribe(NOBODY, *self._subscribed)
                     async for message in messages.listen():
                         self._heard(messages, message["type"], message["channel"].decode())
             except (RedisError, OSError) as error:
                 log.warning("redis sends no wake-ups, waiting jobs are looked at", extra={"error": str(error)})
             finally:
                 self._messages = None
-                self._subscribed.clear()
             await asyncio.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
     def _heard(self, messages: redis.asyncio.client.PubSub, kind: str, channel: str) -> None:
         if kind == "subscribe":
             self._messages = messages
-            if (confirmed := self._subscribed.get(channel)) is not None and not confirmed.done():
-                confirmed.set_result(None)
         if kind in ("subscribe", "message"):  # what happened before the subscription is looked at too
             for watch in self._watches.get(channel, ()):
                 watch.wake()

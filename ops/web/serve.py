@@ -32,6 +32,7 @@ from worker.control.descriptors import raise_descriptor_limit
 
 log = logging.getLogger("failover.web")
 
+REPLY_SECONDS, CALL_SECONDS = 4.0, 6.0  # of Redis: a busy process of ours is no word on Redis
 DRAIN_SECONDS = 25  # Heroku kills after 30
 BACKLOG = 2048  # connections that the kernel holds until they are accepted
 EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104 - only with a secret
@@ -101,7 +102,7 @@ def serve(environment: Environment, url: str, host: str | None, port: int) -> No
     log.info("serving", extra={**facts, "connections": most})
     if not settings.any_secret:
         log.warning("no secret is configured: only this machine is served; set FAILOVER_API_TOKEN to serve others")
-    producer = AsyncProducer.from_url(url, policies)
+    producer = AsyncProducer.from_url(url, policies, reply_timeout=REPLY_SECONDS, longest_call_seconds=CALL_SECONDS)
     draining = Draining()
     server = Server(create_app(producer, client, settings, draining), Connections(most), draining)
     with last_worker.watched(environment, url):

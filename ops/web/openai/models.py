@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Collection
 from typing import Any
@@ -26,14 +27,20 @@ class Models:
         self._client, self._policies = client, policies
         self._routes: dict[str, str] = {}  # name -> provider
         self._looked_at = float("-inf")
+        self._looking: asyncio.Future[None] | None = None
         self._began = int(time.time())
 
     async def routes(self) -> Collection[str]:
-        """The names of the routes; those of the last look while Redis is away."""
+        """The names of the routes; those of the last look while the next one is under way, or Redis is away."""
         if time.monotonic() - self._looked_at > LOOK_SECONDS:
-            self._looked_at = time.monotonic()
-            self._routes = await run_in_threadpool(self._look)
+            first, self._looked_at = not self._routes, time.monotonic()
+            self._looking = asyncio.ensure_future(self._refresh())
+            if first:
+                await self._looking
         return self._routes
+
+    async def _refresh(self) -> None:
+        self._routes = await run_in_threadpool(self._look)
 
     def _look(self) -> dict[str, str]:
         try:

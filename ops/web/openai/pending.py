@@ -56,13 +56,18 @@ class Pending:
         """
         until = min(self.give_up, time.monotonic() + within)
         while True:
-            if self.known:
-                result = await self.producer.fetch(self.job_id)
-                if result.status.ended:
-                    return result
+            if self.known and (result := await self._ended()) is not None:
+                return result
             self.known = True
             if not await self._woken(until):
                 return None
+
+    async def _ended(self) -> JobResult | None:
+        """The result of the job, if it has ended."""
+        if (answer := await self.producer.answer(self.job_id)) is not None:
+            return answer
+        result = await self.producer.fetch(self.job_id)
+        return result if result.status.ended else None
 
     async def more(self, pieces: LivePieces) -> tuple[list[str], JobResult | None]:
         """What has come of a live answer since the last call, and the result once the job has ended; waits for either, at most
@@ -125,6 +130,7 @@ async def pending(
         writes = list(before(job_id)) if before is not None else []
         if record is not None:
             writes.append(("SET", record, job_id, "EX", RETRY_SECONDS))
+        watch.forget()
         receipt = await producer.submit(wanted.job, job_id, writes)
         if receipt.outcome == "conflict":
             raise IdempotencyConflict(receipt.job_id)
