@@ -6,16 +6,18 @@ jobs of the first time, and nothing is paid twice.
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from producer.errors import InvalidJob, first_problem
-from producer.job import JobResult, JobStatus, LLMJob, json_of
+from producer.errors import InvalidJob, UsageError, first_problem
+from producer.job import DeadReason, JobResult, JobStatus, LLMJob, json_of
 from producer.strict_json import parse
 
 
@@ -26,6 +28,7 @@ class Line:
     number: int
     custom_id: str
     job: LLMJob
+    size: int  # bytes of the job's JSON
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,37 @@ class BadLine:
         return f"line {self.number}: " + (f"{self.field}: {self.what}" if self.field else self.what)
 
 
+CHUNK, CHUNK_BYTES = 200, 4_000_000  # of lines that are handled together
+
+
+class WrongFile(UsageError):
+    """A file that is no batch file at all: nothing of it is run."""
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class _Form(BaseModel):
-    """An input line as OpenAI's Batch API documents it."""
+    """An input line as OpenAI's Batch API documents it, and as others write it: with another prefix of the URL or a full one
+    (Azure, Zhipu), or without method and url (Mistral)."""
 
     model_config = ConfigDict(extra="allow")
 
-    custom_id: Annotated[str, Field(min_length=1, max_length=512)]
-    method: Literal["POST"]
-    url: Literal["/v1/chat/completions"]
+    custom_id: Annotated[str, StringConstraints(min_length=1, max_length=512), BeforeValidator(_as_text)]
+    method: Annotated[str, Field(pattern=r"^(?i:post)$")] | None = None
+    url: str | None = None
     body: dict[str, Any]
+
+
+CHAT = re.compile(r"^(https?://[^/\s]+)?(/[\w.-]+)*/chat/completions/?(\?\S*)?$")
+_OTHERS = {  # what a line without a `body` is: its field, and whose form it has
+    "params": "Anthropic's message batches",
+    "request": "Gemini's batches",
+    "contents": "Gemini's requests",
+    "prompt": "prompts",
+    "messages": "chat bodies without an id",
+}
 
 
 class Reader:
@@ -59,12 +84,18 @@ class Reader:
         self._fields = {"job_type": job_type, "tenant_id": tenant_id, "feature": feature}
         self._seen: dict[str, int] = {}
         self._number = 0
+        self._began = False
 
     def line(self, raw: bytes) -> Line | BadLine | None:
-        """The next line; None for a blank one."""
+        """The next line; None for a blank one. Raises WrongFile for the first line of a file of another form."""
         self._number += 1
+        if self._number == 1:
+            raw = raw.removeprefix(codecs.BOM_UTF8)
         if not raw.strip():
             return None
+        if not self._began and (what := _other_file(raw)):
+            raise WrongFile(f"{what}: a batch file has one JSON object on each line, in UTF-8")
+        self._began = True
         line = _read_line(self._number, raw, self._fields)
         if isinstance(line, Line):
             first = self._seen.setdefault(line.custom_id, self._number)
@@ -74,10 +105,36 @@ class Reader:
         return line
 
 
+def chunks(parsed: Iterable[Line | BadLine]) -> Iterator[list[Line | BadLine]]:
+    """The lines in chunks of at most CHUNK lines and about CHUNK_BYTES."""
+    chunk: list[Line | BadLine] = []
+    size = 0
+    for line in parsed:
+        chunk.append(line)
+        size += line.size if isinstance(line, Line) else 0
+        if len(chunk) >= CHUNK or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
 def read(lines: Iterable[bytes], *, job_type: str, tenant_id: str, feature: str = "") -> Iterator[Line | BadLine]:
     """Yield every line that is not blank, in order."""
     reader = Reader(job_type=job_type, tenant_id=tenant_id, feature=feature)
     return (line for raw in lines if (line := reader.line(raw)) is not None)
+
+
+def _other_file(first: bytes) -> str:
+    """What a file is whose first line cannot be that of a batch file; "" if it can."""
+    text = first.strip()
+    if first.startswith(b"\x1f\x8b"):
+        return "it is compressed with gzip — unpack it first"
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first[:64]:
+        return "it is UTF-16 — save it as UTF-8"
+    if text == b"[" or (text.startswith(b"[") and text.lstrip(b"[ ").startswith(b"{")):
+        return "it is a JSON array"
+    return "it is JSON over several lines" if text == b"{" else ""
 
 
 def _read_line(number: int, raw: bytes, job_fields: dict[str, str]) -> Line | BadLine:
@@ -85,22 +142,35 @@ def _read_line(number: int, raw: bytes, job_fields: dict[str, str]) -> Line | Ba
         data = parse(raw)
     except ValueError as error:
         return BadLine(number, None, "", f"is not JSON: {error}")
-    custom_id = data.get("custom_id") if isinstance(data, dict) else None
+    custom_id = _as_text(data.get("custom_id")) if isinstance(data, dict) else None
     known_id = custom_id if isinstance(custom_id, str) else None
     if not isinstance(data, dict):
         return BadLine(number, None, "", "is not a JSON object")
+    if "body" not in data and (other := next((name for name in _OTHERS if name in data), None)):
+        return BadLine(
+            number, known_id, other, f"the line has the form of {_OTHERS[other]}; wanted: custom_id and body"
+        )
     try:
         form = _Form.model_validate(data)
-        key = sha256(
-            json.dumps([job_fields["job_type"], form.custom_id, form.body], sort_keys=True).encode()
-        ).hexdigest()
-        job = LLMJob.parse({**job_fields, "body": form.body, "idempotency_key": f"batch:{key}"})
-        json_of(job)  # raises for what could not be submitted
-        return Line(number, form.custom_id, job)
+        if form.url is not None and not CHAT.match(form.url):
+            return BadLine(number, known_id, "url", f"{form.url!r:.100} is not run here, only chat completions are")
+        body = {name: value for name, value in form.body.items() if name != "n" or value is not None}
+        key = sha256(json.dumps([job_fields["job_type"], form.custom_id, body], sort_keys=True).encode()).hexdigest()
+        job = LLMJob.parse({**job_fields, "body": body, "idempotency_key": f"batch:{key}"})
+        return Line(number, form.custom_id, job, len(json_of(job)))  # raises for what could not be submitted
     except ValidationError as error:
         return BadLine(number, known_id, *first_problem(error))
     except InvalidJob as error:
         return BadLine(number, known_id, error.field, error.what)
+
+
+def failed(line: dict[str, Any]) -> bool:
+    """Whether an output line has no answer."""
+    response = line["response"]
+    return response is None or response["status_code"] >= 400
+
+
+_REFUSED = (DeadReason.REJECTED, DeadReason.REFUSED)
 
 
 def output_line(custom_id: str, job_id: str, result: JobResult | None) -> dict[str, Any]:
@@ -110,6 +180,10 @@ def output_line(custom_id: str, job_id: str, result: JobResult | None) -> dict[s
         line["error"] = {"code": "result_gone", "message": f"job {job_id} is past its retention (policies/jobs.yaml)"}
     elif result.status is JobStatus.DONE and result.completion is not None:
         line["response"] = {"status_code": 200, "request_id": job_id, "body": result.completion}
+    elif result.dead_reason in _REFUSED and (last := next(reversed(result.attempted), None)):  # a provider's own answer
+        told = {"message": result.dead_detail, "type": "invalid_request_error", "code": last.outcome, "param": None}
+        status = last.status if last.status and 400 <= last.status < 500 else 400
+        line["response"] = {"status_code": status, "request_id": job_id, "body": {"error": told}}
     else:
         code = result.dead_reason or result.status
         line["error"] = {"code": str(code), "message": result.dead_detail or f"job {job_id} is {result.status}"}

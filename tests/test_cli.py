@@ -76,6 +76,25 @@ def test_malformed_lines_are_told_and_the_rest_is_processed(routed: Workshop) ->
     assert [line["custom_id"] for line in lines(routed.folder / "err.jsonl")] == [None, "x"]
 
 
+def test_many_equal_faults_are_a_few_lines_and_a_count(routed: Workshop) -> None:
+    path = batch_file(routed.folder, 1)
+    wrong = json.dumps({"custom_id": "x", "method": "POST", "url": "/v1/embeddings", "body": {}})
+    path.write_text(path.read_text() + "\n".join([wrong, "{oops"] * 500) + "\n")
+    ended = routed.run("failover", "batch", "run", "in.jsonl", "--detach")
+    assert ended.returncode == 1 and len(ended.stderr.splitlines()) < 20
+    assert "and 497 more like this (url)" in ended.stderr and "and 497 more like this (not JSON)" in ended.stderr
+
+
+def test_dash_is_standard_input_and_output(routed: Workshop) -> None:
+    content = batch_file(routed.folder, 3).read_text()
+    routed.worker()
+    ended = routed.run("failover", "batch", "run", "-", "-o", "-", stdin=content)
+    assert ended.returncode == 0 and not (routed.folder / "-").exists()
+    assert [json.loads(line)["custom_id"] for line in ended.stdout.splitlines()] == ["c0", "c1", "c2"]
+    wrong = routed.run("failover", "batch", "run", "-", "-o", "-", stdin=f"[{content}]")
+    assert wrong.returncode == 2 and "JSON array" in wrong.stderr and wrong.stdout == ""
+
+
 def test_dead_jobs_are_error_lines_and_exit_1(routed: Workshop) -> None:
     batch_file(routed.folder, 2)
     routed.providers.behave("hot", status=400, error={"message": "no such parameter", "param": "messages"}, times=1)
@@ -83,7 +102,8 @@ def test_dead_jobs_are_error_lines_and_exit_1(routed: Workshop) -> None:
     ended = routed.run("failover", "batch", "run", "in.jsonl", "-o", "out.jsonl")
     assert ended.returncode == 1
     dead, done = lines(routed.folder / "out.jsonl")
-    assert dead["error"] == {"code": "rejected", "message": "bad_request: no such parameter"}
+    assert dead["error"] is None and dead["response"]["status_code"] == 400
+    assert dead["response"]["body"]["error"]["message"] == "bad_request: no such parameter"
     assert done["error"] is None
 
 

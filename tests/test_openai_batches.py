@@ -124,6 +124,7 @@ def test_a_wrong_line_fails_the_batch_with_its_number_before_anything_is_paid(
         ([good, "", line(2, url="/v1/embeddings")], "url", 3),
         ([good, line(1, "another")], "custom_id", 2),
         ([], "no line", None),
+        (["[", json.dumps(good), "]"], "JSON array", None),
     ]
     for lines, why, number in cases:
         failed = ended(sdk, create(sdk, lines).id)
@@ -142,7 +143,8 @@ def test_lines_that_die_are_in_the_error_file(sdk: openai.OpenAI, workshop: Work
     done = ended(sdk, create(sdk, [line(number) for number in range(9)]).id)
     good, bad = lines_of(sdk, done.output_file_id), lines_of(sdk, done.error_file_id)
     assert done.status == "completed" and done.request_counts.failed == len(bad) == 3 and len(good) == 6
-    assert all(each["response"] is None and "filtered" in each["error"]["message"] for each in bad)
+    assert all(each["response"]["status_code"] == 400 and each["error"] is None for each in bad)
+    assert all("filtered" in each["response"]["body"]["error"]["message"] for each in bad)
     assert producer.client.zcard("rq:failed:ai-tasks") == 3  # people may still answer them
 
 

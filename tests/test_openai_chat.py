@@ -130,6 +130,8 @@ def test_a_wrong_request_is_a_sentence_and_is_not_sent_again(sdk: openai.OpenAI,
     with pytest.raises(openai.AuthenticationError):
         chat(sdk.with_options(api_key="wrong"))
     assert calls(workshop) == 0
+    with pytest.raises(openai.NotFoundError, match="ends in /v1"):
+        chat(sdk.with_options(base_url=str(sdk.base_url).removesuffix("v1/")))
 
 
 def test_what_a_provider_refuses_is_told_with_its_words(sdk: openai.OpenAI, workshop: Workshop) -> None:

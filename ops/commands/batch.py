@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,14 +18,15 @@ import click
 
 from ops.local import session
 from producer import Producer
-from producer.batch import BadLine, Line, error_line, output_line, read
+from producer.batch import CHUNK, BadLine, Line, chunks, error_line, failed, output_line, read
 from producer.environment import Environment
 from producer.errors import ServiceUnavailable, UsageError
 from producer.job import JobResult, JobStatus
 from worker.control import worker_registry
 from worker.control.pause import holding
 
-CHUNK = 200
+STANDARD = Path("-")  # input and output
+SHOWN_OF_A_KIND = 3  # bad lines
 LOOK_EVERY_SECONDS = 0.25
 WITHOUT_REDIS_SECONDS = 60.0
 PROGRESS_SECONDS = 5.0  # between two progress lines of a batch
@@ -38,7 +39,12 @@ def group() -> None:
 
 @group.command("run")
 @click.argument("source", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Results, in input order.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Results, in input order; - for standard output.",
+)
 @click.option("--errors", type=click.Path(dir_okay=False, path_type=Path), help="A file for the failed lines.")
 @click.option("--job-type", default="batch", show_default=True, help="A type of policies/jobs.yaml.")
 @click.option("--tenant", default="default", show_default=True, help="The client that the work is for.")
@@ -57,14 +63,14 @@ def batch_run(
     feature: str,
     detach: bool,
 ) -> None:
-    """Run every line of SOURCE. Running the same file again resumes it, and pays for nothing twice."""
+    """Run every line of SOURCE (- is standard input). Running the same file again resumes it, and pays for nothing twice."""
     if output is None and not detach:
         raise UsageError("no output: add -o OUT.jsonl, or --detach to enqueue only")
     check_writable(source, output, errors)
     with (session.opened if detach else session.executing)(environment) as active:
         submitted = submit(active.producer, source, job_type=job_type, tenant=tenant, feature=feature)
-        for bad in submitted.bad:
-            session.note(str(bad))
+        for told in _some(submitted.bad):
+            session.note(told)
         known = f", {submitted.known} of them from an earlier run" if submitted.known else ""
         session.note(f"{len(submitted.job_ids)} jobs{known}, {len(submitted.bad)} malformed lines")
         if detach or output is None:
@@ -80,6 +86,19 @@ def batch_run(
         session.note("fix the cause, `failover dlq requeue` them, and run the same command again for the whole file")
     session.note(f"{written.done} done, {written.dead} dead, {written.bad} malformed -> {output}")
     sys.exit(0 if written.done == len(submitted.entries) else 1)
+
+
+def _some(bad: Sequence[BadLine]) -> Iterator[str]:
+    """The first bad lines of each kind, and how many more there are."""
+    counts: Counter[str] = Counter()
+    for line in bad:
+        kind = line.field or line.what.removeprefix("is ").partition(":")[0]
+        counts[kind] += 1
+        if counts[kind] <= SHOWN_OF_A_KIND:
+            yield str(line)
+    for kind, count in counts.items():
+        if count > SHOWN_OF_A_KIND:
+            yield f"and {count - SHOWN_OF_A_KIND:,} more like this ({kind})"
 
 
 def _wait_with_progress(active: session.Session, submitted: Submitted) -> None:
@@ -141,7 +160,7 @@ def check_writable(source: Path, *paths: Path | None) -> None:
     """Check, before any job is paid for, that each result file can be written. Raises UsageError."""
     taken = {source.resolve()}
     for path in paths:
-        if path is None:
+        if path is None or path == STANDARD:
             continue
         where = path.resolve()
         if where in taken:
@@ -159,7 +178,7 @@ def submit(producer: Producer, source: Path, *, job_type: str, tenant: str, feat
     submitted = Submitted()
     with _open(source) as lines:
         parsed = read(lines, job_type=job_type, tenant_id=tenant, feature=feature)
-        while chunk := list(islice(parsed, CHUNK)):
+        for chunk in chunks(parsed):
             receipts = iter(producer.enqueue_many(line.job for line in chunk if isinstance(line, Line)))
             for line in chunk:
                 if isinstance(line, BadLine):
@@ -219,9 +238,9 @@ def write(producer: Producer, submitted: Submitted, output: Path, errors: Path |
         sink = stack.enter_context(_replacing(output))
         error_sink = stack.enter_context(_replacing(errors)) if errors else sink
         for line, result in _results(producer, submitted):
-            failed = line["error"] is not None
-            (error_sink if failed else sink).write(json.dumps(line, ensure_ascii=False) + "\n")
-            written.done += not failed
+            without = failed(line)
+            (error_sink if without else sink).write(json.dumps(line, ensure_ascii=False) + "\n")
+            written.done += not without
             if result is not None and result.status is JobStatus.DEAD:
                 written.dead += 1
                 written.deaths.setdefault(f"{result.dead_reason}: {result.dead_detail}", []).append(result.job_id)
@@ -245,14 +264,18 @@ def _results(producer: Producer, submitted: Submitted) -> Iterator[tuple[dict[st
 
 def _open(source: Path) -> IO[bytes]:
     try:
-        return source.open("rb")
+        return sys.stdin.buffer if source == STANDARD else source.open("rb")
     except OSError as error:
         raise UsageError(f"{source}: {error.strerror}") from None
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[IO[str]]:
-    """A text file that replaces `path` only when it is complete; a pipe or a device is written directly."""
+    """A text file that replaces `path` only when it is complete; a pipe, a device and standard output are written directly."""
+    if path == STANDARD:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
     path = path.resolve()
     if path.exists() and not path.is_file():
         with path.open("w", encoding="utf-8") as file:

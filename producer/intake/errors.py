@@ -17,6 +17,7 @@ from starlette.routing import compile_path
 from producer.errors import FailoverError, InvalidBody, InvalidJob, RedisFull, ServiceUnavailable
 
 OPENAI = "/v1/"
+WITHOUT_BASE = ("/chat/", "/responses", "/models", "/files", "/batches", "/completions", "/embeddings")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -66,6 +67,8 @@ def install_errors(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)  # noqa: S101
         messages = {404: f"there is no {request.url.path} here", 405: f"{request.method} is not for {request.url.path}"}
         message = messages.get(error.status_code, str(error.detail))
+        if error.status_code == 404 and request.url.path.startswith(WITHOUT_BASE):
+            message += ": the base URL of an SDK ends in /v1"
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = ", ".join(sorted(_methods(app, request)))

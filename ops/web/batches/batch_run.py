@@ -16,7 +16,7 @@ from ops.web.batches.file_records import UNFINISHED_SECONDS, FileRecord, Unknown
 from ops.web.batches.lines import MOST_LINES, Target, chunks_of
 from ops.web.batches.store import Part, Store
 from producer import keyspace
-from producer.batch import BadLine, Line, output_line
+from producer.batch import BadLine, Line, WrongFile, failed, output_line
 from producer.client import AsyncProducer
 from producer.errors import JobEnded, UnknownJob
 from producer.job import JobResult, JobStatus
@@ -95,6 +95,8 @@ class BatchRun:
                 await self._producer.send([batch_records.holding(self._batch_id, self._token, self._held_seconds)])
         except UnknownFile as gone:
             errors = [_problem("file_not_found", str(gone))]
+        except WrongFile as wrong:
+            errors = [_problem("invalid_file", str(wrong))]
         if not total and not errors:
             errors = [_problem("empty_file", "the file has no line")]
         if errors:
@@ -154,7 +156,7 @@ class BatchRun:
         """Write the answers of the next lines. Returns the batch with its counts."""
         results = await self._producer.fetch_many([job_id for _, job_id in entries])
         lines = [_line(*entry, result, stopped) for entry, result in zip(entries, results, strict=True)]
-        good, bad = ([line for line in lines if (line["error"] is None) is wanted] for wanted in (True, False))
+        good, bad = ([line for line in lines if failed(line) is wanted] for wanted in (False, True))
         collected = batch.number("collected")
         name = f"{collected:06}"
         output = await self._store.keep(batch.fields["output_id"], name, _jsonl(good))
