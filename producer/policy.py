@@ -47,8 +47,10 @@ class JobPolicy(BaseModel):
     max_time_to_answer_seconds: Seconds = 3600.0
     expires_after_seconds: Seconds = 86400.0
     deadline_seconds: Seconds = 120.0
-    executions: Annotated[int, Field(ge=1, le=100)] = 5
-    attempts: Annotated[int, Field(ge=1, le=1000)] = 30
+    executions: Annotated[int, Field(ge=1, le=100)] = (
+        8  # so that in an outage breakers open before a lone job has used them up
+    )
+    attempts: Annotated[int, Field(ge=1, le=1000)] = 60
     backoff_seconds: Backoff = Backoff()
     degrade: tuple[Degrade, ...] = ()
     requires: tuple[Capability, ...] = ()

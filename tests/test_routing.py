@@ -355,3 +355,16 @@ def test_under_a_cap_an_answer_is_bounded_and_without_one_it_is_not(
     routing(workshop)
     until(lambda: done(producer) and workshop.providers.account("a")["last"].get("max_tokens") != 300, "no bound")
     assert workshop.providers.account("a")["last"].get("max_tokens") == (700 if api == "anthropic" else None)
+
+
+def test_a_lone_job_outlives_an_outage_of_many_routes(workshop: Workshop, producer: Producer) -> None:
+    """On a quiet queue its own calls have to open every breaker before its executions and attempts are used up."""
+    names = [f"route{n}" for n in range(9)]
+    workshop.routes(hot=[{"upstream": name} for name in names])
+    for name in names:
+        workshop.providers.behave(name, status=503)
+    workshop.worker()
+    job_id = producer.enqueue(chat())
+    until(lambda: all(workshop.providers.account(name)["asked"] >= 5 for name in names), "every breaker opens", 60)
+    until(lambda: producer.fetch(job_id).status is not JobStatus.RUNNING, "the execution ends")
+    assert not producer.fetch(job_id).status.ended
