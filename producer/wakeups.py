@@ -90,10 +90,13 @@ class Wakeups:
     async def _subscribe(self, channel: str) -> None:
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read())
-        if self._messages is not None and channel not in self._subscribed:
-            self._subscribed.add(channel)
+        await self._subscribe_to({channel} - self._subscribed)
+
+    async def _subscribe_to(self, channels: set[str]) -> None:
+        if self._messages is not None and channels:
+            self._subscribed |= channels
             with contextlib.suppress(RedisError, OSError):
-                await self._messages.subscribe(channel)
+                await self._messages.subscribe(*channels)
 
     def _leave(self) -> None:
         """Unsubscribe from all channels that were left, at once: their jobs are answered already."""
@@ -113,16 +116,17 @@ class Wakeups:
                     self._subscribed = set(self._watches)
                     await messages.subscribe(NOBODY, *self._subscribed)
                     async for message in messages.listen():
-                        self._heard(messages, message["type"], message["channel"].decode())
+                        if self._messages is None:
+                            self._messages = messages
+                            await self._subscribe_to(set(self._watches) - self._subscribed)  # who came meanwhile
+                        self._heard(message["type"], message["channel"].decode())
             except (RedisError, OSError) as error:
                 log.warning("redis sends no wake-ups, waiting jobs are looked at", extra={"error": str(error)})
             finally:
                 self._messages = None
             await asyncio.sleep(RECONNECT_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
-    def _heard(self, messages: redis.asyncio.client.PubSub, kind: str, channel: str) -> None:
-        if kind == "subscribe":
-            self._messages = messages
+    def _heard(self, kind: str, channel: str) -> None:
         if kind in ("subscribe", "message"):  # what happened before the subscription is looked at too
             for watch in self._watches.get(channel, ()):
                 watch.wake()

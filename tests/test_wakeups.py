@@ -101,6 +101,33 @@ def test_without_channels_a_wait_looks_now_and_then(
     assert result.status is JobStatus.CANCELLED and not connected_at_all
 
 
+def test_who_comes_while_the_connection_is_made_is_woken_too(
+    url: str, producer: Producer, policies: Policies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakeups, "LOOK_SECONDS", 1e6)
+
+    async def run() -> None:
+        ours = AsyncProducer.from_url(url, policies)
+        try:
+            ids = [receipt.job_id for receipt in await ours.enqueue_many(chat(str(n)) for n in range(60))]
+
+            async def waiting(number: int) -> JobResult:
+                for _ in range(number):  # so many turns of the loop later
+                    await asyncio.sleep(0)
+                return await ours.wait(ids[number], 30)
+
+            waits = [asyncio.create_task(waiting(number)) for number in range(60)]
+            await asyncio.sleep(0.3)
+            for job_id in ids:
+                await asyncio.to_thread(producer.cancel, job_id, who="test")
+            results = await asyncio.wait_for(asyncio.gather(*waits), 10)
+            assert {result.status for result in results} == {JobStatus.CANCELLED}
+        finally:
+            await ours.close()
+
+    asyncio.run(run())
+
+
 def test_many_wait_over_one_connection_and_leave_nothing_behind(
     url: str, producer: Producer, client: redis.Redis, policies: Policies
 ) -> None:
