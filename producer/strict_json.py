@@ -14,6 +14,7 @@ from producer.errors import InvalidJob
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 NUL = "holds a NUL character (\\u0000), which providers refuse"
 DEEPEST = 190  # levels; parsers take 200, and a job is some levels deep itself
+MOST_VALUES = 250_000  # of one text: each takes up to fifty times its size in memory, and a microsecond of the loop
 
 
 class Fault(NamedTuple):
@@ -27,7 +28,11 @@ class Fault(NamedTuple):
 
 
 def parse(raw: bytes) -> Any:
-    """The value of a JSON text: no NaN, no lone surrogate, at most about 200 levels. Raises ValueError."""
+    """The value of a JSON text: no NaN, no lone surrogate, at most about 200 levels and MOST_VALUES values. Raises ValueError."""
+    if (
+        len(raw) > MOST_VALUES and sum(map(raw.count, (b",", b"[", b"{"))) > MOST_VALUES
+    ):  # those in texts are counted too
+        raise ValueError(f"it has more than {MOST_VALUES:,} values, lists and objects")
     try:
         return from_json(raw, allow_inf_nan=False)
     except ValueError as error:

@@ -135,6 +135,10 @@ def test_a_wrong_line_fails_the_batch_with_its_number_before_anything_is_paid(
         sdk, sdk.batches.create(input_file_id=many, endpoint="/v1/chat/completions", completion_window="24h").id
     )
     assert failed.errors.data[0].message.startswith("line 2: custom_id") or "50,000" in failed.errors.data[0].message
+    blank = sdk.batches.create(
+        input_file_id=upload(sdk, b"\n" * 50_000_000), endpoint="/v1/chat/completions", completion_window="24h"
+    )
+    assert "more than 50,000 lines" in ended(sdk, blank.id, 20).errors.data[0].message
     assert workshop.providers.account("a")["asked"] == 0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from ops.web.batches import batch_records, file_records
 from ops.web.batches.batch_records import Batch
 from ops.web.batches.file_records import UNFINISHED_SECONDS, FileRecord, UnknownFile, new_file_id, now
-from ops.web.batches.lines import MOST_LINES, Target, chunks_of
+from ops.web.batches.lines import MOST_LINES, Target, TooManyLines, chunks_of
 from ops.web.batches.store import Part, Store
 from producer import keyspace
 from producer.batch import BadLine, Line, WrongFile, failed, output_line
@@ -89,14 +89,13 @@ class BatchRun:
             async for chunk in chunks_of(self._store.content(batch.input_file_id), batch):
                 total += len(chunk)
                 errors += [_error(line) for line in chunk if isinstance(line, BadLine)]
-                if total > MOST_LINES:
-                    errors = [_problem("too_many_lines", f"the file has more than {MOST_LINES:,} lines")]
-                    break
                 await self._producer.send([batch_records.holding(self._batch_id, self._token, self._held_seconds)])
         except UnknownFile as gone:
             errors = [_problem("file_not_found", str(gone))]
         except WrongFile as wrong:
             errors = [_problem("invalid_file", str(wrong))]
+        except TooManyLines:
+            errors = [_problem("too_many_lines", f"the file has more than {MOST_LINES:,} lines")]
         if not total and not errors:
             errors = [_problem("empty_file", "the file has no line")]
         if errors:

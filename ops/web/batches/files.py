@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -130,6 +131,6 @@ def _fields(form: FormData) -> tuple[UploadFile, str, int]:
     if purpose not in PURPOSES:
         raise InvalidBody("purpose", f"should be one of {', '.join(PURPOSES)}")
     seconds = form.get("expires_after[seconds]", str(KEEP_SECONDS))
-    if not (isinstance(seconds, str) and seconds.isdecimal() and 3600 <= int(seconds[:12]) <= KEEP_SECONDS):
+    if not (isinstance(seconds, str) and re.fullmatch("[0-9]{1,9}", seconds) and 3600 <= int(seconds) <= KEEP_SECONDS):
         raise InvalidBody("expires_after.seconds", f"should be between 3600 and {KEEP_SECONDS}")
     return upload, str(purpose), int(seconds)

@@ -15,8 +15,13 @@ from producer.policy import Policies
 
 DEFAULT = "batch"  # the job type of a model that is neither a job type nor a route
 MOST_LINES = 50_000
+MOST_WITH_BLANK_ONES = 10 * MOST_LINES
 LONGEST_LINE = 4 * 1024 * 1024
 CHUNK = 50  # lines that are read at once
+
+
+class TooManyLines(Exception):
+    """A file has more than MOST_LINES lines, or MOST_WITH_BLANK_ONES."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +43,28 @@ class Target:
 
 
 async def chunks_of(content: AsyncIterator[bytes], batch: Batch) -> AsyncIterator[list[Line | BadLine]]:
-    """The lines that are not blank, in order. They are read in a thread, because much JSON takes the loop's time."""
+    """The lines that are not blank, in order. They are read in a thread, because much JSON takes the loop's time. Raises
+    TooManyLines."""
     reader = Reader(job_type="default", tenant_id=batch.tenant, feature=batch.fields.get("feature", ""))
+    count = 0
     async for raw in _raw_lines(content):
         read = await run_in_threadpool(list, map(reader.line, raw))
-        yield [each for each in read if each is not None]
+        lines = [each for each in read if each is not None]
+        count += len(lines)
+        if count > MOST_LINES:
+            raise TooManyLines
+        yield lines
 
 
 async def _raw_lines(content: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
     """Up to CHUNK lines at once. What is longer than LONGEST_LINE is cut, so that it is no JSON."""
-    rest, lines = b"", list[bytes]()
+    rest, lines, count = b"", list[bytes](), 0
     async for part in content:
         *whole, rest = (rest + part).split(b"\n")
         rest = rest[: LONGEST_LINE + 1]
+        count += len(whole)
+        if count > MOST_WITH_BLANK_ONES:
+            raise TooManyLines
         lines += whole
         while len(lines) >= CHUNK:
             yield lines[:CHUNK]

@@ -18,16 +18,16 @@ from ops.web.openai.errors import NoAnswer, ended_without_answer, late
 from ops.web.openai.pending import ClientLeft, Pending, pending
 from ops.web.openai.wanted import Wanted, wanted_of
 from producer.client import AsyncProducer
-from producer.errors import FailoverError, InvalidBody, ServiceUnavailable
+from producer.errors import FailoverError, InvalidBody
 from producer.intake import body, caller_of, read_json
 from producer.intake.reading import LARGE_BYTES
 from producer.job import JobResult, JobStatus
 from producer.live import LivePieces
 
 BODY_BYTES = 20 * 1024 * 1024  # with images and files in it
-STATUS_SECONDS = (
-    15.0  # so long a stream waits for the answer before it sends its status: errors have their own, and SDKs retry
-)
+# So long a stream waits for its first words before it sends its status: errors have their own, and an SDK sends a request again
+# only while it has none. Heroku ends requests that have sent nothing after 30 s.
+STATUS_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 10.0  # between two comments of a stream that waits
 NOBODY_READS = 499  # the status in the log of a request whose client hung up
 
@@ -51,6 +51,8 @@ class Chat:
                 raise InvalidBody("", "the body is a JSON object")
             wanted = wanted_of(asked, request.headers, caller, self._producer.policies, await self._routes())
         job = pending(request, raw, wanted, caller, self._producer, self._draining)
+        wanted = wanted.handed_in()
+        del raw, asked
         if wanted.stream:
             return await _opened(job, wanted)
         try:
@@ -111,7 +113,7 @@ async def _opened(job: contextlib.AbstractAsyncContextManager[Pending], wanted: 
     async with contextlib.AsyncExitStack() as stack:
         try:
             one = await stack.enter_async_context(job)
-            result = None if wanted.job.live else await one.result(STATUS_SECONDS)
+            result = await (one.begun if wanted.job.live else one.result)(STATUS_SECONDS)
         except ClientLeft:
             return Response(status_code=NOBODY_READS)
         if result is not None and result.status is not JobStatus.DONE:
@@ -147,8 +149,7 @@ async def _whole(job: Pending, usage: bool, result: JobResult | None) -> AsyncIt
     """Comments while the job waits, then the whole answer: no client ever sees half of one."""
     while result is None:
         yield KEEP_ALIVE
-        with contextlib.suppress(ServiceUnavailable):  # Redis is away: the job is not
-            result = await job.result(KEEP_ALIVE_SECONDS)
+        result = await job.result(KEEP_ALIVE_SECONDS)
         if result is None and time.monotonic() >= job.give_up:
             raise late(job.job_id, None)
     for part in _rest(job, result, usage, None):

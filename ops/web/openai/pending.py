@@ -17,7 +17,7 @@ from ops.web.openai.errors import restarting
 from ops.web.openai.wanted import Wanted
 from producer import keyspace
 from producer.client import AsyncProducer
-from producer.errors import FailoverError, IdempotencyConflict, JobEnded, UnknownJob
+from producer.errors import FailoverError, IdempotencyConflict, JobEnded, ServiceUnavailable, UnknownJob, WrongType
 from producer.intake import Caller, caller_of
 from producer.intake.rates import counted
 from producer.job import JobResult
@@ -26,6 +26,7 @@ from producer.scripts import Command
 from producer.wakeups import Watch
 
 BROKEN_SECONDS = 2.0  # so long a stream that broke off waits for the end of its job
+LOOK_SECONDS = 1.0  # after so long a live answer is looked at without a message, and any while Redis is away
 RETRY_SECONDS = 3600  # so long an SDK's own retry finds the job of its first request; SDKs give up after 10 minutes
 
 
@@ -52,14 +53,21 @@ class Pending:
     async def result(self, within: float = float("inf")) -> JobResult | None:
         """The result of the job once it has ended; None if it has not within so many seconds, or the request's own time.
 
-        Raises ClientLeft; NoAnswer when this process ends; ServiceUnavailable.
+        Raises ClientLeft; NoAnswer when this process ends. While Redis is away it waits on: the job is not away.
         """
         until = min(self.give_up, time.monotonic() + within)
         while True:
-            if self.known and (result := await self._ended()) is not None:
-                return result
+            look_by = until
+            if self.known:
+                try:
+                    if (result := await self._ended()) is not None:
+                        return result
+                except WrongType:
+                    raise
+                except ServiceUnavailable:
+                    look_by = min(until, time.monotonic() + LOOK_SECONDS)
             self.known = True
-            if not await self._woken(until):
+            if not await self._woken(look_by):
                 return None
 
     async def _ended(self) -> JobResult | None:
@@ -69,18 +77,36 @@ class Pending:
         result = await self.producer.fetch(self.job_id)
         return result if result.status.ended else None
 
+    async def begun(self, within: float) -> JobResult | None:
+        """Wait until a live answer has its first words or the job has ended, at most so many seconds. Returns and raises as
+        `result`."""
+        until, pieces = min(self.give_up, time.monotonic() + within), LivePieces()
+        while not pieces.read and time.monotonic() < until:
+            _, result = await self.more(pieces)
+            if result is not None:
+                return result
+        return None
+
     async def more(self, pieces: LivePieces) -> tuple[list[str], JobResult | None]:
         """What has come of a live answer since the last call, and the result once the job has ended; waits for either, at most
         for a moment. Raises as `result`."""
         key, status = keyspace.live(self.job_id), keyspace.job(self.job_id)
-        entries, rq_status = await self.producer.send([("LRANGE", key, pieces.read, -1), ("HGET", status, "status")])
-        new = pieces.add(entries)
-        if rq_status in (b"finished", b"failed", b"canceled", None):
-            return new, await self.producer.fetch(self.job_id)
+        new: list[str] = []
+        try:
+            entries, rq_status = await self.producer.send(
+                [("LRANGE", key, pieces.read, -1), ("HGET", status, "status")]
+            )
+            new = pieces.add(entries)
+            if rq_status in (b"finished", b"failed", b"canceled", None):
+                return new, await self.producer.fetch(self.job_id)
+        except WrongType:
+            raise
+        except ServiceUnavailable:
+            pass
         if pieces.broken:  # a refusal ends the job soon, and has its own words
             return new, await self.result(BROKEN_SECONDS)
         if not new:
-            await self._woken(min(self.give_up, time.monotonic() + 1.0))
+            await self._woken(min(self.give_up, time.monotonic() + LOOK_SECONDS))
         return new, None
 
     async def _woken(self, until: float) -> bool:
@@ -134,7 +160,8 @@ async def pending(
         receipt = await producer.submit(wanted.job, job_id, writes)
         if receipt.outcome == "conflict":
             raise IdempotencyConflict(receipt.job_id)
-        give_up = time.monotonic() + wanted.seconds
+        wanted, give_up = wanted.handed_in(), time.monotonic() + wanted.seconds
+        del raw, writes, before
         known = known or receipt.outcome == "duplicate"
         async with _other(producer, receipt.job_id, job_id, watch) as ours, _left(request, ours) as left:
             with draining.waking(ours.wake):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from starlette.datastructures import Headers
@@ -39,6 +39,10 @@ class Wanted:
     def seconds(self) -> float:
         """How long the request waits for its answer."""
         return self.wait_seconds if self.asynchronous else self.policy.max_time_to_answer_seconds
+
+    def handed_in(self) -> Wanted:
+        """The same without the body: who waits for an answer does not keep megabytes of images meanwhile."""
+        return replace(self, job=self.job.model_copy(update={"body": {}}))
 
 
 def wanted_of(

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic_core import to_json
 
 from ops.web.draining import Draining
-from ops.web.openai.chat import BODY_BYTES, KEEP_ALIVE_SECONDS, NOBODY_READS, Routes, broken_off
+from ops.web.openai.chat import BODY_BYTES, KEEP_ALIVE_SECONDS, NOBODY_READS, Routes, accepted, broken_off
 from ops.web.openai.chunks import KEEP_ALIVE, event
 from ops.web.openai.errors import ended_without_answer, late
 from ops.web.openai.pending import ClientLeft, Pending, pending, reading
@@ -58,17 +58,24 @@ class Responses:
 
         before = (lambda job_id: records.writing(record_of(job_id), wanted.policy)) if store else None
         job = pending(request, raw, wanted, caller, self._producer, self._draining, before, stays=background)
+        wanted = wanted.handed_in()
+        del raw, before
         if wanted.stream:
             return await self._streamed(job, record_of)
         try:
             async with job as one:
+                record = record_of(one.job_id).without_input()
+                asked = {}
                 result = None if background else await one.result()
-                if result is None and not background:
+                accepts = background or wanted.asynchronous or wanted.policy.when_late == "accept"
+                if result is None and not accepts:
                     raise late(one.job_id, None)
+                if result is None and not store:
+                    return accepted(one, preferred=wanted.asynchronous)
                 if result is not None and result.status is not JobStatus.DONE:
                     raise ended_without_answer(result)
                 shown = result or JobResult(job_id=one.job_id, status=JobStatus.QUEUED)
-                return _json(_made(record_of(one.job_id), shown), one)
+                return _json(_made(record, shown), one, 200 if background or result else 202)
         except ClientLeft:
             return Response(status_code=NOBODY_READS)
 
@@ -121,7 +128,7 @@ class Responses:
             except ClientLeft:
                 return Response(status_code=NOBODY_READS)
             headers = {"x-failover-job-id": one.job_id, "cache-control": "no-store", **one.limits}
-            stream = _to_the_end(one, record_of(one.job_id), stack.pop_all(), -1)
+            stream = _to_the_end(one, record_of(one.job_id).without_input(), stack.pop_all(), -1)
             return StreamingResponse(stream, 200, headers, media_type="text/event-stream")
 
 
@@ -129,9 +136,9 @@ def _made(record: Record, result: JobResult) -> dict[str, Any]:
     return response_of(record.response_id, record.asked, record.created_at, result)
 
 
-def _json(response: dict[str, Any], job: Pending) -> Response:
+def _json(response: dict[str, Any], job: Pending, status: int) -> Response:
     headers = {"x-failover-job-id": job.job_id, **job.limits}
-    return Response(to_json(response, inf_nan_mode="null"), 200, headers, media_type="application/json")
+    return Response(to_json(response, inf_nan_mode="null"), status, headers, media_type="application/json")
 
 
 async def _to_the_end(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -48,6 +48,10 @@ class Record:
     @property
     def previous(self) -> str | None:
         return self.asked.get("previous_response_id")
+
+    def without_input(self) -> Record:
+        """What a response repeats of its request: who waits for an answer does not keep megabytes of images meanwhile."""
+        return replace(self, asked={name: value for name, value in self.asked.items() if name != "input"})
 
 
 def writing(record: Record, policy: JobPolicy) -> list[Command]:
