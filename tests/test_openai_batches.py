@@ -188,6 +188,16 @@ def test_a_cancelled_batch_has_the_answers_that_were_there(workshop: Workshop) -
         worker.terminate()
 
 
+def test_batches_that_wait_out_an_outage_keep_no_others_out(sdk: openai.OpenAI, workshop: Workshop) -> None:
+    workshop.providers.behave("a", status=503)
+    waiting = [create(sdk, [line(number, f"{batch}") for number in range(2)]).id for batch in range(6)]
+    until(lambda: {sdk.batches.retrieve(each).status for each in waiting} == {"in_progress"}, "all of them run")
+    assert ended(sdk, create(sdk, ["no json"]).id).status == "failed"
+    for each in waiting:
+        sdk.batches.cancel(each)
+    assert {ended(sdk, each).status for each in waiting} == {"cancelled"}
+
+
 def test_a_batch_goes_on_after_its_web_process_and_its_worker_were_killed(workshop: Workshop) -> None:
     workshop.routes(hot=[{"upstream": "a"}])
     workshop.policy()

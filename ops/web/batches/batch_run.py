@@ -49,6 +49,7 @@ class BatchRun:
         self._lines: AsyncIterator[list[Line | BadLine]] | None = None
         self._read = 0  # lines of the file that were submitted or collected before
         self._window: deque[tuple[str, str]] = deque()  # (custom_id, job id) in order: submitted, and not collected
+        self._shown = (0, 0)  # the counts of answers that wait for an earlier line
         self.pause = LOOK_SECONDS[0]
 
     async def step(self) -> bool:
@@ -128,7 +129,7 @@ class BatchRun:
     async def _collect(self, batch: Batch, stopped: str) -> None:
         """Add the answers of the first jobs of the window that have ended to the files. `stopped`: jobs that have not ended are
         errors of this code."""
-        began = time.monotonic()
+        began, moved = time.monotonic(), False
         while self._window:
             ids = [job_id for _, job_id in self._window]
             statuses = await self._producer.send([("HGET", keyspace.job(job_id), "status") for job_id in ids])
@@ -139,12 +140,15 @@ class BatchRun:
                 status != b"finished" for status, each in zip(statuses[ready:], ended[ready:], strict=True) if each
             )
             if ready == 0:
+                moved = moved or (waiting, failed) != self._shown
+                self._shown = (waiting, failed)
                 await self._count(batch, waiting - failed, failed)
                 break
-            count = min(ready, AT_ONCE)
+            moved, count = True, min(ready, AT_ONCE)
             batch = await self._take(batch, [self._window.popleft() for _ in range(count)], stopped)
         took = time.monotonic() - began
-        self.pause = max(LOOK_SECONDS[0], min(4 * took, LOOK_SECONDS[1]))
+        pause = 4 * took if moved else 1.5 * self.pause  # what does not move is looked at less
+        self.pause = max(LOOK_SECONDS[0], min(pause, LOOK_SECONDS[1]))
 
     async def _count(self, batch: Batch, done: int, failed: int) -> None:
         """Show the counts as they are now, with the answers that wait for an earlier line."""

@@ -23,7 +23,10 @@ from producer.errors import FailoverError
 log = logging.getLogger("failover.web.batches")
 
 LOOK_SECONDS = 2.0
-AT_ONCE = 4  # batches of one process
+AT_ONCE = (
+    32  # batches of one process; most of them wait for providers, so that a long outage must not keep new ones out
+)
+STEPS_AT_ONCE = 4  # of those: a step may read much of a file
 HELD_SECONDS = 12  # without a word from its process another one takes a batch
 
 
@@ -35,6 +38,7 @@ class Runner:
         self._token = uuid4().hex
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._work = asyncio.Event()
+        self._steps = asyncio.Semaphore(STEPS_AT_ONCE)
 
     def wake(self) -> None:
         """Look for new batches at once."""
@@ -75,7 +79,10 @@ class Runner:
     async def _run(self, batch_id: str) -> None:
         run = BatchRun(self._producer, self._store, self._models.routes, batch_id, self._token, HELD_SECONDS)
         try:
-            while await self._hold(batch_id) and not await run.step():  # noqa: ASYNC110 - the jobs end elsewhere
+            while True:
+                async with self._steps:
+                    if not await self._hold(batch_id) or await run.step():
+                        return
                 await asyncio.sleep(run.pause)
         except FailoverError as error:
             log.warning("a batch waits", extra={"batch": batch_id, "error": str(error)})
