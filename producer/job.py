@@ -13,7 +13,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Required
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints, ValidationError
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
@@ -107,7 +107,7 @@ class LLMJob(BaseModel):
     priority: Annotated[Literal[0, 1], NUMBER] = 0
     expires_after_seconds: Annotated[float, Field(gt=0, le=90 * 86400), NUMBER] | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
-    live: bool = False
+    live: StrictBool = False
     route: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
 
     def provider_key(self, job_id: str) -> str:

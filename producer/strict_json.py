@@ -51,9 +51,14 @@ def encode(value: Any, named: Any) -> bytes:
         from_json(encoded)  # it takes fewer levels than json.dumps
     except (ValueError, TypeError, RecursionError) as error:
         raise invalid(named, error) from None
-    if b"\\u0000" in encoded and _NUL.search(encoded):  # the search alone is a hundred times slower
+    if has_nul(encoded):
         raise InvalidJob(*(first_fault(named) or ("", NUL)))
     return encoded
+
+
+def has_nul(raw: bytes) -> bool:
+    """Whether a text of the JSON holds a NUL character."""
+    return b"\\u0000" in raw and _NUL.search(raw) is not None  # the search alone is a hundred times slower
 
 
 def invalid(named: Any, error: Exception) -> InvalidJob:

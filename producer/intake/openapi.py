@@ -33,13 +33,19 @@ def request_body(
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
 
 
+def strict(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema, in which no string may contain NUL."""
+    found: dict[str, Any] = _resolved(schema, {}, True)
+    return found
+
+
 def _resolved(node: Any, definitions: dict[str, Any], strict: bool) -> Any:
     """The schema with its `$ref`s replaced by their definitions."""
     if isinstance(node, list):
         return [_resolved(item, definitions, strict) for item in node]
     if not isinstance(node, dict):
         return node
-    if ref := node.get("$ref"):
+    if (ref := node.get("$ref")) and ref != JSON:
         return _resolved(definitions[ref.rsplit("/", 1)[-1]], definitions, strict)
     resolved = {key: _resolved(value, definitions, strict) for key, value in node.items()}
     if strict and resolved.get("type") == "object" and resolved.get("additionalProperties") is not False:

@@ -18,12 +18,12 @@ from ops.web.openai.wanted import FEATURE, metadata_of, tenant_of, text_field
 from producer import keyspace
 from producer.client import AsyncProducer
 from producer.errors import FailoverError, InvalidBody
-from producer.intake import body, caller_of, read_json
+from producer.intake import body, caller_of, read_object
 
 ENDPOINT = "/v1/chat/completions"
 BODY_BYTES = 256 * 1024
 SECONDS = {"m": 60, "h": 3600, "d": 86400}
-LONGEST_WINDOW = 7 * 86400
+WINDOW = "^([1-9][0-9]{0,3}m|([1-9][0-9]?|1[0-5][0-9]|16[0-8])h|[1-7]d)$"  # up to 7 days
 
 
 class Ended(FailoverError):
@@ -43,9 +43,7 @@ class Batches:
 
     async def create(self, request: Request) -> Response:
         """Run the requests of an uploaded file. A wrong line fails the whole batch, with its number."""
-        asked = read_json(await body(request, BODY_BYTES))
-        if not isinstance(asked, dict):
-            raise InvalidBody("", "the body is a JSON object")
+        asked = read_object(await body(request, BODY_BYTES))
         tenant = tenant_of(caller_of(request), request.headers)
         if asked.get("endpoint") != ENDPOINT:
             raise InvalidBody("endpoint", f"only {ENDPOINT} is supported here")
@@ -104,8 +102,6 @@ class Batches:
 
 
 def _seconds(window: str) -> int:
-    found = re.fullmatch(r"(\d{1,4})([mhd])", window)
-    seconds = int(found[1]) * SECONDS[found[2]] if found else 0
-    if not 60 <= seconds <= LONGEST_WINDOW:
+    if re.fullmatch(WINDOW, window) is None:
         raise InvalidBody("completion_window", "should be a time as in 24h, up to 7d")
-    return seconds
+    return int(window[:-1]) * SECONDS[window[-1]]

@@ -18,8 +18,8 @@ from ops.web.openai.errors import NoAnswer, ended_without_answer, late
 from ops.web.openai.pending import ClientLeft, Pending, pending
 from ops.web.openai.wanted import Wanted, wanted_of
 from producer.client import AsyncProducer
-from producer.errors import FailoverError, InvalidBody
-from producer.intake import body, caller_of, read_json
+from producer.errors import FailoverError
+from producer.intake import body, caller_of, read_object
 from producer.intake.reading import LARGE_BYTES
 from producer.job import JobResult, JobStatus
 from producer.live import LivePieces
@@ -46,9 +46,7 @@ class Chat:
         the client; `Prefer: respond-async` gets a 202 in place of a long wait."""
         caller, raw = caller_of(request), await body(request, BODY_BYTES)
         async with self._large if len(raw) > LARGE_BYTES else contextlib.nullcontext():
-            asked = read_json(raw)
-            if not isinstance(asked, dict):
-                raise InvalidBody("", "the body is a JSON object")
+            asked = read_object(raw)
             wanted = wanted_of(asked, request.headers, caller, self._producer.policies, await self._routes())
         job = pending(request, raw, wanted, caller, self._producer, self._draining)
         wanted = wanted.handed_in()

@@ -7,11 +7,12 @@ from typing import Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 
-from ops.web.batches.batches import ENDPOINT, Batches
+from ops.web.batches.batches import Batches
 from ops.web.batches.files import PURPOSES, Files
 from ops.web.batches.runner import Runner
 from ops.web.batches.store import Store
 from ops.web.draining import Draining
+from ops.web.openai.bodies import BATCH_BODY, CHAT_BODY, RESPONSE_BODY, json_body
 from ops.web.openai.chat import Chat
 from ops.web.openai.models import Models
 from ops.web.responses.handlers import Responses
@@ -19,7 +20,7 @@ from producer.client import AsyncProducer
 from producer.intake import ErrorBody, errors
 
 ERROR: dict[str, Any] = {"model": ErrorBody, "description": "The message says what is wrong"}
-STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+STREAM: dict[str, Any] = {"text/event-stream": {}}
 
 
 class _Open(BaseModel):
@@ -87,7 +88,7 @@ def openai_surface(
             **unanswered(500, 502, 503, 504),
             **errors(400, 401, 403, 409, 413, 429),
         },
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": CHAT_BODY}}}},
+        openapi_extra=json_body(CHAT_BODY),
     )(chat.complete)
     _add_responses(router, Responses(producer, models.routes, draining))
     _add_files(router, Files(producer, store))
@@ -104,8 +105,13 @@ def _add_responses(router: APIRouter, responses: Responses) -> None:
     router.post(
         "/responses",
         response_model=ResponseObject,
-        responses={200: {"content": STREAM}, **ended, **errors(400, 401, 403, 404, 409, 413, 429)},
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": RESPONSE_BODY}}}},
+        responses={
+            200: {"content": STREAM},
+            202: {"model": _Open},
+            **ended,
+            **errors(400, 401, 403, 404, 409, 413, 429),
+        },
+        openapi_extra=json_body(RESPONSE_BODY),
     )(responses.create)
     router.get(one, response_model=ResponseObject, responses={200: {"content": STREAM}, 400: ERROR, **found})(
         responses.show
@@ -138,7 +144,7 @@ def _add_batches(router: APIRouter, batches: Batches) -> None:
         "/batches",
         response_model=_Open,
         responses=errors(400, 401, 403, 404, 413, 503),
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": BATCH_BODY}}}},
+        openapi_extra=json_body(BATCH_BODY),
     )(batches.create)
     router.get("/batches", response_model=_Open, responses=errors(400, 401, 403, 503))(batches.list_batches)
     router.get(one, response_model=_Open, responses=found)(batches.show)
@@ -147,44 +153,3 @@ def _add_batches(router: APIRouter, batches: Batches) -> None:
 
 BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
 PURPOSE: dict[str, Any] = {"enum": list(PURPOSES)}
-BATCH_BODY: dict[str, Any] = {
-    "type": "object",
-    "required": ["input_file_id", "endpoint"],
-    "properties": {
-        "input_file_id": {"type": "string"},
-        "endpoint": {"enum": [ENDPOINT]},
-        "completion_window": {"type": ["string", "null"]},
-        "metadata": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
-    },
-}
-RESPONSE_BODY: dict[str, Any] = {
-    "type": "object",
-    "required": ["input"],
-    "properties": {
-        "model": {"type": ["string", "null"]},
-        "input": {"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "object"}}]},
-        "instructions": {"type": ["string", "null"]},
-        "previous_response_id": {"type": ["string", "null"]},
-        "background": {"type": ["boolean", "null"]},
-        "store": {"type": ["boolean", "null"]},
-        "stream": {"type": ["boolean", "null"]},
-    },
-}
-CHAT_BODY: dict[str, Any] = {
-    "type": "object",
-    "required": ["messages"],
-    "additionalProperties": True,
-    "properties": {
-        "model": {"type": ["string", "null"]},
-        "messages": {
-            "type": "array",
-            "minItems": 1,
-            "items": {"type": "object", "required": ["role"], "properties": {"role": {"type": "string"}}},
-        },
-        "stream": {"type": ["boolean", "null"]},
-        "stream_options": {"type": ["object", "null"]},
-        "metadata": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
-        "user": {"type": ["string", "null"]},
-        "n": {"enum": [1, None]},
-    },
-}

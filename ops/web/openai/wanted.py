@@ -74,12 +74,12 @@ def wanted_of(
         }
     )
     prefer = headers.get("prefer", "")
-    options = body.get("stream_options")
+    options = object_field(body, "stream_options")
     return Wanted(
         job=job,
         policy=policy,
         stream=stream,
-        usage=bool(options.get("include_usage")) if isinstance(options, dict) else False,
+        usage=bool(options.get("include_usage")),
         asynchronous=bool(re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", prefer)),
         wait_seconds=_wait(prefer, policy),
         retry=headers.get(RETRY_COUNT, "0") not in ("", "0"),
@@ -114,6 +114,13 @@ def bool_field(body: Mapping[str, Any], name: str) -> bool:
     if value is not None and not isinstance(value, bool):
         raise InvalidBody(name, "should be true or false")
     return bool(value)
+
+
+def object_field(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = body.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise InvalidBody(name, "should be an object")
+    return value or {}
 
 
 def metadata_of(metadata: Any) -> dict[str, str]:

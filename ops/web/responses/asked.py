@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ops.web.openai.wanted import bool_field, text_field
+from ops.web.openai.wanted import bool_field, object_field, text_field
 from ops.web.responses.items import messages_of
 from producer.errors import InvalidBody
 
@@ -43,11 +43,16 @@ _EMPTY = {"truncation": ("disabled",), "top_logprobs": (0,), "include": ([], ["r
 def refuse_unsupported(body: Mapping[str, Any]) -> None:
     """Raises InvalidBody, which names a parameter that would change the answer, and that nothing here knows."""
     for name, value in body.items():
-        if value is None or name in _OURS or name in _SAME or name in _WITHOUT_EFFECT or value in _EMPTY.get(name, ()):
+        if value is None or name in _OURS or name in _SAME or name in _WITHOUT_EFFECT or _empty(name, value):
             continue
         raise InvalidBody(name, "is not supported here: docs/openai.md lists what is")
+    bool_field(body, "store")
     if bool_field(body, "background") and body.get("store") is False:
         raise InvalidBody("store", "a response in background is stored: leave `store` out")
+
+
+def _empty(name: str, value: Any) -> bool:
+    return any(value == each and not isinstance(value, bool) for each in _EMPTY.get(name, ()))
 
 
 def chat_body(body: Mapping[str, Any], before: list[dict[str, Any]]) -> dict[str, Any]:
@@ -63,17 +68,10 @@ def chat_body(body: Mapping[str, Any], before: list[dict[str, Any]]) -> dict[str
         chat["tools"] = tools
     if (choice := _tool_choice(body.get("tool_choice"))) is not None and tools:
         chat["tool_choice"] = choice
-    chat |= _text(_object(body, "text"))
-    if (effort := _object(body, "reasoning").get("effort")) is not None:
+    chat |= _text(object_field(body, "text"))
+    if (effort := object_field(body, "reasoning").get("effort")) is not None:
         chat["reasoning_effort"] = effort
     return chat
-
-
-def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = body.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise InvalidBody(name, "should be an object")
-    return value or {}
 
 
 def _tools(tools: Any) -> list[dict[str, Any]]:
@@ -104,10 +102,12 @@ def _tool_choice(choice: Any) -> Any:
 def _text(text: Mapping[str, Any]) -> dict[str, Any]:
     chat: dict[str, Any] = {} if text.get("verbosity") is None else {"verbosity": text["verbosity"]}
     form = text.get("format")
+    if form is None:
+        return chat
     match form.get("type") if isinstance(form, dict) else form:
-        case None | "text":
+        case "text" if isinstance(form, dict):
             return chat
-        case "json_object":
+        case "json_object" if isinstance(form, dict):
             return {**chat, "response_format": {"type": "json_object"}}
         case "json_schema" if isinstance(form, dict):
             schema = {name: value for name, value in form.items() if name != "type"}

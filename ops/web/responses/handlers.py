@@ -25,8 +25,8 @@ from ops.web.responses.items import with_ids
 from ops.web.responses.made import response_of
 from ops.web.responses.records import PREFIX, Record
 from producer.client import AsyncProducer
-from producer.errors import FailoverError, InvalidBody
-from producer.intake import body, caller_of, read_json
+from producer.errors import FailoverError
+from producer.intake import body, caller_of, read_object
 from producer.intake.reading import LARGE_BYTES
 from producer.job import JobResult, JobStatus
 from producer.live import LivePieces
@@ -46,9 +46,7 @@ class Responses:
         """Make a response. With `background` it is queued and can be read later; a stored one can be continued."""
         caller, raw = caller_of(request), await body(request, BODY_BYTES)
         async with self._large if len(raw) > LARGE_BYTES else contextlib.nullcontext():
-            asked = read_json(raw)
-            if not isinstance(asked, dict):
-                raise InvalidBody("", "the body is a JSON object")
+            asked = read_object(raw)
             wanted, asked = await self._wanted(request, asked)
         background, store = bool_field(asked, "background"), asked.get("store") is not False
         created_at = int(time.time())

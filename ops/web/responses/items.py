@@ -31,7 +31,8 @@ def _add(messages: list[dict[str, Any]], item: Mapping[str, Any], where: str) ->
                 raise InvalidBody(f"{where}.role", f"should be one of {', '.join(sorted(_ROLES))}")
             messages.append({"role": item["role"], "content": _content(item.get("content"), where)})
         case "function_call":
-            function = {"name": str(item.get("name", "")), "arguments": str(item.get("arguments") or "{}")}
+            arguments = "{}" if item.get("arguments") is None else _text(item, "arguments", where)
+            function = {"name": _text(item, "name", where), "arguments": arguments or "{}"}
             call = {"id": _call_id(item, where), "type": "function", "function": function}
             if not (messages and messages[-1]["role"] == "assistant"):  # calls of one turn are one message
                 messages.append({"role": "assistant", "content": None})
@@ -44,6 +45,13 @@ def _add(messages: list[dict[str, Any]], item: Mapping[str, Any], where: str) ->
             pass  # of another model: providers refuse what is not their own
         case kind:
             raise InvalidBody(f"{where}.type", f"{kind!r:.60} is not supported here")
+
+
+def _text(item: Mapping[str, Any], name: str, where: str) -> str:
+    text = item.get(name)
+    if not isinstance(text, str):
+        raise InvalidBody(f"{where}.{name}", "should be a text")
+    return text
 
 
 def _call_id(item: Mapping[str, Any], where: str) -> str:
@@ -69,14 +77,14 @@ def _part(part: Any, where: str) -> dict[str, Any]:
         raise InvalidBody(where, "should be an object")
     match part.get("type"):
         case "input_text" | "output_text" | "text":
-            return {"type": "text", "text": str(part.get("text", ""))}
+            return {"type": "text", "text": _text(part, "text", where)}
         case "refusal":
-            return {"type": "text", "text": str(part.get("refusal", ""))}
+            return {"type": "text", "text": _text(part, "refusal", where)}
         case "input_image" if isinstance(part.get("image_url"), str):
-            detail = {"detail": part["detail"]} if part.get("detail") else {}
+            detail = {"detail": _text(part, "detail", where)} if part.get("detail") is not None else {}
             return {"type": "image_url", "image_url": {"url": part["image_url"], **detail}}
         case "input_file" if part.get("file_data"):
-            file = {name: part[name] for name in ("file_data", "filename") if part.get(name)}
+            file = {name: _text(part, name, where) for name in ("file_data", "filename") if part.get(name) is not None}
             return {"type": "file", "file": file}
         case "input_audio" if isinstance(part.get("input_audio"), dict):
             return {"type": "input_audio", "input_audio": part["input_audio"]}
