@@ -130,6 +130,10 @@ def test_what_is_not_supported_is_refused_by_its_name(sdk: openai.OpenAI, worksh
         (r"input\.0\.type", {"input": [{"type": "item_reference", "id": "x"}]}),
         (r"input\.0\.content\.0", {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}),
         ("input", {"input": []}),
+        (r"input\.0\.role", {"input": [{"role": {}, "content": "x"}]}),
+        (r"text\.format", {"text": {"format": {"type": None}}}),
+        ("top_logprobs", {"top_logprobs": False}),
+        ("NUL", {"max_tool_calls": {"a\0": 1}}),
         ("store", {"background": True, "store": False}),
     ]
     for name, wrong in cases:

@@ -13,7 +13,7 @@ from tests.support.workshop import BIN, Workshop
 
 def test_schemathesis_finds_nothing(workshop: Workshop, tmp_path: Path) -> None:
     workshop.routes(hot=[{"upstream": "a"}])
-    workshop.policy(max_time_to_answer_seconds=0.2, when_late="accept")
+    workshop.policy(max_time_to_answer_seconds=0.02, when_late="accept")
     workshop.worker()
     tenants(workshop, jobs_per_minute=1e6, burst=100_000)
     with served(workshop) as web:

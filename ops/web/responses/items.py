@@ -7,7 +7,7 @@ from typing import Any
 
 from producer.errors import InvalidBody
 
-_ROLES = frozenset({"user", "assistant", "system", "developer"})
+_ROLES = ("assistant", "developer", "system", "user")  # a tuple takes a role of any type
 
 
 def messages_of(given: Any) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ def _add(messages: list[dict[str, Any]], item: Mapping[str, Any], where: str) ->
     match item.get("type", "message"):
         case "message":
             if item.get("role") not in _ROLES:
-                raise InvalidBody(f"{where}.role", f"should be one of {', '.join(sorted(_ROLES))}")
+                raise InvalidBody(f"{where}.role", f"should be one of {', '.join(_ROLES)}")
             messages.append({"role": item["role"], "content": _content(item.get("content"), where)})
         case "function_call":
             arguments = "{}" if item.get("arguments") is None else _text(item, "arguments", where)
