@@ -158,6 +158,16 @@ def test_an_sdks_retry_finds_the_job_of_its_first_request(sdk: openai.OpenAI, wo
     assert calls(workshop) == 2  # a new request is new work, whatever it says
 
 
+def test_a_retry_after_its_job_was_cancelled_is_a_new_one(workshop: Workshop) -> None:
+    workshop.routes(hot=[{"upstream": "a"}])
+    workshop.policy(when_client_leaves="cancel")
+    workshop.providers.behave("a", latency=[5.0, 5.0])
+    with door(workshop) as sdk:
+        hasty = sdk.with_options(timeout=0.5, max_retries=1)
+        with pytest.raises(openai.APITimeoutError):  # and not a conflict with the job that it has cancelled itself
+            chat(hasty)
+
+
 def test_an_idempotency_key_is_the_same_job_and_no_other(sdk: openai.OpenAI, workshop: Workshop) -> None:
     headers = {"Idempotency-Key": "order-7"}
     first, second = (chat(sdk, extra_headers=headers) for _ in range(2))

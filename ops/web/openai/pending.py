@@ -146,11 +146,9 @@ async def pending(
 
     Raises TooManyJobs, IdempotencyConflict, InvalidJob, ServiceUnavailable.
     """
-    job_id, known = uuid4().hex, False
     record = _retry_record(caller, wanted, raw) if wanted.by_sdk and wanted.job.idempotency_key is None else None
-    if record is not None and wanted.retry:
-        (found,) = await producer.send([("GET", record)])
-        job_id, known = (found.decode(), True) if found else (job_id, False)
+    before_this = await _first_job(producer, record) if record is not None and wanted.retry else None
+    job_id, known = before_this or uuid4().hex, before_this is not None
     async with producer.wakeups.watch(job_id) as watch:
         rate = await counted(producer, wanted.job.tenant_id)
         writes = list(before(job_id)) if before is not None else []
@@ -202,6 +200,15 @@ async def _left(request: Request, watch: Watch) -> AsyncIterator[asyncio.Future[
         yield task
     finally:
         task.cancel()
+
+
+async def _first_job(producer: AsyncProducer, record: str) -> str | None:
+    """The job of the request that the SDK sends again; None if it is not known, or was cancelled when the client gave up."""
+    (found,) = await producer.send([("GET", record)])
+    if found is None:
+        return None
+    (status,) = await producer.send([("HGET", keyspace.job(found.decode()), "status")])
+    return None if status == b"canceled" else str(found.decode())
 
 
 def _retry_record(caller: Caller, wanted: Wanted, raw: bytes) -> str:
