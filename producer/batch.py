@@ -67,7 +67,7 @@ class _Form(BaseModel):
     body: dict[str, Any]
 
 
-CHAT = re.compile(r"^(https?://[^/\s]+)?(/[\w.-]+)*/chat/completions/?(\?\S*)?$")
+CHAT = re.compile(r"^(https?://[^/\s]{1,200})?(/[\w.-]{1,100}){0,9}/chat/completions/?(\?\S{0,500})?$")
 _OTHERS = {  # what a line without a `body` is: its field, and whose form it has
     "params": "Anthropic's message batches",
     "request": "Gemini's batches",

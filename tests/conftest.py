@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 import redis
 
@@ -15,10 +16,11 @@ from ops.simulators.slack_api import Slack
 from producer import Producer
 from producer.connection import connect
 from producer.policy import Policies, load_policies
+from tests.support.openai_door import door
 from tests.support.web import served
 from tests.support.workshop import Workshop, workshop_in
 
-OF_A_SERVER = {"server", "provider_server", "slack"}  # all others build on these
+OF_A_SERVER = {"server", "openai_door", "provider_server", "slack"}  # all others build on these
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -84,6 +86,38 @@ def web(workshop: Workshop) -> Iterator[httpx.Client]:
     workshop.policy()
     with served(workshop) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def openai_door(
+    tmp_path_factory: pytest.TempPathFactory, provider_server: provider.Control
+) -> Iterator[tuple[str, openai.OpenAI]]:
+    """A server of its own, and an SDK's client of a web process and a worker there: to start them takes longer than a test."""
+    folder = tmp_path_factory.mktemp("door")
+    with embedded.running(folder / "valkey") as url, workshop_in(folder, url, provider_server) as place:
+        place.routes(hot=[{"upstream": "a"}], warm=[{"upstream": "b"}])
+        place.policy(stream="whole")
+        with door(place) as sdk:
+            yield url, sdk
+
+
+@pytest.fixture
+def sdk_redis(openai_door: tuple[str, openai.OpenAI]) -> Iterator[redis.Redis]:
+    """The server behind `sdk`."""
+    with connect(openai_door[0]) as client:
+        yield client
+
+
+@pytest.fixture
+def sdk(openai_door: tuple[str, openai.OpenAI], sdk_redis: redis.Redis, providers: provider.Control) -> openai.OpenAI:
+    """OpenAI's client of the shared processes, with nothing in Redis; its providers are `a` and `b`."""
+    sdk_redis.flushall()
+    return openai_door[1]
+
+
+@pytest.fixture
+def sdk_producer(sdk_redis: redis.Redis, policies: Policies) -> Producer:
+    return Producer(sdk_redis, policies)
 
 
 @pytest.fixture

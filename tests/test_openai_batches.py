@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -55,15 +54,7 @@ def lines_of(sdk: openai.OpenAI, file_id: str | None) -> list[dict[str, Any]]:
     return [json.loads(each) for each in sdk.files.content(file_id or "").text.splitlines()] if file_id else []
 
 
-@pytest.fixture
-def sdk(workshop: Workshop) -> Iterator[openai.OpenAI]:
-    workshop.routes(hot=[{"upstream": "a"}])
-    workshop.policy()
-    with door(workshop) as client:
-        yield client
-
-
-def test_a_file_comes_back_as_it_was_and_goes_when_it_is_deleted(sdk: openai.OpenAI, client: redis.Redis) -> None:
+def test_a_file_comes_back_as_it_was_and_goes_when_it_is_deleted(sdk: openai.OpenAI, sdk_redis: redis.Redis) -> None:
     content = bytes(range(256)) * 10_000  # several parts, not text
     made = sdk.files.create(file=("näme.bin", io.BytesIO(content)), purpose="user_data")
     assert (made.bytes, made.filename, made.status) == (len(content), "näme.bin", "processed")
@@ -77,7 +68,7 @@ def test_a_file_comes_back_as_it_was_and_goes_when_it_is_deleted(sdk: openai.Ope
         assert sdk.files.delete(each.id).deleted
     with pytest.raises(openai.NotFoundError):
         sdk.files.content(made.id)
-    assert [key for key in client.scan_iter("failover:file*") if b":of:" not in key] == []
+    assert [key for key in sdk_redis.scan_iter("failover:file*") if b":of:" not in key] == []
 
 
 def test_a_wrong_upload_is_a_sentence(sdk: openai.OpenAI) -> None:
@@ -99,7 +90,7 @@ def test_a_file_that_is_too_large_is_refused_in_words(sdk: openai.OpenAI, worksh
     assert refused.value.status_code == 413
 
 
-def test_a_batch_runs_its_lines_and_writes_them_in_their_order(sdk: openai.OpenAI, client: redis.Redis) -> None:
+def test_a_batch_runs_its_lines_and_writes_them_in_their_order(sdk: openai.OpenAI, sdk_redis: redis.Redis) -> None:
     made = create(sdk, [line(number) for number in range(450)], metadata={"feature": "notes", "for": "acme"})
     assert made.status == "validating" and made.metadata == {"feature": "notes", "for": "acme"}
     done = ended(sdk, made.id)
@@ -110,9 +101,9 @@ def test_a_batch_runs_its_lines_and_writes_them_in_their_order(sdk: openai.OpenA
     texts = [each["response"]["body"]["choices"][0]["message"]["content"] for each in answers]
     assert texts == [f"You said: note {number}" for number in range(450)]
     assert made.id in {each.id for each in sdk.batches.list()}
-    assert client.scard("failover:batches:open") == 0
+    assert sdk_redis.scard("failover:batches:open") == 0
     one = answers[0]["response"]["request_id"]
-    assert client.ttl(f"rq:job:{one}") <= 3600  # the file has the answer now
+    assert sdk_redis.ttl(f"rq:job:{one}") <= 3600  # the file has the answer now
 
 
 def test_a_wrong_line_fails_the_batch_with_its_number_before_anything_is_paid(
@@ -142,14 +133,14 @@ def test_a_wrong_line_fails_the_batch_with_its_number_before_anything_is_paid(
     assert workshop.providers.account("a")["asked"] == 0
 
 
-def test_lines_that_die_are_in_the_error_file(sdk: openai.OpenAI, workshop: Workshop, producer: Producer) -> None:
+def test_lines_that_die_are_in_the_error_file(sdk: openai.OpenAI, workshop: Workshop, sdk_producer: Producer) -> None:
     workshop.providers.behave("a", status=400, error={"message": "filtered", "code": "content_filter"}, every=3)
     done = ended(sdk, create(sdk, [line(number) for number in range(9)]).id)
     good, bad = lines_of(sdk, done.output_file_id), lines_of(sdk, done.error_file_id)
     assert done.status == "completed" and done.request_counts.failed == len(bad) == 3 and len(good) == 6
     assert all(each["response"]["status_code"] == 400 and each["error"] is None for each in bad)
     assert all("filtered" in each["response"]["body"]["error"]["message"] for each in bad)
-    assert producer.client.zcard("rq:failed:ai-tasks") == 3  # people may still answer them
+    assert sdk_producer.client.zcard("rq:failed:ai-tasks") == 3  # people may still answer them
 
 
 def test_what_cannot_be_created_is_refused_in_words(sdk: openai.OpenAI) -> None:

@@ -7,7 +7,6 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -27,26 +26,18 @@ from tests.support.workshop import Workshop
 pytestmark = pytest.mark.server
 
 
-@pytest.fixture
-def sdk(workshop: Workshop) -> Iterator[openai.OpenAI]:
-    workshop.routes(hot=[{"upstream": "a"}], warm=[{"upstream": "b"}])
-    workshop.policy(stream="whole")
-    with door(workshop) as client:
-        yield client
-
-
 def calls(workshop: Workshop) -> int:
     return sum(workshop.providers.account(name)["asked"] for name in ("a", "b"))
 
 
-def test_a_chat_is_a_job_and_its_answer_names_what_answered(sdk: openai.OpenAI, producer: Producer) -> None:
+def test_a_chat_is_a_job_and_its_answer_names_what_answered(sdk: openai.OpenAI, sdk_producer: Producer) -> None:
     raw = sdk.chat.completions.with_raw_response.create(model="gpt-x", messages=HELLO)  # type: ignore[arg-type]
     answer = raw.parse()
     assert answer.choices[0].message.content == "You said: hello"
     assert answer.model == "a-1" and answer.object == "chat.completion"
     assert raw.headers["x-failover-route"] == "a/a-1" and raw.request_id
     assert int(raw.headers["x-ratelimit-remaining-requests"]) == int(raw.headers["x-ratelimit-limit-requests"]) - 1
-    result = producer.fetch(raw.headers["x-failover-job-id"])
+    result = sdk_producer.fetch(raw.headers["x-failover-job-id"])
     assert result.status is JobStatus.DONE and result.text == "You said: hello"
 
 
@@ -95,19 +86,19 @@ def said(text: str) -> Any:
     return [{"role": "user", "content": text}]
 
 
-def test_a_model_is_a_job_type_a_route_or_the_default(sdk: openai.OpenAI, producer: Producer) -> None:
+def test_a_model_is_a_job_type_a_route_or_the_default(sdk: openai.OpenAI, sdk_producer: Producer) -> None:
     assert {"default", "batch"} <= {model.id for model in sdk.models.list()}
     until(lambda: "b/b-1" in {model.id for model in sdk.models.list()}, "the worker's routes are listed")
     assert sdk.models.retrieve("b/b-1").owned_by == "b"
     raw = sdk.chat.completions.with_raw_response.create(model="b/b-1", messages=HELLO)  # type: ignore[arg-type]
     assert raw.headers["x-failover-route"] == "b/b-1"
     raw = sdk.chat.completions.with_raw_response.create(model="batch", messages=HELLO)  # type: ignore[arg-type]
-    assert producer.client.hget(keyspace.job(raw.headers["x-failover-job-id"]), "job_type") == b"batch"
+    assert sdk_producer.client.hget(keyspace.job(raw.headers["x-failover-job-id"]), "job_type") == b"batch"
     with pytest.raises(openai.NotFoundError):
         sdk.models.retrieve("nobody/knows")
 
 
-def test_who_asks_is_in_the_job(sdk: openai.OpenAI, producer: Producer) -> None:
+def test_who_asks_is_in_the_job(sdk: openai.OpenAI, sdk_producer: Producer) -> None:
     raw = sdk.chat.completions.with_raw_response.create(
         model="default",
         messages=HELLO,  # type: ignore[arg-type]
@@ -115,7 +106,7 @@ def test_who_asks_is_in_the_job(sdk: openai.OpenAI, producer: Producer) -> None:
         user="u-7",
         extra_headers={"x-failover-tenant": "acme"},
     )
-    tenant, feature = producer.client.hmget(keyspace.job(raw.headers["x-failover-job-id"]), "tenant", "feature")
+    tenant, feature = sdk_producer.client.hmget(keyspace.job(raw.headers["x-failover-job-id"]), "tenant", "feature")
     assert (tenant, feature) == (b"acme", None)  # a done job keeps who it was for; its feature is in the history
 
 

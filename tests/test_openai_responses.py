@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -25,21 +24,13 @@ TOOLS: Any = [
 ]
 
 
-@pytest.fixture
-def sdk(workshop: Workshop) -> Iterator[openai.OpenAI]:
-    workshop.routes(hot=[{"upstream": "a"}])
-    workshop.policy()
-    with door(workshop) as client:
-        yield client
-
-
 def asked_of(workshop: Workshop) -> dict[str, Any]:
     """The body that the provider got last."""
     body: dict[str, Any] = workshop.providers.account("a")["last"]
     return body
 
 
-def test_a_response_is_waited_for_and_can_be_read_again(sdk: openai.OpenAI, producer: Producer) -> None:
+def test_a_response_is_waited_for_and_can_be_read_again(sdk: openai.OpenAI, sdk_producer: Producer) -> None:
     made = sdk.responses.create(model="default", input="hello", instructions="Be short.", metadata={"feature": "notes"})
     assert made.output_text == "You said: hello" and made.status == "completed" and made.model == "a-1"
     assert made.usage is not None and made.usage.total_tokens > 0
@@ -50,7 +41,7 @@ def test_a_response_is_waited_for_and_can_be_read_again(sdk: openai.OpenAI, prod
     sdk.responses.delete(made.id)
     with pytest.raises(openai.NotFoundError):
         sdk.responses.retrieve(made.id)
-    assert producer.fetch(made.id.removeprefix("resp_")).text == "You said: hello"  # the job and its ledger stay
+    assert sdk_producer.fetch(made.id.removeprefix("resp_")).text == "You said: hello"  # the job and its ledger stay
 
 
 def test_one_that_is_not_stored_cannot_be_read_again(sdk: openai.OpenAI) -> None:

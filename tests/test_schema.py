@@ -24,7 +24,7 @@ def test_schemathesis_finds_nothing(workshop: Workshop, tmp_path: Path) -> None:
             "--header",
             f"Authorization: Bearer {TOKEN}",
         ]
-        limits = ["--max-examples", "10", "--seed", "1", "--generation-deterministic", "--no-color"]
+        limits = ["--max-examples", "4", "--seed", "1", "--generation-deterministic", "--no-color"]
         found = subprocess.run(
             [*command, *limits], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=110
         )

@@ -74,33 +74,54 @@ def test_a_redis_that_is_away_at_the_start_opens_no_port(workshop: Workshop) -> 
 def test_every_route_says_who_may_call_it(web: httpx.Client) -> None:
     """A new route needs a line in ops/web/access.py; until then nobody may call it."""
     documented = {(method, path): facts for method, path, facts in operations(web)}
-    assert set(ACCESS) == {*documented, ("GET", "/openapi.json")}
+    access = {(method, path.replace(":path}", "}")): roles for (method, path), roles in ACCESS.items()}
+    assert set(access) == {*documented, ("GET", "/openapi.json")}
     for route, facts in documented.items():
-        assert facts.get("x-roles", None) == (sorted(ACCESS[route] or ()) or None)
+        assert facts.get("x-roles", None) == (sorted(access[route] or ()) or None)
+
+
+def owned_by(web: httpx.Client, client: redis.Redis, tenant: str, job_id: str) -> dict[str, str]:
+    """One thing of each kind that a path can name, by the parameter's name."""
+    headers = {"x-failover-tenant": tenant}
+    file: Any = {"file": ("in.jsonl", SECRET.encode()), "purpose": (None, "batch")}
+    response = {"input": SECRET, "background": True}
+    batch: Any = {"tenant": tenant, "status": "completed", "input_file_id": SECRET, "created_at": 1}
+    client.hset("failover:batch:batch_theirs", mapping=batch)
+    return {
+        "job_id": job_id,
+        "file_id": web.post("/v1/files", files=file, headers=headers).json()["id"],
+        "response_id": web.post("/v1/responses", json=response, headers=headers).json()["id"],
+        "batch_id": "batch_theirs",
+    }
 
 
 def test_a_tenants_token_sees_and_touches_nothing_of_another_tenant(
     web: httpx.Client, client: redis.Redis, producer: Producer
 ) -> None:
-    """Over every route of the document, with the other tenant's job wherever the path wants one."""
+    """Over every route of the document, with what is the other tenant's wherever the path wants one."""
     theirs = producer.enqueue(
         LLMJob.parse({"tenant_id": "globex", "body": {"messages": [{"role": "user", "content": SECRET}]}})
     )
     acme = made(client, "acme-app", Role.TENANT, "acme")
-    before = client.hgetall(keyspace.job(theirs))
+    known = owned_by(web, client, "globex", theirs)
+    before, queued = client.hgetall(keyspace.job(theirs)), client.llen(keyspace.queue("ai-tasks"))
     for method, path, _ in operations(web):
         body = {**BODY, "tenant_id": "globex"} if path == "/jobs" else {"provider": "openai", "percentUsed": 99}
-        answer = web.request(method, path.replace("{job_id}", theirs), json=body, headers=acme)
-        unknown = web.request(method, path.replace("{job_id}", "no" + theirs[2:]), json=body, headers=acme)
-        told = answer.text.replace(theirs, "ID")
-        if "{job_id}" in path:
-            assert (answer.status_code, told) == (404, unknown.text.replace("no" + theirs[2:], "ID")), (method, path)
-        else:
-            assert answer.status_code == 403 or path in ("/healthz", "/readyz"), (method, path)
+        name = next((each for each in known if f"{{{each}}}" in path), "")
+        its_id = known.get(name, "")
+        answer = web.request(method, path.replace(f"{{{name}}}", its_id), json=body, headers=acme)
+        unknown = web.request(method, path.replace(f"{{{name}}}", f"no{its_id[2:]}"), json=body, headers=acme)
+        told = answer.text.replace(its_id, "ID") if its_id else answer.text
+        if its_id:
+            assert (answer.status_code, told) == (404, unknown.text.replace(f"no{its_id[2:]}", "ID")), (method, path)
+        elif method == "GET" and path in ("/v1/files", "/v1/batches"):
+            assert answer.json()["data"] == [], path
+        elif not path.startswith("/v1/models"):
+            assert answer.status_code in (400, 403) or path in ("/healthz", "/readyz"), (method, path)
         assert SECRET not in told
         assert "globex" not in told
     assert client.hgetall(keyspace.job(theirs)) == before
-    assert client.llen(keyspace.queue("ai-tasks")) == 1
+    assert client.llen(keyspace.queue("ai-tasks")) == queued
     assert audited(client, "cancel") == []
     assert pause.holding(client, "ai-tasks") == []
 
