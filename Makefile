@@ -24,7 +24,7 @@ demo: $(READY) ## A batch through an outage of the hot provider, on this machine
 	@$(BIN)/failover demo
 
 test: $(READY) ## All tests: a real Valkey, real processes, real HTTP
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 test-fast: $(READY) ## The tests that need no server: seconds
 	$(BIN)/python -m pytest -n 2 -m "not server"
