@@ -59,7 +59,7 @@ class Call:
 
 
 Command = Call | tuple[Word, ...]
-_PLAIN = Script.load(Path(__file__).parent / "lua", "plain")
+_PLAIN, _HOLD = (Script.load(Path(__file__).parent / "lua", name) for name in ("plain", "hold"))
 
 
 def although_full(*commands: tuple[Word, ...]) -> Call:
@@ -69,6 +69,11 @@ def although_full(*commands: tuple[Word, ...]) -> Call:
     """
     args = [word for name, _, *rest in commands for word in (name, len(rest), *rest)]
     return _PLAIN.call([str(command[1]) for command in commands], args)
+
+
+def hold(key: str, holder: str, ms: int) -> Call:
+    """Take a lease, or keep it for so many milliseconds more. Reply: 1 if it is the holder's now, else 0."""
+    return _HOLD.call([key], [holder, ms])
 
 
 def size_of(commands: Sequence[Command]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 import redis.asyncio
 
 from producer import keyspace
-from producer.scripts import although_full, ask_async
+from producer.scripts import ask_async, hold
 from worker.history.archive import VARIABLE, Archive
 from worker.history.collector import Collector
 from worker.history.ledger_retention import LedgerRetention
@@ -47,10 +47,5 @@ class HistoryLeader:
         return [f"ledger rows cannot be written to {VARIABLE}, they stay in Redis: {why}"] if why else []
 
     async def _leads(self) -> bool:
-        key = keyspace.HISTORY_LEADER
-        taken = although_full(("SET", key, self._name, "NX", "PX", LEADS_MS))
-        _, leader = await ask_async(self._client, [taken, ("GET", key)])
-        if leader != self._name.encode():
-            return False
-        await ask_async(self._client, [("PEXPIRE", key, LEADS_MS)])
-        return True
+        (ours,) = await ask_async(self._client, [hold(keyspace.HISTORY_LEADER, self._name, LEADS_MS)])
+        return bool(ours)

@@ -12,10 +12,11 @@ from uuid import uuid4
 from producer import keyspace
 from producer.client import AsyncProducer
 from producer.errors import FailoverError
-from producer.scripts import Call, Command, Script
+from producer.exchange import sendable
+from producer.scripts import Call, Command, Script, hold
 
 _LUA = Path(__file__).parent / "lua"
-MOVE, HOLD = (Script.load(_LUA, name) for name in ("move", "hold"))
+MOVE = Script.load(_LUA, "move")
 KEEP_SECONDS = 30 * 86400  # after its end
 MOST_LISTED = 10_000
 OPEN = ("validating", "in_progress", "finalizing", "cancelling")
@@ -104,7 +105,7 @@ def moving(batch_id: str, states: Sequence[str], fields: Mapping[str, str | int]
 
 def holding(batch_id: str, token: str, seconds: int) -> Call:
     """Take a batch for a runner, or keep it. Reply: 1 if it is the runner's."""
-    return HOLD.call([keyspace.batch_runner(batch_id)], [token, seconds])
+    return hold(keyspace.batch_runner(batch_id), token, seconds * 1000)
 
 
 def ending(batch_id: str, fields: Mapping[str, str | int]) -> list[Command]:
@@ -123,11 +124,9 @@ async def read(producer: AsyncProducer, batch_id: str, tenant: str | None) -> Ba
 
 
 async def read_many(producer: AsyncProducer, batch_ids: Sequence[str]) -> list[Batch | None]:
-    sendable = [batch_id.encode(errors="replace").decode() for batch_id in batch_ids]
-    replies = await producer.send([("HGETALL", keyspace.batch(batch_id)) for batch_id in sendable])
-    return [
-        Batch(batch_id, _texts(reply)) if reply else None for batch_id, reply in zip(sendable, replies, strict=True)
-    ]
+    ids = list(map(sendable, batch_ids))
+    replies = await producer.send([("HGETALL", keyspace.batch(batch_id)) for batch_id in ids])
+    return [Batch(batch_id, _texts(reply)) if reply else None for batch_id, reply in zip(ids, replies, strict=True)]
 
 
 def _texts(reply: Any) -> dict[str, str]:
