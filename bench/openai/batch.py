@@ -78,6 +78,13 @@ def run(place: Place, control: provider.Control, lines: int) -> dict[str, Any]:
     for process in (web, worker):
         process.terminate()
         process.wait()
+    return {**_judged(control, done, output, lines, in_flight), "seconds": round(time.monotonic() - began, 1)}
+
+
+def _judged(
+    control: provider.Control, done: Any, output: list[dict[str, Any]], lines: int, in_flight: int
+) -> dict[str, Any]:
+    """What became of the batch. `in_flight`: calls at the kill of the worker."""
     answers = [control.account(name)["answers_by_key"] for name in ("hot", "warm")]
     paid = sum(sum(each.values()) for each in answers)
     in_order = [line["custom_id"] for line in output] == [f"request-{number}" for number in range(lines)]
@@ -89,7 +96,6 @@ def run(place: Place, control: provider.Control, lines: int) -> dict[str, Any]:
         "answers paid": paid,
         "in flight at the kill": in_flight,
         "answered by": {name: sum(each.values()) for name, each in zip(("hot", "warm"), answers, strict=True)},
-        "seconds": round(time.monotonic() - began, 1),
         "passed": in_order and counts.get("completed") == lines and paid <= lines + in_flight,
     }
 
