@@ -197,10 +197,6 @@ class AsyncProducer:
         (receipt,) = await self._drive(exchange.enqueue([(job, job_id)], self.policies, self.queue, before))
         return receipt
 
-    async def send(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies to commands that may be sent again, in one round trip. Raises ServiceUnavailable."""
-        return await self._send(commands)
-
     async def submit_many(self, jobs: Iterable[tuple[LLMJob, str]]) -> list[Receipt]:
         """As `enqueue_many`, with the ids that the jobs get. Doing it again changes nothing."""
         return await self._drive(exchange.enqueue(jobs, self.policies, self.queue))
@@ -260,11 +256,12 @@ class AsyncProducer:
                 await asyncio.sleep(step.seconds)
                 continue
             try:
-                replies = await self._send(step)
+                replies = await self.send(step)
             except WrongType as error:
                 failed = error
 
-    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+    async def send(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to commands that may be sent again, in one round trip. Raises ServiceUnavailable."""
         give_up = time.monotonic() + RESEND_FOR_SECONDS
         try:
             async with asyncio.timeout(self._longest + transfer_seconds(size_of(commands))):

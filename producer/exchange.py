@@ -20,7 +20,7 @@ from producer.job import Encoded, JobResult, LLMJob, check_id, encode_job
 from producer.keyspace import JobField
 from producer.policy import Policies
 from producer.redis_server.memory import FULL_PERCENT
-from producer.results import answer_command, answer_of, lost_facts, result_commands, result_of, status_of
+from producer.results import answer_command, answer_of, has_ended, lost_facts, result_commands, result_of, status_of
 from producer.scripts import Command, Script
 
 _LUA = Path(__file__).parent / "lua"
@@ -120,7 +120,7 @@ def _receipts(replies: Sequence[Any]) -> list[Receipt]:
 
 def fetch_one(job_id: str, tenant: str | None = None) -> Steps[JobResult]:
     """`tenant`: a job of another tenant is unknown too."""
-    job_id = _sendable(job_id)
+    job_id = sendable(job_id)
     result, owner = None, None
     with contextlib.suppress(WrongType):
         fields, entries, owner = yield [*result_commands(job_id), ("HGET", keyspace.job(job_id), JobField.TENANT)]
@@ -133,7 +133,7 @@ def fetch_one(job_id: str, tenant: str | None = None) -> Steps[JobResult]:
 
 
 def answer(job_id: str) -> Steps[JobResult | None]:
-    (entries,) = yield [answer_command(_sendable(job_id))]
+    (entries,) = yield [answer_command(sendable(job_id))]
     return answer_of(entries)
 
 
@@ -149,10 +149,10 @@ def _raise_if_lost(job_id: str) -> Steps[None]:
 
 
 def _is_of(tenant: str | None, owner: bytes | None) -> bool:
-    return tenant is None or owner == _sendable(tenant).encode()
+    return tenant is None or owner == sendable(tenant).encode()
 
 
-def _sendable(text: str) -> str:
+def sendable(text: str) -> str:
     """The text without lone surrogates, which cannot be sent: their escapes stand in no id and in no tenant's name."""
     return text.encode(errors="backslashreplace").decode()
 
@@ -160,7 +160,7 @@ def _sendable(text: str) -> str:
 def fetch(job_ids: Sequence[str]) -> Steps[list[JobResult | None]]:
     if not job_ids:
         return []
-    job_ids = [_sendable(job_id) for job_id in job_ids]
+    job_ids = [sendable(job_id) for job_id in job_ids]
     replies = yield [command for job_id in job_ids for command in result_commands(job_id)]
     return [
         result_of(job_id, fields, entries)
@@ -170,10 +170,10 @@ def fetch(job_ids: Sequence[str]) -> Steps[list[JobResult | None]]:
 
 def ended(job_ids: Sequence[str]) -> Steps[list[bool]]:
     answers: list[bool] = []
-    job_ids = [_sendable(job_id) for job_id in job_ids]
+    job_ids = [sendable(job_id) for job_id in job_ids]
     for start in range(0, len(job_ids), STATUSES):
         replies = yield [("HGET", keyspace.job(job_id), "status") for job_id in job_ids[start : start + STATUSES]]
-        answers += [status_of(reply).ended if isinstance(reply, bytes) else True for reply in replies]
+        answers += map(has_ended, replies)
     return answers
 
 
@@ -191,7 +191,7 @@ def wait(job_id: str, timeout: float, tenant: str | None = None) -> Steps[JobRes
 
 def cancel(job_id: str, who: str, tenant: str | None = None) -> Steps[None]:
     origin = owner = accepted = None
-    job_id = _sendable(job_id)
+    job_id = sendable(job_id)
     with contextlib.suppress(WrongType):
         ((origin, owner, accepted),) = yield [
             ("HMGET", keyspace.job(job_id), "origin", JobField.TENANT, JobField.ACCEPTED)

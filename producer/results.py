@@ -79,6 +79,11 @@ def status_of(rq_status: bytes) -> JobStatus:
     return _STATUS.get(rq_status.decode(errors="replace"), JobStatus.QUEUED)
 
 
+def has_ended(rq_status: bytes | None) -> bool:
+    """Whether a job with this field `status` has ended; one that is unknown has."""
+    return rq_status is None or status_of(rq_status).ended
+
+
 def encode_result(result: JobResult) -> tuple[bytes, bytes]:
     """The fields `return_value` (base64 of JSON, as RQ reads it) and `more` (compressed) of a result's stream entry."""
     front = {name: getattr(result, name) for name in IN_RETURN_VALUE}
@@ -131,18 +136,23 @@ def answer_command(job_id: str) -> Command:
 def answer_of(entries: Any) -> JobResult | None:
     """The newest stream entry -> the result of a done job, without its trail; None if it is none. It is not validated: we wrote
     it."""
-    entry = entries[0][1] if entries else {}
-    if b"return_value" not in entry:
+    facts = _facts(entries)
+    if facts is None:
         return None
-    facts = _more(entry.get(b"more")) | from_json(b64decode(entry[b"return_value"]))
     return JobResult.model_construct(**{**facts, "status": JobStatus.DONE, "trail": []})
 
 
-def _stored(entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> JobResult | None:
+def _stored(entries: Any) -> JobResult | None:
+    facts = _facts(entries)
+    return None if facts is None else JobResult.model_validate(facts)
+
+
+def _facts(entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> dict[str, Any] | None:
+    """What the newest stream entry says of a done job; None if it is none."""
     entry = entries[0][1] if entries else {}
     if b"return_value" not in entry:
         return None
-    return JobResult.model_validate(_more(entry.get(b"more")) | from_json(b64decode(entry[b"return_value"])))
+    return _more(entry.get(b"more")) | dict(from_json(b64decode(entry[b"return_value"])))
 
 
 def _more(compressed: bytes | None) -> dict[str, Any]:

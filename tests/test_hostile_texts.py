@@ -18,7 +18,7 @@ import ops
 import producer
 import worker
 from ops.importers.litellm_route import _PLACEHOLDER
-from producer.intake.routes import _wait
+from producer.intake.routes import preferred_wait
 from tests.test_house import PYTHON
 from worker.errors import error_body
 from worker.errors.classify import Reply, classify, redacted
@@ -150,7 +150,7 @@ ENTRANCES: tuple[Callable[[str], object], ...] = (
     lambda text: until_reset(text, 0.0),
     lambda text: one_line(text, 4000),
     printable,
-    _wait,
+    preferred_wait,
     _PLACEHOLDER.search,
     lambda text: _VARIABLE.sub("", text),
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import redis
@@ -46,19 +46,10 @@ def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings,
     store = Store(producer, settings.files)
     runner = Runner(producer, store, models)
 
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        batches = asyncio.create_task(runner.run())
-        yield
-        batches.cancel()
-        await asyncio.gather(batches, return_exceptions=True)
-        await producer.close()
-        client.close()
-
     app = FastAPI(
         title=TITLE,
         description=DESCRIPTION,
-        lifespan=lifespan,
+        lifespan=_lifespan(producer, client, runner),
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -81,6 +72,21 @@ def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings,
         return JSONResponse(_document(app))
 
     return app
+
+
+def _lifespan(
+    producer: AsyncProducer, client: redis.Redis, runner: Runner
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        batches = asyncio.create_task(runner.run())
+        yield
+        batches.cancel()
+        await asyncio.gather(batches, return_exceptions=True)
+        await producer.close()
+        client.close()
+
+    return lifespan
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

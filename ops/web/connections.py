@@ -13,11 +13,12 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from producer.intake.reading import RENEWS_BYTES
+
 log = logging.getLogger("failover.web.connections")
 
 HEAD_SECONDS = 5.0  # for the request line and the headers
 BODY_SECONDS = 25.0  # for each RENEWS_BYTES of the body; producer/intake/reading.py answers a slow one before
-RENEWS_BYTES = 128 * 1024  # of a body: so many give it BODY_SECONDS more
 DRAIN_SECONDS = 60.0  # for a client to read enough of its answer that more can be sent
 MOST_CONNECTIONS = 2500  # requests of /v1 wait for their answers
 ACCEPTED_AT_ONCE = 32  # before the bound is applied

@@ -6,7 +6,7 @@
 from producer.intake.caller import HTTP, Caller, caller_of
 from producer.intake.errors import ErrorBody, errors, install_errors, told_error
 from producer.intake.openapi import COMPONENTS, request_body
-from producer.intake.reading import body, read_json, read_object
+from producer.intake.reading import body, read_json, read_object, turn
 from producer.intake.routes import Accepted, Intake, jobs
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "read_object",
     "request_body",
     "told_error",
+    "turn",
 ]

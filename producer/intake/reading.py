@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any
 
 from fastapi import Request
@@ -46,6 +47,17 @@ async def body(request: Request, limit: int) -> bytes:
     if size > limit:
         raise BodyTooLarge(limit)
     return b"".join(chunks)
+
+
+def turn(request: Request, raw: bytes) -> AbstractAsyncContextManager[None]:
+    """Wait until the body may be parsed: large ones take turns, at all routes of the app together."""
+    if len(raw) <= LARGE_BYTES:
+        return nullcontext()
+    state = request.app.state
+    if not hasattr(state, "large_bodies"):
+        state.large_bodies = asyncio.Semaphore(1)
+    large_bodies: asyncio.Semaphore = state.large_bodies
+    return large_bodies
 
 
 def read_object(raw: bytes) -> dict[str, Any]:

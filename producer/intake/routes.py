@@ -18,7 +18,7 @@ from producer.intake.caller import Caller, caller_of
 from producer.intake.errors import errors
 from producer.intake.openapi import request_body
 from producer.intake.rates import counted
-from producer.intake.reading import JOB_BYTES, LARGE_BYTES, body, read_json
+from producer.intake.reading import JOB_BYTES, body, read_json, turn
 from producer.job import JobResult, JobStatus, LLMJob
 
 LONGEST_WAIT_SECONDS = 20.0
@@ -44,15 +44,15 @@ class Intake:
 
     def __init__(self, producer: AsyncProducer, note: Callable[[], Awaitable[str]]) -> None:
         self._producer, self._note = producer, note
-        self._held, self._large = asyncio.Semaphore(WAITERS), asyncio.Semaphore(1)
+        self._held = asyncio.Semaphore(WAITERS)
 
     async def submit(self, request: Request, prefer: Prefer = "", idempotency_key: IdempotencyKey = None) -> Response:
         """Submit a job. An accepted job is kept until it has ended, even if providers, workers or this process fail."""
         caller, raw = caller_of(request), await body(request, JOB_BYTES)
-        async with self._large if len(raw) > LARGE_BYTES else contextlib.nullcontext():
+        async with turn(request, raw):
             job_id = await self._accept(raw, idempotency_key, caller)
         # The job is accepted: no failure below may make the client send it again.
-        if seconds := _wait(prefer):
+        if seconds := preferred_wait(prefer):
             with contextlib.suppress(ServiceUnavailable):
                 result = await self._waited(job_id, seconds, caller)
                 if result.status.ended:
@@ -73,7 +73,7 @@ class Intake:
     async def show(self, request: Request, job_id: str, prefer: Prefer = "") -> Response:
         """The job's current state, with its answer once it is done. A cancelled job is not found any more, nor is a job of
         another tenant than the token's."""
-        seconds = _wait(prefer)
+        seconds = preferred_wait(prefer)
         result = await self._waited(job_id, seconds, caller_of(request))
         if result.status is JobStatus.CANCELLED:
             raise JobCancelled(job_id)
@@ -131,7 +131,7 @@ def _response(model: BaseModel, status: int, waited: float, **headers: str) -> R
     return Response(model.model_dump_json(), status, headers, media_type="application/json")
 
 
-def _wait(prefer: str) -> float:
-    """Seconds of `wait=` in a Prefer header (RFC 7240), at most LONGEST_WAIT_SECONDS; 0 if there is none."""
+def preferred_wait(prefer: str, most: float = LONGEST_WAIT_SECONDS) -> float:
+    """Seconds of `wait=` in a Prefer header (RFC 7240), at most `most`; 0 if there is none."""
     found = re.search(r"(?:^|[,;\s])wait\s{0,9}=\s{0,9}\"?(\d{1,9})", prefer)
-    return min(float(found[1]), LONGEST_WAIT_SECONDS) if found else 0.0
+    return min(float(found[1]), most) if found else 0.0

@@ -20,9 +20,11 @@ from producer.batch import BadLine, Line, WrongFile, failed, output_line
 from producer.client import AsyncProducer
 from producer.errors import JobEnded, UnknownJob
 from producer.job import JobResult, JobStatus
+from producer.results import has_ended
 from producer.scripts import Script
 
 COLLECT = Script.load(Path(__file__).parent / "lua", "collect")
+PURPOSE = "batch_output"  # of both files
 WINDOW = 1000  # jobs of one batch that wait or run at once
 AT_ONCE = 200  # answers that are collected at once
 SHOWN_ERRORS = 100
@@ -119,12 +121,15 @@ class BatchRun:
             if chunk is None:
                 self._lines = None
                 return
-            numbered = list(enumerate((line for line in chunk if isinstance(line, Line)), start=self._read))
-            self._read += len(numbered)
-            new = [(line, f"{self._batch_id}-{number}") for number, line in numbered if number >= collected]
-            if new:
+            if new := self._with_ids(chunk, collected):
                 await self._producer.submit_many((target.job(line, max(60, left)), job_id) for line, job_id in new)
                 self._window.extend((line.custom_id, job_id) for line, job_id in new)
+
+    def _with_ids(self, chunk: Sequence[Line | BadLine], collected: int) -> list[tuple[Line, str]]:
+        """The next lines of the file that are not collected yet, with the ids of their jobs."""
+        first, lines = self._read, [line for line in chunk if isinstance(line, Line)]
+        self._read += len(lines)
+        return [(line, f"{self._batch_id}-{n}") for n, line in enumerate(lines, start=first) if n >= collected]
 
     async def _collect(self, batch: Batch, stopped: str) -> None:
         """Add the answers of the first jobs of the window that have ended to the files. `stopped`: jobs that have not ended are
@@ -133,16 +138,13 @@ class BatchRun:
         while self._window:
             ids = [job_id for _, job_id in self._window]
             statuses = await self._producer.send([("HGET", keyspace.job(job_id), "status") for job_id in ids])
-            ended = [status in (b"finished", b"failed", b"canceled", None) for status in statuses]
-            ready = len(ids) if stopped else next((at for at, each in enumerate(ended) if not each), len(ids))
-            waiting = sum(ended[ready:])
-            failed = sum(
-                status != b"finished" for status, each in zip(statuses[ready:], ended[ready:], strict=True) if each
-            )
+            running = (at for at, status in enumerate(statuses) if not has_ended(status))
+            ready = len(ids) if stopped else next(running, len(ids))
             if ready == 0:
-                moved = moved or (waiting, failed) != self._shown
-                self._shown = (waiting, failed)
-                await self._count(batch, waiting - failed, failed)
+                ended = [status == b"finished" for status in statuses if has_ended(status)]
+                shown = (ended.count(True), ended.count(False))
+                moved, self._shown = moved or shown != self._shown, shown
+                await self._count(batch, *shown)
                 break
             moved, count = True, min(ready, AT_ONCE)
             batch = await self._take(batch, [self._window.popleft() for _ in range(count)], stopped)
@@ -212,9 +214,7 @@ class BatchRun:
         """The window of the process that ran the batch before: jobs that are there, without submitting more."""
         collected = batch.number("collected")
         async for chunk in chunks_of(self._store.content(batch.input_file_id), batch):
-            numbered = list(enumerate((line for line in chunk if isinstance(line, Line)), start=self._read))
-            self._read += len(numbered)
-            known = [(line.custom_id, f"{self._batch_id}-{number}") for number, line in numbered if number >= collected]
+            known = [(line.custom_id, job_id) for line, job_id in self._with_ids(chunk, collected)]
             statuses = await self._producer.send([("HGET", keyspace.job(job_id), "status") for _, job_id in known])
             there = [entry for entry, status in zip(known, statuses, strict=True) if status is not None]
             self._window.extend(there)
@@ -224,12 +224,12 @@ class BatchRun:
     async def _end(self, batch: Batch, status: str) -> None:
         """Turn the collected parts into files, and the batch into what it is now."""
         fields: dict[str, str | int] = {"status": status, f"{status}_at": now()}
-        for name, purpose in (("output", "batch_output"), ("error", "batch_output")):
+        for name in ("output", "error"):
             size, created_at = batch.number(f"{name}_size"), now()
             if size:
                 file_id, expires_at = batch.fields[f"{name}_id"], created_at + file_records.KEEP_SECONDS
                 filename = f"{self._batch_id}_{name}.jsonl"
-                record = FileRecord(file_id, batch.tenant, filename, purpose, created_at, expires_at, size)
+                record = FileRecord(file_id, batch.tenant, filename, PURPOSE, created_at, expires_at, size)
                 await self._producer.send(file_records.writing(record))
                 fields[f"{name}_file_id"] = file_id
         await self._producer.send(batch_records.ending(self._batch_id, fields))

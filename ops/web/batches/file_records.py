@@ -12,6 +12,7 @@ from uuid import uuid4
 from producer import keyspace
 from producer.client import AsyncProducer
 from producer.errors import FailoverError
+from producer.exchange import sendable
 from producer.scripts import Command, Script
 
 PART = Script.load(Path(__file__).parent / "lua", "part")
@@ -92,9 +93,9 @@ async def read(producer: AsyncProducer, file_id: str, tenant: str | None) -> Fil
 
 async def read_many(producer: AsyncProducer, file_ids: Sequence[str]) -> list[FileRecord | None]:
     names = ("tenant", "filename", "purpose", "created_at", "expires_at", "size")
-    sendable = [file_id.encode(errors="replace").decode() for file_id in file_ids]
-    replies = await producer.send([("HMGET", keyspace.file(file_id), *names) for file_id in sendable])
-    return [_record(file_id, values) for file_id, values in zip(sendable, replies, strict=True)]
+    ids = list(map(sendable, file_ids))
+    replies = await producer.send([("HMGET", keyspace.file(file_id), *names) for file_id in ids])
+    return [_record(file_id, values) for file_id, values in zip(ids, replies, strict=True)]
 
 
 def _record(file_id: str, values: Sequence[bytes | None]) -> FileRecord | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
@@ -15,12 +14,11 @@ from pydantic_core import to_json
 from ops.web.draining import Draining
 from ops.web.openai.chunks import DONE, KEEP_ALIVE, chunks, event, head_of, text_chunk
 from ops.web.openai.errors import NoAnswer, ended_without_answer, late
-from ops.web.openai.pending import ClientLeft, Pending, pending
+from ops.web.openai.pending import ClientLeft, Pending, pending, to_the_end
 from ops.web.openai.wanted import Wanted, wanted_of
 from producer.client import AsyncProducer
 from producer.errors import FailoverError
-from producer.intake import body, caller_of, read_object
-from producer.intake.reading import LARGE_BYTES
+from producer.intake import body, caller_of, read_object, turn
 from producer.job import JobResult, JobStatus
 from producer.live import LivePieces
 
@@ -39,13 +37,12 @@ class Chat:
 
     def __init__(self, producer: AsyncProducer, routes: Routes, draining: Draining) -> None:
         self._producer, self._routes, self._draining = producer, routes, draining
-        self._large = asyncio.Semaphore(1)
 
     async def complete(self, request: Request) -> Response:
         """Answer a chat completion. The job is kept until it has ended, whatever happens to providers, workers, this process or
         the client; `Prefer: respond-async` gets a 202 in place of a long wait."""
         caller, raw = caller_of(request), await body(request, BODY_BYTES)
-        async with self._large if len(raw) > LARGE_BYTES else contextlib.nullcontext():
+        async with turn(request, raw):
             asked = read_object(raw)
             wanted = wanted_of(asked, request.headers, caller, self._producer.policies, await self._routes())
         job = pending(request, raw, wanted, caller, self._producer, self._draining)
@@ -65,7 +62,7 @@ def _answer(job: Pending, wanted: Wanted, result: JobResult | None) -> Response:
     if result is None and (wanted.asynchronous or wanted.policy.when_late == "accept"):
         return accepted(job, preferred=wanted.asynchronous)
     if result is None:
-        raise late(job.job_id, None)
+        raise late(job.job_id)
     if result.status is not JobStatus.DONE:
         raise ended_without_answer(result)
     headers = {**_headers(result), **job.limits}
@@ -121,26 +118,12 @@ async def _opened(job: contextlib.AbstractAsyncContextManager[Pending], wanted: 
             headers |= _headers(result)
         held = stack.pop_all()
     stream = _live(one, wanted.usage) if wanted.job.live else _whole(one, wanted.usage, result)
-    return StreamingResponse(_to_the_end(stream, one, held), 200, headers, media_type="text/event-stream")
+    return StreamingResponse(to_the_end(stream, one, held, _failed), 200, headers, media_type="text/event-stream")
 
 
-async def _to_the_end(
-    stream: AsyncIterator[bytes], job: Pending, held: contextlib.AsyncExitStack
-) -> AsyncIterator[bytes]:
-    """The stream, with its errors as events; at its end nobody waits for the job any more."""
-    async with held:
-        try:
-            async for part in stream:
-                yield part
-        except ClientLeft:
-            return
-        except NoAnswer as error:
-            yield event(error.body())
-        except FailoverError as error:
-            yield event({"error": {"message": str(error), "type": "server_error", "code": error.code, "param": None}})
-        except (asyncio.CancelledError, GeneratorExit):
-            await asyncio.shield(asyncio.ensure_future(job.leave()))
-            raise
+def _failed(error: FailoverError) -> bytes:
+    kind = error.kind if isinstance(error, NoAnswer) else "server_error"
+    return event({"error": {"message": str(error), "type": kind, "code": error.code, "param": None}})
 
 
 async def _whole(job: Pending, usage: bool, result: JobResult | None) -> AsyncIterator[bytes]:
@@ -149,7 +132,7 @@ async def _whole(job: Pending, usage: bool, result: JobResult | None) -> AsyncIt
         yield KEEP_ALIVE
         result = await job.result(KEEP_ALIVE_SECONDS)
         if result is None and time.monotonic() >= job.give_up:
-            raise late(job.job_id, None)
+            raise late(job.job_id)
     for part in _rest(job, result, usage, None):
         yield part
 
@@ -198,7 +181,7 @@ async def _live(job: Pending, usage: bool) -> AsyncIterator[bytes]:
                 yield part
             return
         if time.monotonic() >= job.give_up:
-            raise late(job.job_id, None)
+            raise late(job.job_id)
         if time.monotonic() - quiet_since >= KEEP_ALIVE_SECONDS:
             quiet_since = time.monotonic()
             yield KEEP_ALIVE

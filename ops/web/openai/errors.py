@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from producer.errors import FailoverError
 from producer.job import DeadReason, JobResult, JobStatus
-from producer.trail import Attempt
 
 # HTTP status, OpenAI's type, OpenAI's code. What a client did wrong is a 400; what it may try again elsewhere or later is a 5xx.
 # A dead job is no reason to send it again: a person sees it, and may answer it (`x-should-retry: false`).
@@ -34,10 +32,6 @@ class NoAnswer(FailoverError):
     def headers(self) -> dict[str, str]:
         return dict(self.more)
 
-    def body(self) -> dict[str, Any]:
-        """The error, as a body or as an event of a stream has it."""
-        return {"error": {"message": str(self), "type": self.kind, "code": self.code, "param": None}}
-
 
 def ended_without_answer(result: JobResult) -> NoAnswer:
     """The error of a job that is dead or cancelled."""
@@ -46,22 +40,17 @@ def ended_without_answer(result: JobResult) -> NoAnswer:
         return NoAnswer(409, "invalid_request_error", "cancelled", f"job {result.job_id} was cancelled", more)
     reason = result.dead_reason or DeadReason.CRASHED
     status, kind, code = _DEAD[reason]
-    if reason is DeadReason.REJECTED and (last := _last_outcome(result)):
-        code = last
+    if reason is DeadReason.REJECTED and result.attempted:
+        code = result.attempted[-1].outcome
     detail = result.dead_detail or f"it is a dead letter: {reason}"
     seen = "" if status < 500 else " — people were told and may still answer it"
     return NoAnswer(status, kind, code, f"{detail} (job {result.job_id}{seen})", more)
 
 
-def _last_outcome(result: JobResult) -> str:
-    return next((entry.outcome for entry in reversed(result.trail) if isinstance(entry, Attempt)), "")
-
-
-def late(job_id: str, result: JobResult | None) -> NoAnswer:
+def late(job_id: str) -> NoAnswer:
     """The error of a job whose time to answer is over. It goes on."""
-    waits = f" It waits for {result.waiting_for}." if result and result.waiting_for else ""
     message = (
-        f"no answer yet; the job goes on and its answer will be at /jobs/{job_id}.{waits} Ask there, or send "
+        f"no answer yet; the job goes on and its answer will be at /jobs/{job_id}. Ask there, or send "
         "`Prefer: respond-async` to get a 202 instead of this error"
     )
     return NoAnswer(

@@ -17,11 +17,12 @@ from ops.web.openai.errors import restarting
 from ops.web.openai.wanted import Wanted
 from producer import keyspace
 from producer.client import AsyncProducer
-from producer.errors import FailoverError, IdempotencyConflict, JobEnded, ServiceUnavailable, UnknownJob, WrongType
+from producer.errors import FailoverError, IdempotencyConflict, ServiceUnavailable, WrongType
 from producer.intake import Caller, caller_of
 from producer.intake.rates import counted
 from producer.job import JobResult
 from producer.live import LivePieces
+from producer.results import has_ended
 from producer.scripts import Command
 from producer.wakeups import Watch
 
@@ -97,7 +98,7 @@ class Pending:
                 [("LRANGE", key, pieces.read, -1), ("HGET", status, "status")]
             )
             new = pieces.add(entries)
-            if rq_status in (b"finished", b"failed", b"canceled", None):
+            if has_ended(rq_status):
                 return new, await self.producer.fetch(self.job_id)
         except WrongType:
             raise
@@ -125,7 +126,7 @@ class Pending:
     async def leave(self) -> None:
         """The client has hung up."""
         if self.cancels:
-            with contextlib.suppress(JobEnded, UnknownJob, FailoverError):
+            with contextlib.suppress(FailoverError):  # it has ended meanwhile, or Redis is away
                 await self.producer.cancel(self.job_id, who=self.caller.who)
 
 
@@ -174,6 +175,26 @@ async def reading(request: Request, producer: AsyncProducer, draining: Draining,
     async with producer.wakeups.watch(job_id) as watch, _left(request, watch) as left:
         with draining.waking(watch.wake):
             yield Pending(producer, caller_of(request), job_id, watch, draining, left, known=True, give_up=float("inf"))
+
+
+async def to_the_end(
+    stream: AsyncIterator[bytes],
+    job: Pending,
+    held: contextlib.AsyncExitStack,
+    failed: Callable[[FailoverError], bytes],
+) -> AsyncIterator[bytes]:
+    """The stream, with its error as the event that `failed` makes of it; at its end nobody waits for the job any more."""
+    async with held:
+        try:
+            async for part in stream:
+                yield part
+        except ClientLeft:
+            return
+        except FailoverError as error:
+            yield failed(error)
+        except (asyncio.CancelledError, GeneratorExit):
+            await asyncio.shield(asyncio.ensure_future(job.leave()))
+            raise
 
 
 @contextlib.asynccontextmanager

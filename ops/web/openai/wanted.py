@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 
 from producer.errors import Forbidden, InvalidBody
 from producer.intake import Caller
+from producer.intake.routes import preferred_wait
 from producer.job import LLMJob
 from producer.policy import JobPolicy, Policies
 
@@ -81,7 +82,7 @@ def wanted_of(
         stream=stream,
         usage=bool(options.get("include_usage")),
         asynchronous=bool(re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", prefer)),
-        wait_seconds=_wait(prefer, policy),
+        wait_seconds=preferred_wait(prefer, policy.max_time_to_answer_seconds),
         retry=headers.get(RETRY_COUNT, "0") not in ("", "0"),
         by_sdk=RETRY_COUNT in headers,
     )
@@ -137,8 +138,3 @@ def _mode(mode: str) -> Literal["whole", "live"]:
     if mode != "whole":
         raise InvalidBody(STREAM, f"{mode!r:.40} is neither whole nor live")
     return "whole"
-
-
-def _wait(prefer: str, policy: JobPolicy) -> float:
-    found = re.search(r"(?:^|[,;\s])wait\s{0,9}=\s{0,9}\"?(\d{1,9})", prefer)
-    return min(float(found[1]), policy.max_time_to_answer_seconds) if found else 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +15,7 @@ from ops.web.draining import Draining
 from ops.web.openai.chat import BODY_BYTES, KEEP_ALIVE_SECONDS, NOBODY_READS, Routes, accepted, broken_off
 from ops.web.openai.chunks import KEEP_ALIVE, event
 from ops.web.openai.errors import ended_without_answer, late
-from ops.web.openai.pending import ClientLeft, Pending, pending, reading
+from ops.web.openai.pending import ClientLeft, Pending, pending, reading, to_the_end
 from ops.web.openai.wanted import Wanted, bool_field, text_field, wanted_of
 from ops.web.responses import records
 from ops.web.responses.asked import chat_body
@@ -26,8 +25,7 @@ from ops.web.responses.made import response_of
 from ops.web.responses.records import PREFIX, Record
 from producer.client import AsyncProducer
 from producer.errors import FailoverError
-from producer.intake import body, caller_of, read_object
-from producer.intake.reading import LARGE_BYTES
+from producer.intake import body, caller_of, read_object, turn
 from producer.job import JobResult, JobStatus
 from producer.live import LivePieces
 
@@ -40,12 +38,11 @@ class Responses:
 
     def __init__(self, producer: AsyncProducer, routes: Routes, draining: Draining) -> None:
         self._producer, self._routes, self._draining = producer, routes, draining
-        self._large = asyncio.Semaphore(1)
 
     async def create(self, request: Request) -> Response:
         """Make a response. With `background` it is queued and can be read later; a stored one can be continued."""
         caller, raw = caller_of(request), await body(request, BODY_BYTES)
-        async with self._large if len(raw) > LARGE_BYTES else contextlib.nullcontext():
+        async with turn(request, raw):
             asked = read_object(raw)
             wanted, asked = await self._wanted(request, asked)
         background, store = bool_field(asked, "background"), asked.get("store") is not False
@@ -67,7 +64,7 @@ class Responses:
                 result = None if background else await one.result()
                 accepts = background or wanted.asynchronous or wanted.policy.when_late == "accept"
                 if result is None and not accepts:
-                    raise late(one.job_id, None)
+                    raise late(one.job_id)
                 if result is None and not store:
                     return accepted(one, preferred=wanted.asynchronous)
                 if result is not None and result.status is not JobStatus.DONE:
@@ -97,8 +94,7 @@ class Responses:
             return JSONResponse(_made(record, await self._producer.fetch(record.job_id)))
         held = contextlib.AsyncExitStack()
         one = await held.enter_async_context(reading(request, self._producer, self._draining, record.job_id))
-        after = -1 if starting_after is None else starting_after
-        return StreamingResponse(_to_the_end(one, record, held, after), 200, media_type="text/event-stream")
+        return _streamed_events(one, record, held, -1 if starting_after is None else starting_after)
 
     async def items(self, request: Request, response_id: str) -> Response:
         """The input of a stored response."""
@@ -125,9 +121,7 @@ class Responses:
                 one = await stack.enter_async_context(job)
             except ClientLeft:
                 return Response(status_code=NOBODY_READS)
-            headers = {"x-failover-job-id": one.job_id, "cache-control": "no-store", **one.limits}
-            stream = _to_the_end(one, record_of(one.job_id).without_input(), stack.pop_all(), -1)
-            return StreamingResponse(stream, 200, headers, media_type="text/event-stream")
+            return _streamed_events(one, record_of(one.job_id).without_input(), stack.pop_all())
 
 
 def _made(record: Record, result: JobResult) -> dict[str, Any]:
@@ -139,26 +133,25 @@ def _json(response: dict[str, Any], job: Pending, status: int) -> Response:
     return Response(to_json(response, inf_nan_mode="null"), status, headers, media_type="application/json")
 
 
-async def _to_the_end(
-    job: Pending, record: Record, held: contextlib.AsyncExitStack, after: int
-) -> AsyncIterator[bytes]:
+def _streamed_events(
+    job: Pending, record: Record, held: contextlib.AsyncExitStack, after: int = -1
+) -> StreamingResponse:
     """The events after number `after`, until the response has ended; comments while it waits."""
-    async with held:
-        events = Events(job.job_id)
-        try:
-            async for made in _events(events, job, record):
-                if made is None:
-                    yield KEEP_ALIVE
-                elif made["sequence_number"] > after:
-                    yield event(made, made["type"])
-        except ClientLeft:
-            return
-        except FailoverError as error:
-            facts = {"code": error.code, "message": str(error), "param": None}
-            yield event({"type": "error", "sequence_number": events.number, **facts}, "error")
-        except (asyncio.CancelledError, GeneratorExit):
-            await asyncio.shield(asyncio.ensure_future(job.leave()))
-            raise
+    events = Events(job.job_id)
+
+    async def stream() -> AsyncIterator[bytes]:
+        async for made in _events(events, job, record):
+            if made is None:
+                yield KEEP_ALIVE
+            elif made["sequence_number"] > after:
+                yield event(made, made["type"])
+
+    def failed(error: FailoverError) -> bytes:
+        facts = {"code": error.code, "message": str(error), "param": None}
+        return event({"type": "error", "sequence_number": events.number, **facts}, "error")
+
+    headers = {"x-failover-job-id": job.job_id, "cache-control": "no-store", **job.limits}
+    return StreamingResponse(to_the_end(stream(), job, held, failed), 200, headers, media_type="text/event-stream")
 
 
 async def _events(events: Events, job: Pending, record: Record) -> AsyncIterator[dict[str, Any] | None]:
@@ -176,7 +169,7 @@ async def _events(events: Events, job: Pending, record: Record) -> AsyncIterator
                 yield made
             return
         if time.monotonic() >= job.give_up:
-            raise late(job.job_id, None)
+            raise late(job.job_id)
         if new:
             quiet_since = time.monotonic()
         elif time.monotonic() - quiet_since >= KEEP_ALIVE_SECONDS:

@@ -13,6 +13,7 @@ from ops.web.responses.items import messages_of
 from producer import keyspace
 from producer.client import AsyncProducer
 from producer.errors import FailoverError, UnknownJob
+from producer.exchange import sendable
 from producer.job import JobResult, JobStatus
 from producer.policy import JobPolicy
 from producer.scripts import Command
@@ -65,7 +66,7 @@ def writing(record: Record, policy: JobPolicy) -> list[Command]:
 
 async def read(producer: AsyncProducer, response_id: str, tenant: str | None) -> Record:
     """Raises UnknownResponse, also for a response of another tenant than `tenant`; ServiceUnavailable."""
-    key = keyspace.response(response_id.encode(errors="replace").decode())
+    key = keyspace.response(sendable(response_id))
     ((owner, created_at, asked),) = await producer.send([("HMGET", key, "tenant", "created_at", "asked")])
     if asked is None or owner is None or (tenant is not None and owner.decode() != tenant):
         raise UnknownResponse(response_id)
