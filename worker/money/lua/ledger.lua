@@ -47,7 +47,7 @@ end
 
 local steps = {}
 function steps.reserve(row, limits)
-  if redis.call('HEXISTS', KEYS[1], row.id) == 1 then return {'granted', this_month} end
+  if running_row(row.id) then return {'granted', this_month} end
   row.month, row.at, row.limits = this_month, now_ms, {}
   for scope, cap in pairs(row.caps) do in_force(row.month, scope, cap, true) end
   local scope, for_good, left = over(row)
@@ -58,24 +58,23 @@ function steps.reserve(row, limits)
   end
   sums_of(row.month)
   for i, limit in ipairs(limits) do row.limits[i] = {limit[1], occupy(limit, row.tokens, row.id)} end
-  redis.call('HSET', KEYS[1], row.id, cjson.encode(row))
-  redis.call('ZADD', KEYS[2], now_ms, row.id)
+  set_running(row.id, cjson.encode(row))
   move(row, 'held', 1)
   for capped, cap in pairs(row.caps) do note_threshold(row.month, capped, cap, nil) end
   return {'granted', this_month}
 end
 
 function steps.dispatch(id)
-  local raw = redis.call('HGET', KEYS[1], id)
+  local raw = running_row(id)
   if not raw then return {'gone'} end
   local row = cjson.decode(raw)
   row.state = 'dispatched'
-  redis.call('HSET', KEYS[1], id, cjson.encode(row))
+  set_running(id, cjson.encode(row))
   return {'dispatched'}
 end
 
 function steps.close(id, month, state, micros, prompt, completion)
-  local raw = redis.call('HGET', KEYS[1], id)
+  local raw = running_row(id)
   if raw then
     close(cjson.decode(raw), state, micros, prompt, completion)
     return {'closed'}
@@ -98,8 +97,10 @@ function steps.book(row, state, micros, prompt, completion)
   return {'closed'}
 end
 
-local replies = {}
-for i, step in ipairs(cjson.decode(ARGV[8])) do
+local asked, ids, replies = cjson.decode(ARGV[8]), {}, {}
+for i, step in ipairs(asked) do ids[i] = type(step[2]) == 'table' and step[2].id or step[2] end
+read_running(ids)
+for i, step in ipairs(asked) do
   local done, answer = pcall(steps[table.remove(step, 1)], unpack(step))
   replies[i] = done and answer or {'broken', type(answer) == 'table' and answer.err or tostring(answer)}
 end

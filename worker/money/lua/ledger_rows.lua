@@ -76,7 +76,7 @@ local function open_of(key, most)
   local open = key .. ':open'
   if redis.call('ZCARD', open) < most then return redis.call('ZCARD', open) end
   for _, id in ipairs(redis.call('ZRANGE', open, 0, -1)) do
-    if redis.call('HEXISTS', KEYS[1], id) == 0 then redis.call('ZREM', open, id) end
+    if not running_row(id) then redis.call('ZREM', open, id) end
   end
   return redis.call('ZCARD', open)
 end
@@ -149,8 +149,7 @@ end
 -- Close the row of a call that ran. The sums are read first: if they are lost, they are counted while the row is still there.
 local function close(row, state, micros, prompt, completion)
   sums_of(row.month)
-  redis.call('HDEL', KEYS[1], row.id)
-  redis.call('ZREM', KEYS[2], row.id)
+  set_running(row.id, false)
   move(row, 'held', -1)
   vacate(row, state == 'ambiguous' and row.tokens or prompt + completion)
   file(row, state, micros, prompt, completion)

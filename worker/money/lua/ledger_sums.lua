@@ -54,6 +54,54 @@ local function page_of(month, from, to, at_most)
   return page
 end
 
+-- A command with many words, several times: Lua passes a few thousand arguments at most.
+local function in_parts(command, key, words)
+  for first = 1, #words, 1000 do redis.call(command, key, unpack(words, first, math.min(#words, first + 999))) end
+end
+
+-- The values of fields of a hash, in their order; false for one that is not there.
+local function values_of(key, fields)
+  local found = {}
+  for first = 1, #fields, 1000 do -- Lua passes a few thousand arguments at most
+    local some = redis.call('HMGET', key, unpack(fields, first, math.min(#fields, first + 999)))
+    for i, value in ipairs(some) do found[first + i - 1] = value end
+  end
+  return found
+end
+
+-- The rows of calls that run (KEYS 1, 2), as this script leaves them: id -> JSON, false for none. They are read many at once,
+-- and what changes is written at the script's end, by `write_moved`.
+local running, changed = {}, {}
+local function read_running(ids)
+  for i, raw in ipairs(values_of(KEYS[1], ids)) do running[ids[i]] = raw end
+end
+
+local function running_row(id)
+  if running[id] == nil then running[id] = redis.call('HGET', KEYS[1], id) end
+  return running[id]
+end
+
+local function set_running(id, raw)
+  running[id], changed[id] = raw, true
+end
+
+local function write_running()
+  local set, at, gone = {}, {}, {}
+  for id in pairs(changed) do
+    if running[id] then
+      set[#set + 1], set[#set + 2] = id, running[id]
+      at[#at + 1], at[#at + 2] = now_ms, id
+    else
+      gone[#gone + 1] = id
+    end
+  end
+  in_parts('HSET', KEYS[1], set)
+  in_parts('ZADD', KEYS[2], at)
+  in_parts('HDEL', KEYS[1], gone)
+  in_parts('ZREM', KEYS[2], gone)
+  changed = {}
+end
+
 -- The kind of a name that comes from outside, without a limit to their number; nil for other scopes.
 local function free_kind(scope) return string.match(scope, '^(user):') or string.match(scope, '^(feature):') end
 
@@ -75,21 +123,6 @@ local function kept_scope(key, kind, scope, is_capped)
   end
   if redis.call('HEXISTS', key, field) == 1 then return scope, 'rest:' .. free end
   return 'rest:' .. free
-end
-
--- A command with many words, several times: Lua passes a few thousand arguments at most.
-local function in_parts(command, key, words)
-  for first = 1, #words, 1000 do redis.call(command, key, unpack(words, first, math.min(#words, first + 999))) end
-end
-
--- The values of fields of a hash, in their order; false for one that is not there.
-local function values_of(key, fields)
-  local found = {}
-  for first = 1, #fields, 1000 do -- Lua passes a few thousand arguments at most
-    local some = redis.call('HMGET', key, unpack(fields, first, math.min(#fields, first + 999)))
-    for i, value in ipairs(some) do found[first + i - 1] = value end
-  end
-  return found
 end
 
 -- A hash of sums, changed by the collected amounts: read and written many at once, which takes a fraction of one HINCRBY each.
@@ -118,6 +151,7 @@ local function part_of(month) return SPENT .. month .. ':recount' end
 local function uncounted(month, kind) return part_of(month) .. ':' .. kind end
 
 local function begin_count(month)
+  write_running()
   redis.call('DEL', part_of(month), uncounted(month, 'ambiguous'), uncounted(month, 'held'))
   redis.call('COPY', FOLDED .. month, part_of(month))
   redis.call('COPY', AMBIGUOUS .. month, uncounted(month, 'ambiguous'))
@@ -244,6 +278,7 @@ end
 
 -- Every script that moves rows ends with it.
 local function write_moved()
+  write_running()
   for key, sums in pairs(moved) do
     local set, gone = {}, {}
     for field, sum in pairs(sums) do

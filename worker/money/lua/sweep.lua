@@ -9,7 +9,7 @@
 local released, ambiguous = 0, 0
 local done, why = pcall(function()
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now_ms - tonumber(ARGV[8]), 'LIMIT', 0, tonumber(ARGV[9]))) do
-    local raw = redis.call('HGET', KEYS[1], id)
+    local raw = running_row(id)
     local row = raw and read(raw)
     if not (row and row.queue and row.lease) then -- closed already, or overwritten
       redis.call('ZREM', KEYS[2], id)
