@@ -91,6 +91,28 @@ local function take(list, paused)
   return take_from_list(list, paused)
 end
 
+-- Two functions: one is `take`, again and again; call the other one after the last. Without a round robin and paused tenants,
+-- entries are read and removed many at once, at most `at_once`.
+local function taking(list, paused, at_once)
+  if paused or redis.call('EXISTS', ring_of(list)) == 1 then
+    return function() return take(list, paused) end, function() end
+  end
+  local ids, taken = {}, 0
+  local function remove()
+    if taken > 0 then redis.call('LPOP', list, taken) end
+    taken = 0
+  end
+  local function next_id()
+    if taken == #ids then
+      remove()
+      ids = redis.call('LRANGE', list, 0, at_once - 1)
+    end
+    taken = math.min(taken + 1, #ids)
+    return ids[taken] or false
+  end
+  return next_id, remove
+end
+
 -- Remove a job from the fair queue, if it stands near an end of its list: to search all of a long list would block Redis.
 -- Elsewhere its entry stays there; claim skips it, because the job is not queued any more.
 local function leave(list, id, tenant)

@@ -16,10 +16,10 @@ local function stopped_ms(key)
 end
 
 -- How long a tenant was paused since one of its jobs recorded `recorded` (its tenant_stopped_ms): the job lives so much longer.
--- While its queue is paused too, the time counts twice: the job lives longer, never shorter.
-local function tenant_stopped_ms(tenant, recorded)
+-- While its queue is paused too, the time counts twice: the job lives longer, never shorter. `read`: in place of stopped_ms.
+local function tenant_stopped_ms(tenant, recorded, read)
   if not tenant or tenant == '' then return 0 end
-  return math.max(0, stopped_ms('failover:stopped-tenant:' .. tenant) - (tonumber(recorded or '') or 0))
+  return math.max(0, (read or stopped_ms)('failover:stopped-tenant:' .. tenant) - (tonumber(recorded or '') or 0))
 end
 
 -- Whether any of the flags is set, and when the last of them expires (ms; 0: never).
