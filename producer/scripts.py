@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import redis
 import redis.asyncio
@@ -58,7 +58,28 @@ class Call:
     words: tuple[Word, ...]
 
 
-Command = Call | tuple[Word, ...]
+@dataclass(frozen=True)
+class Part:
+    """What one of many asks of a script that answers for each of them. Parts that are sent in one round trip and have the
+    same script, `shared_keys` and `shared_args` go in one call, and each gets its element of the reply, or the error of
+    the whole. The call goes where the last of them stands, so a part may be executed after commands that follow it.
+    """
+
+    script: Script
+    shared_keys: tuple[str, ...]
+    shared_args: tuple[Word, ...]
+    keys: tuple[str, ...]
+    args: tuple[Word, ...]
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """What is sent for this part alone."""
+        return (*self.keys, *self.args)
+
+
+PARTS_AT_MOST = 50  # of one call, so that it blocks Redis for a few milliseconds
+Command = Call | Part | tuple[Word, ...]
+_Sendable = Call | tuple[Word, ...]
 _PLAIN, _HOLD = (Script.load(Path(__file__).parent / "lua", name) for name in ("plain", "hold"))
 
 
@@ -78,7 +99,7 @@ def hold(key: str, holder: str, ms: int) -> Call:
 
 def size_of(commands: Sequence[Command]) -> int:
     """Bytes of the commands' long words, which is nearly all that is sent."""
-    words = (command.words if isinstance(command, Call) else command for command in commands)
+    words = (command if isinstance(command, tuple) else command.words for command in commands)
     return sum(len(word) for each in words for word in each if isinstance(word, bytes | str))
 
 
@@ -94,7 +115,7 @@ async def ask_async(client: redis.asyncio.Redis, commands: Sequence[Command]) ->
 
 def _checked(commands: Sequence[Command], replies: list[Any]) -> list[Any]:
     for command, reply in zip(commands, replies, strict=True):
-        if isinstance(reply, ResponseError) and not isinstance(command, Call) and str(reply).startswith("WRONGTYPE"):
+        if isinstance(reply, ResponseError) and isinstance(command, tuple) and str(reply).startswith("WRONGTYPE"):
             raise type(reply)(f"{reply}: {command[0]!s} {command[1]!s}")  # Redis names no key
         if isinstance(reply, Exception):
             raise reply
@@ -103,14 +124,15 @@ def _checked(commands: Sequence[Command], replies: list[Any]) -> list[Any]:
 
 def run(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     """Send all commands in one round trip. Returns one reply each, in order; the reply of a failed one is its exception."""
-    replies: list[Any] = _pipeline(client, commands).execute(raise_on_error=False)
-    if forgotten := _forgotten(commands, replies):
+    sent, places = _joined(commands)
+    replies: list[Any] = _pipeline(client, sent).execute(raise_on_error=False)
+    if forgotten := _forgotten(sent, replies):
         for script in {call.script for call in forgotten.values()}:
             client.script_load(script.text)
         again = _pipeline(client, list(forgotten.values())).execute(raise_on_error=False)
         for index, reply in zip(forgotten, again, strict=True):
             replies[index] = reply
-    return replies
+    return _by_command(replies, places)
 
 
 async def run_async(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:
@@ -179,17 +201,63 @@ class Sharing(Gathering):
 
 
 async def _run_async(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:
-    replies: list[Any] = await _pipeline(client, commands).execute(raise_on_error=False)
-    if forgotten := _forgotten(commands, replies):
+    sent, places = _joined(commands)
+    replies: list[Any] = await _pipeline(client, sent).execute(raise_on_error=False)
+    if forgotten := _forgotten(sent, replies):
         for script in {call.script for call in forgotten.values()}:
             await client.script_load(script.text)
         again = await _pipeline(client, list(forgotten.values())).execute(raise_on_error=False)
         for index, reply in zip(forgotten, again, strict=True):
             replies[index] = reply
-    return replies
+    return _by_command(replies, places)
 
 
-def _pipeline(client: Any, commands: Sequence[Command]) -> Any:
+_Place = int | tuple[int, int]  # of a command's reply: its index, for a part with that of its element
+
+
+def _joined(commands: Sequence[Command]) -> tuple[Sequence[_Sendable], Sequence[_Place] | None]:
+    """What is sent, and the place of each command's reply; None if each command has its own."""
+    parts = [index for index, command in enumerate(commands) if isinstance(command, Part)]
+    if not parts:
+        return cast("Sequence[_Sendable]", commands), None
+    groups: dict[Any, list[list[int]]] = {}  # indexes of the parts that share a call
+    for index in parts:
+        part = cast("Part", commands[index])
+        calls = groups.setdefault((part.script.sha, part.shared_keys, part.shared_args), [[]])
+        if len(calls[-1]) == PARTS_AT_MOST:
+            calls.append([])
+        calls[-1].append(index)
+    shared = {call[-1]: call for calls in groups.values() for call in calls}
+    sent = list[_Sendable]()
+    places: list[_Place] = [0] * len(commands)
+    for index, command in enumerate(commands):
+        if index in shared:
+            for element, each in enumerate(shared[index]):
+                places[each] = (len(sent), element)
+            sent.append(_call([cast("Part", commands[each]) for each in shared[index]]))
+        elif not isinstance(command, Part):
+            places[index] = len(sent)
+            sent.append(command)
+    return sent, places
+
+
+def _call(parts: Sequence[Part]) -> Call:
+    first = parts[0]
+    keys = [*first.shared_keys, *(key for part in parts for key in part.keys)]
+    return first.script.call(keys, [*first.shared_args, *(word for part in parts for word in part.args)])
+
+
+def _by_command(replies: list[Any], places: Sequence[_Place] | None) -> list[Any]:
+    if places is None:
+        return replies
+    found = list[Any]()
+    for place in places:
+        reply = replies[place if isinstance(place, int) else place[0]]
+        found.append(reply if isinstance(place, int) or isinstance(reply, Exception) else reply[place[1]])
+    return found
+
+
+def _pipeline(client: Any, commands: Sequence[_Sendable]) -> Any:
     pipeline = client.pipeline(transaction=False)
     for command in commands:
         words = command.words if isinstance(command, Call) else command
@@ -198,7 +266,7 @@ def _pipeline(client: Any, commands: Sequence[Command]) -> Any:
     return pipeline
 
 
-def _forgotten(commands: Sequence[Command], replies: Sequence[Any]) -> dict[int, Call]:
+def _forgotten(commands: Sequence[_Sendable], replies: Sequence[Any]) -> dict[int, Call]:
     return {
         index: command
         for index, (command, reply) in enumerate(zip(commands, replies, strict=True))

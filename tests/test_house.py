@@ -20,6 +20,7 @@ PRELUDES = (  # of one room, besides those in shared/
     "worker/money/lua/ledger_rows.lua",
     "worker/money/lua/ledger_sums.lua",
     "worker/queue/lua/fence.lua",
+    "worker/queue/lua/settle.lua",
 )
 
 MODULES_OF_A_FOLDER = 16  # beside its __init__.py

@@ -18,8 +18,8 @@ MUTATIONS = {
     # name: (file, what stands there, what the mutant has instead, tests that must notice)
     "fence": (
         "worker/queue/lua/fence.lua",
-        "if redis.call('ZREM', KEYS[2], member) == 0 then",
-        "redis.call('ZREM', KEYS[2], member) if false then",
+        "if redis.call('ZREM', at.leases, id .. ':' .. execution) == 0 then",
+        "redis.call('ZREM', at.leases, id .. ':' .. execution) if false then",
         "tests/test_transitions.py",
     ),
     "lease check of the heartbeat": (

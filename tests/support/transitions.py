@@ -9,7 +9,7 @@ import redis
 
 from producer import JobResult, keyspace
 from producer.job import JobStatus as Status
-from producer.scripts import Call, run
+from producer.scripts import Command, run
 from tests.support.replies import texts
 from worker.queue import transitions
 from worker.queue.claim import Claim
@@ -19,7 +19,7 @@ from worker.queue.transitions import Settled
 Q = "ai-tasks"
 
 
-def send(client: redis.Redis, call: Call) -> Any:
+def send(client: redis.Redis, call: Command) -> Any:
     (reply,) = run(client, [call])
     if isinstance(reply, Exception):
         raise reply

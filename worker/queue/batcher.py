@@ -26,7 +26,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from producer.scripts import Call, Command, run_async, size_of
+from producer.scripts import Command, run_async, size_of
 
 log = logging.getLogger("failover.worker")
 
@@ -93,7 +93,7 @@ class Batcher:
         self.submit(Request(lambda: command, replied))
         return answer
 
-    def commit(self, call: Call) -> asyncio.Future[Any]:
+    def commit(self, call: Command) -> asyncio.Future[Any]:
         """Send a script again and again until Redis answers, however long Redis is away.
 
         The future raises ResponseError when Redis can never execute it (a key has the wrong type).

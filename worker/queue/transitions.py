@@ -16,7 +16,7 @@ from producer import keyspace
 from producer.exchange import KEEP_CANCELLED_SECONDS, withdrawn_from
 from producer.job import JobResult
 from producer.results import DONE_DATA, encode_result
-from producer.scripts import Call, Script
+from producer.scripts import Call, Command, Part, Script
 from producer.trail import Attempt
 from producer.waiting import WaitReason
 from worker.control.pause import flag_keys
@@ -158,12 +158,16 @@ def reap(queue: str, not_after_ms: int) -> Call:
     return REAP.call(keys, [*limits, *prefixes, keyspace.WAKE, keyspace.RESULTS, not_after_ms])
 
 
-def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, run_ms: int, record: bytes = b"") -> Call:
-    """The script that commits an outcome. `attempts` and `run_ms` are the job's totals including this execution. `record`:
-    what the history counts of it.
+def settle(
+    held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, run_ms: int, record: bytes = b""
+) -> Command:
+    """What commits an outcome; results that are sent together are stored by one script. `attempts` and `run_ms` are the job's
+    totals including this execution. `record`: what the history counts of it.
 
     Reply: a value of `Settled`.
     """
+    if isinstance(outcome, Done):
+        return _complete(held, outcome, worker_name, run_ms, record)
     keys = [
         keyspace.job(held.job_id),
         keyspace.leases(held.queue),
@@ -175,12 +179,6 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
     who = (held.job_id, held.execution_id)
     results, worker = keyspace.results(held.job_id), keyspace.worker(worker_name)
     match outcome:
-        case Done(result, keep_seconds, saved, thrifty):
-            keys += [results, keyspace.finished(held.queue), worker, keyspace.news(held.queue)]
-            counted = (int(saved), int(result.degraded is not None and not thrifty))
-            value, more = encode_result(result)
-            settled = (value, worker_name, keep_seconds, run_ms)
-            return COMPLETE.call(keys, [*who, *settled, *counted, more, DONE_DATA, record])
         case Dead(reason, detail, trail, keep_seconds):
             keys += [results, keyspace.failed(held.queue), worker, keyspace.dead(held.queue)]
             counts = (worker_name, keep_seconds, attempts, run_ms)
@@ -196,6 +194,22 @@ def settle(held: Claim, outcome: Outcome, *, worker_name: str, attempts: int, ru
         case Released(trail):
             keys += [keyspace.queue(held.queue)]
             return RELEASE.call(keys, [*who, keyspace.WAKE, attempts, run_ms, _json(trail), record])
+
+
+def _complete(held: Claim, outcome: Done, worker_name: str, run_ms: int, record: bytes) -> Part:
+    queue, job_id = held.queue, held.job_id
+    shared = (keyspace.leases(queue), keyspace.wip(queue), keyspace.accepted(queue), keyspace.finished(queue))
+    counted = (keyspace.worker(worker_name), keyspace.news(queue))
+    of_job = (keyspace.job(job_id), keyspace.execution(job_id, held.execution_id), keyspace.executions(job_id))
+    degraded = outcome.result.degraded is not None and not outcome.thrifty
+    stored = (*encode_result(outcome.result), outcome.keep_seconds, run_ms, int(outcome.saved), int(degraded))
+    return Part(
+        COMPLETE,
+        shared_keys=(*shared, *counted),
+        shared_args=(DONE_DATA,),
+        keys=(*of_job, keyspace.results(job_id)),
+        args=(job_id, held.execution_id, *stored, record),
+    )
 
 
 def _reschedule(

@@ -23,7 +23,7 @@ local function tell_of(dead, id, job)
   local news = 'failover:news:' .. queue
   local facts = redis.call('HMGET', job, 'dead_reason', 'tenant', 'dead_detail', 'died_ms')
   redis.call('HSET', job, 'died_ms', now_ms)
-  event('job.dead', id, job)
+  event('job.dead', id, facts[2])
   if facts[4] and tonumber(facts[4]) >= counted_since(news, queue) then -- requeued, and the same incident has it already
     count(news, 'dead:again', 1)
     return

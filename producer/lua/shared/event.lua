@@ -2,9 +2,11 @@
 -- adds one entry per subscriber; when nobody reads the outbox, the oldest entries are dropped. An entry that cannot be written
 -- (`pcall`: another tool wrote the key) never fails the outcome.
 local OUTBOX_KEPT = 100000
-local function event(kind, id, job)
-  if redis.call('EXISTS', 'failover:subscribers') == 0 then return end
-  local tenant = redis.call('HGET', job, 'tenant') or '?'
+local is_subscribed -- whether anybody is; asked once in a script
+local function event(kind, id, tenant)
+  if is_subscribed == nil then is_subscribed = redis.call('EXISTS', 'failover:subscribers') == 1 end
+  if not is_subscribed then return end
+  tenant = tenant or '?'
   local wanted = redis.pcall('HMGET', 'failover:subscribers', '*', tenant)
   for i, subscriber in ipairs({'*', tenant}) do
     if wanted[i] then

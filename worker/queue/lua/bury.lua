@@ -1,9 +1,9 @@
--- prelude: clock key_types hint leaves lost happened fence ends event count dead_letters
+-- prelude: clock key_types hint leaves lost happened fence settle ends event count dead_letters
 -- flags: allow-oom
 -- Outcome Dead: the job becomes a dead letter.
 --
--- KEYS  1-6 as in fence   7 rq:results:{id}   8 rq:failed:{queue}   9 rq:worker:{name}   10 failover:dead:{queue}
--- ARGV  1-2 as in fence   3 reason   4 worker name   5 keep (s)   6 attempts   7 run time (ms)   8 detail
+-- KEYS  1-6 as in settle   7 rq:results:{id}   8 rq:failed:{queue}   9 rq:worker:{name}   10 failover:dead:{queue}
+-- ARGV  1-2 as in settle   3 reason   4 worker name   5 keep (s)   6 attempts   7 run time (ms)   8 detail
 --       9 RQ's exc_string (base64 of zlib)   10 trail (JSON)   11 the last route tried, or ''
 -- Returns 'committed' | 'again' | 'fenced'
 -- Invariant: a dead letter is in the FailedJobRegistry, has a reason, and is in no queue, schedule or lease.

@@ -1,39 +1,17 @@
 -- Shared by every settle. Only the execution that holds the job's lease may settle the job; a resend changes nothing.
---
--- KEYS  1 rq:job:{id}   2 failover:leases:{queue}   3 rq:wip:{queue}   4 rq:execution:{id}:{execution}
---       5 rq:executions:{id}   6 failover:accepted:{queue}
--- ARGV  1 job id   2 execution id   the last one: what the history counts, '' for nothing
---
--- `type`, `key`: where the caller puts the job. It is checked with the other keys before the first write.
-local function releases_lease(type, key)
-  expect(type, key)
-  expect('zset', KEYS[3], KEYS[6], KEYS[6] .. ':promised')
-  local state = redis.call('HMGET', KEYS[1], 'status', 'settled') -- before the first write: it fails if the job is no hash
-  local member = ARGV[1] .. ':' .. ARGV[2]
-  if redis.call('ZREM', KEYS[2], member) == 0 then
-    return state[2] == ARGV[2] and 'again' or 'fenced'
+
+-- Take the lease from an execution. `at`: the keys {job, leases, executions, accepted}, whose types the caller has checked.
+-- `state`: {the job's status, the execution that settled it}. `record`: what the history counts, '' for nothing. Returns the
+-- verdict, and whether the execution held the lease: then its entry in wip and its own record are the caller's to remove.
+local function take_lease(at, id, execution, state, record)
+  if redis.call('ZREM', at.leases, id .. ':' .. execution) == 0 then
+    return state[2] == execution and 'again' or 'fenced', false
   end
-  redis.call('ZREM', KEYS[3], member)
-  redis.call('DEL', KEYS[4])
-  redis.pcall('ZREM', KEYS[5], ARGV[2]) -- `pcall`: the job's own record for RQ's tools never fails the outcome
+  redis.pcall('ZREM', at.executions, execution) -- `pcall`: the job's own record for RQ's tools never fails the outcome
   if state[1] ~= 'started' then -- deleted or cancelled by one of RQ's tools
-    if not lose_if_accepted(ARGV[1], KEYS[1], KEYS[6]) then leaves(KEYS[6], ARGV[1]) end
-    return 'fenced'
+    if not lose_if_accepted(id, at.job, at.accepted) then leaves(at.accepted, id) end
+    return 'fenced', true
   end
-  happened(ARGV[#ARGV])
-  return 'committed'
+  happened(record)
+  return 'committed', true
 end
-
--- `unfinished`: the job may not have run. Otherwise it is no suspect any more: a worker that settles lives.
-local function settles(type, key, unfinished)
-  local verdict = releases_lease(type, key)
-  if verdict ~= 'committed' then return verdict end
-  if unfinished then
-    redis.call('HDEL', KEYS[1], 'lease')
-  else
-    redis.call('HDEL', KEYS[1], 'lease', 'suspect', 'charged', 'begun', 'reaped')
-  end
-  redis.call('HSET', KEYS[1], 'settled', ARGV[2], 'worker_name', '')
-  return verdict
-end
-

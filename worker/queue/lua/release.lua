@@ -1,10 +1,10 @@
--- prelude: clock key_types hint leaves lost happened fence fair_queue
+-- prelude: clock key_types hint leaves lost happened fence settle fair_queue
 -- flags: allow-oom
 -- Outcome Released: the worker gives the job back unfinished (drain). It returns to the head of the queue and has used up
 -- no execution.
 --
--- KEYS  1-6 as in fence   7 rq:queue:{queue}
--- ARGV  1-2 as in fence   3 wake channel   4 attempts   5 run time (ms)   6 trail (JSON)
+-- KEYS  1-6 as in settle   7 rq:queue:{queue}
+-- ARGV  1-2 as in settle   3 wake channel   4 attempts   5 run time (ms)   6 trail (JSON)
 -- Returns 'committed' | 'again' | 'fenced'
 -- Invariant: the job is in the queue once.
 local verdict = settles('list', KEYS[7], true)

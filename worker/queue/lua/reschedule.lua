@@ -1,9 +1,9 @@
--- prelude: clock key_types hint leaves lost happened fence
+-- prelude: clock key_types hint leaves lost happened fence settle
 -- flags: allow-oom
 -- Outcome Retry or Park: the job waits in RQ's schedule. A retry uses up an execution, a park does not.
 --
--- KEYS  1-6 as in fence   7 rq:scheduled:{queue}
--- ARGV  1-2 as in fence   3 'retry' | 'park' | 'park in turn'   4 wait (ms)   5 why, in words   6 attempts   7 run time (ms)   8 trail (JSON)
+-- KEYS  1-6 as in settle   7 rq:scheduled:{queue}
+-- ARGV  1-2 as in settle   3 'retry' | 'park' | 'park in turn'   4 wait (ms)   5 why, in words   6 attempts   7 run time (ms)   8 trail (JSON)
 --       9 why, as producer/waiting.py names it   10 what it waits for: subjects separated by blanks
 -- Returns 'committed' | 'again' | 'fenced'
 -- Invariant: the job is in the schedule and nowhere else, with no TTL.
