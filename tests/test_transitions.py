@@ -14,6 +14,7 @@ from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegi
 from producer import IdempotencyConflict, Producer, keyspace
 from producer.job import DeadReason
 from producer.job import JobStatus as Status
+from producer.scripts import PARTS_AT_MOST, run
 from producer.trail import Attempt
 from producer.waiting import WaitReason
 from tests.support.jobs import chat
@@ -132,6 +133,26 @@ def test_a_done_job_has_one_result_and_rq_reads_it(producer: Producer, client: r
     assert client.zcard(keyspace.accepted(Q)) == 0
     kept = (keyspace.job(job_id), keyspace.results(job_id), keyspace.idempotency("default", "k"))
     assert [client.ttl(key) for key in kept] == [100, 100, 100]
+
+
+def test_results_that_are_sent_together_are_each_stored_fenced_or_refused(
+    producer: Producer, client: redis.Redis
+) -> None:
+    ids = [producer.enqueue(chat(str(n))) for n in range(2 * PARTS_AT_MOST)]
+    held = claim(client, len(ids))
+    stored = [transitions.settle(each, done(each.job_id), worker_name="w1", attempts=1, run_ms=1) for each in held]
+    lost, broken = held[1], held[2]
+    client.zrem(keyspace.leases(Q), lost.lease)
+    client.set(keyspace.job(broken.job_id), "another tool's")
+    replies = run(client, [("ECHO", "first"), *stored, ("ECHO", "last")])
+    assert (replies[0], replies[-1]) == (b"first", b"last")
+    assert replies[2] == b"fenced"
+    assert "WRONGTYPE" in str(replies[3])
+    assert {*replies[1:2], *replies[4:-1]} == {b"committed"}
+    assert run(client, stored[:1]) == [b"again"]
+    others = [each.job_id for each in held if each not in (lost, broken)]
+    assert {producer.fetch(job_id).status for job_id in others} == {Status.DONE}
+    assert client.zcard(keyspace.wip(Q)) == 2  # of the two that were not settled
 
 
 def test_a_dead_letter_is_in_rqs_failed_registry_with_its_reason(producer: Producer, client: redis.Redis) -> None:
