@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-door bench-enqueue bench-openai-faults bench-openai-kills bench-openai-batch chaos lock clean bench-web-strangers
+.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-start bench-memory bench-streams bench-door bench-enqueue bench-openai-faults bench-openai-kills bench-openai-batch chaos lock clean bench-web-strangers
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -101,6 +101,15 @@ bench-idle: $(READY) ## Round trips to Redis and CPU, a second, of a worker with
 
 bench-redis-full: $(READY) ## 2,000 jobs on a Redis that fills up: new ones are refused, all accepted ones end
 	$(BIN)/python -m bench.redis_full
+
+bench-start: $(READY) ## Seconds until a command answers, and until a worker has its first job
+	$(BIN)/python -m bench.worker.start
+
+bench-memory: $(READY) ## Memory of a worker with 2,000 jobs in flight, beside a bare loop
+	$(BIN)/python -m bench.worker.memory
+
+bench-streams: $(READY) ## CPU of streamed answers of 130 chunks, beside a bare loop that reads them
+	$(BIN)/python -m bench.peers.compare --profile streams
 
 bench-latency: $(READY) ## Milliseconds from enqueue to the provider of an idle worker, and from its answer to the result
 	$(BIN)/python -m bench.latency

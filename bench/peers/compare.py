@@ -42,18 +42,21 @@ LONGEST_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Profile:
-    """`latency`: the provider's, lowest and highest, in seconds."""
+    """`latency`: the provider's, lowest and highest, in seconds. `chunks`: of a streamed answer; 0: it comes in one piece."""
 
     concurrency: int
     latency: tuple[float, float]
     jobs: int
+    chunks: int = 0
 
 
 PROFILES = {
     "jittered": Profile(500, (0.5, 1.5), 4000),
     "thousand": Profile(1000, (1.0, 1.0), 6000),
     "zero": Profile(100, (0.0, 0.0), 4000),
+    "streams": Profile(100, (0.1, 0.3), 600, chunks=130),
 }
+STREAMING = (FLOOR, OURS)  # those that take part in a profile with chunks
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def place_of(profile: Profile) -> Iterator[Place]:
     """Redis and a provider on their core."""
     os.sched_setaffinity(0, {OTHERS_CORE})
     low, high = profile.latency
-    command = [sys.executable, "-m", "bench.peers.provider", str(low), str(high)]
+    command = [sys.executable, "-m", "bench.peers.provider", str(low), str(high), str(profile.chunks)]
     with tempfile.TemporaryDirectory(prefix="failover-peers-") as made:
         folder, port = Path(made), free_port()
         (folder / "valkey").mkdir()
@@ -96,6 +99,8 @@ def place_of(profile: Profile) -> Iterator[Place]:
         try:
             url = f"http://127.0.0.1:{int(cast(IO[bytes], provider.stdout).readline())}"
             route = {"provider": "openai", "model": "gpt-4o-mini", "baseUrl": f"{url}/v1", "apiKeyEnv": ""}
+            if profile.chunks:
+                route |= {"streamTimeoutSeconds": 30}
             (folder / "routes.json").write_text(json.dumps({"hot": [route]}))
             redis_url = f"redis://127.0.0.1:{port}/0"
             environment = {
@@ -103,6 +108,7 @@ def place_of(profile: Profile) -> Iterator[Place]:
                 "REDIS_URL": redis_url,
                 "PROVIDER_URL": url,
                 "CONCURRENCY": str(profile.concurrency),
+                "STREAMED": "1" if profile.chunks else "",
                 "ROUTES_FILE": str(folder / "routes.json"),
                 "PYTHONPATH": str(ROOT),
             }
@@ -254,14 +260,16 @@ def main() -> None:
         profile = PROFILES[name]
         jobs = chosen.jobs or profile.jobs
         everyone = contestants(profile.concurrency, jobs)
-        taking_part = [each for each in everyone if not chosen.only or each.name in chosen.only]
+        only = chosen.only or (STREAMING if profile.chunks else None)
+        taking_part = [each for each in everyone if not only or each.name in only]
         rounds = list[dict[str, Figures]]()
         with place_of(profile) as place:
             for _ in range(chosen.rounds):
                 rounds.append({each.name: measure(each, jobs, place) for each in taking_part})
         low, high = profile.latency
         print(
-            f"\n{name}: {jobs} jobs, {profile.concurrency} in flight, {low:g}-{high:g} s of latency, {chosen.rounds} rounds\n"
+            f"\n{name}: {jobs} jobs, {profile.concurrency} in flight, {low:g}-{high:g} s of latency, "
+            f"{f'{profile.chunks} chunks, ' if profile.chunks else ''}{chosen.rounds} rounds\n"
         )
         print(table(rounds), flush=True)
 

@@ -10,6 +10,7 @@ REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
 PROVIDER_URL = os.environ.get("PROVIDER_URL", "http://127.0.0.1:8000")
 CONCURRENCY = int(os.environ.get("CONCURRENCY", "500"))
 COMPLETIONS = f"{PROVIDER_URL}/v1/chat/completions"
+STREAMED = os.environ.get("STREAMED", "") != ""  # by those that can: the bare loop and ours
 KEEP_RESULTS_SECONDS = 3600
 
 

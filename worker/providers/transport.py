@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
@@ -66,12 +67,19 @@ class Response:
                 protocol = connection.protocol
                 if protocol is not None:
                     protocol.pause_reading()
-                    await asyncio.sleep(seconds)
+                    await asyncio.sleep(_until_tick(asyncio.get_running_loop().time(), seconds))
                     protocol.resume_reading()
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end; end it if not."""
         self._response.release()
+
+
+def _until_tick(now: float, at_most: float) -> float:
+    """At least three quarters of `at_most` seconds, so that streams wake at the same few moments: what many of them have to
+    do in one turn of the event loop costs half of what it costs one by one."""
+    tick = at_most / 4
+    return math.floor((now + at_most) / tick) * tick - now
 
 
 class Transport:

@@ -8,11 +8,12 @@ import sys
 
 import aiohttp
 
-from bench.peers.workload import COMPLETIONS, CONCURRENCY, body
+from bench.peers.workload import COMPLETIONS, CONCURRENCY, STREAMED, body
 
 
 async def main(jobs: int) -> None:
-    bodies = iter([json.dumps(body(number)).encode() for number in range(jobs)])
+    more = {"stream": True} if STREAMED else {}
+    bodies = iter([json.dumps(body(number) | more).encode() for number in range(jobs)])
     connector = aiohttp.TCPConnector(limit=CONCURRENCY)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=600)) as session:
 
@@ -20,7 +21,12 @@ async def main(jobs: int) -> None:
             for content in bodies:
                 headers = {"content-type": "application/json"}
                 async with session.post(COMPLETIONS, data=content, headers=headers) as response:
-                    json.loads(await response.read())
+                    if not STREAMED:
+                        json.loads(await response.read())
+                        continue
+                    async for line in response.content:
+                        if line.startswith(b"data: {"):
+                            json.loads(line[6:])
 
         await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
         await asyncio.Event().wait()  # its CPU is read from outside, so it stays
