@@ -132,6 +132,22 @@ def test_pins_are_the_only_routes_and_their_order() -> None:
     assert (names(planned), codes(planned), planned.order) == (["c", "a"], {"b": "not_pinned"}, "pinned")
 
 
+def test_a_group_of_a_pin_is_ordered_as_the_policy_says() -> None:
+    routes = [
+        route("a", weight=3, price=price(2)),
+        route("b", weight=1, price=price(1)),
+        route("c", "warm"),
+        route("d"),
+    ]
+    pin = [["a", "b"], "c", "a"]
+    plans = [plan(routes, job_id=f"job{n}", pin=pin) for n in range(1000)]
+    assert {tuple(names(each)) for each in plans} == {("a", "b", "c"), ("b", "a", "c")}
+    assert 700 < sum(names(each)[0] == "a" for each in plans) < 800
+    assert {names(plan(routes, job_id=f"job{n}", pin=pin, order="cost"))[0] for n in range(50)} == {"b"}
+    assert names(plan(routes, pin=pin, order="latency", p95={"a": 900, "b": 100})) == ["b", "a", "c"]
+    assert codes(plan(routes, pin=pin)) == {"d": "not_pinned"}
+
+
 def test_a_route_that_lacks_something_comes_last_and_only_if_the_policy_lets_it() -> None:
     body = {**chat().body, "response_format": {"type": "json_schema", "json_schema": {"schema": {}}}}
     job = LLMJob.parse({"body": body})
@@ -189,7 +205,7 @@ def test_binary_fractions_add_no_micro_dollar() -> None:
 
 def test_a_routing_policy_that_names_what_does_not_exist_is_refused(tmp_path: Path) -> None:
     (tmp_path / "routing.yaml").write_text(
-        "version: 1\njob_types:\n  default: {baseline: nobody}\n  batch: {pin: [gone, a]}\n  typo: {}\n"
+        "version: 1\njob_types:\n  default: {baseline: nobody}\n  batch: {pin: [[gone, a]]}\n  typo: {}\n"
     )
     with pytest.raises(ConfigurationError) as refused:
         load_routing({"POLICIES_DIR": str(tmp_path)}, ["default", "batch"], Routes((route("a"),), (), Cold()))

@@ -135,3 +135,23 @@ def fitted(body: Mapping[str, Any], known: Parameters | None) -> tuple[Mapping[s
         else:
             dropped.append(name)
     return sent, tuple(dropped)
+
+
+def capabilities_of(body: Mapping[str, Any]) -> set[Capability]:
+    """The capabilities that a chat body needs by what it contains."""
+    asked: set[Capability] = set()
+    if body.get("tools"):
+        asked.add("tools")
+    form = body.get("response_format")
+    kind = form.get("type") if isinstance(form, dict) else None
+    if kind == "json_object":
+        asked.add("json_mode")
+    elif kind == "json_schema":
+        asked.add("json_schema")
+    if any(_has_image(message.get("content")) for message in body["messages"]):
+        asked.add("vision")
+    return asked
+
+
+def _has_image(content: Any) -> bool:
+    return isinstance(content, list) and any(isinstance(p, dict) and p.get("type") == "image_url" for p in content)

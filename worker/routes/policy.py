@@ -27,10 +27,15 @@ class RoutingPolicy(BaseModel):
     max_cost_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     max_latency_seconds: Seconds | None = None
     output_tokens: Annotated[int, Field(ge=1)] = 1000
-    pin: tuple[str, ...] = ()
+    pin: tuple[str | tuple[str, ...], ...] = ()
     baseline: str | None = None
     may_lack: tuple[MayLack, ...] = ()
     prompt_caching: bool = True
+
+    @property
+    def pinned(self) -> tuple[str, ...]:
+        """The names of all routes in `pin`, those of its groups too."""
+        return tuple(name for place in self.pin for name in ((place,) if isinstance(place, str) else place))
 
 
 class Routing(BaseModel):
@@ -73,7 +78,7 @@ def _problems(where: str, routing: Routing, job_types: list[str], routes: Routes
         at = f"job_types.{job_type}"
         if job_type not in job_types:
             yield Problem(where, at, "is no job type of jobs.yaml", f"it has {', '.join(job_types)}")
-        for field, named in (("pin", policy.pin), ("baseline", (policy.baseline,) if policy.baseline else ())):
+        for field, named in (("pin", policy.pinned), ("baseline", (policy.baseline,) if policy.baseline else ())):
             if job_type != "default" and getattr(policy, field) == getattr(default, field):
                 continue  # inherited: the problem is reported at `default`
             for name in named:

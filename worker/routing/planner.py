@@ -17,7 +17,7 @@ from producer.job import ChatBody, LLMJob
 from producer.policy import Capability
 from producer.trail import RejectedFor
 from worker.money.caps import UNCAPPED, micros_of
-from worker.routes.parameters import essential
+from worker.routes.parameters import capabilities_of, essential
 from worker.routes.policy import Order, Routing, RoutingPolicy
 from worker.routes.prices import Price, cost_micros, dollars
 from worker.routes.route import Route, Routes
@@ -57,7 +57,7 @@ class Planner:
         baseline = self._named(policy.baseline) or self._routes.routes[0]
         if self._routes.bypass:
             return self._bypassed(baseline, policy)
-        asked = _Asked(job_id, body, policy, set(requires) | _asked_for(body), spent, self._p95_ms, restraint)
+        asked = _Asked(job_id, body, policy, set(requires) | capabilities_of(body), spent, self._p95_ms, restraint)
         kept, rejected = list[Route](), list[Rejected]()
         for route in self._routes.routes:
             if found := asked.hindrance(route):
@@ -94,7 +94,7 @@ class Planner:
 
     def _left_out(self, policy: RoutingPolicy) -> str:
         """Why the routes that a job type is pinned to cannot be used now."""
-        return "; ".join(f"{out.name}: {out.why}" for out in self._routes.left_out if out.name in policy.pin)
+        return "; ".join(f"{out.name}: {out.why}" for out in self._routes.left_out if out.name in policy.pinned)
 
     def _named(self, name: str | None) -> Route | None:
         return next((route for route in self._routes.routes if route.name == name), None) if name else None
@@ -104,7 +104,7 @@ class Planner:
         after those that can give a whole answer, and one of a provider whose month is at its end last."""
         policy, avoided = asked.policy, asked.restraint.avoided
         if policy.pin:
-            ordered = sorted(routes, key=lambda route: policy.pin.index(route.name))
+            ordered = _pinned(routes, asked)
         else:
             ordered = _BY[policy.order](routes, asked)
             if any(route.entry.canary is not None for route in ordered):
@@ -176,8 +176,8 @@ class _Asked:
     def hindrance(self, route: Route) -> tuple[RejectedFor, str] | None:
         """Why the route cannot be a candidate; the first reason, from what is configured to what is measured."""
         entry, policy = route.entry, self.policy
-        if policy.pin and route.name not in policy.pin:
-            return RejectedFor.NOT_PINNED, f"pinned to {', '.join(policy.pin)}"
+        if policy.pin and route.name not in policy.pinned:
+            return RejectedFor.NOT_PINNED, f"pinned to {', '.join(policy.pinned)}"
         if entry.canary is not None and not policy.pin and self.share(route.name) * 100 >= entry.canary:
             return RejectedFor.CANARY, f"a canary of {entry.canary:g}% of the jobs, this one is not among them"
         if lacks := self.lacks(route):
@@ -260,6 +260,15 @@ def _draw(asked: _Asked) -> Any:
     return key
 
 
+def _pinned(routes: list[Route], asked: _Asked) -> list[Route]:
+    """As the pin lists them; those of a group by the policy's order."""
+    named, ordered = {route.name: route for route in routes}, list[Route]()
+    for place in asked.policy.pin:
+        group = [place] if isinstance(place, str) else place
+        ordered += _BY[asked.policy.order]([named.pop(name) for name in group if name in named], asked)
+    return ordered
+
+
 def _cheapest(routes: list[Route], asked: _Asked) -> list[Route]:
     """All routes by what the call may cost; one without a known price comes last."""
     return sorted(routes, key=lambda route: asked.estimates.get(route.name, math.inf))
@@ -276,23 +285,3 @@ _BY: dict[Order, Callable[[list[Route], _Asked], list[Route]]] = {
     "cost": _cheapest,
     "latency": _fastest,
 }
-
-
-def _asked_for(body: ChatBody) -> set[Capability]:
-    """The capabilities that a chat body needs by what it contains."""
-    asked: set[Capability] = set()
-    if body.get("tools"):
-        asked.add("tools")
-    form = body.get("response_format")
-    kind = form.get("type") if isinstance(form, dict) else None
-    if kind == "json_object":
-        asked.add("json_mode")
-    elif kind == "json_schema":
-        asked.add("json_schema")
-    if any(_has_image(message.get("content")) for message in body["messages"]):
-        asked.add("vision")
-    return asked
-
-
-def _has_image(content: Any) -> bool:
-    return isinstance(content, list) and any(isinstance(p, dict) and p.get("type") == "image_url" for p in content)
