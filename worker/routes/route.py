@@ -271,8 +271,8 @@ def _interpolate(text: str, environment: Environment) -> tuple[str, list[str]]:
 
     def value(found: re.Match[str]) -> str:
         name, default = found[1], found[2]
-        if environment.get(name):
-            return environment[name]
+        if environment.get(name):  # `${BASE}/v1` with a BASE that ends in a slash has one slash, not two
+            return environment[name].rstrip("/") if text.startswith("/", found.end()) else environment[name]
         if default is None:
             missing.append(name)
             return ""
