@@ -17,7 +17,7 @@ import pytest
 import ops
 import producer
 import worker
-from ops.importers.litellm_route import _PLACEHOLDER
+from ops.importers.litellm.values import PLACEHOLDER
 from producer.intake.routes import preferred_wait
 from tests.test_house import PYTHON
 from worker.errors import error_body
@@ -151,7 +151,7 @@ ENTRANCES: tuple[Callable[[str], object], ...] = (
     lambda text: one_line(text, 4000),
     printable,
     preferred_wait,
-    _PLACEHOLDER.search,
+    PLACEHOLDER.search,
     lambda text: _VARIABLE.sub("", text),
 )
 

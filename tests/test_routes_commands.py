@@ -6,51 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
-from ops.importers.litellm import imported
 from ops.reports.route_diff import compare
 from producer import Producer
-from producer.errors import ConfigurationError
 from tests.support.jobs import chat
 from tests.support.polling import until
 from tests.support.workshop import Workshop
 from worker.errors.classify import Reply, classify
-from worker.routes.route import read_routes
-from worker.routes.schema import RouteMap, read_map
+from worker.routes.schema import RouteMap
 
 OPENAI = "https://api.openai.com/v1"
-KIT = """
-model_list:
-  - model_name: app/chat
-    litellm_params:
-      model: anthropic/claude-haiku-4-5
-      api_key: os.environ/PROVIDER_A_KEY
-      api_base: os.environ/PROVIDER_A_API_BASE
-      order: 1
-      timeout: 30
-      stream_timeout: 2
-      weight: 9
-  - model_name: app/chat
-    litellm_params:
-      model: openai/gpt-4o-mini
-      api_key: os.environ/PROVIDER_B_KEY
-      api_base: os.environ/PROVIDER_B_API_BASE
-      order: 2
-      timeout: 30
-      stream_timeout: 2
-      weight: 1
-router_settings:
-  routing_strategy: simple-shuffle
-  enable_weighted_failover: true
-  allowed_fails: 3
-  cooldown_time: 30
-  timeout: 30
-litellm_settings:
-  master_key: sk-local-dev-key
-  database_url: [POSTGRES_URL]
-"""
 
 
 def written(folder: Path, name: str, text: str) -> Path:
@@ -65,160 +31,6 @@ def a_map(**sections: Any) -> RouteMap:
 
 def entry(name: str, **fields: Any) -> dict[str, Any]:
     return {"provider": name, "model": "m", "baseUrl": f"https://{name}.example.com/v1", **fields}
-
-
-def test_the_slo_kits_config_imports_to_a_map_that_answers(workshop: Workshop, producer: Producer) -> None:
-    written(workshop.folder, "litellm_config.yaml", KIT)
-    ended = workshop.run("failover", "routes", "import", "litellm_config.yaml", "-o", "routes.json")
-    assert ended.returncode == 0, ended.stderr
-    assert "litellm_settings.master_key has no counterpart" in ended.stderr
-    assert "litellm_settings.database_url has no counterpart" in ended.stderr
-    assert "simple-shuffle" not in ended.stderr
-    found = read_map(workshop.folder / "routes.json")
-    assert (found.breaker.failures, found.breaker.cooldown_seconds) == (4, 30)
-    assert [(e.timeout_seconds, e.stream_timeout_seconds, e.weight) for e in (*found.hot, *found.warm)] == [
-        (30, 2, 9),
-        (30, 2, 1),
-    ]
-    keys = {"PROVIDER_A_KEY": "sk-a", "PROVIDER_B_KEY": "sk-b"}
-    bases = {f"PROVIDER_{p.upper()}_API_BASE": workshop.providers.base_url(p) for p in ("a", "b")}
-    workshop.providers.behave("a", keys=["sk-a"])
-    workshop.environment["ROUTES_FILE"] = str(workshop.folder / "routes.json")
-    workshop.worker(**keys, **bases)
-    hot = producer.wait(producer.enqueue(chat()), 30)
-    assert (hot.route, hot.provider) == ("anthropic/claude-haiku-4-5", "anthropic")
-    workshop.providers.behave("a", status=529)
-    assert producer.wait(producer.enqueue(chat()), 30).route == "openai/gpt-4o-mini"
-
-
-def test_a_placeholder_of_the_kit_becomes_a_variable(tmp_path: Path) -> None:
-    kit = KIT.replace("anthropic/claude-haiku-4-5", "[PROVIDER_A_MODEL_ID]")
-    found = imported(written(tmp_path, "kit.yaml", kit))
-    assert any("set PROVIDER_A_MODEL_ID to the model's id" in note for note in found.notes)
-    path = written(tmp_path, "routes.json", json.dumps(found.routes))
-    environment = {
-        "PROVIDER_A_MODEL_ID": "x-1",
-        "PROVIDER_A_KEY": "k",
-        "PROVIDER_A_API_BASE": "https://a.example.com/v1",
-    }
-    (route,) = read_routes(path, environment).routes
-    assert (route.entry.provider, route.model, route.base_url) == ("provider_a", "x-1", "https://a.example.com/v1")
-
-
-def test_what_has_no_counterpart_is_listed(tmp_path: Path) -> None:
-    config = """
-model_list:
-  - model_name: a
-    litellm_params: {model: bedrock/claude, aws_region_name: eu-west-1}
-  - model_name: a
-    litellm_params: {model: gemini/gemini-2.5-flash, api_key: sk-in-the-file, rpm: 60, tpm: 90000, tags: [x]}
-    model_info: {max_input_tokens: 1000000, input_cost_per_token: 3.0e-07, output_cost_per_token: 2.5e-06, base_model: y}
-  - model_name: b
-    litellm_params: {model: mistral/mistral-small, api_key: os.environ/MISTRAL_API_KEY, max_retries: 9}
-router_settings:
-  routing_strategy: latency-based-routing
-  num_retries: 1
-  fallbacks: [{a: [b, gone]}]
-  model_group_alias: {x: a}
-general_settings: {master_key: sk-1234}
-callbacks: [langfuse]
-"""
-    found = imported(written(tmp_path, "c.yaml", config))
-    (hot,) = found.routes["hot"]
-    assert (hot["provider"], hot["rpm"], hot["tpm"], hot["retries"], hot["contextWindow"]) == (
-        "google",
-        60,
-        90000,
-        1,
-        1000000,
-    )
-    assert hot["price"] == {"input": 0.3, "output": 2.5}
-    assert [(warm["provider"], warm["retries"]) for warm in found.routes["warm"]] == [("mistral", 5)]
-    told = "\n".join(found.notes)
-    assert "sk-in-the-file" not in told + json.dumps(found.routes)
-    for said in (
-        "entry 1 (a): bedrock has no counterpart",
-        "entry 2 (a): its api_key is in the file itself and is not copied: put it into MODEL_LIST_ENTRY_2_KEY",
-        "entry 2 (a): rpm, tpm kept in the map",
-        "entry 2 (a): tags has no counterpart",
-        "entry 2 (a): model_info.base_model has no counterpart",
-        "entry 3 (b): 9 retries are reduced to 5",
-        "fallbacks: gone is not a model_name",
-        "set `order: latency` in policies/routing.yaml",
-        "router_settings.model_group_alias has no counterpart",
-        "general_settings.master_key has no counterpart",
-        "callbacks has no counterpart",
-    ):
-        assert said in told, said
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("model_list: []", "model_list: is missing"),
-        ("a: [", "is not YAML"),
-        ("model_list: [{model_name: x}]", "has no litellm_params"),
-        ("model_list: [{model_name: a, litellm_params: {model: vertex_ai/x}}]", "vertex_ai has no counterpart"),
-    ],
-)
-def test_what_is_no_config_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        imported(written(tmp_path, "c.yaml", text))
-    assert said in str(refused.value)
-
-
-def test_several_aliases_ask_for_one(tmp_path: Path) -> None:
-    two = "model_list: [{model_name: a, litellm_params: {model: openai/x}}, {model_name: b, litellm_params: {model: openai/y}}]"
-    path = written(tmp_path, "c.yaml", two)
-    with pytest.raises(ConfigurationError, match="choose one with --model"):
-        imported(path)
-    found = imported(path, "b")
-    assert [route["model"] for route in found.routes["hot"]] == ["y"]
-    assert "model_name a: not imported" in "\n".join(found.notes)
-
-
-ODD = """
-model_list:
-  - model_name: chat
-    litellm_params: {model: openai/no-order, api_key: os.environ/A}
-  - model_name: chat
-    litellm_params: {model: openai/second, api_key: os.environ/A, order: "2", timeout: os.environ/T, rpm: "60"}
-  - model_name: chat
-    litellm_params: {model: azure/gpt, api_base: "https://x.openai.azure.com/", api_key: [AZURE_KEY], order: 1}
-  - model_name: chat
-    litellm_params: {model: ollama/llama3, api_base: "http://localhost:11434", order: 1, input_cost_per_token: 1.0e-06}
-  - model_name: chat
-    litellm_params: {model: "openai/<MODEL>", api_base: [BASE], api_key: sk-live-literal, order: 1}
-  - model_name: chat
-    litellm_params: {model: "anthropic/*"}
-router_settings: {fallbacks: [7], timeout: "45"}
-litellm_settings: [1]
-"""
-
-
-def test_orders_quotes_placeholders_and_what_is_malformed(tmp_path: Path) -> None:
-    found = imported(written(tmp_path, "c.yaml", ODD))
-    RouteMap.model_validate(found.routes)
-    hot = [(route["baseUrl"], route["apiKeyEnv"], route["timeoutSeconds"]) for route in found.routes["hot"]]
-    assert hot == [
-        ("https://x.openai.azure.com/openai/v1", "AZURE_KEY", 45),
-        ("http://localhost:11434/v1", "", 45),
-        ("${BASE}", "MODEL_LIST_ENTRY_5_KEY", 45),
-    ]
-    assert [(route["model"], route.get("rpm")) for route in found.routes["warm"]] == [
-        ("second", 60),
-        ("no-order", None),
-    ]
-    told = "\n".join(found.notes)
-    for said in (
-        "'os.environ/T' is not a number",
-        "both the input",
-        "<MODEL> looks like a placeholder",
-        "anthropic/* is not a single model",
-    ):
-        assert said in told, said
-    assert "7 is not a mapping" in told and "litellm_settings has no counterpart" in told
-    assert "sk-live" not in told + json.dumps(found.routes)
 
 
 def test_a_diff_tells_a_reviewer_what_changes_for_jobs() -> None:

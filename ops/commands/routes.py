@@ -12,6 +12,7 @@ import click
 import redis
 
 from ops.chat_body import body_of
+from ops.importers.command import import_
 from ops.local import session
 from ops.options import as_json
 from producer.environment import Environment
@@ -193,28 +194,7 @@ def enable(environment: Environment, route: str) -> None:
         session.note(f"still not used: {flag}")
 
 
-@group.command("import")
-@click.argument("source", type=file_argument)
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file instead of stdout."
-)
-@click.option("--model", help="The alias (`model_name`) to import, if there are several.")
-@click.option("--force", is_flag=True, help="Overwrite an existing file.")
-def import_(source: Path, output: Path | None, model: str | None, force: bool) -> None:
-    """Convert a LiteLLM config to a routing map. Settings without a counterpart are listed."""
-    from ops.importers.litellm import imported
-
-    found = imported(source, model)
-    text = json.dumps(found.routes, indent=2) + "\n"
-    for note in found.notes:
-        session.note(note)
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists: --force overwrites it")
-    output.write_text(text, encoding="utf-8")
-    session.note(f"{found.count} routes -> {output}; `ROUTES_FILE={output} failover routes check` checks it")
+group.add_command(import_)
 
 
 def _require_known(client: redis.Redis, environment: Environment, route: str) -> None:

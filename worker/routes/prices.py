@@ -10,12 +10,15 @@ import math
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from worker.routes.usage import Usage, read_usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import PriceCalculation
 
 PER_MILLION = 1_000_000
 HOUR_WRITE_FACTOR = 1.6  # what an hour in the cache costs, over five minutes: 2 and 1.25 times the input at Anthropic's
@@ -58,20 +61,31 @@ def price_list() -> str:
 def public_price(provider: str, model: str) -> Price | None:
     """The list price in genai-prices; None if that is not installed or does not know the model. If the price depends on the
     length of the context, it is the one of the shortest contexts."""
-    try:
-        from genai_prices import Usage, calc_price
-    except ImportError:
+    if (listed := _listed(provider, model)) is None:
         return None
-    try:
-        found = calc_price(Usage(input_tokens=1, output_tokens=1), model, provider_id=provider).model_price
-    except LookupError:
-        return None
+    found = listed.model_price
     names = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
     rates: list[Any] = [getattr(found, name) for name in names]
     mtok = [None if rate is None else float(getattr(rate, "base", rate)) for rate in rates]
     if mtok[0] is None or mtok[1] is None:
         return None
     return Price(input=mtok[0], output=mtok[1], cached_input=mtok[2], cache_write=mtok[3])
+
+
+def public_context_window(provider: str, model: str) -> int | None:
+    """The tokens of the model's context window in genai-prices; None as for `public_price`."""
+    return None if (listed := _listed(provider, model)) is None else listed.model.context_window
+
+
+def _listed(provider: str, model: str) -> PriceCalculation | None:
+    try:
+        from genai_prices import Usage, calc_price
+    except ImportError:
+        return None
+    try:
+        return calc_price(Usage(input_tokens=1, output_tokens=1), model, provider_id=provider)
+    except LookupError:
+        return None
 
 
 def cost_micros(price: Price, prompt: int, completion: int, *, cached: int = 0, written: int = 0) -> int:
