@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ops.reports import recorder
+from ops.reports.route_address import address_problem
 from worker.configuration import Configuration
 from worker.errors.catalog import Action
 from worker.errors.classify import Broken, Reply, classify, redacted
@@ -80,13 +81,23 @@ def check(
         for name, why in cut_routes(routes.routes, deadlines)
         if not only or name in only
     ]
+    found += [
+        Checked(route.name, "warn", "address", f"{route.base_url} {why}") for route, why in _wrong_addresses(chosen)
+    ]
     for route, each in zip(chosen, reach(chosen, network), strict=True):
         level = _LEVELS.get(each.how, "fail")
-        found.append(Checked(route.name, level, "models", f"{each.how} ({each.detail}) {each.address}"))
+        hint = " — a gateway may have no such list; else its baseUrl is wrong" if each.how is Reached.NO_MODELS else ""
+        found.append(Checked(route.name, level, "models", f"{each.how} ({each.detail}) {each.address}{hint}"))
     if live:
         wanted = [route for route in chosen if only or route.tier == "warm"]
         found += asyncio.run(_live(wanted, record, network))
     return found
+
+
+def _wrong_addresses(routes: Sequence[Route]) -> Iterator[tuple[Route, str]]:
+    for route in routes:
+        if (why := address_problem(route)) is not None:
+            yield route, why
 
 
 async def _live(routes: Sequence[Route], record: Path | None, network: Network) -> list[Checked]:
