@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -75,6 +76,8 @@ FORMS = {
     "the proxy's /model/info": json.dumps(
         {"data": [{"model_name": "a", "litellm_params": {"model": "gpt-4o", "api_key": "os.environ/K"}}]}
     ),
+    "helmfile": "values:\n  - proxy_config:\n" + indented(ONE.replace("os.environ/K", '{{ env "K" }}'), 6),
+    "a template": ONE.replace("os.environ/K", "{{K}}"),
     "a section twice": f"litellm_settings: {{request_timeout: 5}}\n{ONE}litellm_settings: {{request_timeout: 30}}\n",
     "sections that are null": f"{ONE}litellm_settings:\nrouter_settings:\ngeneral_settings:\n",
 }
@@ -235,15 +238,34 @@ def test_import_writes_what_a_worker_loads_and_the_next_import_replaces_it(works
     assert workshop.run(*command, "-o", "r.json").returncode == 2
     written(workshop.folder, "c.yaml", ONE.replace("gpt-4o", "gpt-5").replace("name: a", "name: batch"))
     again = workshop.run(*command, "-o", "r.json", "--force")
-    assert "job type batch is in policies already" in again.stderr
+    assert "1 job type -> policies/" in again.stderr
     assert "ROUTES_FILE=r.json failover routes check" in again.stderr
     environment = {
         "ROUTES_FILE": str(workshop.folder / "r.json"),
         "POLICIES_DIR": str(workshop.folder / "policies"),
         "K": "k",
     }
-    types = Configuration.load(environment).policies.job_types
-    assert "batch" in types and "a" not in types and "b" not in types
+    loaded = Configuration.load(environment)
+    assert "batch" in loaded.policies.job_types and "a" not in loaded.policies.job_types
+    assert loaded.routing.of("batch").pin == ("openai/gpt-5",)
+
+
+def test_an_alias_named_default_is_the_pin_of_all_other_types(tmp_path: Path) -> None:
+    files: dict[str, dict[str, dict[str, Any]]]
+    files = {
+        "routing.yaml": {"default": {"pin": ["x/y"]}, "a": {"pin": ["x/y"]}},
+        "jobs.yaml": {"default": {}, "a": {}},
+    }
+    assert job_types.write(tmp_path / "p", files) == []
+    path = tmp_path / "p" / "routing.yaml"
+    once = path.read_text()
+    assert yaml.safe_load(once)["job_types"]["default"]["pin"] == ["x/y"] and "output_tokens: 1000" in once
+    assert job_types.write(tmp_path / "p", files) == [] and path.read_text() == once
+    job_types.write(tmp_path / "p", {"routing.yaml": {"a": {"pin": ["z"]}}})
+    assert yaml.safe_load(path.read_text())["job_types"]["default"]["pin"] == []
+    path.write_text("job_types: {default: {pin: [mine]}}\n")
+    assert job_types.write(tmp_path / "p", files) == ["default"]
+    assert yaml.safe_load(path.read_text())["job_types"]["default"]["pin"] == ["mine"]
 
 
 @pytest.mark.parametrize(
@@ -259,9 +281,9 @@ def test_import_writes_what_a_worker_loads_and_the_next_import_replaces_it(works
 def test_job_types_are_added_to_a_file_without_touching_the_rest(before: str) -> None:
     types = {"a/b c": {"pin": ["x", ["y", "z"]]}, "n": {}}
     once = job_types.with_block("f", before, types)
-    assert job_types.with_block("f", once, types) == once
+    assert job_types.with_block("f", job_types.without_block(once), types) == once
     data, rest = yaml.safe_load(once), yaml.safe_load(before)
     kept = rest.pop("job_types", None) or {}
     assert data.pop("job_types") == {**types, **kept} and data == rest
-    assert (yaml.safe_load(job_types.with_block("f", once, {}))["job_types"] or {}) == kept
+    assert (yaml.safe_load(job_types.without_block(once)).get("job_types") or {}) == kept
     assert all(line in once for line in before.splitlines() if "mine" in line)

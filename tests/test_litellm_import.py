@@ -97,6 +97,14 @@ def test_model_narrows_to_one_alias_and_its_fallbacks(tmp_path: Path) -> None:
         of(tmp_path, text, "x")
 
 
+def test_the_fallbacks_of_one_deployment_are_warm_routes_of_its_alias(tmp_path: Path) -> None:
+    own = "fallbacks: [{model: mistral/m, api_key: os.environ/M}, groq/l]"
+    found = of(tmp_path, f"model_list: [{{model_name: a, litellm_params: {{model: gpt-4o, {own}}}}}]\n")
+    assert tiers(found) == (["gpt-4o"], ["m", "l"])
+    assert pins(found) == {"a": ["gpt-4o", "mistral/m", "groq/l"]}
+    assert [route["apiKeyEnv"] for route in found.routes["warm"]] == ["M", "GROQ_API_KEY"]
+
+
 def test_a_fallback_that_is_no_alias_is_said(tmp_path: Path) -> None:
     found = of(tmp_path, f"{models('a')}router_settings: {{fallbacks: [{{a: [gone]}}, 7]}}\nfallbacks: [{{a: [a]}}]\n")
     told = str(found.report)

@@ -89,7 +89,6 @@ def test_known_prefixes_go_to_their_provider(provider: str, address: str, key: s
         ("lm-studio", ""),
         ("${X}", "X"),
         ("os.environ/X", "X"),
-        ("{{ X }}", "X"),
         (["X"], "X"),
         ("your-api-key", "OPENAI_API_KEY"),
         ("sk-live-1234567890", "MODEL_LIST_ENTRY_1_KEY"),

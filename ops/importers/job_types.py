@@ -15,42 +15,61 @@ from producer.errors import ConfigurationError, Problem
 
 SECTION = "job_types"
 _BEGIN = "# begin of `failover routes import`: the next import replaces these lines"
+_PINNED = "# set by `failover routes import`"
 _END = "# end of `failover routes import`"
 
 
 def write(folder: Path, files: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
-    """Write the entries by file name and job type; returns the types that the files have already, which stay as they are.
+    """Write the entries by file name and job type; returns the types that a file has already with a pin of their own.
 
     A file that is missing begins as the packaged one. Raises ConfigurationError if one cannot be read or written: then no
     file has changed.
     """
-    before = {name: _text(folder / name) for name in files}
-    own = {kept for name, text in before.items() for kept in _types(folder / name, without_block(text))}
-    texts = {
-        name: with_block(
-            str(folder / name), before[name], {key: value for key, value in types.items() if key not in own}
-        )
-        for name, types in files.items()
-    }
+    texts: dict[str, str] = {}
+    kept: list[str] = []
+    for name, types in files.items():
+        where, text = str(folder / name), without_block(_text(folder / name))
+        for own in [key for key in types if key in _types(where, text)]:
+            if "pin" in types[own] and (pinned := _with_pin(where, text, own, types[own]["pin"])) is not None:
+                text = pinned
+            elif types[own]:
+                kept.append(own)
+        texts[name] = with_block(where, text, {key: types[key] for key in types if key not in _types(where, text)})
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigurationError([Problem(str(folder), "", f"cannot be written: {error.strerror}")]) from None
-    return [key for key in next(iter(files.values())) if key in own]
+    return list(dict.fromkeys(kept))
 
 
 def without_block(text: str) -> str:
-    """The text without the block of an earlier import."""
+    """The text without the block and the pins of an earlier import."""
     lines = text.splitlines(keepends=True)
     marks = [number for number, line in enumerate(lines) if line.strip() in (_BEGIN, _END)]
-    return text if len(marks) < 2 else "".join([*lines[: marks[0]], *lines[marks[-1] + 1 :]])
+    if len(marks) > 1:
+        lines = [*lines[: marks[0]], *lines[marks[-1] + 1 :]]
+    return "".join(
+        f"{line.partition('[')[0]}[]\n" if line.rstrip().endswith(_PINNED) and "[" in line else line for line in lines
+    )
+
+
+def _with_pin(where: str, text: str, job_type: str, pin: Any) -> str | None:
+    """The text with the pin in place of the empty one of a job type that is there; None if that has no `pin: []` on a line
+    of its own."""
+    section = _section(where, text)
+    entries = section[1].value if section and isinstance(section[1], yaml.MappingNode) else []
+    found = next((value for key, value in entries if key.value == job_type), None)
+    fields: list[tuple[yaml.Node, yaml.Node]] = found.value if isinstance(found, yaml.MappingNode) else []
+    empty = next((value for key, value in fields if key.value == "pin" and value.value == []), None)
+    if empty is None or text[empty.end_mark.index :].partition("\n")[0].strip():
+        return None
+    return f"{text[: empty.start_mark.index]}{json.dumps(pin)}  {_PINNED}{text[empty.end_mark.index :]}"
 
 
 def with_block(where: str, text: str, types: Mapping[str, Mapping[str, Any]]) -> str:
-    """The text with a block of these entries in place of the one of an earlier import. Raises ConfigurationError."""
-    text = without_block(text)
+    """The text, which has no block, with one of these entries. Raises ConfigurationError."""
     if text and not text.endswith("\n"):
         text += "\n"
     if not types:

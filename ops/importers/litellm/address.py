@@ -44,7 +44,7 @@ def address_of(base: str, row: Prefix, model: str) -> Address:
         case "azure_ai":
             _azure_ai(text, model, found)
         case "gemini":
-            _gemini(text, found)
+            _gemini(text, model, found)
         case "ollama":
             found.url = re.sub(r"/api(?:/(?:chat|generate))?$|/v1$", "", text) + "/v1"
         case "known" if row.owns(host_of(text)):
@@ -100,11 +100,13 @@ def _azure_ai(text: str, model: str, found: Address) -> None:
         found.url = text
 
 
-def _gemini(text: str, found: Address) -> None:
+def _gemini(text: str, model: str, found: Address) -> None:
     """The OpenAI-compatible path of the host; Vertex has another one, and other keys."""
     if host_of(text).endswith("aiplatform.googleapis.com"):
         if vertex := _VERTEX.match(text):
-            found.url, found.model = f"{vertex[1]}/v1/{vertex[2]}/endpoints/openapi", "google/"
+            own = text.endswith("/endpoints/openapi")
+            found.url = text if own else f"{vertex[1]}/v1/{vertex[2]}/endpoints/openapi"
+            found.model = "" if "/" in model else "google/"
             found.notes.append("a Vertex address takes access tokens that last an hour, not Gemini's API keys")
         else:
             found.wrong = (

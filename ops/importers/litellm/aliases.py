@@ -32,11 +32,11 @@ class Alias:
 def alias_of(name: str, deployments: Sequence[Deployment], strategy: str, report: Report) -> Alias:
     """The alias with the routes of its deployments. Those without an `order` come last, if others have one."""
     last = float("inf")
-    by_order: dict[float, list[tuple[str, Route]]] = {}
-    for deployment in deployments:
+    by_order: dict[tuple[int, float], list[tuple[str, Route]]] = {}
+    for deployment in [*deployments, *(own for each in deployments for own in each.fallbacks)]:
         if (route := deployment.route()) is not None:
             order = last if deployment.order is None else deployment.order
-            by_order.setdefault(order, []).append((deployment.where, route))
+            by_order.setdefault((deployment.fallback, order), []).append((deployment.where, route))
     for group in by_order.values():
         _weigh(group, strategy, report)
     return Alias(name, [[route for _, route in by_order[order]] for order in sorted(by_order)])

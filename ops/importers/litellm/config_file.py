@@ -3,6 +3,7 @@ its models. Raises ConfigurationError, which says what the file is instead."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -11,9 +12,13 @@ from typing import Any
 import yaml
 
 from ops.importers.litellm.report import Report
+from ops.importers.litellm.values import NAME
 from producer.errors import ConfigurationError, Problem
 
 MOST_INCLUDES = 100
+_TEMPLATE = re.compile(  # {{ NAME }}, {{ env "NAME" }}: of helmfile and others
+    rf"\{{\{{-?\s{{0,9}}(?:(?:env|requiredEnv)\s{{1,9}})?[\"']?({NAME})[\"']?\s{{0,9}}-?\}}\}}"
+)
 MOST_VALUES = 200_000
 _FROM_PROXY = (
     "ask the proxy for them: curl -H 'Authorization: Bearer KEY' PROXY/model/info > models.json, and import that"
@@ -68,7 +73,7 @@ def _config_of(path: Path, report: Report) -> dict[str, Any]:
         raise ConfigurationError(
             [Problem(str(path), "", f"cannot be read: {getattr(error, 'strerror', '') or error}")]
         ) from None
-    documents = _documents(text, str(path), report)
+    documents = _documents(_TEMPLATE.sub(r"os.environ/\1", text), str(path), report)
     for place, found in (each for document in documents for each in _places(document, "")):
         if place:
             report.took(place, "the config is read from there")

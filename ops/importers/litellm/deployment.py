@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ops.importers.litellm.limits import Limits
@@ -69,6 +69,7 @@ _ENTRA = {
 }
 _READ = {"model", "custom_llm_provider", "litellm_credential_name", "api_key", "api_base", "base_url", "model_info"}
 _READ |= {
+    "fallbacks",
     "order",
     "use_in_pass_through",
     "base_model",
@@ -94,12 +95,14 @@ class File:
 
 @dataclass(frozen=True)
 class Deployment:
-    """The entry at `position` (from 1), and the settings of the whole file."""
+    """The entry at `position` (from 1), and the settings of the whole file. `fallback`: the number of one of its own
+    fallbacks, which LiteLLM takes within litellm_params; 0: the entry itself."""
 
     position: int
     entry: dict[str, Any]
     file: File
     report: Report
+    fallback: int = 0
 
     @property
     def alias(self) -> str:
@@ -108,7 +111,17 @@ class Deployment:
     @property
     def where(self) -> str:
         """Its name in the report."""
-        return f"entry {self.position} ({self.alias})"
+        return f"entry {self.position} ({self.alias})" + (f", fallback {self.fallback}" if self.fallback else "")
+
+    @property
+    def fallbacks(self) -> list[Deployment]:
+        """Those of litellm_params: each is called like an entry of its own, after those of the alias."""
+        listed, found = self.entry["litellm_params"].get("fallbacks"), list[Deployment]()
+        for each in listed if isinstance(listed, list) else ():
+            params = each if isinstance(each, dict) else {"model": each}
+            entry = {"model_name": self.alias, "litellm_params": params}
+            found.append(replace(self, entry=entry, fallback=len(found) + 1))
+        return found
 
     @property
     def params(self) -> dict[str, Any]:
@@ -206,7 +219,7 @@ class Deployment:
         if PLACEHOLDER.search(text):
             self._note(f"its api_key is a placeholder: {usual or 'no key'} is used")
             return usual
-        variable = f"MODEL_LIST_ENTRY_{self.position}_KEY"
+        variable = f"MODEL_LIST_ENTRY_{self.position}{f'_{self.fallback}' if self.fallback else ''}_KEY"
         self._note(f"its api_key is in the file itself and is not copied: put it into {variable}")
         return variable
 
@@ -249,4 +262,4 @@ class Deployment:
         )
         inside = {f"model_info.{name}" for name in self.info} - {f"model_info.{name}" for name in _INFO | Limits.READ}
         for name in sorted(beside | inside):
-            self.report.leave_out(self.where, f"{name} has no counterpart: no route needs it")
+            self.report.leave_out(self.where, f"{name} has no counterpart: jobs go without it")

@@ -46,7 +46,11 @@ class Prefix(BaseModel):
     def owns(self, host: str) -> bool:
         """Whether the host is the provider's own, or below one of its own."""
         own = (*self.hosts, *([host_of(self.address)] if self.address else []))
-        return any(host == each or host.endswith(f".{each}") for each in own if "." in each and each != "127.0.0.1")
+        return any(
+            host == each or host.endswith((f".{each}", f"-{each}"))
+            for each in own
+            if "." in each and each != "127.0.0.1"
+        )
 
 
 class _Table(BaseModel):

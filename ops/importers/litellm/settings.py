@@ -84,7 +84,7 @@ def report_settings(config: Mapping[str, Any], environment: Environment, report:
         if section in SECTIONS and not isinstance(settings, dict):
             report.leave_out(section, "is not a mapping of settings: write `name: value` below it")
         elif not isinstance(settings, dict) or section not in (*SECTIONS, "general_settings"):
-            report.leave_out(section, f"has no counterpart: {_INSTEAD.get(str(section), 'no route needs it')}")
+            report.leave_out(section, f"has no counterpart: {_INSTEAD.get(str(section), 'jobs go without it')}")
         else:
             for name, value in settings.items():
                 if value is not None:
@@ -96,8 +96,10 @@ def report_settings(config: Mapping[str, Any], environment: Environment, report:
 def _report_one(section: str, name: str, value: Any, environment: Environment, report: Report) -> None:
     where = f"{section}.{name}"
     if section not in SECTIONS:
-        if name not in _ELSEWHERE:
-            report.leave_out(where, f"has no counterpart: {_INSTEAD.get(name, 'no route needs it')}")
+        if name in _READ or name == "routing_strategy":
+            report.leave_out(where, "LiteLLM does not read it there: move it to router_settings")
+        elif name not in _ELSEWHERE:
+            report.leave_out(where, f"has no counterpart: {_INSTEAD.get(name, 'jobs go without it')}")
     elif name in _SAME_ANYWAY:
         tell = report.took if value else report.approximate
         tell(where, "is always on here")
@@ -106,7 +108,7 @@ def _report_one(section: str, name: str, value: Any, environment: Environment, r
             report.leave_out(where, f"{value!r} is not a number: set it in routes.json")
     elif name not in _ELSEWHERE:
         traced = "callback" in name or "langfuse" in name
-        report.leave_out(where, f"has no counterpart: {_INSTEAD.get(name, _HOOKS if traced else 'no route needs it')}")
+        report.leave_out(where, f"has no counterpart: {_INSTEAD.get(name, _HOOKS if traced else 'jobs go without it')}")
 
 
 def mapping(value: Any) -> dict[str, Any]:

@@ -9,16 +9,14 @@ from typing import Any
 from producer.environment import Environment
 
 NAME = r"[A-Za-z_][A-Za-z0-9_]{0,127}"
-_WRITTEN = re.compile(
-    rf"os\.environ/({NAME})|\$\{{({NAME})(?::?-([^{{}}]{{0,999}}))?\}}|\{{\{{\s{{0,9}}({NAME})\s{{0,9}}\}}\}}|\$({NAME})\b"
-)
+_WRITTEN = re.compile(rf"os\.environ/({NAME})|\$\{{({NAME})(?::?-([^{{}}]{{0,999}}))?\}}|\$({NAME})\b")
 PLACEHOLDER = re.compile(
     r"<[^<>]*>|\byour[-_ ][\w-]*|\[[A-Z][A-Z0-9_]+\]|\bREPLACE[_-]ME\b|\bchange[-_]?me\b|\bxxx+\b", re.IGNORECASE
 )
 
 
 def filled(value: Any) -> str:
-    """The text with each variable as `${NAME}`: os.environ/NAME, ${NAME}, {{NAME}}, $NAME; [NAME], which YAML reads as a
+    """The text with each variable as `${NAME}`: os.environ/NAME, ${NAME}, $NAME; [NAME], which YAML reads as a
     list, is one too."""
     if isinstance(value, list) and len(value) == 1:
         return f"${{{variable_name(value[0])}}}"
@@ -26,7 +24,7 @@ def filled(value: Any) -> str:
 
 
 def _as_variable(found: re.Match[str]) -> str:
-    name = found[1] or found[2] or found[4] or found[5]
+    name = found[1] or found[2] or found[4]
     return f"${{{name}:-{found[3]}}}" if found[3] else f"${{{name}}}"
 
 
