@@ -100,8 +100,8 @@ def _text(path: Path) -> str:
         raise ConfigurationError([Problem(str(path), "", f"cannot be read: {error}")]) from None
 
 
-def _types(path: Path, text: str) -> list[str]:
-    section = _section(str(path), text)
+def _types(where: str, text: str) -> list[str]:
+    section = _section(where, text)
     return (
         [str(key.value) for key, _ in section[1].value] if section and isinstance(section[1], yaml.MappingNode) else []
     )

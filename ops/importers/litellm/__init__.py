@@ -92,16 +92,17 @@ def imported(path: Path, alias: str | None = None, environment: Environment | No
     job_types = _job_types(wanted, {each.name: each for each in aliases}, fallbacks, names, strategy, report)
     _add_second_names(config, job_types, report, all_aliases=alias is None)
     _report_routes(aliases, names, report)
-    _report_defaults(aliases, tops, report)
+    _report_defaults(aliases, len(tops) > 1 and "default" not in job_types, report)
     report_strategy(strategy, report)
     routes = _checked(path, tiers | breaker(settings, environment, report))
     report_settings(config, environment, report)
     return Imported(routes, job_types, report)
 
 
-def _report_defaults(aliases: list[Alias], tops: list[str], report: Report) -> None:
-    """Say what the config leaves open and decides otherwise than LiteLLM does."""
-    if len(tops) > 1:
+def _report_defaults(aliases: list[Alias], mixed: bool, report: Report) -> None:
+    """Say where what the config leaves open is decided otherwise than by LiteLLM. `mixed`: jobs without a type may take
+    routes of several aliases."""
+    if mixed:
         fix = "pin the type `default` in policies/routing.yaml"
         report.approximate("jobs without a type", f"may take the hot routes of every alias, in the file's order: {fix}")
     if any("timeoutSeconds" not in route for each in aliases for route in each.routes):

@@ -26,7 +26,7 @@ _HOOKS = "hooks see each attempt and its result (docs/hooks.md)"
 _INSTEAD = {
     "master_key": "FAILOVER_API_TOKEN protects the web process",
     "database_url": "jobs, results and costs are in Redis (REDIS_URL)",
-    "store_model_in_db": "routes are in routes.json",
+    "store_model_in_db": "models that are only in its database are missing here: import the answer of PROXY/model/info",
     "routing_groups": "policies/routing.yaml sets the order by job type",
     "routing_strategy_args": "`order` in policies/routing.yaml has no arguments",
     "allowed_fails_policy": "the breaker counts all failures of a provider alike",
