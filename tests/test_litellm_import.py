@@ -250,5 +250,21 @@ credential_list:
 """
     found = of(tmp_path, text)
     a, b = found.routes["hot"]
+    assert "entry 1 (a): api_version is not sent" in str(found.report)
     assert (a["provider"], a["baseUrl"], a["apiKeyEnv"]) == ("azure", "https://east.openai.azure.com/openai/v1", "EAST")
     assert b["apiKeyEnv"] == "B" and "credential_list has no gone" in str(found.report)
+
+
+def test_defaults_of_the_whole_file_hold_where_a_deployment_has_none(tmp_path: Path) -> None:
+    listed = (
+        "{model_name: a, litellm_params: {model: gpt-4o}}, {model_name: b, litellm_params: {model: groq/l, rpm: 5}}"
+    )
+    defaults = "router_settings: {default_litellm_params: {rpm: 3, api_key: os.environ/D}}"
+    found = of(tmp_path, f"model_list: [{listed}]\nlitellm_settings: {{api_base: 'http://own:8000/v1'}}\n{defaults}\n")
+    assert [(each["baseUrl"], each["rpm"]) for each in found.routes["hot"]] == [
+        ("http://own:8000/v1", 3),
+        ("https://api.groq.com/openai/v1", 5),
+    ]
+    set_here = "environment_variables: {OLLAMA_API_BASE: 'http://o:11434'}"
+    found = of(tmp_path, f"model_list: [{{model_name: a, litellm_params: {{model: ollama/l}}}}]\n{set_here}\n")
+    assert found.routes["hot"][0]["baseUrl"] == "http://o:11434/v1"

@@ -25,6 +25,7 @@ from ops.importers.litellm.deployment import Deployment, File
 from ops.importers.litellm.fallbacks import Fallbacks, fallbacks_of
 from ops.importers.litellm.report import Report
 from ops.importers.litellm.settings import breaker, common_settings, mapping, report_settings
+from ops.importers.litellm.values import filled
 from producer.environment import Environment
 from producer.errors import ConfigurationError, Problem, problems_of
 from worker.routes.schema import RouteMap, named
@@ -114,8 +115,11 @@ def _deployments(
     path: Path, config: Mapping[str, Any], environment: Environment, report: Report
 ) -> dict[str, list[Deployment]]:
     """By alias, in the order of the file."""
-    variables = {str(name): str(value) for name, value in mapping(config.get("environment_variables")).items()}
-    file = File(common_settings(config), _credentials(config), variables, environment)
+    settings = common_settings(config)
+    variables = {str(name): filled(value) for name, value in mapping(config.get("environment_variables")).items()}
+    if settings.get("api_base"):  # litellm.api_base: of what speaks OpenAI's dialect and has none of its own
+        variables["OPENAI_BASE_URL"] = filled(settings["api_base"])
+    file = File(settings, _credentials(config), variables, environment)
     found: dict[str, list[Deployment]] = {}
     for position, entry in enumerate(config["model_list"], 1):
         if not isinstance(entry, dict) or not isinstance(entry.get("litellm_params"), dict):

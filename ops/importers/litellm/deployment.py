@@ -10,6 +10,7 @@ from typing import Any
 from ops.importers.litellm.limits import Limits
 from ops.importers.litellm.prefixes import of_name
 from ops.importers.litellm.report import Report
+from ops.importers.litellm.settings import mapping
 from ops.importers.litellm.target import Asked, NoTargetError, target_of
 from ops.importers.litellm.values import PLACEHOLDER, filled, lone_variable, number
 from producer.environment import Environment
@@ -125,9 +126,10 @@ class Deployment:
 
     @property
     def params(self) -> dict[str, Any]:
-        """litellm_params, and below them the values of its credential."""
+        """litellm_params; below them the values of its credential, and then default_litellm_params."""
         given = {name: value for name, value in self.entry["litellm_params"].items() if value is not None}
-        return {**self.file.credentials.get(str(given.get("litellm_credential_name")), {}), **given}
+        credential = self.file.credentials.get(str(given.get("litellm_credential_name")), {})
+        return {**mapping(self.file.settings.get("default_litellm_params")), **credential, **given}
 
     @property
     def info(self) -> dict[str, Any]:

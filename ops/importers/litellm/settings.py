@@ -18,7 +18,15 @@ _ELSEWHERE = {
     "content_policy_fallbacks",
     "model_group_alias",
 }
-_ELSEWHERE |= {"routing_strategy", "model_list", "credential_list", "include", "environment_variables"}
+_ELSEWHERE |= {
+    "routing_strategy",
+    "api_base",
+    "default_litellm_params",
+    "model_list",
+    "credential_list",
+    "include",
+    "environment_variables",
+}
 _SAME_ANYWAY = {"enable_weighted_failover", "enable_pre_call_checks", "drop_params"}
 MOST_FAILURES = 1000
 LONGEST_COOLDOWN_SECONDS = 3600

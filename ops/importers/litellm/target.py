@@ -57,23 +57,11 @@ def target_of(asked: Asked, note: Note) -> Target:
         raise NoTargetError(f"{row.name} has no counterpart: {row.left_out}")
     row, model = _of_its_key(asked, row, model, note)
     base = asked.base if asked.base is not None else _own_base(asked, row)
-    at = of_host(base) if asked.base is not None else None
-    keys = row.keys
-    if at is not None and at.provider != row.provider and row.name in (*_OPENAI_LIKE, "anthropic"):
-        keys = at.keys
-        row = (
-            at.model_copy(update={"api": row.api})
-            if row.name != "anthropic"
-            else row.model_copy(update={"provider": at.provider})
-        )
-    elif asked.base is not None and asked.key is None and row.name in _OPENAI_LIKE and at is None:
-        note(f"has no api_key, so {row.keys[0]} is sent to {base}, as LiteLLM does: `api_key: none` if it needs none")
+    row = _at_its_host(asked, row, note)
     if row.note:
         note(row.note)
     model = _model_id(row, model, own_base=asked.base is None)
-    address = (
-        Address(row.address or base) if asked.base is None and base == row.address else address_of(base, row, model)
-    )
+    address = Address(base) if asked.base is None and base == row.address else address_of(base, row, model)
     if address.wrong:
         raise NoTargetError(address.wrong)
     for text in address.notes:
@@ -82,7 +70,7 @@ def target_of(asked: Asked, note: Note) -> Target:
         model = f"{address.model}{model}" if address.model.endswith("/") else address.model
     if found := PLACEHOLDER.search(f"{model} {address.url}"):
         note(f"{found[0]} looks like a placeholder: fill it in")
-    return Target(row.provider, model, address.url, address.api or row.api, keys)
+    return Target(row.provider, model, address.url, address.api or row.api, row.keys)
 
 
 def _row_of(asked: Asked, note: Note) -> tuple[Prefix, str]:
@@ -100,8 +88,9 @@ def _row_of(asked: Asked, note: Note) -> tuple[Prefix, str]:
         return row, model
     if row := of_name(model):
         return row, model
-    for row in _rows_of_key(asked.key):
-        return row, (rest if slash and not row.vendor_ids and prefix in (row.provider, row.vendor) else model)
+    if rows := _rows_of_key(asked.key):
+        own_vendor = slash and not rows[0].vendor_ids and prefix in (rows[0].provider, rows[0].vendor)
+        return rows[0], rest if own_vendor else model
     if lone_variable(model):
         return _of_variable(asked, model, note)
     return _at_base(asked, model, f"the prefix of {model}" if slash else f"the name {model}", note)
@@ -140,10 +129,28 @@ def _of_its_key(asked: Asked, row: Prefix, model: str, note: Note) -> tuple[Pref
     if asked.base is not None or not theirs or not row.keys or row.provider in {each.provider for each in theirs}:
         return row, model
     owner = theirs[0]
+    if owner.name == "openai":  # the name of such a variable says the least
+        note(f"its key is named as one of openai, and is sent to {row.provider}, as LiteLLM does")
+        return row, model
     if owner.vendor_ids and "/" not in model:
         model = f"{row.vendor or row.provider}/{model}"
     note(f"its key is one of {owner.provider}, so it is called there as {model}, and not at {row.provider}")
     return owner, model
+
+
+def _at_its_host(asked: Asked, row: Prefix, note: Note) -> Prefix:
+    """OpenAI's and Anthropic's dialects are spoken by others too: at the host of a known provider the route is that one's."""
+    if asked.base is None or row.name not in (*_OPENAI_LIKE, "anthropic"):
+        return row
+    at = of_host(asked.base)
+    if at is None:
+        if asked.key is None and row.name in _OPENAI_LIKE:
+            told = f"has no api_key, so {row.keys[0]} is sent to {asked.base}, as LiteLLM does"
+            note(f"{told}: `api_key: none` if it needs none")
+        return row
+    if row.name == "anthropic":
+        return row.model_copy(update={"provider": at.provider, "keys": at.keys})
+    return at.model_copy(update={"api": row.api})
 
 
 def _own_base(asked: Asked, row: Prefix) -> str:
