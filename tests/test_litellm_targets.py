@@ -136,6 +136,14 @@ def test_what_is_no_chat_model_is_left_out_and_said(model: str, tmp_path: Path) 
 
 
 def test_the_mode_decides_where_it_is_given(tmp_path: Path) -> None:
+    for alias, model in (
+        ("image-captions", "openai/qwen"),
+        ("tts-chat", "gpt-4o"),
+        ("live", "groq/llama"),
+        ("parse", "xai/g"),
+    ):
+        assert of(tmp_path, {"model": model, "api_key": "none"}, model_name=alias).routes
+    assert "is no chat model (embeddings)" in left_out(tmp_path, {"model": "ollama/nomic"}, model_name="my-embeddings")
     azure = {"model": "azure/mine", "api_base": "https://r.openai.azure.com"}
     assert "has the mode embedding" in left_out(tmp_path, azure, model_info={"mode": "embedding"})
     assert "has the mode image_generation" in left_out(tmp_path, {**azure, "model_info": {"mode": "image_generation"}})

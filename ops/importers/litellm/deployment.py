@@ -21,12 +21,14 @@ _NO_KEY = re.compile(
     re.IGNORECASE,
 )
 _CHAT_MODES = (None, "chat", "responses")
-_NO_CHAT = re.compile(
-    r"(?:^|[/_.:-])(whisper|dall-?e|text-embedding|embed|embeddings?|gpt-image|chatgpt-image|tts|stt|transcribe|transcription"
-    r"|moderation|rerank|reranker|stable-diffusion|sdxl|flux|imagen|veo|sora|realtime|bge|e5|gte|minilm|instruct-embed"
-    r"|text-davinci|davinci|babbage|turbo-instruct)(?=[/_.:-]|\d|$)",
+_NO_CHAT = re.compile(  # of the chat models in LiteLLM's price list it finds only those that make images, voices, embeddings
+    r"(?:^|[/_.:-])(whisper|dall-?e|text-embedding|embed|embeddings?|multimodalembedding|gpt-image|chatgpt-image|image|imagen"
+    r"|stable-diffusion|sdxl|flux|veo|sora|video|t2v|i2v|tts|stt|speech|orpheus|transcribe|transcription|asr|realtime|live"
+    r"|native-audio|moderation|rerank|reranker|rerankqa|ranker|bge|e5|gte|minilm|parse|text-davinci|davinci|babbage"
+    r"|turbo-instruct)(?=[/_.:@-]|\d|$)",
     re.IGNORECASE,
 )
+_NO_CHAT_ALIAS = re.compile(r"\b(whisper|dall-?e|embeddings?|gpt-image|tts|rerank(?:er)?|moderation)\b", re.IGNORECASE)
 _COSTS = ("input_cost_per_token", "output_cost_per_token")
 _ABLE = {
     "supports_function_calling": ["tools"],
@@ -182,9 +184,10 @@ class Deployment:
             self._note("has the mode responses, and is called at /chat/completions: check that it answers there")
         if mode is not None:
             return ""
-        named = [model, str(self.given("base_model") or "")]
-        named += [] if of_name(model.rpartition("/")[2]) else [self.alias]
-        if found := next((found for name in named if (found := _NO_CHAT.search(name))), None):
+        found = _NO_CHAT.search(model) or _NO_CHAT.search(str(self.given("base_model") or ""))
+        if found is None and of_name(model.rpartition("/")[2]) is None:
+            found = _NO_CHAT_ALIAS.search(self.alias)
+        if found:
             return f"{model} is no chat model ({found[1]}): call it directly; if it is one, set model_info.mode to chat"
         return ""
 
