@@ -69,6 +69,18 @@ def test_one_key_is_enough_and_the_rest_is_left_out_with_reasons(tmp_path: Path)
     }
 
 
+def test_a_variable_before_a_path_gives_one_slash(tmp_path: Path) -> None:
+    entries = [
+        {"provider": "p", "model": "m", "apiKeyEnv": "", "baseUrl": base}
+        for base in ("${A}/openai/v1", "${A}", "${A}x")
+    ]
+    routes = read_routes(
+        written(tmp_path, "routes.json", json.dumps({"hot": entries})), {"A": "https://r.example.com/"}
+    )
+    host = "https://r.example.com"
+    assert [route.base_url for route in routes.routes] == [f"{host}/openai/v1", host, f"{host}/x"]
+
+
 def test_warm_can_be_switched_off(tmp_path: Path) -> None:
     environment = {**SEED_ENVIRONMENT, "ENABLE_WARM_FALLBACK": "false"}
     routes = read_routes(written(tmp_path, "routes.json", SEED), environment)

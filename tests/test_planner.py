@@ -214,3 +214,12 @@ def test_a_routing_policy_that_names_what_does_not_exist_is_refused(tmp_path: Pa
     assert "job_types.batch.pin: no route is named 'gone'" in told
     assert "job_types.typo: is no job type of jobs.yaml" in told
     assert told.count("nobody") == 1
+
+
+@pytest.mark.parametrize(("pin", "said"), [("[1]", "pin.0"), ("[a, [a, 2]]", "pin.1"), ("[[]]", "pin.0"), ("a", "pin")])
+def test_a_pin_that_is_no_list_of_names_is_refused_in_one_line(pin: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "routing.yaml").write_text(f"version: 1\njob_types:\n  default: {{pin: {pin}}}\n")
+    with pytest.raises(ConfigurationError) as refused:
+        load_routing({"POLICIES_DIR": str(tmp_path)}, ["default"], Routes((route("a"),), (), Cold()))
+    assert f"job_types.default.{said}: should be" in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1

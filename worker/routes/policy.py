@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
 from producer.environment import Environment, find_configuration
 from producer.errors import ConfigurationError, Problem
@@ -18,6 +18,17 @@ MayLack = Literal["tools", "json_mode", "json_schema"]  # never vision: no answe
 FILE = "routing.yaml"
 
 
+def _place(value: object) -> str | tuple[str, ...]:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    raise ValueError("should be the name of a route, or a list of names")
+
+
+Place = Annotated[str | tuple[str, ...], PlainValidator(_place)]  # one route, or a group
+
+
 class RoutingPolicy(BaseModel):
     """How the routes of one job type are chosen. The fields are explained at the head of policies/routing.yaml."""
 
@@ -27,7 +38,7 @@ class RoutingPolicy(BaseModel):
     max_cost_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     max_latency_seconds: Seconds | None = None
     output_tokens: Annotated[int, Field(ge=1)] = 1000
-    pin: tuple[str | tuple[str, ...], ...] = ()
+    pin: tuple[Place, ...] = ()
     baseline: str | None = None
     may_lack: tuple[MayLack, ...] = ()
     prompt_caching: bool = True
