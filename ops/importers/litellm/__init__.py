@@ -116,7 +116,8 @@ def _deployments(
 ) -> dict[str, list[Deployment]]:
     """By alias, in the order of the file."""
     settings = common_settings(config)
-    variables = {str(name): filled(value) for name, value in mapping(config.get("environment_variables")).items()}
+    section = mapping(config.get("environment_variables"))
+    variables = {str(name): filled(value) for name, value in section.items() if value is not None}
     if settings.get("api_base"):  # litellm.api_base: of what speaks OpenAI's dialect and has none of its own
         variables["OPENAI_BASE_URL"] = filled(settings["api_base"])
     file = File(settings, _credentials(config), variables, environment)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ops.importers.litellm.limits import Limits
-from ops.importers.litellm.prefixes import of_name
+from ops.importers.litellm.modes import why_no_chat
 from ops.importers.litellm.report import Report
 from ops.importers.litellm.settings import mapping
 from ops.importers.litellm.target import Asked, NoTargetError, target_of
+from ops.importers.litellm.unread import ABLE, COSTS, report_unread
 from ops.importers.litellm.values import PLACEHOLDER, filled, lone_variable, number
 from producer.environment import Environment
 
@@ -20,69 +21,6 @@ _NO_KEY = re.compile(
     r"|lm[-_]?studio|vllm|(?:sk-)?(?:no[-_]?(?:api[-_]?)?key(?:[-_]?(?:needed|required))?|dummy|fake|none)(?:[-_]?(?:api[-_]?)?key)?",
     re.IGNORECASE,
 )
-_CHAT_MODES = (None, "chat", "responses")
-_NO_CHAT = re.compile(  # of the chat models in LiteLLM's price list it finds only those that make images, voices, embeddings
-    r"(?:^|[/_.:-])(whisper|dall-?e|text-embedding|embed|embeddings?|multimodalembedding|gpt-image|chatgpt-image|image|imagen"
-    r"|stable-diffusion|sdxl|flux|veo|sora|video|t2v|i2v|tts|stt|speech|orpheus|transcribe|transcription|asr|realtime|live"
-    r"|native-audio|moderation|rerank|reranker|rerankqa|ranker|bge|e5|gte|minilm|parse|text-davinci|davinci|babbage"
-    r"|turbo-instruct)(?=[/_.:@-]|\d|$)",
-    re.IGNORECASE,
-)
-_NO_CHAT_ALIAS = re.compile(r"\b(whisper|dall-?e|embeddings?|gpt-image|tts|rerank(?:er)?|moderation)\b", re.IGNORECASE)
-_COSTS = ("input_cost_per_token", "output_cost_per_token")
-_ABLE = {
-    "supports_function_calling": ["tools"],
-    "supports_response_schema": ["json_mode", "json_schema"],
-    "supports_vision": ["vision"],
-}
-_OF_JOBS = {"temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "stop", "seed", "reasoning_effort"}
-_OF_JOBS |= {
-    "frequency_penalty",
-    "presence_penalty",
-    "response_format",
-    "thinking",
-    "tools",
-    "tool_choice",
-    "n",
-    "verbosity",
-}
-_OF_JOBS |= {"extra_body", "num_ctx", "service_tier", "user", "parallel_tool_calls", "web_search_options", "logit_bias"}
-_WHY = {
-    **dict.fromkeys(_OF_JOBS, "is no part of a route: put it into the body of the jobs"),
-    **dict.fromkeys(("extra_headers", "headers", "default_headers"), "is not sent: a route has no headers of its own"),
-    **dict.fromkeys(
-        ("drop_params", "additional_drop_params"), "is not needed: what a provider does not know is dropped anyway"
-    ),
-    **{f"{name}_limit": f"is no setting of LiteLLM's deployments: write {name}" for name in ("rpm", "tpm")},
-    "ssl_verify": "has no counterpart: certificates are always checked; SSL_CERT_FILE names a CA of your own",
-    "organization": "is not sent: use a key of that organization",
-    "max_budget": "has no counterpart: set a cap in policies/budgets.yaml",
-    "tags": "has no counterpart: pin job types to routes in policies/routing.yaml",
-    "cache_control_injection_points": "is not needed: policies/routing.yaml has prompt_caching",
-}
-_TOKENS = ("azure_ad_token",)
-_ENTRA = {
-    "tenant_id",
-    "client_id",
-    "client_secret",
-    "azure_ad_token",
-    "azure_username",
-    "azure_password",
-    "azure_scope",
-}
-_READ = {"model", "custom_llm_provider", "litellm_credential_name", "api_key", "api_base", "base_url", "model_info"}
-_READ |= {
-    "fallbacks",
-    "order",
-    "use_in_pass_through",
-    "base_model",
-    "mode",
-    "max_input_tokens",
-    "max_output_tokens",
-    *_COSTS,
-    *_ABLE,
-}
-_INFO = {"id", "mode", "description", "max_input_tokens", "max_output_tokens", "order", *_COSTS, *_ABLE}
 
 
 @dataclass(frozen=True)
@@ -146,6 +84,12 @@ class Deployment:
         return next((part[name] for part in (self.params, self.entry, self.info) if part.get(name) is not None), None)
 
     @property
+    def key(self) -> str | None:
+        """Its key as text, with variables as `${NAME}`; None if the config has none."""
+        key = self.params.get("api_key", self.params.get("azure_ad_token"))
+        return None if key is None else filled(key)
+
+    @property
     def order(self) -> float | None:
         return number(self.given("order"), self.file.environment)
 
@@ -167,7 +111,14 @@ class Deployment:
         route |= {"apiKeyEnv": self._key(target.variables)}
         route |= Limits(self.where, self.file.settings, self.file.environment, self.report).of(self.given)
         route |= self._model_info()
-        self._leftovers(target.provider)
+        report_unread(
+            self.where,
+            self.params,
+            self.entry,
+            self.info,
+            azure=target.provider.startswith("azure"),
+            report=self.report,
+        )
         return route
 
     def _note(self, text: str) -> None:
@@ -178,18 +129,9 @@ class Deployment:
         model, mode = filled(self.params.get("model") or ""), self.given("mode")
         if not model:
             return "has no model: add litellm_params.model"
-        if mode not in _CHAT_MODES:
-            return f"{model} has the mode {mode}, the worker sends chats: call it directly"
         if mode == "responses":
             self._note("has the mode responses, and is called at /chat/completions: check that it answers there")
-        if mode is not None:
-            return ""
-        found = _NO_CHAT.search(model) or _NO_CHAT.search(str(self.given("base_model") or ""))
-        if found is None and of_name(model.rpartition("/")[2]) is None:
-            found = _NO_CHAT_ALIAS.search(self.alias)
-        if found:
-            return f"{model} is no chat model ({found[1]}): call it directly; if it is one, set model_info.mode to chat"
-        return ""
+        return why_no_chat(model, str(self.given("base_model") or ""), self.alias, mode)
 
     def _asked(self) -> Asked:
         params = self.params
@@ -199,24 +141,21 @@ class Deployment:
             self._note(
                 f"set {lone_variable(model)} to the model's id, as the provider knows it, without LiteLLM's prefix"
             )
-        key = params.get("api_key", params.get("azure_ad_token"))
-        custom = str(params.get("custom_llm_provider") or "").strip()
         return Asked(
             model=model,
-            custom=custom,
+            custom=str(params.get("custom_llm_provider") or "").strip(),
             base=filled(base) if base else None,
-            key=None if key is None else filled(key),
+            key=self.key,
             settings=self.file.variables,
             environment=self.file.environment,
         )
 
     def _key(self, variables: tuple[str, ...]) -> str:
         """The key's variable; "" for no key. It is always set, so that no other key can go to this host by default."""
-        key = self.params.get("api_key", self.params.get("azure_ad_token"))
         usual = next((name for name in variables if self.file.environment.get(name)), variables[0] if variables else "")
-        if key is None:
+        text = self.key
+        if text is None:
             return usual
-        text = filled(key)
         if not text or _NO_KEY.fullmatch(text):
             return ""
         if name := lone_variable(text):
@@ -234,37 +173,17 @@ class Deployment:
         for name, ours in (("max_input_tokens", "contextWindow"), ("max_output_tokens", "maxOutputTokens")):
             if (tokens := number(self.given(name), self.file.environment)) is not None and tokens >= 1:
                 route[ours] = int(tokens)
-        prices = [number(self.given(name), self.file.environment) for name in _COSTS]
+        prices = [number(self.given(name), self.file.environment) for name in COSTS]
         if prices[0] is not None and prices[1] is not None:
             route["price"] = {"input": round(prices[0] * 1e6, 9), "output": round(prices[1] * 1e6, 9)}
-        elif any(self.given(name) is not None for name in _COSTS):
+        elif any(self.given(name) is not None for name in COSTS):
             self.report.leave_out(self.where, "a price needs both the input and the output cost: add the other one")
-        told = {name: self.given(name) for name in _ABLE if self.given(name) is not None}
-        if len(told) == len(_ABLE):
-            route["capabilities"] = [able for name, names in _ABLE.items() if told[name] for able in names]
+        told = {name: self.given(name) for name in ABLE if self.given(name) is not None}
+        if len(told) == len(ABLE):
+            route["capabilities"] = [able for name, names in ABLE.items() if told[name] for able in names]
         elif told:
             names = ", ".join(told)
             self.report.leave_out(
                 self.where, f"{names}: set capabilities on the route, all or none (none: it takes all jobs)"
             )
         return route
-
-    def _leftovers(self, provider: str) -> None:
-        """Say what was not read."""
-        params = {str(name) for name in self.params} - _READ - Limits.READ
-        if "api_version" in params and provider in ("azure", "azure_ai"):
-            params.discard("api_version")
-            self._note("api_version is not sent: Azure's /openai/v1 needs none")
-        if entra := sorted(params & _ENTRA):
-            params -= _ENTRA
-            own = "azure_ad_token" in entra and "api_key" not in self.params
-            fix = "such a token lasts an hour: use an API key" if own else "use an API key"
-            self.report.leave_out(self.where, f"{', '.join(entra)}: {fix}")
-        for name in sorted(params):
-            self.report.leave_out(self.where, f"{name} {_WHY.get(name, 'has no counterpart: nothing is sent for it')}")
-        beside = (
-            {str(name) for name in self.entry} - {"model_name", "litellm_params", "model_info"} - _READ - Limits.READ
-        )
-        inside = {f"model_info.{name}" for name in self.info} - {f"model_info.{name}" for name in _INFO | Limits.READ}
-        for name in sorted(beside | inside):
-            self.report.leave_out(self.where, f"{name} has no counterpart: jobs go without it")
