@@ -202,6 +202,9 @@ LIMITS = [
     ("max_retries: 0", "num_retries: 4", {"retries": 0}, ""),
     ("", "num_retries: 4", {"retries": 4}, ""),
     ("", "num_retries: null", {}, ""),
+    ("input_cost_per_token: 3.0e-6, output_cost_per_token: 5.0e-6", "", {"price": {"input": 3, "output": 5}}, ""),
+    ("input_cost_per_token: 3.0e-6", "", {}, "a price needs both the input and the output cost"),
+    ("input_cost_per_token: 3, output_cost_per_token: 5", "", {}, "more than a dollar for a token"),
 ]
 
 

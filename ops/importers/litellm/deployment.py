@@ -21,6 +21,7 @@ _NO_KEY = re.compile(
     r"|lm[-_]?studio|vllm|(?:sk-)?(?:no[-_]?(?:api[-_]?)?key(?:[-_]?(?:needed|required))?|dummy|fake|none)(?:[-_]?(?:api[-_]?)?key)?",
     re.IGNORECASE,
 )
+MOST_DOLLARS_A_TOKEN = 1
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,9 @@ class Deployment:
             if (tokens := number(self.given(name), self.file.environment)) is not None and tokens >= 1:
                 route[ours] = int(tokens)
         prices = [number(self.given(name), self.file.environment) for name in COSTS]
-        if prices[0] is not None and prices[1] is not None:
+        if max(price or 0 for price in prices) > MOST_DOLLARS_A_TOKEN:
+            self.report.leave_out(self.where, "a price of more than a dollar for a token: set `price` on the route")
+        elif prices[0] is not None and prices[1] is not None:
             route["price"] = {"input": round(prices[0] * 1e6, 9), "output": round(prices[1] * 1e6, 9)}
         elif any(self.given(name) is not None for name in COSTS):
             self.report.leave_out(self.where, "a price needs both the input and the output cost: add the other one")
