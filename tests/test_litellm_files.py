@@ -277,7 +277,7 @@ def test_an_alias_named_default_is_the_pin_of_all_other_types(tmp_path: Path) ->
     ],
 )
 def test_job_types_are_added_to_a_file_without_touching_the_rest(before: str) -> None:
-    types = {"a/b c": {"pin": ["x", ["y", "z"]]}, "n": {}}
+    types: dict[str, dict[str, Any]] = {"a/b c": {"pin": ["x", ["y", "z"]]}, "n": {}, "é𝒳": {"pin": ["ü"]}}
     once = job_types.with_block("f", before, types)
     assert job_types.with_block("f", job_types.without_block(once), types) == once
     data, rest = yaml.safe_load(once), yaml.safe_load(before)

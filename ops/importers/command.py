@@ -51,6 +51,8 @@ def import_(
 
     if policies is not None and output is None:
         raise UsageError("--policies says where job types are written: add -o FILE for the map")
+    if output is not None and not output.parent.is_dir():
+        raise UsageError(f"{output} cannot be written: there is no folder {output.parent}")
     if output is not None and output.exists() and not force:
         raise UsageError(f"{output} exists: --force overwrites it")
     found = imported(source, model, environment)

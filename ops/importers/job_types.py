@@ -22,8 +22,7 @@ _END = "# end of `failover routes import`"
 def write(folder: Path, files: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
     """Write the entries by file name and job type; returns the types that a file has already with a pin of their own.
 
-    A file that is missing begins as the packaged one. Raises ConfigurationError if one cannot be read or written: then no
-    file has changed.
+    A file that is missing begins as the packaged one. Raises ConfigurationError; if one cannot be read, none has changed.
     """
     texts: dict[str, str] = {}
     kept: list[str] = []
@@ -58,14 +57,12 @@ def without_block(text: str) -> str:
 def _with_pin(where: str, text: str, job_type: str, pin: Any) -> str | None:
     """The text with the pin in place of the empty one of a job type that is there; None if that has no `pin: []` on a line
     of its own."""
-    section = _section(where, text)
-    entries = section[1].value if section and isinstance(section[1], yaml.MappingNode) else []
-    found = next((value for key, value in entries if key.value == job_type), None)
+    found = next((value for key, value in _entries(where, text) if key.value == job_type), None)
     fields: list[tuple[yaml.Node, yaml.Node]] = found.value if isinstance(found, yaml.MappingNode) else []
     empty = next((value for key, value in fields if key.value == "pin" and value.value == []), None)
     if empty is None or text[empty.end_mark.index :].partition("\n")[0].strip():
         return None
-    return f"{text[: empty.start_mark.index]}{json.dumps(pin)}  {_PINNED}{text[empty.end_mark.index :]}"
+    return f"{text[: empty.start_mark.index]}{_as_text(pin)}  {_PINNED}{text[empty.end_mark.index :]}"
 
 
 def with_block(where: str, text: str, types: Mapping[str, Mapping[str, Any]]) -> str:
@@ -89,8 +86,12 @@ def with_block(where: str, text: str, types: Mapping[str, Mapping[str, Any]]) ->
 
 def _block(types: Mapping[str, Mapping[str, Any]], indent: int, end: str = "") -> str:
     """`end`: of each entry, a comma within braces."""
-    entries = (f"{json.dumps(name)}: {json.dumps(fields)}{end}" for name, fields in types.items())
+    entries = (f"{_as_text(name)}: {_as_text(fields)}{end}" for name, fields in types.items())
     return "".join(f"{' ' * indent}{line}\n" for line in (_BEGIN, *entries, _END))
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)  # YAML does not read the surrogates that escapes are made of
 
 
 def _text(path: Path) -> str:
@@ -101,10 +102,12 @@ def _text(path: Path) -> str:
 
 
 def _types(where: str, text: str) -> list[str]:
+    return [str(key.value) for key, _ in _entries(where, text)]
+
+
+def _entries(where: str, text: str) -> list[tuple[yaml.Node, yaml.Node]]:
     section = _section(where, text)
-    return (
-        [str(key.value) for key, _ in section[1].value] if section and isinstance(section[1], yaml.MappingNode) else []
-    )
+    return section[1].value if section and isinstance(section[1], yaml.MappingNode) else []
 
 
 def _section(where: str, text: str) -> tuple[yaml.Node, yaml.Node] | None:
