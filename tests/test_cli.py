@@ -195,6 +195,10 @@ def test_submit_prints_an_id_that_job_show_knows(routed: Workshop) -> None:
     [
         (("job", "show", "nope"), 1, "no job has the id 'nope'"),
         (("submit",), 2, "give exactly one of"),
+        (("submit", "--wait", "3"), 2, "give exactly one of"),
+        (("submit", "x", "--prompt", "y"), 2, "give exactly one of"),
+        (("submit", "Say", "hello"), 2, "put it in quotes, 'Say hello'"),
+        (("submit", "x", "--wait", "-1"), 2, "'--wait'"),
         (("submit", "--prompt", "x", "--job-type", "nope"), 2, "job_type: 'nope' is not in policies/jobs.yaml"),
         (("submit", "--prompt", "  "), 2, "the prompt is empty"),
         (("submit", "--file", "missing"), 2, "No such file"),
@@ -265,7 +269,9 @@ def test_a_submit_that_waits_executes_its_own_job_alone(routed: Workshop) -> Non
     mine = routed.run("failover", "submit", "--wait", "30", "--prompt", "three", REDIS_URL="")
     assert mine.returncode == 0, mine.stderr
     assert "2 jobs of earlier commands wait too, and are not executed now; --all executes them" in mine.stderr
+    assert "also executed" not in mine.stderr
     assert calls(routed) == 1
     everything = routed.run("failover", "submit", "--wait", "30", "--all", "--prompt", "four", REDIS_URL="")
     assert everything.returncode == 0, everything.stderr
+    assert "also executed now: 2 unfinished jobs of earlier commands" in everything.stderr
     assert calls(routed) >= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from typing import IO
@@ -21,17 +22,35 @@ from worker.control import worker_registry
 from worker.control.pause import paused
 from worker.humanize import many
 
+WAIT_SECONDS = 60  # of `--wait` without a number
 
-@click.command()
-@click.argument("stdin", required=False, metavar="[-]")
-@click.option("--prompt", help="The user's message.")
+
+class Submit(click.Command):
+    """`--wait` may stand without a number, and also before TEXT."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        options = args[: args.index("--")] if "--" in args else args
+        for index, word in enumerate(options):
+            if word == "--wait" and not re.fullmatch(r"[-+]?[\d.]+", "".join(options[index + 1 : index + 2])):
+                args[index] = f"--wait={WAIT_SECONDS}"
+        return super().parse_args(context, args)
+
+
+@click.command(cls=Submit)
+@click.argument("text", nargs=-1, metavar="[TEXT | -]")
+@click.option("--prompt", help="The same as TEXT.")
 @click.option("--file", "source", type=click.File("rb"), help="A prompt as text, or a chat-completions body as JSON.")
 @click.option("--job-type", default="default", show_default=True, help="A type of policies/jobs.yaml.")
 @click.option("--tenant", default="default", show_default=True, help="The client that the work is for.")
 @click.option("--user", default="", help="Who asked for it; part of the default idempotency key.")
 @click.option("--feature", default="", help="What the work is for; caps and cached answers depend on it.")
 @click.option("--idempotency-key", help="The same key again gives the same job.")
-@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Print the answer instead of the job id.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    metavar="[SECONDS]",
+    help=f"Print the answer instead of the job id. Waits {WAIT_SECONDS} seconds if no number is given.",
+)
 @click.option(
     "--all", "everything", is_flag=True, help="Without REDIS_URL: also execute jobs that wait from earlier commands."
 )
@@ -39,7 +58,7 @@ from worker.humanize import many
 @click.pass_obj
 def submit(
     environment: Environment,
-    stdin: str | None,
+    text: tuple[str, ...],
     prompt: str | None,
     source: IO[bytes] | None,
     job_type: str,
@@ -53,12 +72,15 @@ def submit(
 ) -> None:
     """Submit one job: prints its id, or with --wait its answer.
 
-    The job comes from --prompt TEXT, --file F, or - (standard input).
+    The job comes from TEXT, --file F, or - (standard input).
     """
-    given = [name for name, value in (("-", stdin), ("--prompt", prompt), ("--file", source)) if value is not None]
-    if len(given) != 1 or stdin not in (None, "-"):
-        raise UsageError("give exactly one of --prompt TEXT, --file F and - (standard input)")
-    body = body_of(prompt if prompt is not None else (source or sys.stdin.buffer).read())
+    if len(text) > 1:
+        raise UsageError(f"the text is one argument: put it in quotes, {shlex.quote(' '.join(text))}")
+    texts = [*text, *([prompt] if prompt is not None else [])]
+    if len(texts) + (source is not None) != 1:
+        raise UsageError("give exactly one of TEXT, --file F and - (standard input)")
+    stream = sys.stdin.buffer if text == ("-",) else source
+    body = body_of(stream.read() if stream else texts[0])
     fields = {
         "job_type": job_type,
         "tenant_id": tenant,
@@ -80,7 +102,9 @@ def submit(
         click.echo(result.model_dump_json(indent=2))
     elif result.status is JobStatus.DONE:
         click.echo(result.text)
-        session.note(f"job {job_id}: {result.route} ({result.tier}), {result.attempts} attempts, {result.run_ms} ms")
+        session.note(
+            f"job {job_id}: {result.route} ({result.tier}), {many(result.attempts, 'attempt')}, {result.run_ms} ms"
+        )
     if result.status is not JobStatus.DONE:
         from ops.reports.why import without_answer
 
@@ -139,7 +163,7 @@ def late(environment: Environment, queue: str, limit: int, as_json: bool) -> Non
     if as_json:
         click.echo(json.dumps({"late": total, "jobs": [asdict(job) for job in jobs]}, indent=2))
         return
-    click.echo(f"{total} jobs of {queue} are late")
+    click.echo(f"{many(total, 'late job')} in {queue}")
     for job in jobs:
         click.echo(f"{job.job_id}  {job.tenant}  {job.job_type}  {job.status}, late by {job.late_seconds:.0f} s")
     if total > len(jobs):

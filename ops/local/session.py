@@ -32,7 +32,7 @@ from producer.connection import check_reachable, connect, redis_url
 from producer.environment import Environment
 from producer.errors import ServiceUnavailable, UsageError
 from producer.policy import load_policies
-from producer.scripts import ask
+from producer.scripts import Call, Command, ask
 from worker.control import worker_registry
 from worker.humanize import many
 from worker.queue.fair_queue import length_call
@@ -118,9 +118,9 @@ def executing(environment: Environment, own_queue: str | None = None) -> Iterato
         note(f"route {out.name} is left out: {out.why}")
     with opened(environment, own_queue or DEFAULT_QUEUE) as active:
         settings = load_settings(environment, routes.cold.notify, active.producer.policies.tenants)
-        with own_worker(
-            active.url, configuration, settings=settings, reloads=reloads, queues=[own_queue] if own_queue else None
-        ):
+        queues = [own_queue] if own_queue else routes.queues
+        note_unfinished(active.producer.client, queues)
+        with own_worker(active.url, configuration, settings=settings, reloads=reloads, queues=queues):
             yield active
 
 
@@ -172,10 +172,19 @@ def own_worker(
 
 def warn_without_worker(active: Session) -> None:
     """Note on stderr that no worker would execute a job now, if so."""
-    if active.embedded:
-        note("the job waits until a command executes it: `failover submit --wait --all` or `failover batch run`")
-    elif not worker_registry.alive(active.producer.client, active.producer.queue):
-        note(f"no worker listens on {active.producer.queue}: jobs wait until you start `failover-worker`")
+    if worker_registry.alive(active.producer.client, active.producer.queue):
+        return
+    starts = "`failover up`" if active.embedded else "`failover-worker`"
+    note(f"no worker listens on {active.producer.queue}: jobs wait until you start {starts}")
+
+
+def note_unfinished(client: redis.Redis, queues: list[str]) -> None:
+    """Note on stderr how many jobs of earlier commands a worker that starts now on these queues also executes, if any."""
+    commands: list[Call | Command] = [length_call(queue) for queue in queues]
+    commands += [("ZCARD", key(queue)) for queue in queues for key in (keyspace.scheduled, keyspace.leases)]
+    replies = ask(client, commands)
+    if unfinished := sum(length for length, _ in replies[: len(queues)]) + sum(replies[len(queues) :]):
+        note(f"also executed now: {many(unfinished, 'unfinished job')} of earlier commands")
 
 
 def note_others(active: Session, job_id: str) -> None:
