@@ -139,7 +139,7 @@ def test_letters_of_any_queue_are_found_by_id(workshop: Workshop, producer: Prod
     job_id = Producer(client, producer.policies, queue="high").enqueue(chat())
     (held,) = claim(client, queues=("high",))
     settle(client, held, Dead(DeadReason.EXHAUSTED, "down", [], 1000))
-    assert "1 dead letters would" in workshop.run("failover", "dlq", "requeue", job_id, "nope", "--dry-run").stdout
+    assert "1 dead letter would" in workshop.run("failover", "dlq", "requeue", job_id, "nope", "--dry-run").stdout
     assert "1 requeued, 1 were no" in workshop.run("failover", "dlq", "requeue", job_id, "nope").stdout
     assert client.llen(keyspace.queue("high")) == 1
 

@@ -94,7 +94,7 @@ def test_a_late_job_that_fails_may_be_answered_by_a_human_while_it_waits(
     result = producer.fetch(job_id)
     assert (result.status, result.text, result.resolved_by) == (JobStatus.DONE, "By hand.", "human")
     assert client.zcard(keyspace.scheduled("ai-tasks")) == 0
-    assert workshop.run("failover", "job", "late").stdout.startswith("0 jobs of ai-tasks are late")
+    assert workshop.run("failover", "job", "late").stdout.startswith("0 late jobs in ai-tasks")
 
 
 def test_the_list_of_late_jobs_says_how_many_more_there_are(workshop: Workshop, client: redis.Redis) -> None:

@@ -20,6 +20,7 @@ from ops.options import as_json
 from producer.environment import Environment
 from producer.errors import FailoverError, UsageError
 from producer.job import DeadReason, JobStatus
+from worker.humanize import many
 from worker.notify.client_messages import load_messages
 from worker.queue import dead_letters, lost
 from worker.queue.dead_letters import Filters, Requeued
@@ -127,7 +128,7 @@ def stats(environment: Environment, queue: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
         return
-    click.echo(f"{found.total} dead letters")
+    click.echo(many(found.total, "dead letter"))
     if found.oldest_ms:
         click.echo(f"the oldest died at {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(found.oldest_ms / 1000))}")
     for name, counts in (("reason", found.by_reason), ("tenant", found.by_tenant), ("route", found.by_route)):
@@ -183,7 +184,7 @@ def requeue(
         named = sum(len(ids) for ids in by_queue.values())
         if dry_run:
             count = named if job_ids else sum(len(page) for page in letters())
-            click.echo(f"{count} dead letters would be requeued")
+            click.echo(f"{many(count, 'dead letter')} would be requeued")
             return
         done = Requeued(gone=len(job_ids) - named)
         work = [(name, iter([ids])) for name, ids in by_queue.items()] if job_ids else [(queue, letters())]
@@ -287,10 +288,10 @@ def discard(
         found = dead_letters.pages(client, queue, chosen, until_ms=dead_letters.now_ms(client))
         chosen_ids = list(job_ids) or [job_id for page in found for job_id, _ in page]
         if dry_run:
-            click.echo(f"{len(chosen_ids)} dead letters would be discarded")
+            click.echo(f"{many(len(chosen_ids), 'dead letter')} would be discarded")
             return
         if not yes:
-            click.confirm(f"discard {len(chosen_ids)} dead letters for good?", abort=True)
+            click.confirm(f"discard {many(len(chosen_ids), 'dead letter')} for good?", abort=True)
         by_queue = dead_letters.by_queue(client, chosen_ids) if job_ids else {queue: chosen_ids}
         discarded = sum(dead_letters.discard(client, q, ids, who=session.who()) for q, ids in by_queue.items())
     others = len(chosen_ids) - discarded

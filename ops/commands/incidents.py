@@ -20,7 +20,7 @@ from ops.options import as_json
 from producer.environment import Environment
 from producer.errors import UsageError
 from worker.control.pause import utc
-from worker.humanize import clock, counted, lasted
+from worker.humanize import clock, counted, lasted, many
 from worker.notify.delivery_state import DeliveryState
 from worker.notify.incidents import Incident, Incidents
 from worker.queue.dead_letters import now_ms
@@ -107,7 +107,7 @@ def export(environment: Environment, month: str | None, output: Path | None) -> 
         click.echo("\n".join(lines))
     else:
         output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        session.note(f"{len(found)} incidents -> {output}")
+        session.note(f"{many(len(found), 'incident')} -> {output}")
 
 
 @group.command()
@@ -185,7 +185,7 @@ def _markdown(title: str, found: Sequence[Incident], now: int) -> Iterator[str]:
     yield f"# Incidents of {title}"
     yield ""
     saved, dead = sum(each.saved for each in found), sum(each.dead for each in found if each.kind == "dead_letters")
-    yield f"{len(found)} incidents; {saved} jobs answered by another route, {dead} dead letters."
+    yield f"{many(len(found), 'incident')}; {many(saved, 'job')} answered by another route, {many(dead, 'dead letter')}."
     yield ""
     yield "| | opened (UTC) | over | lasted | what | saved | late | degraded | dead | tenants |"
     yield "|---|---|---|---|---|---|---|---|---|---|"

@@ -9,6 +9,7 @@ from ops.local import session
 from ops.reports.finding import Finding, wrong
 from producer.environment import Environment
 from producer.errors import ConfigurationError
+from worker.humanize import many
 from worker.network import Network
 from worker.routes.route import Route, load_routes
 
@@ -24,7 +25,7 @@ def check_providers(environment: Environment) -> Iterator[Finding]:
         routes = load_routes(environment).routes
     except ConfigurationError:
         return  # reported above
-    session.note(f"asking {len(routes)} routes for their models")
+    session.note(f"asking {many(len(routes), 'route')} for their models")
     try:
         network = Network.of(environment)
     except ConfigurationError as error:

@@ -14,6 +14,7 @@ from producer.scripts import ask
 from producer.trail import Attempt, Planned, TrailEntry
 from worker.control.pause import holding
 from worker.control.worker_registry import alive
+from worker.humanize import many
 from worker.queue import fair_queue
 from worker.queue.dead_letters import now_ms, queue_of
 from worker.queue.trail import cost_micros
@@ -114,7 +115,8 @@ def _state(client: redis.Redis, queue: str, job_id: str, result: JobResult, fact
         case JobStatus.DONE:
             by = f"by {result.route} ({result.tier})" if result.route else f"by a {result.resolved_by}"
             by = f"with the cached answer of {result.route}" if result.cache_hit else by
-            return f"done at {facts.get('ended_at', '?')} {by}, after {result.attempts} attempts and {result.run_ms or 0} ms"
+            tried = f"{many(result.attempts, 'attempt')} and {result.run_ms or 0} ms"
+            return f"done at {facts.get('ended_at', '?')} {by}, after {tried}"
         case JobStatus.CANCELLED:
             return f"cancelled at {facts.get('ended_at', '?')}"
 

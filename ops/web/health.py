@@ -22,6 +22,7 @@ from producer.intake import errors
 from producer.redis_server.memory import memory
 from worker.control import worker_registry
 from worker.control.pause import holding
+from worker.humanize import many
 from worker.money import budget_state
 from worker.money.caps import Budgets
 from worker.queue import lost
@@ -81,7 +82,7 @@ def readiness(client: redis.Redis, queue: str, *, unsafe_redis: bool) -> Readine
         if not worker_registry.alive(client, queue):
             notes.append("no worker is running")
         if missing := lost.count(client):
-            notes.append(f"{missing} jobs are lost: failover dlq list --lost")
+            notes.append(f"{many(missing, 'job')} lost: failover dlq list --lost")
         if holding(client, queue):
             notes.append("paused")
     except RedisError as error:

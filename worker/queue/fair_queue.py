@@ -12,6 +12,7 @@ import redis.asyncio
 from producer import keyspace
 from producer.keyspace import JobField
 from producer.scripts import Call, Command, Script, ask, ask_async
+from worker.humanize import many
 
 LENGTH = Script.load(Path(__file__).parent / "lua", "queue_length")
 PAGE = 1000
@@ -79,9 +80,10 @@ def place(client: redis.Redis, queue: str, job_id: str, tenant: str) -> str:
             ("LLEN", keyspace.round_robin(queue)),
         ],
     )
+    others = many(ring - 1, "other tenant")
     if isinstance(in_list, int):
-        turns = f", {ring - 1} other tenants take turns with them" if ring > 1 else ""
-        return f"{in_list} jobs ahead of it{turns}"
+        turns = f", taking turns with {others}" if ring > 1 else ""
+        return f"{many(in_list, 'job')} ahead of it{turns}"
     if isinstance(in_lane, int):
-        return f"{in_lane} jobs of {tenant} ahead of it, {ring - 1} other tenants take turns with them"
+        return f"{many(in_lane, 'job')} of {tenant} ahead of it, taking turns with {others}"
     return ""

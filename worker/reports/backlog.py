@@ -23,6 +23,7 @@ from worker.breakers.health import Health
 from worker.control import worker_registry
 from worker.control.admission import RAMP_FIRST_SHARE, RAMP_SECONDS
 from worker.control.pause import BUDGET, EVERYTHING, RQ, Paused, Scope, paused
+from worker.humanize import many
 from worker.queue.fair_queue import SAMPLE, length_call, sampled, waiting_of
 from worker.routes.names import canonical
 from worker.routes.prices import PER_MILLION, Price, public_price
@@ -49,8 +50,8 @@ class Backlog:
         if self.minutes is not None:
             long = self.minutes >= LONG_MINUTES
             length = f"{self.minutes:.0f} minutes" if long else f"{self.minutes * 60:.0f} seconds"
-            time = f"about {length} on {self.slots} slots"
-        lines = [f"{self.jobs} jobs would start: {cost}, {time}"]
+            time = f"about {length} on {many(self.slots, 'slot')}"
+        lines = [f"{many(self.jobs, 'job')} would start: {cost}, {time}"]
         lines += [f"  {why}" for why in self.unknown]
         lines += [f"  staying paused: {flag}" for flag in self.still_paused]
         return "\n".join(lines)

@@ -10,6 +10,7 @@ from producer.trail import RejectedFor
 from producer.waiting import WaitReason
 from worker.breakers.shared import Withheld
 from worker.errors.catalog import UNABLE, Action
+from worker.humanize import many
 from worker.money.ledger import USED_UP_SECONDS
 from worker.queue.claim import Claim
 from worker.queue.outcomes import Dead, Outcome, Park, Released, Retry, Trail
@@ -106,9 +107,9 @@ def _again(claim: Claim, policy: JobPolicy, spend: Spend, said: str, jitter: Cal
     """Another execution, if the job has attempts and executions left."""
     over = ""
     if spend.attempts_left <= 0:
-        over = f"{policy.attempts} attempts; the last: {said}"
+        over = f"{many(policy.attempts, 'attempt')}; the last: {said}"
     elif claim.executions + 1 >= policy.executions:
-        over = f"{policy.executions} executions; the last: {said}"
+        over = f"{many(policy.executions, 'execution')}; the last: {said}"
     if over:
         return Dead(DeadReason.EXHAUSTED, over, spend.trail, policy.keep_dead_seconds)
     wait = min(policy.backoff_seconds.first * 2**claim.executions, policy.backoff_seconds.max) * jitter()
