@@ -28,6 +28,7 @@ COMMANDS = {  # name -> where it is in ops/commands/, and its help in one line
     "doctor": ("doctor:doctor", "Check configuration, Redis, keys, routes and clock."),
     "drill": ("drill:group", "Drills that pass or fail."),
     "history": ("history:group", "What happened in the last minutes, days and months."),
+    "init": ("setup.init:init", "Write routes.json, policies and .env for the API keys that are set."),
     "incidents": ("incidents:group", "Incidents: open ones, past ones, and their messages."),
     "job": ("job:group", "Show, explain and cancel jobs."),
     "messages": ("messages:group", "Message templates for clients (policies/messages/)."),

@@ -27,12 +27,15 @@ def load_environment(dotenv: Path | None = None) -> Environment:
 
     Raises ConfigurationError if `.env` is not a readable text file.
     """
-    path = dotenv or Path(".env")
+    return ChainMap(dict(os.environ), read_dotenv(dotenv or Path(".env")))
+
+
+def read_dotenv(path: Path) -> dict[str, str]:
+    """The values of a `.env` file; none if there is no file. Raises ConfigurationError if it is not a readable text file."""
     try:
-        from_file = {key: value for key, value in dotenv_values(path).items() if value is not None}
+        return {key: value for key, value in dotenv_values(path).items() if value is not None}
     except (UnicodeDecodeError, OSError):
         raise ConfigurationError([Problem(str(path), "", "is not a readable text file")]) from None
-    return ChainMap(dict(os.environ), from_file)
 
 
 def find_configuration(name: str, variable: str, environment: Environment) -> Path:

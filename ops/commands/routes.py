@@ -16,14 +16,14 @@ from ops.importers.command import import_
 from ops.local import session
 from ops.options import as_json
 from producer.environment import Environment
-from producer.errors import ConfigurationError, Problem, UsageError
+from producer.errors import ConfigurationError, UsageError
 from producer.job import LLMJob
 from worker.breakers import health
 from worker.configuration import Configuration
 from worker.control import pause as flags
 from worker.control import worker_registry
 from worker.control.pause import Scope
-from worker.routes.known_providers import known_providers, map_for, with_key
+from worker.routes.known_providers import keys_found, map_for
 from worker.routes.route import load_routes
 from worker.routes.schema import read_map
 
@@ -90,10 +90,7 @@ def show(
 @click.pass_obj
 def init(environment: Environment, output: Path | None, force: bool) -> None:
     """Write a routing map for the API keys that are in the environment: each provider's own endpoint and models."""
-    found = with_key(environment)
-    if not found:
-        names = ", ".join(provider.variables[0] for provider in known_providers())
-        raise ConfigurationError([Problem("environment", "", "no known API key is set", f"set one of {names}")])
+    found = keys_found(environment)
     path = output or Path(environment.get("ROUTES_FILE") or "routes.json")
     if path.exists() and not force:
         raise UsageError(f"{path} exists: --force overwrites it, or `-o FILE` writes another one for ROUTES_FILE")

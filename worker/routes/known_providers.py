@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict
 
 from producer.environment import Environment
+from producer.errors import ConfigurationError, Problem
 from worker.routes.names import canonical
 
 
@@ -78,6 +79,14 @@ def with_key(environment: Environment) -> list[tuple[KnownProvider, str]]:
     """The known providers whose key is in the environment, each with the variable."""
     found = ((provider, provider.variable(environment)) for provider in known_providers())
     return [(provider, variable) for provider, variable in found if variable]
+
+
+def keys_found(environment: Environment) -> list[tuple[KnownProvider, str]]:
+    """As `with_key`. Raises ConfigurationError if there is none."""
+    if found := with_key(environment):
+        return found
+    names = ", ".join(provider.variables[0] for provider in known_providers())
+    raise ConfigurationError([Problem("environment", "", "no known API key is set", f"set one of {names}")])
 
 
 def shipped_map_is_meant(base_urls: Sequence[str], environment: Environment) -> bool:

@@ -1,0 +1,1 @@
+"""The commands of a first day: `init` writes the files, `up` runs everything on a laptop."""
