@@ -90,17 +90,35 @@ def test_no_command_prints_a_control_character(
 def test_a_terminal_gets_our_styles_and_no_others(job_id: str, workshop: Workshop) -> None:
     ours, theirs = pty.openpty()
     environment = {**os.environ, **workshop.environment, "REDIS_URL": workshop.url, "TERM": "xterm-256color"}
-    shown = subprocess.run([str(BIN / "failover"), "job", "show", job_id], stdout=theirs, env=environment, check=True)
+    subprocess.run([str(BIN / "failover"), "job", "show", job_id], stdout=theirs, env=environment, check=True)
     os.close(theirs)
-    printed = b""
-    while True:
-        try:
-            printed += os.read(ours, 65536)
-        except OSError:  # the other end is closed
-            break
-    assert shown.returncode == 0
+    printed = all_of(ours)
     assert b"\x1b[2m" in printed  # dim
     assert not re.search(rb"\x1b\]|\x1b\[31m|\x1b\[8m|\x07|\x9b2J|\x08|\xe2\x80\xae", printed)
+
+
+def all_of(terminal: int) -> bytes:
+    """What was written to a terminal whose other end is closed."""
+    printed = b""
+    with contextlib.suppress(OSError):  # its end
+        while piece := os.read(terminal, 65536):
+            printed += piece
+    return printed
+
+
+def test_a_progress_bar_moves_the_cursor_and_prints_no_escapes_as_text() -> None:
+    ours, theirs = pty.openpty()
+    script = (
+        "from ops.printing import guard_output; from ops.local.session import note, progress\n"
+        "guard_output()\n"
+        "with progress(2) as report: report(1); note('a note')"
+    )
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    subprocess.run([sys.executable, "-c", script], stderr=theirs, env=environment, check=True)
+    os.close(theirs)
+    printed = all_of(ours)
+    assert b"\x1b[" in printed and b"a note" in printed
+    assert b"\\u00" not in printed
 
 
 def test_a_log_on_a_terminal_has_none_either() -> None:

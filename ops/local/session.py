@@ -220,10 +220,11 @@ def console() -> Console:
 def progress(total: int) -> Iterator[Callable[[int], None]]:
     """A function that counts finished work: a progress bar on a terminal, else a line on stderr every PROGRESS_SECONDS."""
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.progress import Progress
 
-        with Progress(console=Console(stderr=True), transient=True) as bar:
+        from ops.console import PrintableConsole
+
+        with Progress(console=PrintableConsole(stderr=True), transient=True) as bar:
             task = bar.add_task("", total=total)
             yield lambda more: bar.advance(task, more)
         return
