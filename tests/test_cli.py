@@ -268,7 +268,7 @@ def test_a_submit_that_waits_executes_its_own_job_alone(routed: Workshop) -> Non
         assert routed.run("failover", "submit", "--prompt", prompt, REDIS_URL="").returncode == 0
     mine = routed.run("failover", "submit", "--wait", "30", "--prompt", "three", REDIS_URL="")
     assert mine.returncode == 0, mine.stderr
-    assert "2 jobs of earlier commands wait too, and are not executed now; --all executes them" in mine.stderr
+    assert "not executed now: 2 jobs of earlier commands; --all executes them" in mine.stderr
     assert "also executed" not in mine.stderr
     assert calls(routed) == 1
     everything = routed.run("failover", "submit", "--wait", "30", "--all", "--prompt", "four", REDIS_URL="")

@@ -5,17 +5,13 @@ from __future__ import annotations
 import click
 
 from ops.local import session
+from ops.options import port_option
 from producer.connection import redis_url
-from producer.environment import Environment, load_environment
+from producer.environment import Environment
 
 
 @click.command()
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=lambda: load_environment().get("PORT") or 8000,
-    help="Or set PORT.  [default: 8000]",
-)
+@port_option(0)
 @click.option("--host", help="[default: every address if a secret is configured, else this machine only]")
 @click.pass_obj
 def serve(environment: Environment, port: int, host: str | None) -> None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from worker.breakers.local import Rules
     from worker.configuration import Configuration, Stamp
     from worker.notify.settings import Settings
+    from worker.routes.route import Routes
     from worker.worker import FailoverWorker
 
 FOLDER = Path(".failover")
@@ -112,10 +113,7 @@ def executing(environment: Environment, own_queue: str | None = None) -> Iterato
     reloads = stamp()
     configuration = Configuration.load(environment)  # errors come before a server is started
     routes = configuration.routes
-    if routes.built_in:
-        note(routes.built_in_words)
-    for out in routes.left_out:
-        note(f"route {out.name} is left out: {out.why}")
+    note_routes(routes)
     with opened(environment, own_queue or DEFAULT_QUEUE) as active:
         settings = load_settings(environment, routes.cold.notify, active.producer.policies.tenants)
         queues = [own_queue] if own_queue else routes.queues
@@ -178,13 +176,27 @@ def warn_without_worker(active: Session) -> None:
     note(f"no worker listens on {active.producer.queue}: jobs wait until you start {starts}")
 
 
+def note_routes(routes: Routes) -> None:
+    """Note on stderr which routes are used, where no file says so, and which cannot be used."""
+    if routes.built_in:
+        note(routes.built_in_words)
+    for out in routes.left_out:
+        note(f"route {out.name} is left out: {out.why}")
+
+
 def note_unfinished(client: redis.Redis, queues: list[str]) -> None:
     """Note on stderr how many jobs of earlier commands a worker that starts now on these queues also executes, if any."""
+    if count := unfinished(client, queues):
+        note(f"also executed now: {many(count, 'unfinished job')} of earlier commands")
+
+
+def unfinished(client: redis.Redis, queues: list[str]) -> int:
+    """How many jobs of these queues are queued, running, or wait for a later time."""
     commands: list[Call | Command] = [length_call(queue) for queue in queues]
     commands += [("ZCARD", key(queue)) for queue in queues for key in (keyspace.scheduled, keyspace.leases)]
     replies = ask(client, commands)
-    if unfinished := sum(length for length, _ in replies[: len(queues)]) + sum(replies[len(queues) :]):
-        note(f"also executed now: {many(unfinished, 'unfinished job')} of earlier commands")
+    queued: list[int] = [length for length, _ in replies[: len(queues)]]
+    return sum(queued, start=sum(replies[len(queues) :]))
 
 
 def note_others(active: Session, job_id: str) -> None:
@@ -198,7 +210,7 @@ def note_others(active: Session, job_id: str) -> None:
             f"job {job_id} was submitted before, and waits with {many(others, 'job')} of earlier commands: --all executes it"
         )
     elif others:
-        note(f"{many(others, 'job')} of earlier commands wait too, and are not executed now; --all executes them")
+        note(f"not executed now: {many(others, 'job')} of earlier commands; --all executes them")
 
 
 def age_seconds(option: str, age: str) -> int:

@@ -258,7 +258,7 @@ def _render_work(status: Status, console: Console) -> None:
     for worker in status.workers:
         counts = (str(worker.done), str(worker.dead))
         workers.add_row(worker.worker, worker.state, _age(worker.seen_seconds), worker.queues, *counts)
-    nobody = "no worker is running: start `failover-worker` (without REDIS_URL, commands that wait execute jobs)"
+    nobody = "no worker is running: start `failover-worker`, or on a laptop `failover up`"
     console.print(workers if status.workers else nobody)
     if status.routes:
         console.print(_routes_table(status.routes))
