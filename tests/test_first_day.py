@@ -101,6 +101,13 @@ def test_init_changes_nothing_of_what_is_used_without_files(elsewhere: Path, env
     assert max(map(len, told.splitlines())) <= 80
 
 
+def test_files_that_are_elsewhere_are_written_there_and_found_again(elsewhere: Path) -> None:
+    told = run_init({"GROQ_API_KEY": KEY, "ROUTES_FILE": "conf/map.json", "POLICIES_DIR": "conf/rules"})
+    assert "wrote  conf/map.json" in told and "wrote  conf/rules/jobs.yaml" in told
+    assert {path.name for path in elsewhere.iterdir()} == {".env", "conf"}
+    assert load_environment()["ROUTES_FILE"] == "conf/map.json"
+
+
 def test_one_key_of_openai_has_a_hot_and_a_warm_route(elsewhere: Path) -> None:
     run_init({"OPENAI_API_KEY": KEY})
     assert [route.tier for route in Configuration.load(load_environment()).routes.routes] == ["hot", "warm"]

@@ -32,19 +32,20 @@ class CannotRun(FailoverError):
 
 
 class ChildProcess:
-    """`failover COMMAND` as a child. Its output goes to `log`, which begins anew with each start."""
+    """`failover COMMAND` as a child. Its output goes to `log`, which begins anew."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, ready: str) -> None:
         """`ready`: the event of its log that says that it works."""
         self.name, self.log = name, log
         self._command = [sys.executable, "-P", "-m", "failover_worker", *command]
         self._ready = json.dumps(ready).encode()
+        log.parent.mkdir(exist_ok=True)
+        log.write_bytes(b"")
         self._start()
 
     def _start(self) -> None:
         self._began = time.monotonic()
-        self.log.parent.mkdir(exist_ok=True)
-        with self.log.open("wb") as sink:
+        with self.log.open("ab") as sink:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=sink, stderr=sink, process_group=0
             )

@@ -29,6 +29,7 @@ POLICIES = {  # those that a first day needs; the others have defaults
     "budgets.yaml": "monthly caps: none yet",
     "oncall.yaml": "who gets messages: nobody yet",
 }
+FILES = ("ROUTES_FILE", "POLICIES_DIR")  # where they are, if elsewhere
 DOTENV = Path(".env")
 TOKEN = "FAILOVER_API_TOKEN"  # noqa: S105 - the name of a variable
 PLAIN = re.compile(r"[\w./:,+=@%-]*", re.ASCII)  # a value that needs no quotes
@@ -52,7 +53,7 @@ def init(environment: Environment, force: bool) -> None:
         for name, holds in POLICIES.items():
             path = Path(environment.get("POLICIES_DIR") or "policies") / name
             _write(path, packaged(f"policies/{name}").read_text(encoding="utf-8"), holds, force=force)
-        needed = {variable for _, variable in found} | set(re.findall(r"\$\{(\w+)", routes))
+        needed = {*FILES, *(variable for _, variable in found), *re.findall(r"\$\{(\w+)", routes)}
         _write_dotenv(environment, [name for name in sorted(needed) if environment.get(name, "").strip()])
     except OSError as error:
         raise UsageError(f"{error.filename} cannot be written: {error.strerror}") from None

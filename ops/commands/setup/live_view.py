@@ -34,11 +34,13 @@ def _screen(client: redis.Redis, title: str) -> Iterator[Show]:
     from rich.live import Live
     from rich.text import Text
 
+    from ops.console import PrintableConsole
+
     console = session.console()
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def show() -> None:
-            page = type(console)(file=io.StringIO(), force_terminal=True, width=console.width, highlight=False)
+            page = PrintableConsole(file=io.StringIO(), force_terminal=True, width=console.width, highlight=False)
             with page.capture() as drawn:
                 page.print(title, markup=False)
                 try:

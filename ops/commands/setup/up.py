@@ -83,10 +83,11 @@ def _log(part: str) -> Path:
 
 def _title(environment: Environment, host: str, port: int) -> str:
     where = "the Redis of REDIS_URL" if environment.get("REDIS_URL") else f"an embedded Valkey under {session.FOLDER}/"
-    key = "FAILOVER_API_TOKEN" if environment.get("FAILOVER_API_TOKEN") else "none"
+    key = "FAILOVER_API_TOKEN" + ("" if environment.get("FAILOVER_API_TOKEN") else " (not set)")
+    address = f"[{host}]" if ":" in host else host
     return (
         f"failover up, on {where}; Ctrl-C stops it\n"
-        f"apps: http://{host}:{port}/v1, api key: {key}\n"
+        f"apps: http://{address}:{port}/v1, api key: {key}\n"
         f"logs: {', '.join(str(_log(part)) for part in READY)}"
     )
 
