@@ -148,10 +148,10 @@ def _report(submitted: batch.Submitted, results: list[JobResult], verdict: Verdi
         click.echo(f"{count:4} answered by {route}")
     click.echo(
         f"\n{verdict.jobs} jobs in {verdict.seconds} s: {verdict.done} done, {verdict.dead} dead, "
-        f"{verdict.lost} lost, {verdict.double} double; {verdict.failed_attempts} failed attempts, "
+        f"{verdict.lost} lost, {verdict.double} double\n{verdict.failed_attempts} failed attempts, "
         f"{verdict.answers_paid} answers paid for"
     )
-    click.echo("a real run: put a key into .env and `failover batch run examples/batch.jsonl -o out.jsonl`")
+    click.echo("a real run: set a provider's key, and `failover init`")
 
 
 def _before(result: JobResult) -> str:

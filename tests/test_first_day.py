@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from ops.commands.job import submit
 from ops.commands.setup.init import init
 from producer.environment import Environment, load_environment, packaged
 from tests.support.workshop import Workshop
@@ -58,6 +59,7 @@ def test_one_key_and_two_commands_give_the_first_answer(workshop: Workshop, vari
     assert began.stdout.splitlines()[-2].endswith("failover submit 'Say hello' --wait")
     answered = workshop.run("failover", "submit", "Say hello", "--wait", REDIS_URL="")  # in another terminal: only .env
     assert (answered.returncode, answered.stdout) == (0, "You said: Say hello\n"), answered.stderr
+    assert "1 attempt, " in answered.stderr
     assert workshop.providers.account("stand-in")["answered"] == 1
     assert KEY not in began.stdout + began.stderr + answered.stdout + answered.stderr
 
@@ -144,22 +146,25 @@ def test_a_key_that_cannot_be_one_is_said_before_anything_is_written(elsewhere: 
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "text", "wait"),
     [
-        ("hello", "--wait"),
-        ("--wait", "hello"),
-        ("--wait", "20", "hello"),
-        ("hello", "--wait=20"),
-        ("--wait", "--", "hello"),
+        ("hello", "hello", None),
+        ("hello --wait", "hello", 60),
+        ("--wait hello", "hello", 60),
+        ("--wait -", "-", 60),
+        ("--wait 20 hello", "hello", 20),
+        ("--wait .5 hello", "hello", 0.5),
+        ("hello --wait=20", "hello", 20),
+        ("--wait --json hello", "hello", 60),
+        ("hello --wait --tenant acme", "hello", 60),
+        ("--wait -- --wait", "--wait", 60),
     ],
 )
-def test_submit_takes_its_text_as_an_argument_and_waits_with_and_without_a_number(
-    routed: Workshop, words: tuple[str, ...]
+def test_wait_may_stand_without_a_number_behind_the_text_and_before_it(
+    words: str, text: str, wait: float | None
 ) -> None:
-    routed.worker()
-    ended = routed.run("failover", "submit", *words)
-    assert (ended.returncode, ended.stdout) == (0, "You said: hello\n"), ended.stderr
-    assert "1 attempt, " in ended.stderr
+    read = submit.make_context("submit", words.split()).params
+    assert (read["text"], read["wait"]) == ((text,), wait)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def reached(environment: Environment) -> Iterator[tuple[str, redis.Redis]]:
     with contextlib.ExitStack() as stack:
         url = redis_url(environment)
         if not url:
-            note("REDIS_URL is not set: using an embedded Valkey under .failover/ (for a laptop only)")
+            note("REDIS_URL is not set: an embedded Valkey under .failover/ is used (laptop only)")
             url = stack.enter_context(embedded.running(FOLDER / "valkey"))
         client = stack.enter_context(connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS))
         check_reachable(client, url)

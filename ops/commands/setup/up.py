@@ -50,7 +50,7 @@ def up(environment: Environment, port: int, host: str, part: str | None) -> None
         with live_view(client, _title(environment, host, port)) as show, _parts(host, port, show) as parts:
             with contextlib.suppress(KeyboardInterrupt):
                 _watch(parts, show)
-            session.note("stopping: running jobs end first; Ctrl-C again gives them back to the queue at once")
+            session.note("stopping: running jobs end first; Ctrl-C again puts them back into the queue")
         left = session.unfinished(client, queues)
     session.note(f"stopped; left for the next start: {many(left, 'unfinished job')}")
 
