@@ -137,7 +137,7 @@ def test_on_a_terminal_it_shows_the_status_and_ctrl_c_ends_it(routed: Workshop) 
             screen += os.read(terminal, 65536)
         return all(text in screen for text in texts)
 
-    until(lambda: shows(b"ready: ", b"ai-tasks", b"hot/hot-1", b"no calls yet"), "the status is drawn")
+    until(lambda: shows(b"ready: ", b"ai-tasks", b"hot/hot-1", b"no calls yet"), "the status is drawn", 60)
     os.write(terminal, b"\x03")
     until(lambda: shows(b"stopped; left for the next start"), "it stops")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -42,6 +42,7 @@ def up(environment: Environment, port: int, host: str, part: str | None) -> None
     if part:
         _be(part, environment, host, port)
         return
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's shell ignores it for what it starts with &
     routes = Configuration.load(environment).routes  # what is wrong is said before anything starts
     session.note_routes(routes)
     queues = _queues(environment, routes.queues)
