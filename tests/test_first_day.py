@@ -69,6 +69,8 @@ def test_without_a_key_init_writes_nothing_and_says_what_it_looks_for(workshop: 
     assert (ended.returncode, ended.stdout) == (2, "")
     assert all(provider.variables[0] in ended.stderr for provider in known_providers())
     assert "failover demo` runs a batch" in ended.stderr
+    refused = workshop.run("failover", "submit", "hello", "--wait", REDIS_URL="")
+    assert (refused.returncode, "OPENROUTER_API_KEY, then: failover init" in refused.stderr) == (2, True)
     assert list(workshop.folder.iterdir()) == []
 
 

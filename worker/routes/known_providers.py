@@ -85,8 +85,12 @@ def keys_found(environment: Environment) -> list[tuple[KnownProvider, str]]:
     """As `with_key`. Raises ConfigurationError if there is none."""
     if found := with_key(environment):
         return found
-    names = ", ".join(provider.variables[0] for provider in known_providers())
-    raise ConfigurationError([Problem("environment", "", "no known API key is set", f"set one of {names}")])
+    raise ConfigurationError([Problem("environment", "", "no known API key is set", f"set {a_first_key()}")])
+
+
+def a_first_key() -> str:
+    """The variables of which one is enough to begin, for people."""
+    return f"one of {', '.join(provider.variables[0] for provider in known_providers())}"
 
 
 def shipped_map_is_meant(base_urls: Sequence[str], environment: Environment) -> bool:

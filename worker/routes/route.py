@@ -19,7 +19,14 @@ from producer.environment import Environment, find_configuration, flag, packaged
 from producer.errors import ConfigurationError, Problem
 from worker.breakers.local import RULES, Rules
 from worker.routes.api_keys import Key, of_file, of_variable
-from worker.routes.known_providers import KnownProvider, map_for, shipped_map_is_meant, usual_variables, with_key
+from worker.routes.known_providers import (
+    KnownProvider,
+    a_first_key,
+    map_for,
+    shipped_map_is_meant,
+    usual_variables,
+    with_key,
+)
 from worker.routes.parameters import LISTS, NATIVE, Parameters, of_host
 from worker.routes.prices import Price, price_list, public_price
 from worker.routes.schema import Cold, RouteEntry, RouteMap, Tier, key_variable, named, read_map
@@ -189,7 +196,7 @@ def read_routes(path: Path, environment: Environment) -> Routes:
 def _fix(environment: Environment) -> str:
     if found := with_key(environment):
         return f"run: failover routes init (it writes a map for {', '.join(variable for _, variable in found)})"
-    return "set what is missing for at least one of these routes"
+    return f"set what is missing for one of these routes; or set {a_first_key()}, then: failover init"
 
 
 def _usable(route_map: RouteMap, where: str, environment: Environment) -> tuple[list[Route], list[LeftOut]]:
