@@ -19,7 +19,7 @@ from worker.history.archive import VARIABLE, archive_of
 from worker.history.document import ALL, DIMENSIONS, PEAK, Facts, together
 from worker.history.read import facts_of, slices
 from worker.history.rows_file import read_rows
-from worker.humanize import money
+from worker.humanize import many, money
 from worker.queue.dead_letters import now_ms
 from worker.routes.prices import dollars
 
@@ -126,16 +126,18 @@ def _lines(facts: Sequence[Facts], total: Facts) -> Iterator[str]:
             p95 = [each.times[name].quantile(0.95) or 0 if name in each.times else 0 for each in facts]
             yield f"{title:12}{spark(p95)}  p50 / p95 / p99: {told}"
     cost, tokens = [each.counters.get("micros", 0) for each in facts], counters.get("prompt_tokens", 0)
-    spent = f"{money(dollars(counters.get('micros', 0)))} for {counters.get('calls', 0):,} paid calls"
+    spent = f"{money(dollars(counters.get('micros', 0)))} for {many(counters.get('calls', 0), 'paid call')}"
     tokens_told = f"{tokens:,} tokens in, {counters.get('completion_tokens', 0):,} out"
     yield f"cost        {spark(cost)}  {spent}, {tokens_told}"
     if waiting := counters.get(PEAK + "waiting"):
         peaks = [each.counters.get(PEAK + "waiting", 0) for each in facts]
-        yield f"waiting     {spark(peaks)}  at most {waiting:,} jobs at one time, {counters.get(PEAK + 'late', 0):,} of them late"
+        late = f"{counters.get(PEAK + 'late', 0):,} of them late"
+        yield f"waiting     {spark(peaks)}  at most {many(waiting, 'job')} at one time, {late}"
     if failed := [(name[9:], count) for name, count in _by(total, "attempts ") if name != "attempts ok"]:
         attempts = [sum(count for name, count in _by(each, "attempts ") if name != "attempts ok") for each in facts]
         told = ", ".join(f"{name} {count:,}" for name, count in failed[:LISTED])
-        yield f"failures    {spark(attempts)}  {sum(count for _, count in failed):,} of {counters['attempts']:,} calls: {told}"
+        share = f"{sum(count for _, count in failed):,} of {many(counters['attempts'], 'call')}"
+        yield f"failures    {spark(attempts)}  {share}: {told}"
 
 
 _FLAGS = {
