@@ -19,10 +19,12 @@ from typing import Any
 
 import click
 
-from ops.commands import batch
+from ops.commands.batch.run import Submitted, submit
+from ops.commands.batch.source import Source
 from ops.local import embedded, session
 from ops.simulators import provider
 from producer import JobResult, Producer, keyspace
+from producer.batch import BadLine
 from producer.connection import connect
 from producer.environment import packaged
 from producer.errors import UsageError
@@ -74,7 +76,8 @@ def run(*, as_json: bool = False) -> int:
             producer = Producer(client, policies)
             say(f"an embedded Valkey, four simulated providers, one failover-worker with {SLOTS} slots")
             began = time.monotonic()
-            submitted = batch.submit(producer, packaged("examples/batch.jsonl"), job_type="batch", tenant="demo")
+            lines = Source(packaged("examples/batch.jsonl"))
+            submitted = submit(producer, lines, job_type="batch", tenant="demo")
             say(f"{len(submitted.job_ids)} jobs accepted from examples/batch.jsonl\n")
             with session.own_worker(url, Configuration(policies, routes), slots=SLOTS, rules=RULES):
                 _wait_with_events(producer, submitted.job_ids, providers, say)
@@ -135,8 +138,8 @@ def _judge(
     )
 
 
-def _report(submitted: batch.Submitted, results: list[JobResult], verdict: Verdict) -> None:
-    names = {entry[1]: entry[0] for entry in submitted.entries if isinstance(entry, tuple)}
+def _report(submitted: Submitted, results: list[JobResult], verdict: Verdict) -> None:
+    names = {entry.job_id: entry.custom_id for entry in submitted.entries if not isinstance(entry, BadLine)}
     width = shutil.get_terminal_size((110, 24)).columns
     click.echo(f"{'job':29}{'answered by':16}{'tier':5}{'attempts':>8}{'ms':>6}  before")
     for result in results:

@@ -17,8 +17,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from producer.errors import InvalidJob, UsageError, first_problem
-from producer.job import DeadReason, JobResult, JobStatus, LLMJob, json_of
-from producer.strict_json import parse
+from producer.job import MOST_JOB_BYTES, DeadReason, JobResult, JobStatus, LLMJob, json_of
+from producer.strict_json import NUL, first_fault, has_nul, parse
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Line:
     number: int
     custom_id: str
     job: LLMJob
-    size: int  # bytes of the job's JSON
+    size: int  # bytes of the line
+    ignored: tuple[str, ...] = ()  # its fields beside `body`, which mean nothing
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class BadLine:
 
 
 CHUNK, CHUNK_BYTES = 200, 4_000_000  # of lines that are handled together
+LONGEST_LINE = 2 * MOST_JOB_BYTES  # bytes: escapes may double a job
 
 
 class WrongFile(UsageError):
@@ -67,14 +69,33 @@ class _Form(BaseModel):
     body: dict[str, Any]
 
 
-CHAT = re.compile(r"^(https?://[^/\s]{1,200})?(/[\w.-]{1,100}){0,9}/chat/completions/?(\?\S{0,500})?$")
+CHAT = re.compile(r"(^|/)chat/completions/?(\?\S{0,500})?$")
 _OTHERS = {  # what a line without a `body` is: its field, and whose form it has
     "params": "Anthropic's message batches",
+    "requests": "one request that has all lines",
     "request": "Gemini's batches",
     "contents": "Gemini's requests",
+    "modelInput": "Bedrock's batches",
     "prompt": "prompts",
+    "input": "OpenAI's responses or embeddings",
     "messages": "chat bodies without an id",
 }
+_OTHER_BODIES = {  # the same for a body without `messages`
+    "input": "OpenAI's responses or embeddings",
+    "prompt": "OpenAI's completions",
+    "contents": "Gemini's requests",
+}
+_PACKED = {  # how files begin that are no text
+    b"\x1f\x8b": "compressed with gzip — unpack it first",
+    b"PK\x03\x04": "a zip archive or an Excel file — unpack it, or save it as CSV",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd — unpack it first",
+    b"\xfd7zXZ": "compressed with xz — unpack it first",
+    b"BZh": "compressed with bzip2 — unpack it first",
+    b"PAR1": "a Parquet file — save it as JSON lines",
+    codecs.BOM_UTF16_LE: "UTF-16 — save it as UTF-8",
+    codecs.BOM_UTF16_BE: "UTF-16 — save it as UTF-8",
+}
+_HEAD = 4096  # bytes of a file that say what it is
 
 
 class Reader:
@@ -91,10 +112,10 @@ class Reader:
         self._number += 1
         if self._number == 1:
             raw = raw.removeprefix(codecs.BOM_UTF8)
-        if not raw.strip():
+        if not raw or raw.isspace():
             return None
-        if not self._began and (what := _other_file(raw)):
-            raise WrongFile(f"{what}: a batch file has one JSON object on each line, in UTF-8")
+        if not self._began and (what := not_text(raw) or _other_json(raw)):
+            raise WrongFile(f"it is {what}: a batch file has one JSON object on each line, in UTF-8")
         self._began = True
         line = _read_line(self._number, raw, self._fields)
         if isinstance(line, Line):
@@ -103,6 +124,21 @@ class Reader:
                 what = f"{line.custom_id!r} is already that of line {first}"
                 line = BadLine(self._number, line.custom_id, "custom_id", what)
         return line
+
+    def prompt(self, number: int, text: str, field: str = "") -> Line | BadLine:
+        """The prompt on line `number`; the line's id is made from its number. `field`: the prompt's name in errors."""
+        custom_id = f"line-{number}"
+        if not text.strip():
+            return BadLine(number, custom_id, field, "is empty")
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            return BadLine(number, custom_id, field, "is not UTF-8 — save the file as UTF-8")
+        try:
+            job = _job(custom_id, {"messages": [{"role": "user", "content": text}]}, self._fields)
+        except InvalidJob as error:
+            return BadLine(number, custom_id, field, error.what)
+        return Line(number, custom_id, job, size)
 
 
 def chunks(parsed: Iterable[Line | BadLine]) -> Iterator[list[Line | BadLine]]:
@@ -125,43 +161,68 @@ def read(lines: Iterable[bytes], *, job_type: str, tenant_id: str, feature: str 
     return (line for raw in lines if (line := reader.line(raw)) is not None)
 
 
-def _other_file(first: bytes) -> str:
+def not_text(head: bytes) -> str:
+    """What a file is that begins with `head` and is no text in UTF-8; "" if it may be."""
+    for begins, what in _PACKED.items():
+        if head.startswith(begins):
+            return what
+    return "UTF-16 — save it as UTF-8" if b"\0" in head[:64] else ""
+
+
+def _other_json(first: bytes) -> str:
     """What a file is whose first line cannot be that of a batch file; "" if it can."""
-    text = first.strip()
-    if first.startswith(b"\x1f\x8b"):
-        return "it is compressed with gzip — unpack it first"
-    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first[:64]:
-        return "it is UTF-16 — save it as UTF-8"
-    if text == b"[" or (text.startswith(b"[") and text.lstrip(b"[ ").startswith(b"{")):
-        return "it is a JSON array"
-    return "it is JSON over several lines" if text == b"{" else ""
+    head, end = first[:_HEAD].lstrip(), first[-_HEAD:].rstrip()
+    if head.startswith(b"["):
+        return "a JSON array"
+    return "JSON over several lines" if head.startswith(b"{") and end.endswith((b"{", b"[", b",", b":")) else ""
 
 
 def _read_line(number: int, raw: bytes, job_fields: dict[str, str]) -> Line | BadLine:
+    if len(raw) > LONGEST_LINE:
+        return BadLine(number, None, "", f"is longer than the limit of {LONGEST_LINE / 1e6:.0f} MB")
     try:
         data = parse(raw)
     except ValueError as error:
         return BadLine(number, None, "", f"is not JSON: {error}")
-    custom_id = _as_text(data.get("custom_id")) if isinstance(data, dict) else None
-    known_id = custom_id if isinstance(custom_id, str) else None
     if not isinstance(data, dict):
         return BadLine(number, None, "", "is not a JSON object")
-    if "body" not in data and (other := next((name for name in _OTHERS if name in data), None)):
-        return BadLine(
-            number, known_id, other, f"the line has the form of {_OTHERS[other]}; wanted: custom_id and body"
-        )
+    custom_id = _as_text(data.get("custom_id"))
+    known_id = custom_id if isinstance(custom_id, str) else None
+    if has_nul(raw):
+        return BadLine(number, known_id, *(first_fault(data) or ("", NUL)))
+    if other := _other_form(data):
+        return BadLine(number, known_id, *other)
     try:
         form = _Form.model_validate(data)
-        if form.url is not None and not CHAT.match(form.url):
+        if form.url and not CHAT.search(form.url):
             return BadLine(number, known_id, "url", f"{form.url!r:.100} is not run here, only chat completions are")
-        body = {name: value for name, value in form.body.items() if name != "n" or value is not None}
-        key = sha256(json.dumps([job_fields["job_type"], form.custom_id, body], sort_keys=True).encode()).hexdigest()
-        job = LLMJob.parse({**job_fields, "body": body, "idempotency_key": f"batch:{key}"})
-        return Line(number, form.custom_id, job, len(json_of(job)))  # raises for what could not be submitted
+        job = _job(form.custom_id, form.body, job_fields)
+        return Line(number, form.custom_id, job, len(raw), tuple(form.model_extra or ()))
     except ValidationError as error:
         return BadLine(number, known_id, *first_problem(error))
     except InvalidJob as error:
         return BadLine(number, known_id, error.field, error.what)
+
+
+def _other_form(data: dict[str, Any]) -> tuple[str, str] | None:
+    """The field that shows whose form the line has, and what is wrong, if it is not OpenAI's form of a chat completion."""
+    body = data.get("body")
+    if "body" not in data and (name := next((each for each in _OTHERS if each in data), None)):
+        return name, f"the line has the form of {_OTHERS[name]}; wanted: custom_id and body"
+    if not isinstance(body, dict) or "messages" in body or data.get("url"):
+        return None
+    if name := next((each for each in _OTHER_BODIES if each in body), None):
+        return f"body.{name}", f"the body has the form of {_OTHER_BODIES[name]}; wanted: messages"
+    return None
+
+
+def _job(custom_id: str, body: dict[str, Any], job_fields: dict[str, str]) -> LLMJob:
+    """Raises InvalidJob."""
+    body = {name: value for name, value in body.items() if name != "n" or value is not None}
+    key = sha256(json.dumps([job_fields["job_type"], custom_id, body], sort_keys=True).encode()).hexdigest()
+    job = LLMJob.parse({**job_fields, "body": body, "idempotency_key": f"batch:{key}"})
+    json_of(job)  # raises for what could not be submitted
+    return job
 
 
 def failed(line: dict[str, Any]) -> bool:

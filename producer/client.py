@@ -82,7 +82,7 @@ class Producer:
 
     def ended(self, job_ids: Sequence[str]) -> list[bool]:
         """Whether each job has ended or is unknown. Cheap also for many jobs."""
-        return self._drive(exchange.ended(job_ids))
+        return self._drive(exchange.ended(job_ids, self.queue))
 
     def wait(self, job_id: str, timeout: float, *, tenant: str | None = None) -> JobResult:
         """Wait until the job has ended, at most `timeout` seconds. Returns its state then. Raises UnknownJob, as `fetch`."""
@@ -215,7 +215,7 @@ class AsyncProducer:
         return await self._drive(exchange.fetch(job_ids))
 
     async def ended(self, job_ids: Sequence[str]) -> list[bool]:
-        return await self._drive(exchange.ended(job_ids))
+        return await self._drive(exchange.ended(job_ids, self.queue))
 
     async def wait(
         self,

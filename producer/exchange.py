@@ -168,12 +168,17 @@ def fetch(job_ids: Sequence[str]) -> Steps[list[JobResult | None]]:
     ]
 
 
-def ended(job_ids: Sequence[str]) -> Steps[list[bool]]:
+def ended(job_ids: Sequence[str], queue: str) -> Steps[list[bool]]:
+    """One command asks for STATUSES jobs of the queue whether they are accepted and not ended. Only of the others, those of
+    other queues among them, the status is read."""
     answers: list[bool] = []
     job_ids = [sendable(job_id) for job_id in job_ids]
     for start in range(0, len(job_ids), STATUSES):
-        replies = yield [("HGET", keyspace.job(job_id), "status") for job_id in job_ids[start : start + STATUSES]]
-        answers += map(has_ended, replies)
+        asked = job_ids[start : start + STATUSES]
+        (expiries,) = yield [("ZMSCORE", keyspace.accepted(queue), *asked)]
+        unsure = [job_id for job_id, expiry in zip(asked, expiries, strict=True) if expiry is None]
+        replies = iter((yield [("HGET", keyspace.job(job_id), "status") for job_id in unsure]) if unsure else ())
+        answers += [expiry is None and has_ended(next(replies)) for expiry in expiries]
     return answers
 
 

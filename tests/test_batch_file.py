@@ -50,6 +50,13 @@ def test_a_good_line_is_a_job_that_knows_itself_again() -> None:
         ({**GOOD, "url": "/v1/completions"}, "url", "only chat completions"),
         ({"custom_id": "x", "params": {"messages": []}}, "params", "Anthropic's message batches"),
         ({"key": "x", "request": {"contents": []}}, "request", "Gemini's batches"),
+        ({"recordId": "x", "modelInput": {"messages": []}}, "modelInput", "Bedrock's batches"),
+        ({"requests": [GOOD]}, "requests", "one request that has all lines"),
+        ({"custom_id": "x", "body": {"input": "hi"}}, "body.input", "OpenAI's responses"),
+        ({"custom_id": "x", "body": {"prompt": "hi"}}, "body.prompt", "OpenAI's completions"),
+        ({**GOOD, "custom_id": "a\0"}, "custom_id", "NUL"),
+        ({**GOOD, "body": {"messages": [{"role": "user", "content": "a\0"}]}}, "body.messages.0.content", "NUL"),
+        ({**GOOD, "note\0": 1}, "", "NUL"),
         ({**GOOD, "body": "hi"}, "body", "should be an object"),
         ({**GOOD, "body": {}}, "body.messages", "is missing"),
         ({**GOOD, "body": {"messages": []}}, "body.messages", "at least 1 item"),
@@ -73,6 +80,8 @@ def test_a_bad_line_is_told_by_number_and_field(line: Any, field: str, what: str
         {"url": "/v4/chat/completions"},
         {"url": "/openai/deployments/d/chat/completions?api-version=2026-01-01"},
         {"url": "https://api.mistral.ai/v1/chat/completions"},
+        {"url": "v1/chat/completions"},
+        {"url": ""},
         {"method": "post"},
         {"method": None, "url": None},
         {"custom_id": 7},
@@ -84,6 +93,13 @@ def test_lines_as_others_write_them_are_jobs_too(other: dict[str, Any]) -> None:
     assert isinstance(line, Line) and line.custom_id == str(other.get("custom_id", "a"))
     (bare,) = lines({name: value for name, value in GOOD.items() if name in ("custom_id", "body")})
     assert isinstance(bare, Line)
+
+
+def test_a_field_beside_the_body_is_named() -> None:
+    plain, more = lines(GOOD, {**GOOD, "custom_id": "b", "temperature": 0, "model": "m"})
+    assert isinstance(plain, Line) and isinstance(more, Line)
+    assert (plain.ignored, set(more.ignored)) == ((), {"temperature", "model"})
+    assert "temperature" not in more.job.body
 
 
 def test_a_byte_order_mark_costs_no_line() -> None:
@@ -99,7 +115,12 @@ def test_a_byte_order_mark_costs_no_line() -> None:
         (json.dumps(GOOD).encode("utf-16-be"), "UTF-16"),
         (json.dumps([GOOD, GOOD]).encode(), "JSON array"),
         (b"[", "JSON array"),
+        (b'["a prompt", "another"]', "JSON array"),
         (b"{", "several lines"),
+        (b'{"custom_id": "a", "body": {', "several lines"),
+        (b'{"custom_id": "a",\r\n', "several lines"),
+        (b"PK\x03\x04 more", "zip archive or an Excel file"),
+        (b"\x28\xb5\x2f\xfd more", "zstd"),
     ],
 )
 def test_a_file_of_another_form_is_named_once_and_nothing_of_it_runs(first: bytes, what: str) -> None:
