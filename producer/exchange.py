@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 from producer import keyspace
-from producer.errors import IdempotencyConflict, JobEnded, JobLost, UnknownJob, WrongType
+from producer.errors import IdempotencyConflict, InvalidJob, JobEnded, JobLost, UnknownJob, WrongType
 from producer.job import Encoded, JobResult, LLMJob, check_id, encode_job
 from producer.keyspace import JobField
 from producer.policy import Policies
@@ -28,6 +28,7 @@ ENQUEUE, CANCEL = (Script.load(_LUA, name) for name in ("enqueue", "cancel"))
 KEEP_CANCELLED_SECONDS = 7 * 86400
 BATCH_JOBS, BATCH_BYTES = 200, 1_000_000  # of one round trip
 STATUSES = 1000  # of one round trip
+LONGEST_DELAY_SECONDS = 366 * 86400
 
 T = TypeVar("T")
 
@@ -67,6 +68,8 @@ def enqueue(
     wanted = list(jobs)
     for job, job_id in wanted:  # what raises does so before any job is accepted
         policies.of(job.job_type)
+        if (job.not_before or 0) > time.time() + LONGEST_DELAY_SECONDS:
+            raise InvalidJob("not_before", f"is more than {LONGEST_DELAY_SECONDS // 86400} days away")
         if job_id is not None:
             check_id(job_id)
     encoded_jobs = [encode_job(job) for job, _ in wanted]
@@ -94,6 +97,7 @@ def _enqueue_call(job: LLMJob, job_id: str, encoded: Encoded, policies: Policies
         keyspace.pause_of(queue),
         keyspace.SUSPENDED,
         keyspace.MEMORY,
+        keyspace.scheduled(queue),
     ]
     expires_ms = int((job.expires_after_seconds or policy.expires_after_seconds) * 1000)
     fields: Mapping[str, str | bytes | int] = {
@@ -111,7 +115,8 @@ def _enqueue_call(job: LLMJob, job_id: str, encoded: Encoded, policies: Policies
     at_head = "1" if job.priority else "0"
     promised_ms = int(policy.max_time_to_answer_seconds * 1000)
     args = (job_id, encoded.fingerprint, expires_ms, at_head, keyspace.JOB, keyspace.WAKE, promised_ms, job.tenant_id)
-    return ENQUEUE.call(keys, [*args, FULL_PERCENT, int(job.idempotency_key is not None), *flat])
+    not_before_ms = int((job.not_before or 0) * 1000)
+    return ENQUEUE.call(keys, [*args, FULL_PERCENT, int(job.idempotency_key is not None), not_before_ms, *flat])
 
 
 def _receipts(replies: Sequence[Any]) -> list[Receipt]:

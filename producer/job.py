@@ -13,12 +13,12 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Required
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, ValidationError
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
 from producer.errors import InvalidJob, first_problem
-from producer.strict_json import encode, invalid
+from producer.strict_json import MOMENT, NUMBER, encode, invalid
 from producer.trail import Attempt, TrailEntry
 from producer.waiting import WaitReason
 
@@ -29,14 +29,7 @@ _ID = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_ID}}}")  # as in worker/queue/lua/
 Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[\w.@:/+-]+$")]
 
 
-def _number(value: Any) -> Any:
-    if isinstance(value, (bool, str)):
-        raise ValueError("should be a number")  # noqa: TRY004 - pydantic needs a ValueError
-    return value
-
-
 _encode_sorted = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-NUMBER = BeforeValidator(_number)  # refuses true for 1, and "5" for 5
 
 
 class JobStatus(StrEnum):
@@ -92,7 +85,9 @@ class LLMJob(BaseModel):
     `body` is an OpenAI chat-completions body; its `model` is ignored, because the route sets it. With an `idempotency_key`,
     a resubmission returns the same job, within one tenant and for as long as the job is kept; without it every submission
     is a new job. `expires_after_seconds` overrides the job type's policy. `priority` 1 puts the job at the queue's head.
-    `live`: its answer's text can be read while it comes (failover:live:{id}). `route`: the name of the only route it may take.
+    `not_before`: the job is queued at this time, and counts as accepted then: Unix seconds, at most a year ahead; ISO 8601 text
+    with its zone is read too. `live`: its answer's text can be read while it comes (failover:live:{id}). `route`: the name of the
+    only route it may take.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -107,6 +102,7 @@ class LLMJob(BaseModel):
     priority: Annotated[Literal[0, 1], NUMBER] = 0
     expires_after_seconds: Annotated[float, Field(gt=0, le=90 * 86400), NUMBER] | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    not_before: Annotated[float, Field(gt=0), MOMENT] | None = None
     live: StrictBool = False
     route: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
 
@@ -245,10 +241,10 @@ def encode_job(job: LLMJob) -> Encoded:
 
 
 def _fields(job: LLMJob) -> dict[str, Any]:
-    """The job's fields as they are stored. The body is the caller's own: pydantic would turn a set into a list. A worker of an
-    older release leaves a job with newer fields to those of this one."""
+    """The job's fields as they are stored; its time is in the schedule. The body is the caller's own: pydantic would turn a set
+    into a list. A worker of an older release leaves a job with newer fields to those of this one."""
     newer = {"schema_version": 2} if job.live or job.route is not None else {}
-    return {**job.model_dump(exclude_defaults=True, exclude={"body"}), **newer, "body": job.body}
+    return {**job.model_dump(exclude_defaults=True, exclude={"body", "not_before"}), **newer, "body": job.body}
 
 
 def check_id(job_id: str) -> str:

@@ -10,7 +10,7 @@ RQ's own (in the formats of rq 2.12, so that `rq info`, rq-dashboard and rq-expo
 | rq:wip:{queue}               | zset   | {job}:{execution}, score now + 24 h              | claim, every settle                |
 | rq:execution:{job}:{exec}    | hash   | one execution, gone after 24 h                   | claim, every settle                |
 | rq:executions:{job}          | zset   | executions of a job, gone after 24 h             | claim, every settle                |
-| rq:scheduled:{queue}         | zset   | retried and parked jobs, score due (s)           | reschedule, promote                |
+| rq:scheduled:{queue}         | zset   | retried, parked and delayed jobs, score due (s)  | enqueue, reschedule, promote       |
 | rq:finished:{queue}          | zset   | done jobs, score end of retention (s)            | complete                           |
 | rq:failed:{queue}            | zset   | dead letters, score end of retention (s)         | bury, reap                         |
 | rq:canceled:{queue}          | zset   | cancelled and discarded jobs                     | cancel                             |
@@ -434,7 +434,7 @@ class JobField:
     ATTEMPTS = "attempts"  # HTTP calls to providers so far
     RUN_MS = "run_ms"  # time worked in executions that ended
     TRAIL = "trail"  # JSON list of attempts so far
-    WAITING = "waiting"  # retry | park | park in turn, while scheduled
+    WAITING = "waiting"  # retry | park | park in turn | delay, while scheduled
     WAITING_REASON = "waiting_reason"  # why, as producer/waiting.py names it
     WAITING_SUBJECTS = "waiting_subjects"  # what it waits for: `provider:openai tenant:acme`
     WAITING_FOR = "waiting_for"  # why, as text for people

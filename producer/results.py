@@ -75,7 +75,7 @@ def lost_facts(text: bytes) -> tuple[str, str, int]:
 
 
 def status_of(rq_status: bytes) -> JobStatus:
-    """Our status for RQ's. (For RQ, parked and retrying jobs are both `scheduled`.)"""
+    """Our status for RQ's. (For RQ, parked, retrying and delayed jobs are all `scheduled`.)"""
     return _STATUS.get(rq_status.decode(errors="replace"), JobStatus.QUEUED)
 
 
@@ -114,6 +114,8 @@ def result_of(job_id: str, fields: Any, entries: Any) -> JobResult | None:
     if job_status is JobStatus.RETRYING and waiting in ("park", "park in turn"):
         job_status = JobStatus.PARKED
     waits = job_status in (JobStatus.RETRYING, JobStatus.PARKED)
+    if waits and waiting == "delay":
+        job_status = JobStatus.QUEUED
     return JobResult(
         job_id=job_id,
         status=job_status,

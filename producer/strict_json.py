@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+from datetime import datetime
 from typing import Any, NamedTuple
 
+from pydantic import BeforeValidator
 from pydantic_core import from_json
 
 from producer.errors import InvalidJob
@@ -105,3 +107,27 @@ def _of_text(text: str) -> str:
     except UnicodeEncodeError:
         return "holds a lone surrogate (\\ud800 to \\udfff), which is no Unicode text"
     return ""
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, (bool, str)):
+        raise ValueError("should be a number")  # noqa: TRY004 - pydantic needs a ValueError
+    return value
+
+
+def _moment(value: Any) -> Any:
+    """Unix seconds of a time as text or datetime; without a zone it would mean another time on each machine."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("should be Unix seconds or ISO 8601, such as 2026-12-01T09:00:00+01:00") from None
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError("has no time zone: add Z or an offset, such as +01:00")
+        return value.timestamp()
+    return _number(value)
+
+
+NUMBER = BeforeValidator(_number)  # refuses true for 1, and "5" for 5
+MOMENT = BeforeValidator(_moment)

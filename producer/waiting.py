@@ -8,6 +8,7 @@ from enum import StrEnum
 class WaitReason(StrEnum):
     """What has to happen before a waiting job runs again."""
 
+    NOT_BEFORE = "not_before"  # its time has not come
     RETRY = "retry"  # it failed on every route; its backoff must end
     ROUTE = "route"  # a route must open: breakers are open, or routes are in a cooldown
     PAUSED_ROUTE = "paused_route"  # operators paused a route that could take it, and the other routes failed

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import sys
+import time
 from typing import IO
 
 import click
@@ -45,6 +46,7 @@ class Submit(click.Command):
 @click.option("--user", default="", help="Who asked for it; part of the default idempotency key.")
 @click.option("--feature", default="", help="What the work is for; caps and cached answers depend on it.")
 @click.option("--idempotency-key", help="The same key again gives the same job.")
+@click.option("--not-before", metavar="TIME", help="Run it then: ISO 8601 with a zone, or after a time such as 90m.")
 @click.option(
     "--wait",
     type=click.FloatRange(min=0),
@@ -66,6 +68,7 @@ def submit(
     user: str,
     feature: str,
     idempotency_key: str | None,
+    not_before: str | None,
     wait: float | None,
     everything: bool,
     as_json: bool,
@@ -87,6 +90,7 @@ def submit(
         "user_id": user,
         "feature": feature,
         "idempotency_key": idempotency_key,
+        "not_before": _moment(not_before),
     }
     new_job = LLMJob.parse({**fields, "body": body})
     own_queue = None if everything else session.OWN_QUEUE
@@ -110,6 +114,13 @@ def submit(
 
         session.note(without_answer(result))
     sys.exit(0 if result.status is JobStatus.DONE else 1)
+
+
+def _moment(given: str | None) -> str | float | None:
+    """The time of --not-before: text for the job to read, or the Unix seconds of a time from now."""
+    if given is None or given[-1:] not in "smhd":
+        return given
+    return time.time() + session.age_seconds("--not-before", given)
 
 
 @click.group("job")

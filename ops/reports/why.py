@@ -91,6 +91,8 @@ def _facts(client: redis.Redis, job_id: str) -> dict[str, str]:
 def _state(client: redis.Redis, queue: str, job_id: str, result: JobResult, facts: dict[str, str], now: int) -> str:
     """One sentence: its state, what it waits for, and until when."""
     match result.status:
+        case JobStatus.QUEUED if result.waiting_for:
+            return f"queued: waits for {result.waiting_for}; {_expiry(client, queue, facts, now)}"
         case JobStatus.QUEUED:
             position = fair_queue.place(client, queue, job_id, facts.get(JobField.TENANT, ""))
             position = position or "not in the list: the audit will find it"

@@ -1,7 +1,7 @@
 -- prelude: clock hint key_types fair_queue accepted_order return_jobs wake_parked
 -- flags: allow-oom
 -- Scheduled jobs that are due return to the queue, in the order in which they were accepted. Retried jobs go to its head,
--- because they were accepted before the jobs queued there. Parked jobs go to its tail, so that jobs without an open route
+-- because they were accepted before the jobs queued there. Parked and delayed jobs go to its tail, so that jobs without an open route
 -- never block jobs that have one. A wake that is not finished goes on. Jobs parked in turn go to its head, because no other job could have been executed first.
 --
 -- KEYS  1 rq:scheduled:{queue}   2 rq:queue:{queue}
@@ -18,7 +18,8 @@ for _, id in ipairs(due) do
   local job = ARGV[2] .. id
   redis.call('ZREM', KEYS[1], id)
   if redis.pcall('HGET', job, 'status') == 'scheduled' then
-    local returned = redis.call('HGET', job, 'waiting') == 'park' and last or first
+    local waiting = redis.call('HGET', job, 'waiting')
+    local returned = (waiting == 'park' or waiting == 'delay') and last or first
     returned[#returned + 1] = id
     redis.call('HSET', job, 'status', 'queued', 'enqueued_at', iso(now_ms))
     redis.call('HDEL', job, 'waiting', 'waiting_reason', 'waiting_subjects', 'waiting_for', 'waiting_until_ms')
