@@ -37,6 +37,7 @@ COMMANDS = {  # name -> where it is in ops/commands/, and its help in one line
     "resume": ("pause:resume", "Clear the pause flag."),
     "review": ("review:group", "Jobs that a person may answer by hand."),
     "routes": ("routes:group", "The routing map: show, check, compare, import; switch a route off and on."),
+    "schedule": ("schedule:group", "What policies/schedules.yaml starts, and when."),
     "serve": ("serve:serve", "Serve jobs, the budget webhook, health and metrics over HTTP."),
     "submit": ("job:submit", "Submit one job: prints its id, or with --wait its answer."),
     "up": ("setup.up:up", "Run worker and web process here, with a live view, until Ctrl-C."),

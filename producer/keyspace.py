@@ -56,6 +56,8 @@ Ours:
 | failover:history:hour:{n}   | string | the same for an hour; n counts from 1970                | 400 days            |
 | failover:history:leader     | string | the worker that writes the history and takes old rows out of Redis | 60 s    |
 | failover:history:writing    | string | the rows that it is writing to HISTORY_URL (JSON)     | until they are folded |
+| failover:schedules          | hash   | a schedule's handled times and last start (JSON); 1,000 | for good            |
+| failover:schedules:leader   | string | the worker that starts what is scheduled              | 20 s                |
 | failover:spent:{month}      | hash   | sums of the rows (lua/ledger_sums.lua): 20,000 fields, and what is capped | 400 days |
 | failover:ladder:{month}     | hash   | the alert threshold that a scope has reached (JSON)   | 45 days             |
 | failover:booked:{worker}    | string | number of a worker's last batch of rows, and its reply | 1 h                |
@@ -160,6 +162,8 @@ HAPPENED = "failover:happened"  # lua/shared/happened.lua spells it too
 HISTORY_CURSOR = "failover:history:cursor"
 HISTORY_LEADER = "failover:history:leader"
 HISTORY_WRITING = "failover:history:writing"
+SCHEDULES = "failover:schedules"
+SCHEDULES_LEADER = "failover:schedules:leader"
 BUDGETS = "failover:budgets"
 REDUCE = "failover:reduce"
 MEMORY = "failover:memory"

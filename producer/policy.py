@@ -134,9 +134,9 @@ def read_policies(path: Path) -> Policies:
     return read_yaml(path, Policies, lambda data: with_defaults(data, "job_types"))
 
 
-def read_yaml(path: Path, model: type[M], prepared: Callable[[Any], Any] = lambda data: data) -> M:
-    """Read one policy file as `model`. `prepared` changes the data before it is checked. Raises ConfigurationError with
-    every problem."""
+def read_yaml(path: Path, model: type[M], prepared: Callable[[Any], Any] = lambda data: data, context: Any = None) -> M:
+    """Read one policy file as `model`. `prepared` changes the data before it is checked; `context` is for its validators.
+    Raises ConfigurationError with every problem."""
     try:
         text = path.read_text(encoding="utf-8")
         data, lines = load_yaml(text)
@@ -146,7 +146,7 @@ def read_yaml(path: Path, model: type[M], prepared: Callable[[Any], Any] = lambd
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # an invalid date is a ValueError
         raise ConfigurationError([Problem(str(path), "", f"is not YAML: {_one_line(error)}")]) from None
     try:
-        return model.model_validate(prepared(data))
+        return model.model_validate(prepared(data), context=context)
     except ValidationError as error:
         raise ConfigurationError(_problems(path, lines, error)) from None
 

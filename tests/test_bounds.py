@@ -14,6 +14,7 @@ from ops.simulators.provider import Control
 from producer import Producer, keyspace
 from producer.intake.rates import RATE
 from producer.job import DeadReason
+from producer.policy import Policies
 from producer.scripts import ask
 from tests.support import filling
 from tests.support.jobs import chat, results
@@ -32,6 +33,8 @@ from worker.money.billing_alerts import BillingReport, Guardrail, observe
 from worker.notify.incidents import Incidents
 from worker.queue import audit, dead_letters
 from worker.queue.outcomes import Dead
+from worker.schedules.leader import ScheduleLeader
+from worker.schedules.policy import Schedule, Schedules
 
 DAY = 86_400
 MARGIN = 100  # entries that a stream may have over its MAXLEN, which Redis keeps about
@@ -78,6 +81,7 @@ TTLS: dict[str, float] = {  # by key of the table, what a run leaves lives at mo
     "failover:history:minute:{n}": 2 * DAY,
     "failover:history:hour:{n}": 400 * DAY,
     "failover:history:leader": 60,
+    "failover:schedules:leader": 20,
     "failover:booked:{worker}": 3600,
     "failover:limit:{route or provider}": 3600,
     "failover:limit:{...}:open": DAY,
@@ -97,6 +101,7 @@ TTLS: dict[str, float] = {  # by key of the table, what a run leaves lives at mo
     "rq:job:{id}": 30 * DAY,
     "rq:results:{id}": 30 * DAY,
 }
+SCHEDULED = Schedules(schedules={"costs": Schedule(cron="0 * * * *", run="budget poll")})
 RUNNING = {
     "rq:execution:{job}:{exec}", "rq:executions:{job}", "failover:claim:{token}", "failover:limit:{...}:open",
 }  # fmt: skip
@@ -144,6 +149,7 @@ REASONS = {  # by key: why nothing fills it
     "failover:history:cursor": "the ids of three months and the last outcome",
     "failover:ladder:{month}": "a field for each scope with a cap, of budgets.yaml or set by operators; 45 days",
     "failover:budgets": "a field for each cap that operators set",
+    "failover:schedules": "a field for each line of schedules.yaml, at most 1,000 (tests/test_schedules.py)",
     "failover:memory": "one number",
     "failover:reduce": "one value, set by operators",
     "failover:cache:{tenant}:{feature}:{hash}": "lives as cache.yaml says (tests/test_cache.py)",
@@ -236,6 +242,7 @@ def test_what_a_run_leaves_is_in_the_table_and_does_not_live_longer(
     filling.ambiguous(client, workshop.url, tmp_path)
     filling.with_async(workshop.url, lambda each: HistoryLeader(each, "me", HistoryPolicy, None).step())
     filling.with_async(workshop.url, lambda each: Collector(each).step())
+    filling.with_async(workshop.url, lambda each: ScheduleLeader(each, "me", lambda: SCHEDULED, Policies).step())
     filling.with_async(workshop.url, lambda each: audit.audit(each, [Q]))
     until(lambda: not client.exists(keyspace.RESERVATIONS), "no call is open")
     look(client, seen)

@@ -25,6 +25,7 @@ from worker.routes.api_keys import Key, TenantKeys, of_variable
 from worker.routes.names import canonical
 from worker.routes.policy import Routing, load_routing
 from worker.routes.route import Routes, key_files, load_routes
+from worker.schedules.policy import Schedules, load_schedules
 
 log = logging.getLogger("failover.worker")
 
@@ -47,6 +48,7 @@ class Configuration:
     history: HistoryPolicy = field(default_factory=HistoryPolicy)
     archive: Archive | None = field(default=None, compare=False)  # a worker keeps this and the next of its start
     network: Network = field(default_factory=Network)
+    schedules: Schedules = field(default_factory=Schedules)
 
     @classmethod
     def load(cls, environment: Environment, *, tenants_keys: bool = True) -> Configuration:
@@ -69,6 +71,7 @@ class Configuration:
             load_history_policy(environment),
             archive_of(environment),
             Network.of(environment),
+            load_schedules(environment, policies.job_types),
         )
         return cls(policies, routes, routing, keys, *rest)
 
@@ -110,7 +113,15 @@ def stamp(environment: Callable[[], Environment] = load_environment) -> Stamp:
         return _stamp_of([Path(".env")])
     policies = find_configuration("policies", "POLICIES_DIR", found)
     routes = find_configuration("routes.json", "ROUTES_FILE", found)
-    names = ("jobs.yaml", "routing.yaml", "tenants.yaml", "budgets.yaml", "cache.yaml", "history.yaml")
+    names = (
+        "jobs.yaml",
+        "routing.yaml",
+        "tenants.yaml",
+        "budgets.yaml",
+        "cache.yaml",
+        "history.yaml",
+        "schedules.yaml",
+    )
     yaml = [policies / name for name in names]
     return _stamp_of([Path(".env"), routes, *yaml, *key_files(routes, found)])
 

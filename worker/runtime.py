@@ -38,6 +38,8 @@ from worker.routes.api_keys import Keys
 from worker.routing.accounting import Accounting
 from worker.routing.live_text import LiveText
 from worker.routing.router import Router
+from worker.schedules.leader import STEP_SECONDS as SCHEDULE_SECONDS
+from worker.schedules.leader import ScheduleLeader
 
 SWEEP_SECONDS = SWEEP_AFTER_SECONDS / 3
 
@@ -92,6 +94,12 @@ class Runtime:
             queues,
             lambda: [name for name, breaker in self.breakers.items() if breaker.state == "open"],
         )
+        self._schedules = ScheduleLeader(
+            client,
+            worker_name,
+            lambda: current.configuration.schedules,
+            lambda: current.configuration.policies,
+        )
         cache = Cache(self.batcher.ask, lambda: current.configuration.caching)
         self.executor = Executor(
             current, router, random.random, self._latencies, lambda: self._budget.state, cache, self._live_text
@@ -142,6 +150,7 @@ class Runtime:
         poller.every("budgets", BUDGET_SECONDS, self._budget.look)
         poller.every("ledger sweep", SWEEP_SECONDS, self._sweep)
         poller.every("history", HISTORY_SECONDS, self._history.step)
+        poller.every("schedules", SCHEDULE_SECONDS, self._schedules.step)
         if self._reload is not None:
             poller.every("configuration", RELOAD_SECONDS, self._reload.look, at_start=False)
 
