@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-start bench-memory bench-streams bench-door bench-enqueue bench-openai-faults bench-openai-kills bench-openai-batch chaos lock clean bench-web-strangers
+.PHONY: help install demo docs test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-start bench-memory bench-streams bench-door bench-enqueue bench-openai-faults bench-openai-kills bench-openai-batch chaos lock clean bench-web-strangers
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -22,6 +22,15 @@ install: $(READY) ## The commands, in .venv/bin
 
 demo: $(READY) ## A batch through an outage of the hot provider, on this machine alone
 	@$(BIN)/failover demo
+
+docs: $(READY) .venv-docs/.ready ## The documentation site, in .site/html: every link is checked
+	$(BIN)/python -m tests.support.site .site/pages
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+
+.venv-docs/.ready: docs/site/requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
 
 test: $(READY) ## All tests: a real Valkey, real processes, real HTTP
 	$(BIN)/python -m pytest -n 3 --dist worksteal
@@ -132,7 +141,8 @@ bench-web-strangers: $(READY) ## 1,500 half-sent requests: /healthz answers with
 lock: ## Compile the hashed requirements anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements.txt
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -c requirements.txt -o requirements-dev.txt
+	uv pip compile docs/site/requirements.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o docs/site/requirements.txt
 	for each in requirements requirements-arq requirements-litellm; do uv pip compile bench/peers/$$each.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o bench/peers/$$each.txt; done
 
 clean: ## Remove the environment and the local data
-	rm -rf $(VENV) .failover
+	rm -rf $(VENV) .venv-docs .site .failover
