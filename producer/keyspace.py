@@ -106,6 +106,7 @@ Ours:
 | failover:batch:{id}:runner  | string | the web process that runs it                          | 12 s                |
 | failover:batches:of:{tenant} | zset  | a tenant's latest 10,000 batches, score created (s)   | 60 days             |
 | failover:batches:open       | set    | batches that have not ended                           | until they end      |
+| failover:batches:running    | hash   | a waiting `failover batch run`: its progress (JSON)   | until it ends       |
 | failover:live:{id}          | list   | the text of a job with `live` while it comes: at most 20 pieces a second | 15 min |
 | failover:job:{id}           | pubsub | the job ended, or there is more of its live answer    | -                   |
 | failover:wake               | pubsub | a job became available                                | -                   |
@@ -156,6 +157,7 @@ RETRY = "failover:retry:"
 FILES_KEPT = "failover:files:kept"
 FILE_SIZES = "failover:files:sizes"
 OPEN_BATCHES = "failover:batches:open"
+BATCH_RUNS = "failover:batches:running"
 ALERT_THRESHOLDS = "failover:ladder:"
 LIMIT = "failover:limit:"
 HAPPENED = "failover:happened"  # lua/shared/happened.lua spells it too

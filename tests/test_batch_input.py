@@ -6,13 +6,20 @@ import csv
 import gzip
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ops.reports.batches import said
+from producer import keyspace
+from producer.connection import connect
+from tests.support.polling import until
 from tests.support.workshop import BIN, Workshop
 from tests.test_cli import batch_file, calls, lines
 
@@ -165,3 +172,29 @@ def test_large_lines_and_answers_take_memory_by_their_bytes(routed: Workshop) ->
     )
     assert ended.returncode == 0, ended.stderr
     assert int(ended.stdout) < 150  # MB
+
+
+def test_status_shows_how_far_a_batch_is_and_forgets_a_killed_one(routed: Workshop) -> None:
+    batch_file(routed.folder, 20)
+    routed.providers.behave("hot", fault="hang", every=2)
+    routed.worker()
+    running = routed.start(*RUN, "in.jsonl", "-o", "out.jsonl")
+
+    def shown() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(routed.run("failover", "status", "--json").stdout)["batches"]
+        return found
+
+    until(lambda: bool(shown()), "the batch is listed")
+    (batch,) = shown()
+    assert batch["total"] == 20 and batch["status"] == "running" and batch["batch"].startswith("in.jsonl of ")
+    assert re.search(r"^batch in.jsonl of .*: \d+ of 20 ended, running$", routed.run("failover", "status").stdout, re.M)
+    running.send_signal(signal.SIGTERM)
+    running.wait()
+    assert shown() == []
+    with connect(routed.url) as client:
+        client.hset(keyspace.BATCH_RUNS, "killed", json.dumps({"total": 9, "ended": 1, "at": time.time() - 61}))
+        client.hset(keyspace.BATCH_RUNS, "odd", "text")
+        assert shown() == []
+        with said(client, "next", 3) as say:
+            say(1)
+            assert set(client.hgetall(keyspace.BATCH_RUNS)) == {b"next"}

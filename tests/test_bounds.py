@@ -149,6 +149,7 @@ REASONS = {  # by key: why nothing fills it
     "failover:history:cursor": "the ids of three months and the last outcome",
     "failover:ladder:{month}": "a field for each scope with a cap, of budgets.yaml or set by operators; 45 days",
     "failover:budgets": "a field for each cap that operators set",
+    "failover:batches:running": "a field for each command that waits; the next one removes those of killed ones",
     "failover:schedules": "a field for each line of schedules.yaml, at most 1,000 (tests/test_schedules.py)",
     "failover:memory": "one number",
     "failover:reduce": "one value, set by operators",

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from ops.reports.batches import BatchStatus, under_way
 from producer import keyspace
 from producer.keyspace import JobField
 from producer.redis_server.errors import fix_of_refusal
@@ -81,6 +82,7 @@ class Status:
     routes: list[RouteStatus] = field(default_factory=list)
     mute: list[str] = field(default_factory=list)  # channels that accept no messages, in words
     memory_percent: int | None = None  # of Redis's maxmemory; None: it has no limit
+    batches: list[BatchStatus] = field(default_factory=list)  # under way
     lost: int = 0  # jobs that left the queue without an outcome
     odd: list[str] = field(default_factory=list)  # unusual configuration that workers report
     failing: list[str] = field(default_factory=list)  # what a worker cannot read or write, since when, and the fix
@@ -109,6 +111,7 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
             if each.resolved_ms is None and not KIND_INFO[each.kind].notice and each.kind is not Kind.CAPPED
         ],
         routes=_routes(client, views, flags),
+        batches=under_way(client),
         lost=lost.count(client),
         memory_percent=used.percent if used else None,
         odd=[
@@ -254,6 +257,8 @@ def _render_work(status: Status, console: Console) -> None:
             _age(queue.next_due_seconds), str(queue.late), str(queue.dead), str(queue.done),
         )  # fmt: skip
     console.print(queues)
+    for batch in status.batches:
+        console.print(f"batch {escape(str(batch))}")
     workers = Table("worker", "state", "seen", "queues", "done", "dead", box=None)
     for worker in status.workers:
         counts = (str(worker.done), str(worker.dead))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from ops.commands.batch.output import check_writable, write
 from ops.commands.batch.run import PROGRESS_SECONDS, Submitted, progress, submit, wait
 from ops.commands.batch.source import Source
 from ops.local import session
+from ops.reports.batches import said
 from producer.batch import BadLine
 from producer.environment import Environment
 from producer.errors import UsageError
@@ -68,7 +70,9 @@ def batch_run(
         if detach or output is None:
             session.warn_without_worker(active)
             sys.exit(1 if submitted.bad else 0)
-        _wait_with_progress(active, submitted)
+        name = f"{lines.name} of {session.who()}, process {os.getpid()}"
+        with said(active.producer.client, name, len(submitted.job_ids)) as say:
+            _wait_with_progress(active, submitted, say)
         written = write(active.producer, submitted, output, errors, lines.table)
     for route, count in sorted(written.by_route.items()):
         session.note(f"{count:7} by {route}")
@@ -111,8 +115,9 @@ def _ignored(ignored: dict[str, tuple[int, int]]) -> Iterator[str]:
         yield f"and {len(ignored) - SHOWN_OF_A_KIND:,} more fields like this"
 
 
-def _wait_with_progress(active: session.Session, submitted: Submitted) -> None:
-    """Wait for the batch, with a progress bar on a terminal, else a line every PROGRESS_SECONDS."""
+def _wait_with_progress(active: session.Session, submitted: Submitted, say: Callable[[int], None]) -> None:
+    """Wait for the batch, and `say` how many jobs have ended. A terminal has a progress bar; elsewhere there is
+    a line every PROGRESS_SECONDS."""
     total = len(submitted.job_ids)
     due = session.paced(PROGRESS_SECONDS)
     if sys.stderr.isatty():
@@ -125,6 +130,7 @@ def _wait_with_progress(active: session.Session, submitted: Submitted) -> None:
             task = bar.add_task("", total=total)
 
             def show(waiting: Sequence[str]) -> None:
+                say(total - len(waiting))
                 bar.update(task, completed=total - len(waiting))
                 if due():
                     bar.update(task, description=progress(active.producer, waiting))
@@ -133,6 +139,7 @@ def _wait_with_progress(active: session.Session, submitted: Submitted) -> None:
         return
 
     def print_progress(waiting: Sequence[str]) -> None:
+        say(total - len(waiting))
         if waiting and due():
             session.note(f"{total - len(waiting)} of {total} ended; {progress(active.producer, waiting)}")
 
