@@ -126,6 +126,14 @@ def test_what_stands_beside_the_bodies_is_told_once_by_name(routed: Workshop) ->
     assert "line 1 and 399 more: max_tokens: is ignored, because it stands beside `body` and not in it" in ended.stderr
 
 
+def test_faults_of_many_kinds_are_a_few_lines_too(routed: Workshop) -> None:
+    many = [{"custom_id": str(n), "body": {"messages": [{"role": "user"}] * n + [{}]}} for n in range(200)]
+    more = [{"custom_id": f"n{n}", "body": {"messages": [{"role": "user", f"x{n}": "\0"}]}} for n in range(200)]
+    ended = routed.run(*RUN, "-", "--detach", stdin="".join(json.dumps(line) + "\n" for line in many + more))
+    assert ended.returncode == 1 and len(ended.stderr.splitlines()) < 40
+    assert "and 197 more like this (body.messages.role)" in ended.stderr and "and 191 of other kinds" in ended.stderr
+
+
 def test_a_list_of_prompts_without_its_option_names_the_option(routed: Workshop) -> None:
     ended = routed.run(*RUN, "-", "--detach", stdin="Write a poem\nAnd a song\n")
     assert ended.returncode == 1 and "for a list of prompts add --prompts, for a CSV --csv COLUMN" in ended.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ from producer.environment import Environment
 from producer.errors import UsageError
 
 SHOWN_OF_A_KIND = 3  # bad lines, and ignored fields
+KINDS_SHOWN = 10
+_INDEX = re.compile(r"\.\d+")  # of a message in a list: no kind of its own
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -76,8 +79,8 @@ def batch_run(
         written = write(active.producer, submitted, output, errors, lines.table)
     for route, count in sorted(written.by_route.items()):
         session.note(f"{count:7} by {route}")
-    for why, dead in written.deaths.items():
-        session.note(f"{len(dead):7} dead, {why}: {' '.join(dead[:3])}{' ...' if len(dead) > 3 else ''}")
+    for told in _deaths(written.deaths):
+        session.note(told)
     if written.dead:
         session.note("fix the cause, `failover dlq requeue` them, and run the same command again for the whole file")
     session.note(f"{written.done} done, {written.dead} dead, {written.bad} malformed -> {output}")
@@ -94,16 +97,27 @@ def _say_what_was_read(submitted: Submitted, *, with_hint: bool) -> None:
 
 
 def _some(bad: Sequence[BadLine]) -> Iterator[str]:
-    """The first bad lines of each kind, and how many more there are."""
+    """The first bad lines of each kind, and how many more there are, of at most KINDS_SHOWN kinds."""
     counts: Counter[str] = Counter()
     for line in bad:
-        kind = line.field or line.what.removeprefix("is ").partition(":")[0]
+        kind = _INDEX.sub("", line.field) or line.what.removeprefix("is ").partition(":")[0]
         counts[kind] += 1
-        if counts[kind] <= SHOWN_OF_A_KIND:
+        if counts[kind] <= SHOWN_OF_A_KIND and len(counts) <= KINDS_SHOWN:
             yield str(line)
-    for kind, count in counts.items():
+    for kind, count in list(counts.items())[:KINDS_SHOWN]:
         if count > SHOWN_OF_A_KIND:
             yield f"and {count - SHOWN_OF_A_KIND:,} more like this ({kind})"
+    if others := sum(list(counts.values())[KINDS_SHOWN:]):
+        yield f"and {others:,} of other kinds"
+
+
+def _deaths(deaths: dict[str, list[str]]) -> Iterator[str]:
+    """Why jobs are dead, the most frequent reasons first, each with the first jobs."""
+    by_count = sorted(deaths.items(), key=lambda each: -len(each[1]))
+    for why, dead in by_count[:KINDS_SHOWN]:
+        yield f"{len(dead):7} dead, {why}: {' '.join(dead[:3])}{' ...' if len(dead) > 3 else ''}"
+    if others := sum(len(dead) for _, dead in by_count[KINDS_SHOWN:]):
+        yield f"{others:7} dead for other reasons: `failover dlq stats` counts them"
 
 
 def _ignored(ignored: dict[str, tuple[int, int]]) -> Iterator[str]:
