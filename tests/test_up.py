@@ -72,7 +72,7 @@ def test_jobs_of_the_terminal_beside_and_of_apps_run_and_ctrl_c_leaves_nothing(r
             web.post("/jobs", json=chat("two").model_dump(), headers={"Prefer": "wait=20"}).json()["status"] == "done"
         )
         assert web.get(f"/jobs/{job_id.stdout.strip()}", headers={"Prefer": "wait=20"}).json()["status"] == "done"
-        routed.providers.behave("hot", latency=(1.0, 1.0))
+        routed.providers.behave("hot", latency=(3.0, 3.0))
         web.post("/jobs", json=chat("three").model_dump())
         until(lambda: routed.providers.account("hot")["in_flight"] == 1, "the third runs")
     up.send_signal(signal.SIGINT)
@@ -84,11 +84,13 @@ def test_jobs_of_the_terminal_beside_and_of_apps_run_and_ctrl_c_leaves_nothing(r
 
 
 def test_a_killed_up_leaves_no_process_and_the_running_job_ends(routed: Workshop) -> None:
-    routed.providers.behave("hot", latency=(1.0, 1.0))
+    routed.providers.behave("hot", latency=(3.0, 3.0))
     up, _ = start(routed, **EMBEDDED)
-    job_id = routed.run("failover", "submit", "one", **EMBEDDED).stdout.strip()
+    submitted = routed.start("failover", "submit", "one", **EMBEDDED)  # its end may take longer than the job
     until(lambda: routed.providers.account("hot")["in_flight"] == 1, "it runs")
     up.kill()
+    assert submitted.wait(60) == 0
+    job_id = routed.log(submitted).splitlines()[-1]
     until(lambda: running(routed) == [], "worker, web process and Valkey end", 60)
     assert '"status": "done"' in routed.run("failover", "job", "show", job_id, "--json", **EMBEDDED).stdout
 
