@@ -17,7 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from producer import exchange
+from producer import exchange, telemetry
 from producer.connection import another, connect, connect_async, redis_url
 from producer.environment import Environment, load_environment
 from producer.errors import RedisFull, ServiceUnavailable, WrongType
@@ -61,6 +61,7 @@ class Producer:
     def from_environment(cls, environment: Environment | None = None) -> Producer:
         """Read REDIS_URL and POLICIES_DIR and `.env`. Raises ConfigurationError, ServiceUnavailable."""
         environment = load_environment() if environment is None else environment
+        telemetry.start(environment, "failover-producer")
         return cls.from_url(_redis_url(environment), load_policies(environment))
 
     def enqueue(self, job: LLMJob, *, job_id: str | None = None) -> str:
@@ -187,6 +188,7 @@ class AsyncProducer:
     @classmethod
     def from_environment(cls, environment: Environment | None = None) -> AsyncProducer:
         environment = load_environment() if environment is None else environment
+        telemetry.start(environment, "failover-producer")
         return cls.from_url(_redis_url(environment), load_policies(environment))
 
     async def enqueue(self, job: LLMJob, *, job_id: str | None = None) -> str:

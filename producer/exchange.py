@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
-from producer import keyspace
+from producer import keyspace, telemetry
 from producer.errors import IdempotencyConflict, InvalidJob, JobEnded, JobLost, UnknownJob, WrongType
 from producer.job import Encoded, JobResult, LLMJob, check_id, encode_job
 from producer.keyspace import JobField
@@ -72,6 +72,8 @@ def enqueue(
             raise InvalidJob("not_before", f"is more than {LONGEST_DELAY_SECONDS // 86400} days away")
         if job_id is not None:
             check_id(job_id)
+    sending = telemetry.sending(wanted, queue)
+    wanted = list(sending.jobs if sending else telemetry.in_active_trace(wanted))
     encoded_jobs = [encode_job(job) for job, _ in wanted]
     for (job, job_id), encoded in zip(wanted, encoded_jobs, strict=True):
         batch.append(_enqueue_call(job, job_id or uuid4().hex, encoded, policies, queue))
@@ -81,6 +83,8 @@ def enqueue(
             batch, skip, size = [], 0, 0
     if len(batch) > skip:
         receipts += _receipts((yield batch)[skip:])
+    if sending:
+        sending.ended([(receipt.job_id, receipt.outcome) for receipt in receipts])
     return receipts
 
 

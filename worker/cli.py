@@ -10,6 +10,7 @@ from collections.abc import Callable
 import click
 from redis.exceptions import RedisError
 
+from producer import telemetry
 from producer.connection import connect, redis_url, require_safe, wait_until_reachable, without_secret
 from producer.environment import flag, load_environment
 from producer.errors import FailoverError, ServiceUnavailable
@@ -102,6 +103,7 @@ def command(
         raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error}") from None
 
     def work(parent: int | None = None) -> None:
+        telemetry.start(environment, "failover-worker")
         worker = FailoverWorker(
             url,
             list(queues) or routes.queues,
@@ -118,6 +120,8 @@ def command(
                 runner.run(_run(worker, parent))
         except RedisError as error:
             raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error}") from None
+        finally:
+            telemetry.stop()
 
     collect_rarely()
     if processes == 1:

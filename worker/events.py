@@ -26,6 +26,7 @@ class EventKind(StrEnum):
     PARKED = "parked"
     DEAD = "dead"
     RELEASED = "released"
+    EXECUTED = "executed"  # one execution ended, however it did: all that is known of it, for traces and metrics
     FENCED = "fenced"  # the execution no longer held the lease, so its outcome changed nothing
     PAUSED = "paused"
     RESUMED = "resumed"

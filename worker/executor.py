@@ -12,6 +12,7 @@ from typing import Any
 from producer.errors import InvalidJob
 from producer.job import ChatBody, DeadReason, ForeignJob, JobResult, JobStatus, LLMJob, NewerSchema, decode_job
 from producer.policy import JobPolicy
+from producer.telemetry.context import TRACEPARENT
 from producer.trail import Attempt, RejectedFor, TrailEntry
 from producer.waiting import WaitReason
 from worker.configuration import Configuration, Current
@@ -115,7 +116,15 @@ class Executor:
         policy = now.policies.of_known(job.job_type)
         executed = await self._execute(claim, job, policy, trail, now)
         promised_ms = int(policy.max_time_to_answer_seconds * 1000)
-        return replace(executed, tenant=job.tenant_id, feature=job.feature, promised_ms=promised_ms)
+        return replace(
+            executed,
+            tenant=job.tenant_id,
+            feature=job.feature,
+            promised_ms=promised_ms,
+            user=job.user_id,
+            job_type=job.job_type,
+            traceparent=job.metadata.get(TRACEPARENT, ""),
+        )
 
     async def _execute(
         self, claim: Claim, job: LLMJob, policy: JobPolicy, trail: list[TrailEntry], now: Configuration

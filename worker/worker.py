@@ -23,6 +23,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.utils import now
 from rq.worker import BaseWorker, WorkerStatus
 
+from producer import telemetry
 from producer.connection import connect, connect_async
 from producer.scripts import Gathering, ask_async
 from worker import execution_log
@@ -39,7 +40,7 @@ from worker.queue.batcher import QUIET_SECONDS
 from worker.queue.claim import Claim
 from worker.queue.claimer import Claimer
 from worker.queue.drain import Execution, cancelled, let_end
-from worker.queue.outcome_events import event_of, record_of
+from worker.queue.outcome_events import event_of, executed_event, record_of
 from worker.queue.outcomes import Executed, Released, given_back, unwritable
 from worker.queue.suspects import Suspects
 from worker.routes.api_keys import Keys
@@ -93,6 +94,10 @@ class FailoverWorker(BaseWorker):
         self.keys = Keys(of_tenants=lambda: self._current.configuration.tenant_keys)
         self.hooks = Hooks()
         execution_log.subscribe(self.hooks)
+        if (recorder := telemetry.current()) is not None:
+            from worker.telemetry.subscriber import subscribe  # loads OpenTelemetry's messages
+
+            subscribe(self.hooks, recorder, lambda: self._current.configuration.routes.routes)
         for hook in hooks:
             self.hooks.subscribe(hook)
         self._url, self._rules = redis_url, rules
@@ -328,7 +333,10 @@ class FailoverWorker(BaseWorker):
         )
         verdict = transitions.Settled((await self._batcher.commit(call)).decode())
         self.ended += 1
-        self.hooks.emit(event_of(claim, executed, verdict))
+        ended = event_of(claim, executed, verdict)
+        self.hooks.emit(ended)
+        if self.hooks.wants(EventKind.EXECUTED):
+            self.hooks.emit(executed_event(claim, executed, ended))
 
     async def _beat(self) -> None:
         """Send the heartbeat of the worker and of all its leases; cancel executions whose lease is lost."""

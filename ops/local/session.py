@@ -26,7 +26,7 @@ import click
 import redis
 
 from ops.local import embedded
-from producer import Producer, keyspace
+from producer import Producer, keyspace, telemetry
 from producer.client import DEFAULT_QUEUE, REPLY_TIMEOUT_SECONDS
 from producer.connection import check_reachable, connect, redis_url
 from producer.environment import Environment
@@ -92,6 +92,7 @@ def existing(environment: Environment) -> Iterator[redis.Redis | None]:
 def opened(environment: Environment, queue: str = DEFAULT_QUEUE) -> Iterator[Session]:
     """A session on a Redis that answers; its jobs go to `queue`. Raises ConfigurationError, ServiceUnavailable."""
     policies = load_policies(environment)
+    telemetry.start(environment, "failover")
     with reached(environment) as (url, client):
         yield Session(url, Producer(client, policies, queue), embedded=not environment.get("REDIS_URL"))
 

@@ -21,6 +21,7 @@ from ops.web.app import create_app
 from ops.web.connections import ACCEPTED_AT_ONCE, MOST_CONNECTIONS, Connection, Connections, Seldom
 from ops.web.draining import Draining
 from ops.web.settings import Settings
+from producer import telemetry
 from producer.client import REPLY_TIMEOUT_SECONDS, AsyncProducer
 from producer.connection import connect, require_safe
 from producer.environment import Environment
@@ -102,6 +103,7 @@ def serve(environment: Environment, url: str, host: str | None, port: int) -> No
     log.info("serving", extra={**facts, "connections": most})
     if not settings.any_secret:
         log.warning("no secret is configured: only this machine is served; set FAILOVER_API_TOKEN to serve others")
+    telemetry.start(environment, "failover-web")
     producer = AsyncProducer.from_url(url, policies, reply_timeout=REPLY_SECONDS, longest_call_seconds=CALL_SECONDS)
     draining = Draining()
     server = Server(create_app(producer, client, settings, draining), Connections(most), draining)

@@ -20,6 +20,7 @@ from producer.intake.openapi import request_body
 from producer.intake.rates import counted
 from producer.intake.reading import JOB_BYTES, body, read_json, turn
 from producer.job import JobResult, JobStatus, LLMJob
+from producer.telemetry.context import TRACEPARENT, carried
 
 LONGEST_WAIT_SECONDS = 20.0
 WAITERS = 200  # requests that wait for a job's end; further ones are answered without waiting
@@ -50,7 +51,7 @@ class Intake:
         """Submit a job. An accepted job is kept until it has ended, even if providers, workers or this process fail."""
         caller, raw = caller_of(request), await body(request, JOB_BYTES)
         async with turn(request, raw):
-            job_id = await self._accept(raw, idempotency_key, caller)
+            job_id = await self._accept(raw, idempotency_key, caller, request.headers.get(TRACEPARENT))
         # The job is accepted: no failure below may make the client send it again.
         if seconds := preferred_wait(prefer):
             with contextlib.suppress(ServiceUnavailable):
@@ -64,8 +65,10 @@ class Intake:
         accepted = Accepted(job_id=job_id, status_url=f"/jobs/{job_id}", message=message)
         return _response(accepted, 202, seconds, Location=accepted.status_url)
 
-    async def _accept(self, raw: bytes, idempotency_key: str | None, caller: Caller) -> str:
+    async def _accept(self, raw: bytes, idempotency_key: str | None, caller: Caller, traceparent: str | None) -> str:
         job = _job(raw, idempotency_key, caller.tenant)
+        if traceparent:
+            job = job.model_copy(update={"metadata": carried(job.metadata, traceparent)})
         self._producer.policies.of(job.job_type)
         await counted(self._producer, job.tenant_id)
         return await self._producer.enqueue(job)

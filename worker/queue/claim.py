@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -10,6 +11,7 @@ class Claim:
     """One job that this worker holds under a lease. Times are Unix milliseconds of Redis TIME.
 
     `data` is RQ's job data (compressed). `attempts`, `run_ms` and `trail` (JSON): of the executions before this one.
+    `received`: when this worker got it, Unix seconds of its own clock.
     """
 
     job_id: str
@@ -26,6 +28,7 @@ class Claim:
     attempts: int
     run_ms: int
     trail: bytes
+    received: float = field(default_factory=time.time, compare=False)
 
     @property
     def lease(self) -> str:

@@ -1,5 +1,5 @@
-"""Makes the event of an execution that ended: its kind, and the facts that logs, messages and metrics use; and the record
-of it that the settling script writes for the history."""
+"""Makes the events of an execution that ended: its kind, and the facts that logs, messages, metrics and traces use; and the
+record of it that the settling script writes for the history."""
 
 from __future__ import annotations
 
@@ -33,6 +33,44 @@ def event_of(claim: Claim, executed: Executed, verdict: Settled) -> Event:
     if verdict is Settled.FENCED:
         kind, facts["outcome"] = EventKind.FENCED, str(kind)
     return Event(kind, claim.job_id, facts)
+
+
+def executed_event(claim: Claim, executed: Executed, ended: Event) -> Event:
+    """All that is known of an execution, with the tags that every request bears. `ended`: the event of its outcome."""
+    outcome = executed.outcome
+    result = outcome.result if isinstance(outcome, Done) else None
+    trail = outcome.result.trail if isinstance(outcome, Done) else outcome.trail
+    attempts = [entry for entry in trail if isinstance(entry, Attempt) and entry.execution == claim.ordinal]
+    answered = attempts[-1] if attempts and attempts[-1].outcome == "ok" else None
+    costs = [entry.cost_usd for entry in attempts if entry.cost_usd is not None]
+    waited_ms = max(0, claim.claimed_ms - claim.accepted_ms)
+    facts: dict[str, object] = {
+        "queue": claim.queue,
+        "execution": claim.ordinal,
+        "lease": claim.lease,
+        "after_crash": claim.suspect > 0,
+        "claimed_at": claim.received,
+        "waited_ms": waited_ms,
+        "outcome": ended.kind.value,
+        "reason": ended.facts.get("reason") or (attempts[-1].outcome if attempts and answered is None else ""),
+        "tenant": executed.tenant,
+        "user": executed.user,
+        "feature": executed.feature,
+        "job_type": executed.job_type,
+        "route": result.route if result is not None else None,
+        "provider": result.provider if result is not None else None,
+        "model": result.model if result is not None else None,
+        "input_tokens": answered.prompt_tokens if answered is not None else None,
+        "output_tokens": answered.completion_tokens if answered is not None else None,
+        "latency_ms": waited_ms + round((ended.at - claim.received) * 1000),
+        "cost_usd": sum(costs) if costs else None,
+        "cache_hit": result is not None and result.cache_hit,
+        "traceparent": executed.traceparent,
+        "attempts": attempts,
+        "completion": result.completion if result is not None else None,
+        "data": claim.data,
+    }
+    return Event(EventKind.EXECUTED, claim.job_id, facts, ended.at)
 
 
 def record_of(claim: Claim, executed: Executed) -> bytes:

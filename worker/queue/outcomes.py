@@ -73,8 +73,8 @@ Outcome = Done | Retry | Park | Dead | Released
 @dataclass(frozen=True)
 class Executed:
     """An outcome, with the job's totals over all its executions so far: HTTP calls, and milliseconds of work. `tenant`,
-    `feature`: of the job; "" if it could not be read. `promised_ms`: by when, since it was accepted, its answer is not
-    late."""
+    `feature`, `user`, `job_type`: of the job; "" if it could not be read. `traceparent`: the trace that it names, if any.
+    `promised_ms`: by when, since it was accepted, its answer is not late."""
 
     outcome: Outcome
     attempts: int
@@ -82,6 +82,9 @@ class Executed:
     tenant: str = ""
     feature: str = ""
     promised_ms: int | None = None
+    user: str = ""
+    job_type: str = ""
+    traceparent: str = ""
 
 
 def without_attempt(claim: Claim, outcome: Outcome) -> Executed:

@@ -315,10 +315,18 @@ class Router:
         entry = spend.record(context, attempt, failure, usage=usage, note=note, first_token_at=first)
         if self._accounting is not None and attempt.reservation is not None:
             self._accounting.settle(attempt.reservation, entry, failure)
-        facts = {"route": entry.route, "outcome": entry.outcome, "ms": entry.ms, "cost_usd": entry.cost_usd}
-        self._emit(EventKind.ATTEMPTED, context, facts)
+        if self._hooks.wants(EventKind.ATTEMPTED):
+            facts = {"route": entry.route, "outcome": entry.outcome, "ms": entry.ms, "cost_usd": entry.cost_usd}
+            tags: dict[str, object] = {
+                "user": context.owner.user,
+                "feature": context.owner.feature,
+                "model": attempt.route.model,
+            }
+            tags |= {"provider": attempt.route.entry.provider, "latency_ms": entry.ms, "cache_hit": False}
+            tags |= {"input_tokens": entry.prompt_tokens, "output_tokens": entry.completion_tokens}
+            self._emit(EventKind.ATTEMPTED, context, facts | tags)
 
-    def _emit(self, kind: EventKind, context: JobContext, facts: dict[str, object]) -> None:
+    def _emit(self, kind: EventKind, context: JobContext, facts: Mapping[str, object]) -> None:
         if self._hooks.wants(kind):
             self._hooks.emit(Event(kind, context.job_id, {"tenant": context.owner.tenant, **facts}))
 

@@ -14,6 +14,7 @@ from producer.intake import Caller
 from producer.intake.routes import preferred_wait
 from producer.job import LLMJob
 from producer.policy import JobPolicy, Policies
+from producer.telemetry.context import TRACEPARENT, carried
 
 DEFAULT = "default"  # the job type of a model that is neither a job type nor a route
 FEATURE, TENANT, STREAM = "x-failover-feature", "x-failover-tenant", "x-failover-stream"
@@ -68,7 +69,7 @@ def wanted_of(
             "tenant_id": tenant_of(caller, headers),
             "user_id": user[:LONGEST_NAME],
             "feature": feature[:LONGEST_NAME],
-            "metadata": metadata,
+            "metadata": carried(metadata, headers.get(TRACEPARENT)),
             "live": stream and mode == "live",
             **({"route": route} if route else {}),
             **({"idempotency_key": key} if (key := headers.get("idempotency-key")) else {}),

@@ -1,0 +1,106 @@
+"""What one process records, and where it goes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from types import TracebackType
+from uuid import uuid4
+
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from producer.telemetry import helicone
+from producer.telemetry.delivery import Bodies, Delivery
+from producer.telemetry.settings import Settings
+from producer.telemetry.spans import Batch, put, resource_of
+
+MOST_CONTENT = 4_000_000  # characters of prompts and answers in one request
+
+
+class Recorder:
+    """Spans are filled in one place, and go out in batches.
+
+    >>> with recorder as batch:
+    ...     span = batch.add()
+
+    Until the block ends, no other thread adds and none sends; what a block that raises has added is forgotten. `service`: the
+    name of this program, unless the environment says another.
+    """
+
+    def __init__(self, settings: Settings, service: str) -> None:
+        self.settings = settings
+        try:
+            release = version("failover-worker")
+        except PackageNotFoundError:
+            release = ""
+        ours = {"service.name": service, "service.version": release, "service.instance.id": uuid4().hex}
+        sdk = {"telemetry.sdk.name": "failover-worker", "telemetry.sdk.language": "python"}
+        self.resource = resource_of({**ours, **settings.resource, **sdk, "telemetry.sdk.version": release}.items())
+        self.scope = InstrumentationScope(name="failover-worker", version=release)
+        self.metrics: Callable[[], bytes] = bytes  # the body of a request; b"" while there are none
+        self.begin()
+
+    def begin(self) -> None:
+        """Also in a forked process: the threads stayed behind."""
+        self._lock = threading.Lock()
+        self._batch, self._before = Batch(self.resource, self.scope), 0
+        forms: dict[str, Bodies] = {"otlp": _otlp, "helicone": helicone.bodies}
+        self._deliveries = [
+            Delivery(each, self.settings, forms[each.form], self.flush, lambda: self.metrics())
+            for each in self.settings.destinations
+        ]
+
+    def __enter__(self) -> Batch:
+        self._lock.acquire()
+        self._before = len(self._batch)
+        return self._batch
+
+    def __exit__(self, error: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        if error is not None:
+            self._batch.forget_after(self._before)
+        if len(self._batch) >= self.settings.batch or self._batch.content >= MOST_CONTENT:
+            self._hand_over()
+        self._lock.release()
+
+    def flush(self) -> None:
+        """Hand over what there is."""
+        with self._lock:
+            if len(self._batch):
+                self._hand_over()
+
+    def _hand_over(self) -> None:
+        full, self._batch = self._batch, Batch(self.resource, self.scope)
+        for delivery in self._deliveries:
+            delivery.put(full)
+
+    @property
+    def waiting(self) -> int:
+        """Spans in full batches that some destination has not got yet."""
+        return max((delivery.waiting for delivery in self._deliveries), default=0)
+
+    def close(self, seconds: float) -> None:
+        """Send what waits, to each destination for at most its part of so long."""
+        self.flush()
+        for delivery in self._deliveries:
+            delivery.ask_to_close()
+        for delivery in self._deliveries:
+            delivery.close(seconds / len(self._deliveries))
+
+    def tag(self, span: Span, tenant: str, feature: str, job_type: str) -> None:
+        """Whom and what the span is for: the tags that every request bears. Langfuse filters by its own names alone."""
+        attributes = span.attributes
+        put(attributes, "tenant_id", tenant)
+        put(attributes, "feature", feature)
+        put(attributes, "failover.job_type", job_type)
+        if self.settings.langfuse:
+            tags = [f"{name}:{value}" for name, value in (("tenant", tenant), ("feature", feature)) if value]
+            put(attributes, "langfuse.trace.name", job_type)
+            put(attributes, "langfuse.trace.tags", tags)
+            put(attributes, "langfuse.trace.metadata.tenant_id", tenant)
+            put(attributes, "langfuse.trace.metadata.feature", feature)
+
+
+def _otlp(batch: Batch) -> Iterator[bytes]:
+    yield batch.body()

@@ -1,0 +1,115 @@
+"""Spans as messages of OTLP, and batches of them. Only this folder and worker/telemetry/ import OpenTelemetry, and only while
+telemetry is on.
+
+The messages are filled by hand and sent as they are: with the spans of OpenTelemetry's SDK, which are turned into messages
+later, each would take ten times the CPU (docs/telemetry.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+
+SEND, PROCESS, CALL = Span.SPAN_KIND_PRODUCER, Span.SPAN_KIND_CONSUMER, Span.SPAN_KIND_CLIENT
+Value = str | bool | int | float | Sequence[str] | None
+
+
+class Batch:
+    """Spans that go out in one request. `content`: characters of prompts and answers in them."""
+
+    def __init__(self, resource: Resource, scope: InstrumentationScope) -> None:
+        self._request = ExportTraceServiceRequest()
+        whole = self._request.resource_spans.add()
+        whole.resource.CopyFrom(resource)
+        scoped = whole.scope_spans.add()
+        scoped.scope.CopyFrom(scope)
+        self.spans = scoped.spans
+        self.content = 0
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def add(self, like: Span | None = None) -> Span:
+        """A new span, to be filled; a copy of `like`."""
+        span: Span = self.spans.add()
+        if like is not None:
+            span.CopyFrom(like)
+        return span
+
+    def forget_after(self, count: int) -> None:
+        """Keep only so many."""
+        del self.spans[count:]
+
+    def body(self) -> bytes:
+        """The request of OTLP over HTTP. No span is added any more."""
+        body: bytes = self._request.SerializeToString()
+        return body
+
+
+def place(span: Span, trace_id: bytes, span_id: bytes, parent: bytes, began: int, ended: int) -> None:
+    """`parent`: a span's id, b"" for the first one of a trace. Times in nanoseconds since 1970."""
+    span.trace_id, span.span_id, span.parent_span_id = trace_id, span_id, parent
+    span.start_time_unix_nano, span.end_time_unix_nano = began, max(began, ended)
+
+
+def put(attributes: Any, name: str, value: Value) -> None:
+    """Add an attribute to a span's or a link's; None and "" are left out."""
+    if value is None or value == "":
+        return
+    entry = attributes.add()
+    entry.key = name
+    if isinstance(value, str):
+        entry.value.string_value = value
+    elif isinstance(value, bool):
+        entry.value.bool_value = value
+    elif isinstance(value, int):
+        entry.value.int_value = value
+    elif isinstance(value, float):
+        entry.value.double_value = value
+    else:
+        entry.value.array_value.values.extend([AnyValue(string_value=each) for each in value])
+
+
+def put_texts(attributes: Any, pairs: Iterable[tuple[str, str]]) -> None:
+    """The same for texts, quicker."""
+    add = attributes.add
+    for name, value in pairs:
+        if value:
+            entry = add()
+            entry.key = name
+            entry.value.string_value = value
+
+
+def put_numbers(attributes: Any, pairs: Iterable[tuple[str, int | None]]) -> None:
+    """The same for whole numbers, quicker."""
+    add = attributes.add
+    for name, value in pairs:
+        if value is not None:
+            entry = add()
+            entry.key = name
+            entry.value.int_value = value
+
+
+def failed(span: Span, error_type: str) -> None:
+    """Mark the span as an error of this type. No text of a provider: it may quote a prompt."""
+    put(span.attributes, "error.type", error_type)
+    span.status.code = Status.STATUS_CODE_ERROR
+    span.status.message = error_type
+
+
+def link(span: Span, trace_id: bytes, span_id: bytes, why: str) -> None:
+    """Refer to an earlier span of the job. `why`: retry, failover or next execution."""
+    one = span.links.add()
+    one.trace_id, one.span_id = trace_id, span_id
+    put(one.attributes, "failover.link", why)
+
+
+def resource_of(attributes: Iterable[tuple[str, str]]) -> Resource:
+    resource = Resource()
+    put_texts(resource.attributes, attributes)
+    return resource
