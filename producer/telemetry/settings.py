@@ -83,7 +83,7 @@ class Settings:
             return None
         problems: list[str] = []
         numbers = _Numbers(environment, problems)
-        destinations = [*_otlp(environment, numbers), *_langfuse(environment), *_helicone(environment)]
+        destinations = [*_otlp(environment, numbers), *_langfuse(environment, problems), *_helicone(environment)]
         spans = max(1, int(numbers.positive("OTEL_BSP_MAX_QUEUE_SIZE", 2048)))
         return cls(
             destinations=tuple(each for each in destinations if _usable(each, problems)),
@@ -164,8 +164,10 @@ def _address(environment: Environment, base: str, signal: Literal["traces", "met
     return own or (f"{base.rstrip('/')}/v1/{signal}" if base else "")
 
 
-def _langfuse(environment: Environment) -> list[Destination]:
+def _langfuse(environment: Environment, problems: list[str]) -> list[Destination]:
     public, secret = environment.get("LANGFUSE_PUBLIC_KEY"), environment.get("LANGFUSE_SECRET_KEY")
+    if public and not secret:
+        problems.append("LANGFUSE_PUBLIC_KEY: LANGFUSE_SECRET_KEY is missing beside it; Langfuse gets nothing")
     if not public or not secret:
         return []
     base = environment.get("LANGFUSE_BASE_URL") or environment.get("LANGFUSE_HOST") or LANGFUSE
