@@ -11,7 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from producer.job import LLMJob
 from producer.telemetry.context import TRACEPARENT, SpanContext, active_span, parse
 from producer.telemetry.recorder import Recorder
-from producer.telemetry.spans import SEND, failed, place, put_texts
+from producer.telemetry.spans import SEND, failed, fill, place
 
 Job = tuple[LLMJob, str | None]
 
@@ -23,8 +23,8 @@ class Sending:
         self._recorder, self._queue, self._began = recorder, queue, time.time_ns()
         self._like = Span(name=f"send {queue}", kind=SEND, flags=1)
         attributes = self._like.attributes
-        put_texts(attributes, (("messaging.system", "failover-worker"), ("messaging.destination.name", queue)))
-        put_texts(attributes, (("messaging.operation.type", "send"), ("messaging.operation.name", "send")))
+        fill(attributes, (("messaging.system", "failover-worker"), ("messaging.destination.name", queue)))
+        fill(attributes, (("messaging.operation.type", "send"), ("messaging.operation.name", "send")))
         above = active_span()
         self._spans = [self._context(job, above) for job, _ in jobs]
         self.jobs = [(within(job, own), job_id) for (job, job_id), (own, _) in zip(jobs, self._spans, strict=True)]
@@ -45,7 +45,7 @@ class Sending:
             with self._recorder as batch:
                 span = batch.add(self._like)
                 place(span, context.trace_id, context.span_id, parent, self._began, now)
-                put_texts(
+                fill(
                     span.attributes,
                     (
                         ("messaging.message.id", job_id),

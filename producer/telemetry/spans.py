@@ -75,24 +75,28 @@ def put(attributes: Any, name: str, value: Value) -> None:
         entry.value.array_value.values.extend([AnyValue(string_value=each) for each in value])
 
 
-def put_texts(attributes: Any, pairs: Iterable[tuple[str, str]]) -> None:
-    """The same for texts, quicker."""
+def fill(
+    attributes: Any,
+    texts: Iterable[tuple[str, str]],
+    numbers: Iterable[tuple[str, int | None]] = (),
+    cost_usd: float | None = None,
+) -> None:
+    """Add many attributes of a span. As `put`, and quicker."""
     add = attributes.add
-    for name, value in pairs:
-        if value:
+    for name, text in texts:
+        if text:
             entry = add()
             entry.key = name
-            entry.value.string_value = value
-
-
-def put_numbers(attributes: Any, pairs: Iterable[tuple[str, int | None]]) -> None:
-    """The same for whole numbers, quicker."""
-    add = attributes.add
-    for name, value in pairs:
-        if value is not None:
+            entry.value.string_value = text
+    for name, number in numbers:
+        if number is not None:
             entry = add()
             entry.key = name
-            entry.value.int_value = value
+            entry.value.int_value = number
+    if cost_usd is not None:
+        entry = add()
+        entry.key = "cost_usd"
+        entry.value.double_value = cost_usd
 
 
 def failed(span: Span, error_type: str) -> None:
@@ -111,5 +115,5 @@ def link(span: Span, trace_id: bytes, span_id: bytes, why: str) -> None:
 
 def resource_of(attributes: Iterable[tuple[str, str]]) -> Resource:
     resource = Resource()
-    put_texts(resource.attributes, attributes)
+    fill(resource.attributes, attributes)
     return resource

@@ -42,7 +42,7 @@ def executed_event(claim: Claim, executed: Executed, ended: Event) -> Event:
     trail = outcome.result.trail if isinstance(outcome, Done) else outcome.trail
     attempts = [entry for entry in trail if isinstance(entry, Attempt) and entry.execution == claim.ordinal]
     answered = attempts[-1] if attempts and attempts[-1].outcome == "ok" else None
-    costs = [entry.cost_usd for entry in attempts if entry.cost_usd is not None]
+    costs = [cost for entry in attempts if (cost := entry.cost_usd) is not None]
     waited_ms = max(0, claim.claimed_ms - claim.accepted_ms)
     facts: dict[str, object] = {
         "queue": claim.queue,

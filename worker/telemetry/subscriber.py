@@ -17,7 +17,7 @@ from producer.errors import InvalidJob
 from producer.job import ForeignJob, LLMJob, NewerSchema, decode_job
 from producer.telemetry.context import TRACEPARENT, derived, parse
 from producer.telemetry.recorder import Recorder
-from producer.telemetry.spans import Batch, link, place, put, put_numbers, put_texts
+from producer.telemetry.spans import Batch, fill, link, place, put
 from producer.trail import Attempt
 from worker.events import Event, EventKind, Hooks
 from worker.routes.route import Route
@@ -113,27 +113,28 @@ class _Trace:
         reason = (facts["reason"] or outcome) if outcome in FAILURES else ""
         final = (facts["route"], facts["provider"], facts["model"], facts["cache_hit"])
         span = self._execution(batch, Process(facts["queue"], number, outcome, reason, final, self._for), own, ended)
-        put_numbers(
+        fill(
             span.attributes,
+            (("messaging.message.id", self._job_id), ("user_id", facts["user"])),
             (
                 ("failover.waited_ms", facts["waited_ms"]),
                 ("latency_ms", facts["latency_ms"]),
                 ("input_tokens", facts["input_tokens"]),
                 ("output_tokens", facts["output_tokens"]),
             ),
+            facts["cost_usd"],
         )
-        put(span.attributes, "cost_usd", facts["cost_usd"])
         if number > 1:
             link(span, self._trace_id, self._numbered(number - 1), "next execution")
         if number > 1 and facts["after_crash"]:  # nobody knows when its worker vanished
             like = Process(facts["queue"], number - 1, CRASHED, CRASHED, (), self._for)
-            self._execution(batch, like, self._numbered(number - 1), self._began)
+            span = self._execution(batch, like, self._numbered(number - 1), self._began)
+            fill(span.attributes, (("messaging.message.id", self._job_id), ("user_id", facts["user"])))
         return own
 
     def _execution(self, batch: Batch, like: Process, own: bytes, ended: int) -> Span:
         span = batch.add(self._templates.process(like))
         place(span, self._trace_id, own, self._above, self._began, ended)
-        put_texts(span.attributes, (("messaging.message.id", self._job_id), ("user_id", self._facts["user"])))
         return span
 
     def _numbered(self, number: int) -> bytes:
@@ -158,22 +159,21 @@ class _Trace:
     def _call(self, batch: Batch, attempt: Attempt, answer: Answer) -> Span:
         like = Call(attempt.route, attempt.outcome, attempt.status, answer.model, answer.ends, self._for)
         span = batch.add(self._templates.call(like))
-        attributes, tokens = span.attributes, (attempt.prompt_tokens, attempt.completion_tokens)
-        put_numbers(
-            attributes,
+        fill(
+            span.attributes,
+            (("gen_ai.response.id", answer.id), ("user_id", self._facts["user"])),
             (
-                ("gen_ai.usage.input_tokens", tokens[0]),
-                ("gen_ai.usage.output_tokens", tokens[1]),
-                ("input_tokens", tokens[0]),
-                ("output_tokens", tokens[1]),
+                ("gen_ai.usage.input_tokens", attempt.prompt_tokens),
+                ("gen_ai.usage.output_tokens", attempt.completion_tokens),
+                ("input_tokens", attempt.prompt_tokens),
+                ("output_tokens", attempt.completion_tokens),
                 ("latency_ms", attempt.ms),
             ),
+            attempt.cost_usd,
         )
-        put_texts(attributes, (("gen_ai.response.id", answer.id), ("user_id", self._facts["user"])))
-        put(attributes, "cost_usd", attempt.cost_usd)
         if attempt.first_token_ms is not None:
-            put(attributes, "gen_ai.request.stream", True)
-            put(attributes, "gen_ai.response.time_to_first_chunk", attempt.first_token_ms / 1000)
+            put(span.attributes, "gen_ai.request.stream", True)
+            put(span.attributes, "gen_ai.response.time_to_first_chunk", attempt.first_token_ms / 1000)
         return span
 
 
@@ -191,9 +191,9 @@ def _tell_content(batch: Batch, calls: Sequence[Span], job: LLMJob, answer: Answ
     asked, told = input_messages(job.body["messages"]), output_messages(answer.completion) if answer.attempt else ""
     for span in calls:
         texts = (("input", asked), ("output", told if span is calls[-1] else ""))
-        put_texts(span.attributes, [(f"gen_ai.{name}.messages", text) for name, text in texts])
+        fill(span.attributes, [(f"gen_ai.{name}.messages", text) for name, text in texts])
         if langfuse:
-            put_texts(span.attributes, [(f"langfuse.observation.{name}", text) for name, text in texts])
+            fill(span.attributes, [(f"langfuse.observation.{name}", text) for name, text in texts])
         batch.content += len(asked) + len(told)
 
 
