@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,9 +17,11 @@ from producer.telemetry.recorder import Recorder
 from producer.telemetry.settings import CONTENT, Sampling, Settings
 from producer.trail import Attempt
 from tests.support.collector import Collector, collecting, facts
+from tests.support.gateway import authority, connect_proxy
 from tests.support.jobs import chat
 from tests.support.polling import until
 from worker.events import Event, EventKind, Hooks
+from worker.network import DIRECT, Network
 from worker.routes.prices import Price
 from worker.routes.route import Route
 from worker.routes.schema import RouteEntry
@@ -238,6 +241,31 @@ def test_several_destinations_get_the_same_and_gzip_is_spoken() -> None:
         until(lambda: another.taken, "the other has it too")
         assert one.asked[0].headers["content-encoding"] == "gzip"
         assert one.spans() == another.spans() != []
+
+
+def test_a_collector_behind_a_companys_authority_and_proxy(tmp_path: Path) -> None:
+    own = authority(tmp_path)
+    with collecting(own.server) as collector, connect_proxy() as proxy:
+        network = Network.of({"HTTPS_PROXY": proxy.url, "SSL_CERT_FILE": str(own.file)})
+        for certificate in ({}, {"OTEL_EXPORTER_OTLP_CERTIFICATE": str(own.file)}):
+            environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "20", **certificate}
+            recorder = Recorder(settings(**environment), "test", DIRECT.options if certificate else network.options)
+            tell(recorder)
+            until(lambda: collector.taken, "it arrives")
+            recorder.close(5)
+            collector.taken.clear()
+        assert len(proxy.asked) == 1
+
+
+def test_a_certificate_that_cannot_be_read_is_told(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    environment = {**HERE, "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "none.pem")}
+    recorder = Recorder(settings(**environment), "test")
+    tell(recorder)
+    recorder.close(5)
+    assert [record.message for record in caplog.records] == [
+        "telemetry: a variable cannot be used",
+        "telemetry was dropped",
+    ]
 
 
 def test_no_key_is_in_what_people_see() -> None:

@@ -103,7 +103,7 @@ def command(
         raise ServiceUnavailable(f"Redis at {without_secret(url)} cannot be used: {error}") from None
 
     def work(parent: int | None = None) -> None:
-        telemetry.start(environment, "failover-worker")
+        telemetry.start(environment, "failover-worker", configuration.network.options)
         worker = FailoverWorker(
             url,
             list(queues) or routes.queues,

@@ -30,6 +30,7 @@ from producer.policy import load_policies
 from worker import logs
 from worker.control import tokens
 from worker.control.descriptors import raise_descriptor_limit
+from worker.network import Network
 
 log = logging.getLogger("failover.web")
 
@@ -103,7 +104,7 @@ def serve(environment: Environment, url: str, host: str | None, port: int) -> No
     log.info("serving", extra={**facts, "connections": most})
     if not settings.any_secret:
         log.warning("no secret is configured: only this machine is served; set FAILOVER_API_TOKEN to serve others")
-    telemetry.start(environment, "failover-web")
+    telemetry.start(environment, "failover-web", lambda url: Network.of(environment).options(url))
     producer = AsyncProducer.from_url(url, policies, reply_timeout=REPLY_SECONDS, longest_call_seconds=CALL_SECONDS)
     draining = Draining()
     server = Server(create_app(producer, client, settings, draining), Connections(most), draining)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from producer.telemetry.context import TRACEPARENT, active_span
 from producer.telemetry.settings import Settings
@@ -27,9 +27,10 @@ _recorder: Recorder | None = None
 CLOSE_SECONDS = 2.0
 
 
-def start(environment: Environment, service: str) -> None:
-    """Record from now on, if the environment says so; again, it changes nothing. `service`: the program's name. What is wrong
-    is logged: telemetry never keeps a program from working."""
+def start(environment: Environment, service: str, options: Callable[[str], dict[str, Any]] | None = None) -> None:
+    """Record from now on, if the environment says so; again, it changes nothing. `service`: the program's name. `options`: what
+    a client of httpx needs for calls to a URL; None: what the process environment says of proxies and certificates. What is
+    wrong is logged: telemetry never keeps a program from working."""
     global _recorder
     if _recorder is not None or (settings := Settings.of(environment)) is None:
         return
@@ -42,7 +43,7 @@ def start(environment: Environment, service: str) -> None:
         log.warning("telemetry is off: it is not installed", extra={"missing": error.name, "fix": fix})
         return
     if settings.destinations:
-        _recorder = Recorder(settings, service)
+        _recorder = Recorder(settings, service, options) if options else Recorder(settings, service)
         atexit.register(stop)
         log.info("telemetry", extra={"to": [each.name for each in settings.destinations], "content": settings.content})
 

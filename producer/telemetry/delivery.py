@@ -8,15 +8,18 @@ from __future__ import annotations
 import gzip
 import logging
 import random
+import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from producer.errors import FailoverError
 from producer.telemetry.settings import Destination, Settings
 from producer.telemetry.spans import Batch
 
@@ -28,21 +31,24 @@ SOON = frozenset({408, 429, 502, 503, 504})  # OTLP: the same request may succee
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 
 Bodies = Callable[[Batch], Iterator[bytes]]
+Options = Callable[[str], dict[str, Any]]  # what a client of httpx needs for calls to a URL: proxy, certificates
 
 
 class Delivery:
-    """To one destination. `bodies`: the requests for a batch. `flush`: called before it looks for batches. `metrics`: returns
-    the body of a request of metrics; b"" if there are none."""
+    """To one destination. `options`: how calls leave this machine. `bodies`: the requests for a batch. `flush`: called before it
+    looks for batches. `metrics`: returns the body of a request of metrics; b"" if there are none."""
 
     def __init__(
         self,
         to: Destination,
         settings: Settings,
+        options: Options,
         bodies: Bodies,
         flush: Callable[[], None],
         metrics: Callable[[], bytes],
     ) -> None:
-        self._to, self._settings, self._bodies, self._flush, self._metrics = to, settings, bodies, flush, metrics
+        self._to, self._settings, self._options = to, settings, options
+        self._bodies, self._flush, self._metrics = bodies, flush, metrics
         self._waiting: deque[Batch] = deque()
         self.dropped = 0  # spans
         self._trouble = self._full = False  # told already
@@ -80,12 +86,27 @@ class Delivery:
             log.warning("telemetry was dropped", extra={"to": self._to.name, "spans": left})
 
     def _run(self) -> None:
-        network = {"verify": self._to.certificate or True, "cert": self._to.identity, "timeout": self._to.timeout}
         try:
-            with httpx.Client(**network) as client:  # type: ignore[arg-type]  # each value is of its own type
+            options = self._options(self._to.traces or self._to.metrics) | self._trust()
+        except (OSError, FailoverError) as error:  # ssl.SSLError is one
+            variables = "OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE or _CLIENT_KEY"
+            problem = str(error) if isinstance(error, FailoverError) else f"{variables}: {error.strerror or error}"
+            log.warning("telemetry: a variable cannot be used", extra={"problem": problem})
+            return
+        try:
+            with httpx.Client(**options, timeout=self._to.timeout) as client:
                 self._deliver(client)
-        except Exception:  # a certificate that cannot be read, or a fault of ours
-            log.exception("telemetry ends", extra={"to": self._to.name})
+        except Exception:
+            log.exception("telemetry ends: a fault of failover-worker", extra={"to": self._to.name})
+
+    def _trust(self) -> dict[str, ssl.SSLContext]:
+        """The certificates that are for this destination alone. Raises OSError."""
+        if not self._to.certificate and self._to.identity is None:
+            return {}
+        context = ssl.create_default_context(cafile=self._to.certificate or None)
+        if self._to.identity is not None:
+            context.load_cert_chain(*self._to.identity)
+        return {"verify": context}
 
     def _deliver(self, client: httpx.Client) -> None:
         closing = False

@@ -12,7 +12,7 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from producer.telemetry import helicone
-from producer.telemetry.delivery import Bodies, Delivery
+from producer.telemetry.delivery import Bodies, Delivery, Options
 from producer.telemetry.settings import Settings
 from producer.telemetry.spans import Batch, put, resource_of
 
@@ -26,11 +26,11 @@ class Recorder:
     ...     span = batch.add()
 
     Until the block ends, no other thread adds and none sends; what a block that raises has added is forgotten. `service`: the
-    name of this program, unless the environment says another.
+    name of this program, unless the environment says another. `options`: what a client of httpx needs for calls to a URL.
     """
 
-    def __init__(self, settings: Settings, service: str) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, service: str, options: Options = lambda _url: {}) -> None:
+        self.settings, self._options = settings, options
         try:
             release = version("failover-worker")
         except PackageNotFoundError:
@@ -48,7 +48,7 @@ class Recorder:
         self._batch, self._before = Batch(self.resource, self.scope), 0
         forms: dict[str, Bodies] = {"otlp": _otlp, "helicone": helicone.bodies}
         self._deliveries = [
-            Delivery(each, self.settings, forms[each.form], self.flush, lambda: self.metrics())
+            Delivery(each, self.settings, self._options, forms[each.form], self.flush, lambda: self.metrics())
             for each in self.settings.destinations
         ]
 

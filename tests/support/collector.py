@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import http.server
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -98,8 +99,8 @@ def facts(described: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def collecting() -> Iterator[Collector]:
-    """A collector on a free port."""
+def collecting(tls: ssl.SSLContext | None = None) -> Iterator[Collector]:
+    """A collector on a free port; with `tls`, by https."""
     collector = Collector()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -123,7 +124,9 @@ def collecting() -> Iterator[Collector]:
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        collector.url = f"http://127.0.0.1:{server.server_address[1]}"
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        collector.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield collector
         server.shutdown()
