@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
+import pytest
+from pydantic_core import from_json, to_json
+
+from producer.job import DeadReason
+from producer.trail import Attempt
 from worker.events import Event, EventKind, Hooks
+from worker.queue.claim import Claim
+from worker.queue.outcome_events import event_of, executed_event, record_of
+from worker.queue.outcomes import Dead, Executed
+from worker.queue.trail import trail_of
+from worker.queue.transitions import Settled
 
 PHRASE = "a hook failed, its later failures are not logged"
 
@@ -61,3 +71,19 @@ def test_each_broken_hook_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         hooks.emit(Event(EventKind.DONE))
     assert [record.message for record in caplog.records] == [PHRASE] * 2
+
+
+def attempt(route: str) -> Attempt:
+    return Attempt(execution=1, route=route, tier="hot", outcome="rate_limited", ms=5)
+
+
+def test_an_execution_tells_its_own_calls_alone() -> None:
+    """A job that was parked is claimed again under the same number: its earlier calls were told already."""
+    before, own = attempt("a"), attempt("b")
+    trail = to_json([before.model_dump()])
+    claim = Claim("j", "e-2", "q", 2_000, b"", 1_000, 10**9, 0, 0, 1, 0, 1, 5, trail)
+    executed = Executed(Dead(DeadReason.EXHAUSTED, "no", (*trail_of(claim), own), 60), 2, 10)
+    ended = event_of(claim, executed, Settled.COMMITTED)
+    assert executed_event(claim, executed, ended).facts["attempts"] == [own]
+    assert from_json(record_of(claim, executed))["attempts"] == [["b", "rate_limited", 5]]
+    assert executed_event(replace(claim, trail=b"[]"), executed, ended).facts["attempts"] == [before, own]

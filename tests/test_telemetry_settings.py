@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -169,7 +171,7 @@ def tell(recorder: Recorder, outcome: str = "ok", text: str = "a question") -> N
     whose = {"tenant_id": "acme", "user_id": "kira", "feature": "faq"}
     job = chat(text, job_type="mail", metadata={"traceparent": VALID}, **whose)
     told = {
-        "queue": "q", "execution": 1, "lease": "j:e", "after_crash": False, "claimed_at": 1_793_000_000.0, "waited_ms": 5,
+        "queue": "q", "execution": 1, "lease": "j:e", "crashed_before": 0, "claimed_at": 1_793_000_000.0, "waited_ms": 5,
         "outcome": "done" if outcome == "ok" else "retry", "reason": "", "tenant": "acme", "user": "kira", "feature": "faq",
         "job_type": "mail", "route": ROUTE.name, "provider": "openai", "model": "gpt", "input_tokens": 10,
         "output_tokens": 3, "latency_ms": 705, "cost_usd": 0.25, "cache_hit": False, "traceparent": VALID,
@@ -263,9 +265,21 @@ def test_a_certificate_that_cannot_be_read_is_told(caplog: pytest.LogCaptureFixt
     tell(recorder)
     recorder.close(5)
     assert [record.message for record in caplog.records] == [
-        "telemetry: a variable cannot be used",
+        "telemetry: something cannot be used",
         "telemetry was dropped",
     ]
+
+
+def test_without_the_extra_it_is_off_and_says_what_to_install() -> None:
+    script = """
+import sys
+sys.modules["opentelemetry.proto"] = None
+from producer import telemetry
+telemetry.start({"HELICONE_API_KEY": "sk"}, "x", tell=print)
+assert telemetry.current() is None
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "pip install 'failover-worker[otel]'" in done.stdout
 
 
 def test_no_key_is_in_what_people_see() -> None:

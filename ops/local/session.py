@@ -35,6 +35,7 @@ from producer.policy import load_policies
 from producer.scripts import Call, Command, ask
 from worker.control import worker_registry
 from worker.humanize import many
+from worker.network import Network
 from worker.queue.fair_queue import length_call
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def existing(environment: Environment) -> Iterator[redis.Redis | None]:
 def opened(environment: Environment, queue: str = DEFAULT_QUEUE) -> Iterator[Session]:
     """A session on a Redis that answers; its jobs go to `queue`. Raises ConfigurationError, ServiceUnavailable."""
     policies = load_policies(environment)
-    telemetry.start(environment, "failover")
+    telemetry.start(environment, "failover", lambda url: Network.of(environment).options(url), note)
     with reached(environment) as (url, client):
         yield Session(url, Producer(client, policies, queue), embedded=not environment.get("REDIS_URL"))
 

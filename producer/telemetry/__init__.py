@@ -27,25 +27,38 @@ _recorder: Recorder | None = None
 CLOSE_SECONDS = 2.0
 
 
-def start(environment: Environment, service: str, options: Callable[[str], dict[str, Any]] | None = None) -> None:
+def _warn(problem: str) -> None:
+    log.warning("telemetry: something cannot be used", extra={"problem": problem})
+
+
+def start(
+    environment: Environment,
+    service: str,
+    options: Callable[[str], dict[str, Any]] = lambda _url: {},
+    tell: Callable[[str], None] = _warn,
+) -> None:
     """Record from now on, if the environment says so; again, it changes nothing. `service`: the program's name. `options`: what
-    a client of httpx needs for calls to a URL; None: what the process environment says of proxies and certificates. What is
-    wrong is logged: telemetry never keeps a program from working."""
+    a client of httpx needs for calls to a URL; by default what the process environment says of proxies and certificates.
+    `tell` hears what is wrong: telemetry never keeps a program from working."""
     global _recorder
     if _recorder is not None or (settings := Settings.of(environment)) is None:
         return
     for problem in settings.problems:
-        log.warning("telemetry: a variable cannot be used", extra={"problem": problem})
+        tell(problem)
+    if not settings.destinations:
+        return
     try:
         from producer.telemetry.recorder import Recorder
+
+        _recorder = Recorder(settings, service, options)
     except ImportError as error:
-        fix = "pip install 'failover-worker[otel]'"
-        log.warning("telemetry is off: it is not installed", extra={"missing": error.name, "fix": fix})
+        tell(f"telemetry is off, {error.name} is not installed: pip install 'failover-worker[otel]'")
         return
-    if settings.destinations:
-        _recorder = Recorder(settings, service, options) if options else Recorder(settings, service)
-        atexit.register(stop)
-        log.info("telemetry", extra={"to": [each.name for each in settings.destinations], "content": settings.content})
+    except Exception:  # protobuf raises errors of its own where two versions of it meet
+        log.exception("telemetry is off: it cannot be loaded")
+        return
+    atexit.register(stop)
+    log.info("telemetry", extra={"to": [each.name for each in settings.destinations], "content": settings.content})
 
 
 def _forked() -> None:

@@ -91,7 +91,7 @@ class Delivery:
         except (OSError, FailoverError) as error:  # ssl.SSLError is one
             variables = "OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE or _CLIENT_KEY"
             problem = str(error) if isinstance(error, FailoverError) else f"{variables}: {error.strerror or error}"
-            log.warning("telemetry: a variable cannot be used", extra={"problem": problem})
+            log.warning("telemetry: something cannot be used", extra={"problem": problem})
             return
         try:
             with httpx.Client(**options, timeout=self._to.timeout) as client:

@@ -8,7 +8,8 @@ from pydantic_core import to_json
 from producer.trail import Attempt
 from worker.events import Event, EventKind
 from worker.queue.claim import Claim
-from worker.queue.outcomes import Dead, Done, Executed, Park, Released, Retry
+from worker.queue.outcomes import Dead, Done, Executed, Outcome, Park, Released, Retry
+from worker.queue.trail import trail_of
 from worker.queue.transitions import Settled
 
 
@@ -39,8 +40,7 @@ def executed_event(claim: Claim, executed: Executed, ended: Event) -> Event:
     """All that is known of an execution, with the tags that every request bears. `ended`: the event of its outcome."""
     outcome = executed.outcome
     result = outcome.result if isinstance(outcome, Done) else None
-    trail = outcome.result.trail if isinstance(outcome, Done) else outcome.trail
-    attempts = [entry for entry in trail if isinstance(entry, Attempt) and entry.execution == claim.ordinal]
+    attempts = _own_attempts(claim, outcome)
     answered = attempts[-1] if attempts and attempts[-1].outcome == "ok" else None
     costs = [cost for entry in attempts if (cost := entry.cost_usd) is not None]
     waited_ms = max(0, claim.claimed_ms - claim.accepted_ms)
@@ -48,7 +48,7 @@ def executed_event(claim: Claim, executed: Executed, ended: Event) -> Event:
         "queue": claim.queue,
         "execution": claim.ordinal,
         "lease": claim.lease,
-        "after_crash": claim.suspect > 0,
+        "crashed_before": claim.suspect,
         "claimed_at": claim.received,
         "waited_ms": waited_ms,
         "outcome": ended.kind.value,
@@ -76,8 +76,7 @@ def executed_event(claim: Claim, executed: Executed, ended: Event) -> Event:
 def record_of(claim: Claim, executed: Executed) -> bytes:
     """What the history counts of an outcome (JSON); empty for one that changed nothing."""
     outcome = executed.outcome
-    trail = outcome.result.trail if isinstance(outcome, Done) else outcome.trail
-    own = [entry for entry in trail if isinstance(entry, Attempt) and entry.execution == claim.ordinal]
+    own = _own_attempts(claim, outcome)
     attempts = [(entry.route, entry.outcome, entry.ms) for entry in own]
     record: dict[str, object] = {"tenant": executed.tenant, "feature": executed.feature, "attempts": attempts}
     match outcome:
@@ -100,3 +99,11 @@ def record_of(claim: Claim, executed: Executed) -> bytes:
                 return b""
             record["kind"] = "released"
     return to_json(record)
+
+
+def _own_attempts(claim: Claim, outcome: Outcome) -> list[Attempt]:
+    """The attempts of this execution. Their number does not tell them: one that parked a job has not used up its number."""
+    trail = outcome.result.trail if isinstance(outcome, Done) else outcome.trail
+    attempts = [entry for entry in trail if isinstance(entry, Attempt)]
+    before = sum(isinstance(entry, Attempt) for entry in trail_of(claim))
+    return attempts[before:]

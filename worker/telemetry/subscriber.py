@@ -96,13 +96,8 @@ class _Trace:
     def __init__(
         self, job_id: str, facts: Mapping[str, Any], trace_id: bytes, above: bytes, templates: Templates
     ) -> None:
-        self._job_id, self._facts, self._trace_id, self._above, self._templates = (
-            job_id,
-            facts,
-            trace_id,
-            above,
-            templates,
-        )
+        self._job_id, self._trace_id, self._above = job_id, trace_id, above
+        self._facts, self._templates = facts, templates
         self._began = round(facts["claimed_at"] * NANO)
         self._for: For = (facts["tenant"], facts["feature"], facts["job_type"])
 
@@ -124,17 +119,19 @@ class _Trace:
             ),
             facts["cost_usd"],
         )
-        if number > 1:
-            link(span, self._trace_id, self._numbered(number - 1), "next execution")
-        if number > 1 and facts["after_crash"]:  # nobody knows when its worker vanished
-            like = Process(facts["queue"], number - 1, CRASHED, CRASHED, (), self._for)
-            span = self._execution(batch, like, self._numbered(number - 1), self._began)
+        for crashed in range(
+            max(1, number - facts["crashed_before"]), number
+        ):  # nobody knows when their workers vanished
+            like = Process(facts["queue"], crashed, CRASHED, CRASHED, (), self._for)
+            span = self._execution(batch, like, self._numbered(crashed), self._began)
             fill(span.attributes, (("messaging.message.id", self._job_id), ("user_id", facts["user"])))
         return own
 
     def _execution(self, batch: Batch, like: Process, own: bytes, ended: int) -> Span:
         span = batch.add(self._templates.process(like))
         place(span, self._trace_id, own, self._above, self._began, ended)
+        if like.number > 1:
+            link(span, self._trace_id, self._numbered(like.number - 1), "next execution")
         return span
 
     def _numbered(self, number: int) -> bytes:
