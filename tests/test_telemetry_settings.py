@@ -98,6 +98,12 @@ def test_the_other_variables_of_opentelemetry() -> None:
     assert (found.delta, found.older_names, found.content, found.problems) == (True, False, True, ())
 
 
+@pytest.mark.parametrize(("said", "seconds"), [("10", 10.0), ("0.5", 0.5), ("2500", 2.5), ("10000", 10.0), ("", 10.0)])
+def test_a_timeout_is_meant_in_milliseconds_or_in_seconds(said: str, seconds: float) -> None:
+    (destination,) = settings(**HERE, OTEL_EXPORTER_OTLP_TIMEOUT=said).destinations
+    assert destination.timeout == seconds
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

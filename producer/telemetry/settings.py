@@ -149,12 +149,17 @@ def _otlp(environment: Environment, numbers: _Numbers) -> list[Destination]:
             traces=traces,
             metrics=metrics,
             headers=_pairs(either("HEADERS")),
-            timeout=numbers.positive("OTEL_EXPORTER_OTLP_TIMEOUT", 10),
+            timeout=_seconds(numbers.positive("OTEL_EXPORTER_OTLP_TIMEOUT", 10_000)),
             gzip=either("COMPRESSION").lower() == "gzip",
             certificate=either("CERTIFICATE"),
             identity=(certificate, key) if certificate and key else None,
         )
     ]
+
+
+def _seconds(timeout: float) -> float:
+    """Milliseconds by the specification, and seconds by OpenTelemetry's own SDK for Python: nobody means 10 ms, or 100 s."""
+    return timeout if timeout < 100 else timeout / 1000
 
 
 def _address(environment: Environment, base: str, signal: Literal["traces", "metrics"]) -> str:

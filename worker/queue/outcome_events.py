@@ -9,7 +9,7 @@ from producer.trail import Attempt
 from worker.events import Event, EventKind
 from worker.queue.claim import Claim
 from worker.queue.outcomes import Dead, Done, Executed, Outcome, Park, Released, Retry
-from worker.queue.trail import trail_of
+from worker.queue.trail import NO_TRAIL, trail_of
 from worker.queue.transitions import Settled
 
 
@@ -105,5 +105,6 @@ def _own_attempts(claim: Claim, outcome: Outcome) -> list[Attempt]:
     """The attempts of this execution. Their number does not tell them: one that parked a job has not used up its number."""
     trail = outcome.result.trail if isinstance(outcome, Done) else outcome.trail
     attempts = [entry for entry in trail if isinstance(entry, Attempt)]
-    before = sum(isinstance(entry, Attempt) for entry in trail_of(claim))
-    return attempts[before:]
+    if claim.trail == NO_TRAIL:
+        return attempts  # most jobs
+    return attempts[sum(isinstance(entry, Attempt) for entry in trail_of(claim)) :]
