@@ -242,6 +242,18 @@ def test_helicone_gets_each_call_as_its_manual_logger_takes_it(outcome: str, sta
     }
 
 
+def test_a_collector_of_metrics_alone_is_sent_no_span(caplog: pytest.LogCaptureFixture) -> None:
+    with collecting() as collector:
+        own = {"OTEL_EXPORTER_OTLP_METRICS_HEADERS": "x-key=m", "OTEL_EXPORTER_OTLP_HEADERS": "x-key=all"}
+        environment = {**own, "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"{collector.url}/v1/metrics"}
+        recorder = Recorder(settings(**environment, OTEL_METRIC_EXPORT_INTERVAL="20"), "test")
+        tell(recorder)
+        until(lambda: collector.metrics(), "they arrive")
+        recorder.close(5)
+        assert {(request.path, request.headers["x-key"]) for request in collector.asked} == {("/v1/metrics", "m")}
+    assert caplog.records == []
+
+
 def test_several_destinations_get_the_same_and_gzip_is_spoken() -> None:
     with collecting() as one, collecting() as another:
         langfuse = {"LANGFUSE_PUBLIC_KEY": "a", "LANGFUSE_SECRET_KEY": "b", "LANGFUSE_BASE_URL": another.url}

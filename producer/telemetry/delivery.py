@@ -59,6 +59,8 @@ class Delivery:
 
     def put(self, batch: Batch) -> None:
         """Take a batch; it never waits. If too much waits already, the batch is dropped."""
+        if not self._to.traces:
+            return
         content = batch.content + sum(each.content for each in list(self._waiting))
         if self.waiting + len(batch) > self._settings.spans or content > MOST_CONTENT:
             self.dropped += len(batch)
@@ -122,7 +124,7 @@ class Delivery:
                 self._send_metrics(client)
 
     def _send_spans(self, client: httpx.Client) -> None:
-        while self._waiting and self._to.traces:
+        while self._waiting:
             batch = self._waiting[0]  # it counts as waiting until it is sent
             for body in self._bodies(batch):
                 if not self._insist(client, body):

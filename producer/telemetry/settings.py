@@ -94,7 +94,7 @@ class Settings:
             delay=numbers.positive("OTEL_BSP_SCHEDULE_DELAY", 5000) / 1000,
             metrics_every=numbers.positive("OTEL_METRIC_EXPORT_INTERVAL", 60_000) / 1000,
             delta=environment.get("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "").lower() == "delta",
-            content=_is_true(environment, CONTENT),
+            content=environment.get(CONTENT, "").strip().lower() in ("true", "span_only", "span_and_event"),
             langfuse=any(LANGFUSE_PATH in each.traces for each in destinations),
             older_names=LATEST not in environment.get("OTEL_SEMCONV_STABILITY_OPT_IN", ""),
             problems=tuple(problems),
@@ -130,18 +130,19 @@ def _otlp(environment: Environment, numbers: _Numbers) -> list[Destination]:
         metrics = ""  # Langfuse takes traces alone
     if not traces and not metrics:
         return []
-    protocol = environment.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environment.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-    if protocol not in (None, "", "http/protobuf"):
-        told = (
-            f"OTEL_EXPORTER_OTLP_PROTOCOL: {protocol!r:.40} is not supported, http/protobuf is used (usually port 4318)"
-        )
-        numbers.problems.append(told)
+    own = "TRACES" if traces else "METRICS"
 
-    def either(name: str) -> str:
-        return (
-            environment.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or environment.get(f"OTEL_EXPORTER_OTLP_{name}") or ""
-        )
+    def name_of(variable: str) -> str:
+        """That of the signal, if it is set, else that of both."""
+        special = f"OTEL_EXPORTER_OTLP_{own}_{variable}"
+        return special if environment.get(special) else f"OTEL_EXPORTER_OTLP_{variable}"
 
+    def either(variable: str) -> str:
+        return environment.get(name_of(variable), "").strip()
+
+    if (protocol := either("PROTOCOL")) not in ("", "http/protobuf"):
+        told = f"{protocol!r:.40} is not supported, http/protobuf is used (usually port 4318)"
+        numbers.problems.append(f"{name_of('PROTOCOL')}: {told}")
     certificate, key = either("CLIENT_CERTIFICATE"), either("CLIENT_KEY")
     return [
         Destination(
@@ -149,7 +150,7 @@ def _otlp(environment: Environment, numbers: _Numbers) -> list[Destination]:
             traces=traces,
             metrics=metrics,
             headers=_pairs(either("HEADERS")),
-            timeout=_seconds(numbers.positive("OTEL_EXPORTER_OTLP_TIMEOUT", 10_000)),
+            timeout=_seconds(numbers.positive(name_of("TIMEOUT"), 10_000)),
             gzip=either("COMPRESSION").lower() == "gzip",
             certificate=either("CERTIFICATE"),
             identity=(certificate, key) if certificate and key else None,
