@@ -258,8 +258,9 @@ def test_no_collector_keeps_a_job_waiting_and_its_failure_is_said_once(
 
 def filled(recorder: Recorder, count: int) -> None:
     for number in range(count):
-        with recorder as batch:
-            place(batch.add(), b"t" * 16, number.to_bytes(8, "big"), b"", 1, 2)
+        span = Span()
+        place(span, b"t" * 16, number.to_bytes(8, "big"), b"", 1, 2)
+        recorder.put(span)
 
 
 def test_a_collector_that_comes_back_gets_what_there_was_room_for(

@@ -11,7 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from producer.job import LLMJob
 from producer.telemetry.context import TRACEPARENT, SpanContext, active_span, parse
 from producer.telemetry.recorder import Recorder
-from producer.telemetry.spans import SEND, failed, fill, place
+from producer.telemetry.spans import SEND, copy_of, failed, fill, place
 
 Job = tuple[LLMJob, str | None]
 
@@ -42,20 +42,14 @@ class Sending:
         for (job, _), (context, parent), (job_id, outcome) in zip(self.jobs, self._spans, receipts, strict=True):
             if not context.sampled:
                 continue
-            with self._recorder as batch:
-                span = batch.add(self._like)
-                place(span, context.trace_id, context.span_id, parent, self._began, now)
-                fill(
-                    span.attributes,
-                    (
-                        ("messaging.message.id", job_id),
-                        ("failover.outcome", outcome),
-                        ("user_id", job.user_id),
-                    ),
-                )
-                self._recorder.tag(span, job.tenant_id, job.feature, job.job_type)
-                if outcome == "conflict":
-                    failed(span, outcome)
+            span = copy_of(self._like)
+            place(span, context.trace_id, context.span_id, parent, self._began, now)
+            own = (("messaging.message.id", job_id), ("failover.outcome", outcome), ("user_id", job.user_id))
+            fill(span.attributes, own)
+            self._recorder.tag(span, job.tenant_id, job.feature, job.job_type)
+            if outcome == "conflict":
+                failed(span, outcome)
+            self._recorder.put(span)
 
 
 def within(job: LLMJob, context: SpanContext) -> LLMJob:

@@ -17,7 +17,7 @@ PROPERTIES = ("tenant_id", "feature", "failover.route", "failover.job_type", "pr
 
 def bodies(batch: Batch) -> Iterator[bytes]:
     """JSON, one for each span that is a call; other spans are no requests to a model."""
-    for span in batch.spans:
+    for span in map(Span.FromString, batch.spans):
         if span.kind == CALL:
             yield json.dumps(logged(span)).encode()
 

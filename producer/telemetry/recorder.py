@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from types import TracebackType
 from uuid import uuid4
 
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
@@ -14,20 +13,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from producer.telemetry import helicone
 from producer.telemetry.delivery import Bodies, Delivery, Options
 from producer.telemetry.settings import Settings
-from producer.telemetry.spans import Batch, put, resource_of
+from producer.telemetry.spans import Batch, Frame, put, resource_of
 
 MOST_CONTENT = 4_000_000  # characters of prompts and answers in one request
 
 
 class Recorder:
-    """Spans are filled in one place, and go out in batches.
-
-    >>> with recorder as batch:
-    ...     span = batch.add()
-
-    Until the block ends, no other thread adds and none sends; what a block that raises has added is forgotten. `service`: the
-    name of this program, unless the environment says another. `options`: what a client of httpx needs for calls to a URL.
-    """
+    """Spans come in, requests go out. `service`: the name of this program, unless the environment says another. `options`: what a
+    client of httpx needs for calls to a URL."""
 
     def __init__(self, settings: Settings, service: str, options: Options = lambda _url: {}) -> None:
         self.settings, self._options = settings, options
@@ -39,30 +32,28 @@ class Recorder:
         sdk = {"telemetry.sdk.name": "failover-worker", "telemetry.sdk.language": "python"}
         self.resource = resource_of({**ours, **settings.resource, **sdk, "telemetry.sdk.version": release}.items())
         self.scope = InstrumentationScope(name="failover-worker", version=release)
+        self._frame = Frame(self.resource, self.scope)
         self.metrics: Callable[[], bytes] = bytes  # the body of a request; b"" while there are none
         self.begin()
 
     def begin(self) -> None:
         """Also in a forked process: the threads stayed behind."""
         self._lock = threading.Lock()
-        self._batch, self._before = Batch(self.resource, self.scope), 0
+        self._batch = Batch(self._frame)
         forms: dict[str, Bodies] = {"otlp": _otlp, "helicone": helicone.bodies}
         self._deliveries = [
             Delivery(each, self.settings, self._options, forms[each.form], self.flush, lambda: self.metrics())
             for each in self.settings.destinations
         ]
 
-    def __enter__(self) -> Batch:
-        self._lock.acquire()
-        self._before = len(self._batch)
-        return self._batch
-
-    def __exit__(self, error: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        if error is not None:
-            self._batch.forget_after(self._before)
-        if len(self._batch) >= self.settings.batch or self._batch.content >= MOST_CONTENT:
-            self._hand_over()
-        self._lock.release()
+    def put(self, span: Span, content: int = 0) -> None:
+        """Take a span that is complete; it never waits for a receiver. `content`: characters of prompt and answer in it."""
+        encoded = span.SerializeToString()
+        with self._lock:
+            self._batch.spans.append(encoded)
+            self._batch.content += content
+            if len(self._batch) >= self.settings.batch or self._batch.content >= MOST_CONTENT:
+                self._hand_over()
 
     def flush(self) -> None:
         """Hand over what there is."""
@@ -71,7 +62,7 @@ class Recorder:
                 self._hand_over()
 
     def _hand_over(self) -> None:
-        full, self._batch = self._batch, Batch(self.resource, self.scope)
+        full, self._batch = self._batch, Batch(self._frame)
         for delivery in self._deliveries:
             delivery.put(full)
 

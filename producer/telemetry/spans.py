@@ -13,42 +13,57 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 SEND, PROCESS, CALL = Span.SPAN_KIND_PRODUCER, Span.SPAN_KIND_CONSUMER, Span.SPAN_KIND_CLIENT
 Value = str | bool | int | float | Sequence[str] | None
 
 
 class Batch:
-    """Spans that go out in one request. `content`: characters of prompts and answers in them."""
+    """Spans that go out in one request, each as it is sent: as messages they would take five times the memory. `frame`: the
+    request without spans. `content`: characters of prompts and answers in them."""
 
-    def __init__(self, resource: Resource, scope: InstrumentationScope) -> None:
-        self._request = ExportTraceServiceRequest()
-        whole = self._request.resource_spans.add()
-        whole.resource.CopyFrom(resource)
-        scoped = whole.scope_spans.add()
-        scoped.scope.CopyFrom(scope)
-        self.spans = scoped.spans
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+        self.spans: list[bytes] = []
         self.content = 0
 
     def __len__(self) -> int:
         return len(self.spans)
 
-    def add(self, like: Span | None = None) -> Span:
-        """A new span, to be filled; a copy of `like`."""
-        span: Span = self.spans.add()
-        if like is not None:
-            span.CopyFrom(like)
-        return span
-
-    def forget_after(self, count: int) -> None:
-        """Keep only so many."""
-        del self.spans[count:]
-
     def body(self) -> bytes:
-        """The request of OTLP over HTTP. No span is added any more."""
-        body: bytes = self._request.SerializeToString()
-        return body
+        """The request of OTLP over HTTP (ExportTraceServiceRequest)."""
+        return self._frame.around(self.spans)
+
+
+class Frame:
+    """What is the same around the spans of every request."""
+
+    def __init__(self, resource: Resource, scope: InstrumentationScope) -> None:
+        self._resource = ResourceSpans(resource=resource).SerializeToString()
+        self._scope = ScopeSpans(scope=scope).SerializeToString()
+
+    def around(self, spans: Iterable[bytes]) -> bytes:
+        """A message's field holds the length of what is in it, so this goes from the inside to the outside."""
+        scoped = self._scope + b"".join([_field(ScopeSpans.SPANS_FIELD_NUMBER, span) for span in spans])
+        whole = self._resource + _field(ResourceSpans.SCOPE_SPANS_FIELD_NUMBER, scoped)
+        return _field(ExportTraceServiceRequest.RESOURCE_SPANS_FIELD_NUMBER, whole)
+
+
+def _field(number: int, message: bytes) -> bytes:
+    """A message as a field of another one, in protobuf's encoding: https://protobuf.dev/programming-guides/encoding/."""
+    left, size = len(message), bytearray()
+    while left > 127:
+        size.append(left & 127 | 128)
+        left >>= 7
+    return bytes((number << 3 | 2, *size, left)) + message
+
+
+def copy_of(like: Span) -> Span:
+    """A new span, to be filled."""
+    span = Span()
+    span.CopyFrom(like)
+    return span
 
 
 def place(span: Span, trace_id: bytes, span_id: bytes, parent: bytes, began: int, ended: int) -> None:

@@ -17,7 +17,8 @@ from producer.errors import InvalidJob
 from producer.job import ForeignJob, LLMJob, NewerSchema, decode_job
 from producer.telemetry.context import TRACEPARENT, derived, parse
 from producer.telemetry.recorder import Recorder
-from producer.telemetry.spans import Batch, fill, link, place, put
+from producer.telemetry.settings import Settings
+from producer.telemetry.spans import copy_of, fill, link, place, put
 from producer.trail import Attempt
 from worker.events import Event, EventKind, Hooks
 from worker.routes.route import Route
@@ -58,14 +59,15 @@ class Executions:
         trace_id = parent.trace_id if parent else derived(event.job_id, 16)
         if self._settings.sampling.of(trace_id, parent.sampled if parent else None):
             trace = _Trace(event.job_id, facts, trace_id, parent.span_id if parent else b"", self._templates)
-            with self._recorder as batch:
-                before = len(batch)
-                own = trace.tell_execution(batch, round(event.at * NANO))
-                calls = trace.tell_calls(batch, own, answer)
-                if self._settings.langfuse:
-                    _tell_langfuse(batch.spans[before:], calls, facts)
-                if self._settings.content and job is not None:
-                    _tell_content(batch, calls, job, answer, self._settings.langfuse)
+            own, spans = trace.of_execution(round(event.at * NANO))
+            calls = trace.of_calls(own, answer)
+            if self._settings.langfuse:
+                _tell_langfuse([*spans, *calls], calls, facts)
+            content = _tell_content(calls, job, answer, self._settings) if self._settings.content and job else 0
+            for span in spans:
+                self._recorder.put(span)
+            for span in calls:
+                self._recorder.put(span, content)
         for attempt in facts["attempts"]:
             self.metrics.add(attempt, answer.model if attempt is answer.attempt else "")
 
@@ -101,13 +103,14 @@ class _Trace:
         self._began = round(facts["claimed_at"] * NANO)
         self._for: For = (facts["tenant"], facts["feature"], facts["job_type"])
 
-    def tell_execution(self, batch: Batch, ended: int) -> bytes:
-        """Returns the id of its span."""
+    def of_execution(self, ended: int) -> tuple[bytes, list[Span]]:
+        """The id of its span, and the span; with those of the executions just before it that could not tell of themselves."""
         facts, number, outcome = self._facts, self._facts["execution"], self._facts["outcome"]
         own = self._numbered(number) if outcome in USES_IT_UP else derived(facts["lease"], 8)
         reason = (facts["reason"] or outcome) if outcome in FAILURES else ""
         final = (facts["route"], facts["provider"], facts["model"], facts["cache_hit"])
-        span = self._execution(batch, Process(facts["queue"], number, outcome, reason, final, self._for), own, ended)
+        span = self._execution(Process(facts["queue"], number, outcome, reason, final, self._for), own, ended)
+        spans = [span]
         fill(
             span.attributes,
             (("messaging.message.id", self._job_id), ("user_id", facts["user"])),
@@ -123,12 +126,13 @@ class _Trace:
             max(1, number - facts["crashed_before"]), number
         ):  # nobody knows when their workers vanished
             like = Process(facts["queue"], crashed, CRASHED, CRASHED, (), self._for)
-            span = self._execution(batch, like, self._numbered(crashed), self._began)
+            span = self._execution(like, self._numbered(crashed), self._began)
             fill(span.attributes, (("messaging.message.id", self._job_id), ("user_id", facts["user"])))
-        return own
+            spans.append(span)
+        return own, spans
 
-    def _execution(self, batch: Batch, like: Process, own: bytes, ended: int) -> Span:
-        span = batch.add(self._templates.process(like))
+    def _execution(self, like: Process, own: bytes, ended: int) -> Span:
+        span = copy_of(self._templates.process(like))
         place(span, self._trace_id, own, self._above, self._began, ended)
         if like.number > 1:
             link(span, self._trace_id, self._numbered(like.number - 1), "next execution")
@@ -138,13 +142,13 @@ class _Trace:
         """The id of the span of an execution, by its number among those of the job."""
         return derived(f"{self._job_id}:{number}", 8)
 
-    def tell_calls(self, batch: Batch, execution: bytes, answer: Answer) -> list[Span]:
+    def of_calls(self, execution: bytes, answer: Answer) -> list[Span]:
         """One span for each call, in their order."""
         spans: list[Span] = []
         before: tuple[bytes, str] | None = None
         for attempt in self._facts["attempts"]:
             own = os.urandom(8)
-            span = self._call(batch, attempt, answer if attempt is answer.attempt else NO_ANSWER)
+            span = self._call(attempt, answer if attempt is answer.attempt else NO_ANSWER)
             at = attempt.at_ms * 10**6  # clocks are read to the millisecond: no call began before its execution
             place(span, self._trace_id, own, execution, max(self._began, at), at + attempt.ms * 10**6)
             if before is not None:
@@ -153,9 +157,9 @@ class _Trace:
             spans.append(span)
         return spans
 
-    def _call(self, batch: Batch, attempt: Attempt, answer: Answer) -> Span:
+    def _call(self, attempt: Attempt, answer: Answer) -> Span:
         like = Call(attempt.route, attempt.outcome, attempt.status, answer.model, answer.ends, self._for)
-        span = batch.add(self._templates.call(like))
+        span = copy_of(self._templates.call(like))
         fill(
             span.attributes,
             (("gen_ai.response.id", answer.id), ("user_id", self._facts["user"])),
@@ -183,15 +187,15 @@ def _tell_langfuse(spans: Sequence[Span], calls: Sequence[Span], facts: Mapping[
             put(span.attributes, "langfuse.observation.cost_details", f'{{"total": {attempt.cost_usd}}}')
 
 
-def _tell_content(batch: Batch, calls: Sequence[Span], job: LLMJob, answer: Answer, langfuse: bool) -> None:
-    """Prompt and answer, under the names of the conventions and, if so, of Langfuse."""
+def _tell_content(calls: Sequence[Span], job: LLMJob, answer: Answer, settings: Settings) -> int:
+    """Prompt and answer, under the names of the conventions and, if so, of Langfuse. Returns their characters in each call."""
     asked, told = input_messages(job.body["messages"]), output_messages(answer.completion) if answer.attempt else ""
     for span in calls:
         texts = (("input", asked), ("output", told if span is calls[-1] else ""))
         fill(span.attributes, [(f"gen_ai.{name}.messages", text) for name, text in texts])
-        if langfuse:
+        if settings.langfuse:
             fill(span.attributes, [(f"langfuse.observation.{name}", text) for name, text in texts])
-        batch.content += len(asked) + len(told)
+    return len(asked) + len(told)
 
 
 def _read(facts: Mapping[str, Any]) -> LLMJob | None:
