@@ -158,6 +158,22 @@ def test_times_missed_while_no_worker_ran_are_started_once_or_skipped(
     assert queued(client) == jobs
 
 
+def test_a_command_that_ends_after_the_next_start_changes_nothing(client: redis.Redis, url: str) -> None:
+    later = Record("* * * * * UTC", until=200.0, time=180.0, started=181.0)
+    client.hset(keyspace.SCHEDULES, "a", json.dumps(later.__dict__))
+
+    async def ends() -> None:
+        connection = connect_async(url, max_connections=1)
+        leader = ScheduleLeader(connection, "w1", Schedules, Policies)
+        await leader.record("a", Record("* * * * * UTC", until=140.0, time=120.0, started=121.0), "of the first")
+        assert records(client)["a"] == later
+        await leader.record("a", later, "of the second")
+        await connection.aclose()
+
+    asyncio.run(ends())
+    assert records(client)["a"] == Record("* * * * * UTC", 200.0, 180.0, 181.0, "of the second")
+
+
 def test_a_changed_line_begins_anew_and_a_removed_one_is_forgotten(
     url: str, client: redis.Redis, policies: Policies
 ) -> None:
@@ -179,18 +195,22 @@ def test_without_a_schedule_redis_is_asked_nothing(url: str, client: redis.Redis
 
 
 def test_a_worker_starts_jobs_and_commands_and_reads_a_changed_file(workshop: Workshop, producer: Producer) -> None:
-    """The wait for a full minute is not waited for: the record is set back."""
+    """Once a year, so that no time comes meanwhile: the records are set back."""
     workshop.routes(hot=[{"upstream": "hot"}])
     workshop.policy()
     path = workshop.folder / "policies" / "schedules.yaml"
     path.write_text("version: 1\nschedules:\n")
     worker = workshop.worker()
-    poll = {"cron": "* * * * *", "run": "budget poll"}
-    path.write_text(json.dumps({"version": 1, "schedules": {"digest": EVERY_MINUTE, "costs": poll}}))
+    yearly = {"cron": "0 0 1 1 *"}
+    path.write_text(
+        json.dumps(
+            {"version": 1, "schedules": {"digest": {**yearly, "job": JOB}, "costs": {**yearly, "run": "budget poll"}}}
+        )
+    )
     client = producer.client
     until(lambda: set(records(client)) == {"digest", "costs"}, "the worker reads the file again")
     for name in ("digest", "costs"):
-        rewind(client, name, 60)
+        rewind(client, name, 366 * 86400)
     result: Callable[[str], str] = lambda name: records(client)[name].result  # noqa: E731
     until(lambda: bool(result("digest")) and bool(result("costs")), "both are started")
     until(lambda: all(producer.ended([result("digest")])), "the job runs")

@@ -75,6 +75,7 @@ class ScheduleLeader:
         self._client, self._name = client, worker_name
         self._schedules, self._policies = schedules, policies
         self._commands: set[asyncio.Task[None]] = set()
+        self._refused: set[str] = set()  # schedules whose job Redis does not accept now
 
     async def step(self) -> None:
         """Start what is due, if this worker leads. Without a schedule it asks Redis nothing. Raises RedisError."""
@@ -106,11 +107,11 @@ class ScheduleLeader:
             log.warning("missed times of a schedule are skipped", extra={**facts, "missed": len(due)})
             await self._write(name, replace(record, until=now, missed=len(due), skipped=True))
             return
-        if missed or now - at > ON_TIME_SECONDS:
-            log.warning("missed times of a schedule are started once", extra={**facts, "missed": missed + 1})
+        late = missed + (now - at > ON_TIME_SECONDS)
         started = Record(schedule.definition, now, at, now, "", missed, skipped=False)
         if schedule.job is None:
-            await self._write(name, started)  # first: two workers never run it for the same time
+            _say_late(late, facts)
+            await self._write(name, started)  # first: if this worker dies in it, no other runs it again
             task = asyncio.create_task(self._command(name, started, (schedule.run or "").split()))
             self._commands.add(task)
             task.add_done_callback(self._commands.discard)
@@ -121,8 +122,12 @@ class ScheduleLeader:
         except IdempotencyConflict as before:  # the file has changed since this time was started
             job_id = before.job_id
         except FailoverError as error:  # a full Redis, for example: it stays due
-            log.warning("a scheduled job was not accepted, it is tried again", extra={**facts, "why": str(error)})
+            if name not in self._refused:
+                log.warning("a scheduled job is not accepted, it is tried again", extra={**facts, "why": str(error)})
+            self._refused.add(name)
             return
+        self._refused.discard(name)
+        _say_late(late, facts)
         log.info("scheduled job submitted", extra={**facts, "job_id": job_id})
         await self._write(name, replace(started, result=job_id))
 
@@ -133,11 +138,23 @@ class ScheduleLeader:
         facts = {"schedule": name, "exit": code, "seconds": round(time.monotonic() - began, 1), "output": told}
         log.log(logging.WARNING if code else logging.INFO, "scheduled command ended", extra=facts)
         with contextlib.suppress(redis.RedisError):  # the log has it
-            await self._write(name, replace(started, result=f"exit {code}: {told}" if code else told or "done"))
+            await self.record(name, started, f"exit {code}: {told}" if code else told or "done")
+
+    async def record(self, name: str, started: Record, result: str) -> None:
+        """Record what came of a start, unless a later one has begun meanwhile. Raises RedisError."""
+        (text,) = await ask_async(self._client, [("HGET", keyspace.SCHEDULES, name)])
+        now = read_records({name.encode(): text}).get(name) if text else None
+        if now is not None and now.time == started.time:
+            await self._write(name, replace(now, result=result))
 
     async def _write(self, name: str, record: Record) -> None:
         fields = ("HSET", keyspace.SCHEDULES, name, json.dumps(asdict(record)))
         await ask_async(self._client, [although_full(fields)])
+
+
+def _say_late(late: int, facts: dict[str, str]) -> None:
+    if late:
+        log.warning("missed times of a schedule are started once", extra={**facts, "missed": late})
 
 
 async def _run(words: list[str]) -> tuple[int, str]:
