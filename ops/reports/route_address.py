@@ -9,7 +9,13 @@ from ops.importers.litellm.prefixes import of_host
 from worker.routes.route import Route
 
 _CALL = re.compile(r"/(?:chat/completions|completions|responses|embeddings|models|messages|complete)$")
-_AZURE = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
+_AZURE = (
+    ".openai.azure.com",
+    ".openai.azure.us",
+    ".openai.azure.cn",
+    ".cognitiveservices.azure.com",
+    ".services.ai.azure.com",
+)
 _GEMINI = "generativelanguage.googleapis.com"
 _OLLAMA_PORT = 11434
 _NATIVE = "is an address of Anthropic's dialect: set `api` to anthropic"

@@ -84,7 +84,7 @@ def _azure(text: str, model: str, found: Address) -> None:
             found.notes.append(f"its api_base names the deployment {found.model}, which is called instead of {model}")
     found.url = re.sub(r"(?:/openai)?(?:/v1)?$", "", text).rstrip("/") + "/openai/v1"
     host = host_of(text)
-    if host and not host.endswith(".azure.com"):
+    if host and not host.endswith((".azure.com", ".azure.us", ".azure.cn")):
         found.notes.append(f"{host} is not a host of Azure: check that it passes /openai/v1 on")
 
 

@@ -13,9 +13,7 @@ from ops.importers.litellm.values import PLACEHOLDER, lone_variable
 from producer.environment import Environment
 
 _OPENAI_LIKE = ("openai", "custom_openai", "openai_like", "aiohttp_openai", "custom")
-_SERIES = re.compile(
-    r"^(?:o_series|gpt5_series|responses|chat)/(?=.)"
-)  # how LiteLLM treats the model, no part of its id
+_SERIES = re.compile(r"^(?:o_series|gpt5_series|responses)/(?=.)")  # how LiteLLM treats the model, no part of its id
 
 Note = Callable[[str], None]
 
@@ -60,7 +58,7 @@ def target_of(asked: Asked, note: Note) -> Target:
     row = _at_its_host(asked, row, note)
     if row.note:
         note(row.note)
-    model = _model_id(row, model, own_base=asked.base is None)
+    model = _model_id(asked, row, model, note)
     address = Address(base) if asked.base is None and base == row.address else address_of(base, row, model)
     if address.wrong:
         raise NoTargetError(address.wrong)
@@ -168,7 +166,7 @@ def _own_base(asked: Asked, row: Prefix) -> str:
     raise NoTargetError(f"{row.name} needs an api_base: add it")
 
 
-def _model_id(row: Prefix, model: str, *, own_base: bool) -> str:
+def _model_id(asked: Asked, row: Prefix, model: str, note: Note) -> str:
     """The id as the provider knows it."""
     if row.name in ("azure", "openai"):
         model = _SERIES.sub("", model)
@@ -176,8 +174,11 @@ def _model_id(row: Prefix, model: str, *, own_base: bool) -> str:
         return row.model_prefix + model
     if row.name == "openrouter" and "/" not in model and not model.startswith("${"):
         maker = of_name(model)
-        return f"{maker.vendor if maker and maker.vendor else 'openrouter'}/{model}"
-    if row.rule == "huggingface" and own_base and model.count("/") > 1:
+        if maker is not None and maker.vendor:
+            note(f"OpenRouter's ids name the maker: it is called as {maker.vendor}/{model}")
+            return f"{maker.vendor}/{model}"
+        return f"openrouter/{model}" if asked.model.startswith("openrouter/") else model  # openrouter/auto is an id
+    if row.rule == "huggingface" and asked.base is None and model.count("/") > 1:
         served_by, _, model = model.partition("/")
         return f"{model}:{served_by}"
     return model
