@@ -78,7 +78,7 @@ def imported(path: Path, alias: str | None = None, environment: Environment | No
     strategy = str(settings.get("routing_strategy") or SHUFFLE)
     deployments = _deployments(path, config, environment, report)
     fallbacks = fallbacks_of(config, report)
-    for name in dict.fromkeys(name for name in fallbacks.names() if name not in deployments):
+    for name in dict.fromkeys(fallbacks.unknown(deployments)):
         report.leave_out("fallbacks", f"{name} is not a model_name of the file: add it to model_list")
     chosen = _chosen(path, list(deployments), fallbacks, alias)
     found = [alias_of(name, deployments[name], strategy, report) for name in chosen]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,22 +38,27 @@ class Fallbacks:
         """Whether what is too long for the alias goes to another one."""
         return bool(self._of(alias, "context_window_fallbacks"))
 
-    def names(self) -> Iterator[str]:
-        """Every alias that is named, but `*`."""
-        for by_alias in self.by_kind.values():
-            for alias, others in by_alias.items():
-                yield from (name for name in (alias, *others) if name != _ANY)
+    def unknown(self, aliases: Collection[str]) -> Iterator[str]:
+        """The names that stand for none of these aliases."""
+        for kind, by_alias in self.by_kind.items():
+            used = {_ANY, *(self._key(alias, kind) for alias in aliases)}
+            for key, others in by_alias.items():
+                yield from () if key in used else (key,)
+                yield from (name for name in others if name not in aliases)
 
     def _after(self, alias: str) -> list[str]:
         return list(dict.fromkeys(name for kind in _KINDS for name in self._of(alias, kind)))
 
     def _of(self, alias: str, kind: str) -> Sequence[str]:
+        key = self._key(alias, kind)
+        return [] if key is None else self.by_kind[kind][key]
+
+    def _key(self, alias: str, kind: str) -> str | None:
         """LiteLLM finds an alias by its name, then without its provider's prefix, then by `*`."""
         by_alias = self.by_kind[kind]
         bare = alias.partition("/")[2] if alias.partition("/")[0] in prefixes() else alias
         prefixed = (key for key in by_alias if key.partition("/")[2] == alias and key.partition("/")[0] in prefixes())
-        key = next((name for name in (alias, bare, *prefixed, _ANY) if name in by_alias), None)
-        return [] if key is None else by_alias[key]
+        return next((name for name in (alias, bare, *prefixed, _ANY) if name in by_alias), None)
 
 
 def fallbacks_of(config: Mapping[str, Any], report: Report) -> Fallbacks:
