@@ -54,6 +54,7 @@ Ours:
 | failover:history:cursor     | string | up to where the history counts outcomes and ledger rows (JSON) | for good    |
 | failover:history:minute:{n} | string | what happened in a minute (worker/history/document.py); 40 names a dimension | 48 h |
 | failover:history:hour:{n}   | string | the same for an hour; n counts from 1970                | 400 days            |
+| failover:history:maintenance:{n} | string | the part of an hour that lies in maintenance windows | 400 days    |
 | failover:history:leader     | string | the worker that writes the history and takes old rows out of Redis | 60 s    |
 | failover:history:writing    | string | the rows that it is writing to HISTORY_URL (JSON)     | until they are folded |
 | failover:schedules          | hash   | a schedule's handled times and last start (JSON); 1,000 | for good            |
@@ -398,6 +399,10 @@ def minute(number: int) -> str:
 
 def hour(number: int) -> str:
     return f"failover:history:hour:{number}"
+
+
+def maintained_hour(number: int) -> str:
+    return f"failover:history:maintenance:{number}"
 
 
 def booked(worker_name: str) -> str:

@@ -146,6 +146,7 @@ REASONS = {  # by key: why nothing fills it
     "failover:response:{id}": "a request's body; lives as its job may (tests/test_openai_responses.py)",
     "failover:retry:{hash}": "one job id; an hour",
     "failover:live:{id}": "20 pieces a second until the deadline; 15 minutes (tests/test_openai_chat.py)",
+    "failover:history:maintenance:{n}": "as an hour of the history; 400 days (tests/test_objectives_history.py)",
     "failover:history:cursor": "the ids of three months and the last outcome",
     "failover:ladder:{month}": "a field for each scope with a cap, of budgets.yaml or set by operators; 45 days",
     "failover:budgets": "a field for each cap that operators set",

@@ -21,6 +21,7 @@ from worker.money.answer_cache import Caching, load_caching
 from worker.money.billing_alerts import Guardrail
 from worker.money.caps import Budgets, load_budgets
 from worker.network import Network
+from worker.objectives.policy import SloPolicy, load_slo_policy
 from worker.routes.api_keys import Key, TenantKeys, of_variable
 from worker.routes.names import canonical
 from worker.routes.policy import Routing, load_routing
@@ -49,6 +50,7 @@ class Configuration:
     archive: Archive | None = field(default=None, compare=False)  # a worker keeps this and the next of its start
     network: Network = field(default_factory=Network)
     schedules: Schedules = field(default_factory=Schedules)
+    objectives: SloPolicy = field(default_factory=SloPolicy)
 
     @classmethod
     def load(cls, environment: Environment, *, tenants_keys: bool = True) -> Configuration:
@@ -72,6 +74,7 @@ class Configuration:
             archive_of(environment),
             Network.of(environment),
             load_schedules(environment, policies.job_types),
+            load_slo_policy(environment),
         )
         return cls(policies, routes, routing, keys, *rest)
 
@@ -121,6 +124,7 @@ def stamp(environment: Callable[[], Environment] = load_environment) -> Stamp:
         "cache.yaml",
         "history.yaml",
         "schedules.yaml",
+        "slo.yaml",
     )
     yaml = [policies / name for name in names]
     return _stamp_of([Path(".env"), routes, *yaml, *key_files(routes, found)])

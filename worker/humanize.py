@@ -37,6 +37,11 @@ def lasted(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
+def took(ms: float | None) -> str:
+    """A time in milliseconds: `340 ms`, `8.2 s`; `-` for None."""
+    return "-" if ms is None else f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
 def one_line(text: str, most: int) -> str:
     """The text as one printable line of at most `most` characters."""
     beginning = text[: 16 * most]  # a text of megabytes is not read for one line of it

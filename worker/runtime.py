@@ -93,6 +93,7 @@ class Runtime:
             configuration.archive,
             queues,
             lambda: [name for name, breaker in self.breakers.items() if breaker.state == "open"],
+            lambda minute: current.configuration.objectives.maintained(minute),
         )
         self._schedules = ScheduleLeader(
             client,

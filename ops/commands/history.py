@@ -16,10 +16,10 @@ from producer.environment import Environment
 from producer.errors import FailoverError, UsageError
 from worker.control.pause import utc
 from worker.history.archive import VARIABLE, archive_of
-from worker.history.document import ALL, DIMENSIONS, PEAK, Facts, together
+from worker.history.document import ALL, COST, DIMENSIONS, PEAK, Facts, together
 from worker.history.read import facts_of, slices
 from worker.history.rows_file import read_rows
-from worker.humanize import many, money
+from worker.humanize import many, money, took
 from worker.queue.dead_letters import now_ms
 from worker.routes.prices import dollars
 
@@ -122,13 +122,16 @@ def _lines(facts: Sequence[Facts], total: Facts) -> Iterator[str]:
     yield f"jobs        {spark([each.counters.get('done', 0) for each in facts])}  {'; '.join([done, *more])}"
     for name, title in (("answer", "to answer"), ("run", "run time"), ("first token", "first token")):
         if histogram := total.times.get(name):
-            told = " / ".join(_seconds(histogram.quantile(share)) for share in QUANTILES)
+            told = " / ".join(took(histogram.quantile(share)) for share in QUANTILES)
             p95 = [each.times[name].quantile(0.95) or 0 if name in each.times else 0 for each in facts]
             yield f"{title:12}{spark(p95)}  p50 / p95 / p99: {told}"
     cost, tokens = [each.counters.get("micros", 0) for each in facts], counters.get("prompt_tokens", 0)
     spent = f"{money(dollars(counters.get('micros', 0)))} for {many(counters.get('calls', 0), 'paid call')}"
     tokens_told = f"{tokens:,} tokens in, {counters.get('completion_tokens', 0):,} out"
     yield f"cost        {spark(cost)}  {spent}, {tokens_told}"
+    if histogram := total.times.get(COST):
+        told = " / ".join(money(dollars(round(histogram.quantile(share) or 0))) for share in QUANTILES)
+        yield f"cost a job  p50 / p95 / p99: {told}"
     if waiting := counters.get(PEAK + "waiting"):
         peaks = [each.counters.get(PEAK + "waiting", 0) for each in facts]
         late = f"{counters.get(PEAK + 'late', 0):,} of them late"
@@ -165,7 +168,7 @@ def _print_table(dimension: str, names: Mapping[str, Facts]) -> None:
     table = Table(dimension, "done", "dead", "p95 to answer", "cost", "paid calls", box=None)
     for name in sorted(names, key=lambda name: -names[name].weight)[:LISTED]:
         facts = names[name]
-        p95 = _seconds(facts.times["answer"].quantile(0.95)) if "answer" in facts.times else "-"
+        p95 = took(facts.times["answer"].quantile(0.95)) if "answer" in facts.times else "-"
         numbers = [f"{facts.counters.get(counter, 0):,}" for counter in ("done", "dead")]
         cost = money(dollars(facts.counters.get("micros", 0)))
         table.add_row(escape(name), *numbers, p95, cost, f"{facts.counters.get('calls', 0):,}")
@@ -183,7 +186,3 @@ def spark(values: Sequence[float]) -> str:
     if not top:
         return " " * len(groups)
     return "".join(BARS[min(7, int(8 * value / top))] if value else " " for value in groups)
-
-
-def _seconds(ms: float | None) -> str:
-    return "-" if ms is None else f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"

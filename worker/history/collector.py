@@ -18,7 +18,7 @@ from pydantic_core import from_json, to_json
 
 from producer import keyspace
 from producer.scripts import Command, Script, ask_async
-from worker.history.document import ALL, DIMENSIONS, PEAK, Document, Facts, bucket_of
+from worker.history.document import ALL, COST, DIMENSIONS, PEAK, Document, Facts, bucket_of
 from worker.money.budget_state import month_of
 
 log = logging.getLogger("failover.worker")
@@ -28,20 +28,23 @@ PAGE = 500  # entries that are read at once, because counting them takes the eve
 MINUTES_KEPT_SECONDS = 48 * 3600
 HOURS_KEPT_SECONDS = 400 * 86400
 OUTCOMES = "outcomes"
+OPTIONAL = ("first token", COST)  # of an outcome: its route streams, its cost is known
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 
 class Collector:
     """The collector of one worker. `queues` are looked at, too: how many jobs were accepted and not ended, and how many of
-    them late. `open_routes` returns the routes whose breaker is open now."""
+    them late. `open_routes` returns the routes whose breaker is open now; `maintained`, whether a minute (Unix time / 60) is
+    in a maintenance window: such minutes are kept apart in their hour, too, because objectives leave them out."""
 
     def __init__(
         self,
         client: redis.asyncio.Redis,
         queues: Sequence[str] = (),
         open_routes: Callable[[], Collection[str]] = tuple,
+        maintained: Callable[[int], bool] = lambda minute: False,
     ) -> None:
-        self._client, self._queues, self._open_routes = client, queues, open_routes
+        self._client, self._queues, self._open_routes, self._maintained = client, queues, open_routes, maintained
 
     async def step(self, seconds: float = 0.0) -> None:
         """Count all that has happened since the last step of any worker; `seconds`: how long ago that usually is. Raises
@@ -96,11 +99,13 @@ class Collector:
     async def _store(
         self, before: bytes, cursor: Mapping[str, str], counted: str, minutes: Mapping[int, Document]
     ) -> bool:
-        hours: dict[int, Document] = {}
+        hours: dict[str, Document] = {}
         for minute, document in minutes.items():
-            hours.setdefault(minute // 60, Document()).add(document)
+            hours.setdefault(keyspace.hour(minute // 60), Document()).add(document)
+            if self._maintained(minute):
+                hours.setdefault(keyspace.maintained_hour(minute // 60), Document()).add(document)
         new = {keyspace.minute(each): (document, MINUTES_KEPT_SECONDS) for each, document in minutes.items()}
-        new |= {keyspace.hour(each): (document, HOURS_KEPT_SECONDS) for each, document in hours.items()}
+        new |= {key: (document, HOURS_KEPT_SECONDS) for key, document in hours.items()}
         (known,) = await self._ask(("MGET", *new))
         words: list[Any] = [before, to_json(cursor), counted]
         for raw, (document, seconds) in zip(known, new.values(), strict=True):
@@ -138,8 +143,8 @@ def _counted(record: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, int]
         return [kind, f"dead {record.get('reason', '')}"], []
     if kind != "done":
         return [kind], []
-    told = {"answer": "answer_ms", "run": "run_ms", "first token": "first_token_ms"}
-    times = [(name, bucket_of(record[at])) for name, at in told.items() if name != "first token" or at in record]
+    told = {"answer": "answer_ms", "run": "run_ms", "first token": "first_token_ms", COST: "cost_micros"}
+    times = [(name, bucket_of(record[at])) for name, at in told.items() if name not in OPTIONAL or at in record]
     return [kind, *map(str, record.get("flags", ()))], times
 
 

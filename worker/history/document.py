@@ -18,6 +18,7 @@ ALL = "all"
 DIMENSIONS = (ALL, "feature", "tenant", "route", "provider")
 OTHERS = "(others)"
 PEAK = "peak "
+COST = "cost in micro-dollars"  # the histogram of what answered jobs cost, among those of times
 WEIGHED = (
     "done",
     "dead",
@@ -35,8 +36,13 @@ def bucket_of(ms: float) -> int:
     return math.ceil(math.log(ms) / _GROWTH) if ms > 1 else 0
 
 
+def _middle(bucket: int) -> float:
+    """The time that stands for all times of a bucket."""
+    return 2 * math.exp(bucket * _GROWTH) / (math.exp(_GROWTH) + 1) if bucket else 1.0
+
+
 class Histogram:
-    """How often each time was counted, in buckets that are 4 % wide. Times in milliseconds."""
+    """How often each time was counted, in buckets that are 4 % wide. Times in milliseconds; of COST micro-dollars."""
 
     __slots__ = ("buckets",)
 
@@ -51,6 +57,18 @@ class Histogram:
         for bucket, times in other.buckets.items():
             self.buckets[bucket] = self.buckets.get(bucket, 0) + times
 
+    def remove(self, other: Histogram) -> None:
+        """Take away what was counted in `other`, which is a part of this one."""
+        for bucket, times in other.buckets.items():
+            if (left := self.buckets.get(bucket, 0) - times) > 0:
+                self.buckets[bucket] = left
+            else:
+                self.buckets.pop(bucket, None)
+
+    def over(self, limit: float) -> int:
+        """How many of the counted times are longer than `limit` milliseconds, within 2 %."""
+        return sum(times for bucket, times in self.buckets.items() if _middle(bucket) > limit)
+
     @property
     def times(self) -> int:
         """How many times were counted."""
@@ -62,7 +80,7 @@ class Histogram:
         for bucket in sorted(self.buckets):
             left -= self.buckets[bucket]
             if left <= 0:
-                return 2 * math.exp(bucket * _GROWTH) / (math.exp(_GROWTH) + 1) if bucket else 1.0
+                return _middle(bucket)
         return None
 
 
@@ -92,6 +110,15 @@ class Facts:
         for name, histogram in other.times.items():
             self.times.setdefault(name, Histogram()).add(histogram)
 
+    def remove(self, other: Facts) -> None:
+        """Take away what was counted in `other`, which is a part of these facts. Peaks stay."""
+        for counter, less in other.counters.items():
+            if not counter.startswith(PEAK) and counter in self.counters:
+                self.counters[counter] = max(0, self.counters[counter] - less)
+        for name, histogram in other.times.items():
+            if name in self.times:
+                self.times[name].remove(histogram)
+
     @property
     def weight(self) -> int:
         """How many jobs and calls it stands for."""
@@ -115,6 +142,13 @@ class Document:
         for dimension, names in other.facts.items():
             for name, facts in names.items():
                 self.of(dimension, name).add(facts)
+
+    def remove(self, other: Document) -> None:
+        """Take away what happened in `other`, which is a part of this one."""
+        for dimension, names in other.facts.items():
+            for name, facts in names.items():
+                if name in self.facts[dimension]:
+                    self.facts[dimension][name].remove(facts)
 
     def _narrow(self) -> None:
         """Keep the NAMES_KEPT heaviest names of each dimension apart."""

@@ -19,7 +19,7 @@ LEADS_MS = 60_000  # after its last step. Two leaders at once do no harm
 
 class HistoryLeader:
     """The part of a worker that may keep the history. `policy` returns the one in force, `open_routes` the routes whose
-    breaker is open now."""
+    breaker is open now; `maintained`: as the collector's."""
 
     def __init__(
         self,
@@ -29,9 +29,10 @@ class HistoryLeader:
         archive: Archive | None,
         queues: Sequence[str] = (),
         open_routes: Callable[[], Collection[str]] = tuple,
+        maintained: Callable[[int], bool] = lambda minute: False,
     ) -> None:
         self._client, self._name = client, worker_name
-        self._collector = Collector(client, queues, open_routes)
+        self._collector = Collector(client, queues, open_routes, maintained)
         self._retention = LedgerRetention(client, lambda: policy().ledger, archive)
 
     async def step(self) -> None:

@@ -32,14 +32,18 @@ def slices(client: redis.Redis, since_ms: int, until_ms: int) -> Iterator[Slice]
     now_ms = int(seconds) * 1000
     by_minutes = until_ms - since_ms <= BY_MINUTES_MS and now_ms - since_ms <= MINUTES_KEPT_SECONDS * 1000
     length = MINUTE_MS if by_minutes else HOUR_MS
-    key = keyspace.minute if by_minutes else keyspace.hour
     since_ms = max(since_ms, now_ms - HOURS_KEPT_SECONDS * 1000)
-    numbers = range(since_ms // length, until_ms // length + 1)
+    return numbered(client, range(since_ms // length, until_ms // length + 1), length)
+
+
+def numbered(client: redis.Redis, numbers: Sequence[int], length_ms: int) -> Iterator[Slice]:
+    """The minutes or hours (`length_ms`: MINUTE_MS, HOUR_MS) with these numbers, which count from 1970."""
+    key = keyspace.minute if length_ms == MINUTE_MS else keyspace.hour
     for begin in range(0, len(numbers), PAGE):
         some = numbers[begin : begin + PAGE]
         (raws,) = ask(client, [("MGET", *(key(number) for number in some))])
         for number, raw in zip(some, raws, strict=True):
-            yield Slice(number * length, length, Document.unpacked(raw))
+            yield Slice(number * length_ms, length_ms, Document.unpacked(raw))
 
 
 def facts_of(found: Sequence[Slice], dimension: str, name: str) -> list[Facts]:

@@ -86,6 +86,8 @@ def record_of(claim: Claim, executed: Executed) -> bytes:
             flags = {"saved": saved, "degraded": result.degraded, "cached": result.cache_hit, "late": late}
             record |= {"kind": "done", "route": result.route, "provider": result.provider, "answer_ms": answer_ms}
             record |= {"run_ms": executed.run_ms, "flags": [name for name, holds in flags.items() if holds]}
+            if result.cost_usd is not None:
+                record["cost_micros"] = round(result.cost_usd * 1e6)
             if own and (first_ms := own[-1].first_token_ms) is not None:
                 record["first_token_ms"] = first_ms
         case Dead(reason):

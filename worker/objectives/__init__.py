@@ -1,0 +1,1 @@
+"""Objectives: what clients were promised (policies/slo.yaml), measured from the history."""

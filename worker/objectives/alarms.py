@@ -1,0 +1,178 @@
+"""When an alarm opens and closes: pure functions over minutes.
+
+Each rule is a limit on a share: failures of requests, slow answers of all answers, micro-dollars of requests. A p95 is over
+its target exactly if more than 5 % of the answers are slower than it, so the shares of any minutes can be added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import accumulate
+from typing import NamedTuple
+
+from worker.objectives.indicators import SHARE
+from worker.objectives.policy import SloPolicy, Targets
+
+PARTS = (
+    5  # of a window: a target is missed for its length if it is missed in the first part, and in all that have requests
+)
+CLEAR_MINUTES = 5  # an alarm closes after so many minutes without its reason
+FAST_BURN, FAST_BURN_MINUTES = 2.0, 60  # the fast burn of the reliability kit
+SHORT_MINUTES = 5  # beside an hour, as the workbook has it: an alarm does not outlast its reason
+PAIRS = {
+    "burn_1h_5m": (14.4, 60, 5),
+    "burn_6h_30m": (6.0, 360, 30),
+}  # of the SRE workbook: rate, long and short minutes
+LONGEST_MINUTES = 360
+SLOW_BURN = ((15, 0.5), (25, 0.8))  # of the kit: up to this day of the month, more than this share of the error budget
+ENDS_AT = 0.9  # of that share, so that the estimate of a month's requests opens and closes nothing
+
+
+class Alarm(StrEnum):
+    """What is wrong."""
+
+    SUCCESS = "success"
+    LATENCY = "latency"
+    COST = "cost"
+    BURN = "burn"
+    BUDGET = "budget"
+
+
+class Sample(NamedTuple):
+    """What happened in one minute to one scope, as the rules need it. `slow`, `slow_first`: more than their targets."""
+
+    requests: int = 0
+    failures: int = 0
+    answers: int = 0
+    slow: int = 0
+    firsts: int = 0
+    slow_first: int = 0
+    micros: int = 0
+
+
+class Share(NamedTuple):
+    """`bad` of `total` in one minute."""
+
+    bad: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Opens if more than `limit` of the last `minutes` is bad, of at least `requests`, and at least `bad` are. It must also be so
+    now: in the last `short` minutes; or without them, in the first of PARTS parts of the window, and in each that has requests.
+    `named`: what is then wrong."""
+
+    alarm: Alarm
+    named: str
+    bad: str
+    total: str
+    minutes: int
+    limit: float
+    requests: int
+    fewest_bad: int = 1
+    short: int = 0
+
+    def shares(self, samples: Sequence[Sample]) -> list[Share]:
+        """The shares of each minute that this rule limits."""
+        return [Share(getattr(each, self.bad), getattr(each, self.total)) for each in samples]
+
+    @property
+    def recent(self) -> int:
+        """The minutes that must meet the target before it closes."""
+        return self.short or max(CLEAR_MINUTES, self.minutes // 3)
+
+
+def rules(policy: SloPolicy, targets: Targets) -> list[Rule]:
+    """The rules for a scope with these targets, the more urgent of each alarm last."""
+    found, on, fewest = [], policy.alerts, policy.fewest
+    if (success := targets.success_percent) is not None:
+        allowed, failed = 1 - success / 100, ("failures", "requests")
+        least = fewest.requests, fewest.failures
+        if on.success:
+            for minutes in (5, 60):
+                named = f"success is under {success:g}% for {minutes} minutes"
+                found.append(Rule(Alarm.SUCCESS, named, *failed, minutes, allowed, *least))
+        burns = {"fast_burn": (FAST_BURN, FAST_BURN_MINUTES, SHORT_MINUTES), **PAIRS}
+        for name, (rate, long, short) in burns.items():
+            if getattr(on, name):
+                named = f"the error budget is spent more than {rate:g} times too fast over {_span(long)}"
+                found.append(Rule(Alarm.BURN, named, *failed, long, rate * allowed, *least, short))
+    for seconds, what, slow in (
+        (targets.p95_answer_seconds, "answer", ("slow", "answers")),
+        (targets.p95_first_token_seconds, "first token", ("slow_first", "firsts")),
+    ):
+        if on.latency and seconds is not None:
+            named = f"the p95 to the {what} is over {seconds:g} s for 15 minutes"
+            found.append(Rule(Alarm.LATENCY, named, *slow, 15, 1 - SHARE, fewest.requests))
+    if on.cost and (usd := targets.average_cost_usd) is not None:
+        named = f"a request costs more than ${usd:g} on average for 15 minutes"
+        found.append(Rule(Alarm.COST, named, "micros", "requests", 15, usd * 1e6, fewest.requests))
+    return found
+
+
+def _span(minutes: int) -> str:
+    return "1 hour" if minutes == 60 else f"{minutes // 60} hours"
+
+
+def opened(shares: Sequence[Share], rule: Rule) -> int | None:
+    """The index of the minute at whose end the alarm opened that is open after the last minute; None if it is closed.
+
+    An alarm that opened stays open for at least CLEAR_MINUTES, and closes when for so long neither its window was bad nor the
+    `recent` minutes missed the target. So two openings are always further apart than that.
+    """
+    if sum(share.bad for share in shares) < rule.fewest_bad:
+        return None
+    sums = _Sums(shares, rule)
+    since, calm = None, 0
+    for end in range(1, len(shares) + 1):
+        if since is None:
+            since, calm = (end - 1, 0) if sums.bad_at(end) else (None, 0)
+            continue
+        calm = calm + 1 if sums.calm_at(end) else 0
+        if calm >= CLEAR_MINUTES:
+            since = None
+    return since
+
+
+class _Sums:
+    """Sums over any minutes of a series, at once."""
+
+    def __init__(self, shares: Sequence[Share], rule: Rule) -> None:
+        self._rule = rule
+        self._bad = [0, *accumulate(share.bad for share in shares)]
+        self._total = [0, *accumulate(share.total for share in shares)]
+
+    def _over(self, begin: int, end: int) -> bool | None:
+        """Whether too much is bad from minute `begin` up to `end`; None without requests."""
+        begin, end = max(0, begin), max(0, end)
+        total = self._total[end] - self._total[begin]
+        return self._bad[end] - self._bad[begin] > self._rule.limit * total if total > 0 else None
+
+    def bad_at(self, end: int) -> bool:
+        """Whether the rule holds at the end of minute `end` - 1."""
+        rule, begin = self._rule, max(0, end - self._rule.minutes)
+        enough = self._total[end] - self._total[begin] >= rule.requests
+        if not enough or self._bad[end] - self._bad[begin] < rule.fewest_bad or not self._over(begin, end):
+            return False
+        if rule.short:
+            return bool(self._over(end - rule.short, end))
+        length = rule.minutes // PARTS
+        first, *others = [self._over(part, part + length) for part in range(end - rule.minutes, end, length)]
+        return first is True and all(each is not False for each in others)
+
+    def calm_at(self, end: int) -> bool:
+        """Whether the target is met again. Without recent requests nobody knows, until the whole window is empty."""
+        if self.bad_at(end):
+            return False
+        recent = self._over(end - self._rule.recent, end)
+        return self._over(end - self._rule.minutes, end) is None if recent is None else not recent
+
+
+def burns_slowly(used: float, day: int, *, was: bool) -> tuple[int, float] | None:
+    """(day, share) of the step of SLOW_BURN that is passed on this day of the month; None for none. `used`: share of the
+    month's error budget. `was`: whether a step was passed at the last look."""
+    passed = [(last, share) for last, share in SLOW_BURN if day <= last and used > share * (ENDS_AT if was else 1)]
+    return max(passed, default=None)

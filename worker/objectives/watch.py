@@ -1,0 +1,181 @@
+"""Looks at the history for the notifier: which alarms are open now, and why.
+
+The state of an alarm follows from the last hours of the history alone, so a notifier that takes over finds the same. Minutes
+and hours that are over are read once; in memory stays only what the rules need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+
+from worker.history.collector import HOUR_MS, MINUTE_MS
+from worker.history.document import ALL, OTHERS, Document, together
+from worker.history.read import numbered
+from worker.humanize import many, money
+from worker.objectives.alarms import LONGEST_MINUTES, Alarm, Rule, Sample, burns_slowly, opened, rules
+from worker.objectives.cause import causes
+from worker.objectives.indicators import Counts, counts_of, error_budget
+from worker.objectives.policy import SloPolicy, Targets
+from worker.objectives.windows import measured
+from worker.routes.prices import dollars
+
+HORIZON_MINUTES = LONGEST_MINUTES + 120  # in which each state is computed again from the start
+CAUSE_MINUTES = 60  # the longest window in which a cause is looked for
+UNSETTLED = 3  # the last minutes and hours may still get what happened in them
+DAY_HOURS, MONTH_DAYS = 24, 30
+HOURS_READ = 31 * DAY_HOURS  # this month, and the rate of the last one
+SCOPES = (ALL, "feature", "tenant")
+
+Scope = tuple[str, str]  # dimension, name
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One open alarm. `dimension`, `name`: of the scope, ALL and "" for all jobs. `what`: what is wrong, the most urgent first;
+    `size`: its figures; `lines`: the cause in words."""
+
+    alarm: Alarm
+    dimension: str
+    name: str
+    what: tuple[str, ...]
+    size: str
+    lines: tuple[str, ...]
+
+    @property
+    def scope(self) -> str:
+        """`tenant acme`; "" for all jobs."""
+        return f"{self.dimension} {self.name}" if self.name else ""
+
+
+class Watch:
+    """What one notifier knows of the objectives. `policy` returns the one in force."""
+
+    def __init__(self, client: redis.Redis, policy: Callable[[], SloPolicy]) -> None:
+        self._client, self._policy = client, policy
+        self._known = policy()
+        self._minutes: dict[int, dict[Scope, Sample]] = {}
+        self._hours: dict[int, dict[Scope, tuple[int, int]]] = {}  # requests, failures
+        self._burning = set[Scope]()
+        self._happened: dict[int, Document] = {}  # of one look: in so many last minutes
+
+    def look(self, now_ms: int) -> tuple[Finding, ...]:
+        """The open alarms at a Unix time in milliseconds. Raises RedisError."""
+        if (policy := self._policy()) != self._known:
+            self._known = policy
+            self._minutes.clear()
+            self._hours.clear()
+        if not policy.promises:
+            return ()
+        self._happened.clear()
+        self._read(now_ms)
+        return (*self._alarms(now_ms // MINUTE_MS), *self._slow_burns(now_ms))
+
+    def _read(self, now_ms: int) -> None:
+        """Read the minutes and hours that are new, and again those that may have got more."""
+        minute, hour = now_ms // MINUTE_MS, now_ms // HOUR_MS
+        minutes = range(minute - HORIZON_MINUTES, minute)
+        hours = range(hour - HOURS_READ, hour + 1)
+        _keep(self._minutes, minutes)
+        _keep(self._hours, hours)
+        for number, document in self._documents(minutes, self._minutes, MINUTE_MS):
+            self._minutes[number] = {scope: self._sample(scope, counts) for scope, counts in _scopes(document)}
+        for number, document in self._documents(hours, self._hours, HOUR_MS):
+            self._hours[number] = {scope: (of.requests, of.failures) for scope, of in _scopes(document)}
+
+    def _documents(self, wanted: range, known: Iterable[int], length_ms: int) -> Iterator[tuple[int, Document]]:
+        settled = {number for number in known if number < wanted.stop - UNSETTLED}
+        found = numbered(self._client, [number for number in wanted if number not in settled], length_ms)
+        for each in measured(self._client, self._known, found):
+            yield each.begin_ms // length_ms, each.document
+
+    def _sample(self, scope: Scope, of: Counts) -> Sample:
+        targets = self._known.of(*scope)
+        answer, first = targets.p95_answer_seconds, targets.p95_first_token_seconds
+        slow = of.answer.over(answer * 1000) if answer is not None else 0
+        slow_first = of.first_token.over(first * 1000) if first is not None else 0
+        return Sample(of.requests, of.failures, of.answer.times, slow, of.first_token.times, slow_first, of.micros)
+
+    def _alarms(self, minute: int) -> Iterator[Finding]:
+        numbers = range(minute - HORIZON_MINUTES, minute)
+        seen = {scope for known in self._minutes.values() for scope in known}
+        for scope in sorted(seen, key=lambda each: (SCOPES.index(each[0]), each[1])):
+            samples = [self._minutes.get(number, {}).get(scope, Sample()) for number in numbers]
+            of = [rule for rule in rules(self._known, self._known.of(*scope)) if _is_open(samples, rule)]
+            for alarm in dict.fromkeys(rule.alarm for rule in of):
+                mine = [rule for rule in of if rule.alarm is alarm][::-1]
+                yield self._finding(scope, mine, samples, minute)
+
+    def _finding(self, scope: Scope, broken: list[Rule], samples: list[Sample], minute: int) -> Finding:
+        """The finding of one alarm. `broken`: its rules that hold, the most urgent first."""
+        alarm, minutes = broken[0].alarm, min(broken[0].minutes, CAUSE_MINUTES)
+        if minutes not in self._happened:
+            recent = numbered(self._client, range(minute - minutes, minute), MINUTE_MS)
+            self._happened[minutes] = together(each.document for each in recent)
+        lines = tuple(causes(alarm, self._happened[minutes], *scope))
+        return Finding(alarm, *scope, tuple(rule.named for rule in broken), _figures(broken[0], samples), lines)
+
+    def _slow_burns(self, now_ms: int) -> Iterator[Finding]:
+        if not self._known.alerts.slow_burn:
+            return
+        for scope in sorted({scope for known in self._hours.values() for scope in known}):
+            targets = self._known.of(*scope)
+            if targets.success_percent is not None and (found := self._slow_burn(scope, targets, now_ms)):
+                self._burning.add(scope)
+                yield found
+            else:
+                self._burning.discard(scope)
+
+    def _slow_burn(self, scope: Scope, targets: Targets, now_ms: int) -> Finding | None:
+        today = datetime.fromtimestamp(now_ms / 1000, UTC)
+        begin = int(datetime(today.year, today.month, 1, tzinfo=UTC).timestamp() * 1000) // HOUR_MS
+        theirs = {number: of[scope] for number, of in self._hours.items() if scope in of}
+        month = [of for number, of in theirs.items() if number >= begin]
+        requests, failures = (sum(of[at] for of in month) for at in (0, 1))
+        if requests < self._known.fewest.requests or failures < self._known.fewest.failures:
+            return None
+        daily = sum(each for each, _ in theirs.values()) * DAY_HOURS / _span(theirs, now_ms)
+        expected = Counts(max(requests, round(daily * MONTH_DAYS)), failures)
+        budget = error_budget(expected, targets.success_percent or 0)
+        if (step := burns_slowly(budget.used, today.day, was=scope in self._burning)) is None:
+            return None
+        what = f"more than {step[1]:.0%} of the month's error budget is spent before the end of day {step[0]}"
+        spent = f"{budget.spent:,} of about {budget.allowed:,.0f} failures that {expected.requests:,} requests allow"
+        return Finding(Alarm.BUDGET, *scope, (what,), spent, ())
+
+
+def _keep(known: dict[int, Any], wanted: range) -> None:
+    for number in [number for number in known if number not in wanted]:
+        del known[number]
+
+
+def _scopes(document: Document) -> Iterator[tuple[Scope, Counts]]:
+    """All jobs, and each feature and tenant that is counted apart."""
+    for dimension in SCOPES:
+        for name, facts in document.facts[dimension].items():
+            if name != OTHERS:
+                yield (dimension, name), counts_of(facts)
+
+
+def _span(hours: Iterable[int], now_ms: int) -> int:
+    """The hours from the first of these up to now, at least a day's."""
+    return max(DAY_HOURS, now_ms // HOUR_MS - min(hours) + 1)
+
+
+def _is_open(samples: list[Sample], rule: Rule) -> bool:
+    return opened(rule.shares(samples), rule) is not None
+
+
+def _figures(rule: Rule, samples: list[Sample]) -> str:
+    """What the window of a rule has, as text for people."""
+    shares = rule.shares(samples[-rule.minutes :])
+    bad, total = sum(share.bad for share in shares), sum(share.total for share in shares)
+    if rule.alarm is Alarm.LATENCY:
+        return f"{bad:,} of {many(total, 'answer')} were slower"
+    if rule.alarm is Alarm.COST:
+        return f"{money(dollars(round(bad / max(1, total))))} for each of {many(total, 'request')}"
+    return f"{bad:,} of {many(total, 'request')} failed"
