@@ -39,6 +39,7 @@ COMMANDS = {  # name -> where it is in ops/commands/, and its help in one line
     "routes": ("routes:group", "The routing map: show, check, compare, import; switch a route off and on."),
     "schedule": ("schedule:group", "What policies/schedules.yaml starts, and when."),
     "serve": ("serve:serve", "Serve jobs, the budget webhook, health and metrics over HTTP."),
+    "slo": ("slo:group", "What clients were promised, against what was measured."),
     "submit": ("job:submit", "Submit one job: prints its id, or with --wait its answer."),
     "up": ("setup.up:up", "Run worker and web process here, with a live view, until Ctrl-C."),
     "tokens": ("tokens:group", "Who may call the web process, beside FAILOVER_API_TOKEN, which is the operator's."),

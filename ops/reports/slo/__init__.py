@@ -1,0 +1,1 @@
+"""Reports on objectives: their state, the pages for clients, the month."""
