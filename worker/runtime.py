@@ -81,7 +81,7 @@ class Runtime:
         self._latencies = Latencies(polled)
         self._budget = BudgetWatcher(polled, lambda: current.configuration.guardrail)
         self._providers = Providers(slots, configuration.network)
-        ledger = Ledger(worker_name, self.batcher, lambda: self._budget.steps)
+        ledger = Ledger(worker_name, self.batcher, self._steps)
         accounting = Accounting(ledger, lambda: self._budget.state, hooks)
         router = Router(
             self._providers, self.breakers, lambda: current.configuration.routes.routes, keys, accounting, hooks
@@ -109,6 +109,10 @@ class Runtime:
 
     def _live_text(self, claim: Claim) -> LiveText:
         return LiveText(claim.job_id, claim.execution_id, self.batcher.submit)
+
+    def _steps(self) -> tuple[float, ...]:
+        """The percentages of a cap that the ledger records when they are reached."""
+        return tuple(sorted({*self._budget.steps, self._current.configuration.objectives.spend.percent}))
 
     def adopt(self, configuration: Configuration) -> None:
         """Use this configuration from now on. Running executions keep the one that they began with."""
@@ -161,7 +165,7 @@ class Runtime:
 
     async def _sweep(self) -> None:
         """Close the ledger rows of workers that are gone."""
-        ((released, ambiguous, counting),) = await ask_async(self._client, [sweep(self._budget.steps)])
+        ((released, ambiguous, counting),) = await ask_async(self._client, [sweep(self._steps())])
         if released or ambiguous:
             log.warning("calls of a vanished worker", extra={"released": released, "may_be_billed": ambiguous})
         while counting:

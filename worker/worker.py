@@ -211,7 +211,14 @@ class FailoverWorker(BaseWorker):
         return [
             *self._runtime.services(),
             *self._poller.services(),
-            *notifier_tasks(self._url, self._polled, self.name, self._settings, self.hooks),
+            *notifier_tasks(
+                self._url,
+                self._polled,
+                self.name,
+                self._settings,
+                self.hooks,
+                lambda: self._current.configuration.objectives,
+            ),
             maintenance.listen(self._url, self.name, heard, self._poller),
         ]
 

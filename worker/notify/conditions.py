@@ -22,9 +22,11 @@ from worker.money.billing_alerts import ProviderSpend
 from worker.money.budget_state import CapStatus
 from worker.notify.condition import FIRST, Condition, Snapshot, late_size, waiting_size
 from worker.notify.kinds import Kind
+from worker.notify.objectives.conditions import of_findings
 from worker.notify.oncall import OnCall
 from worker.notify.provider_conditions import of_routes
 from worker.notify.queue_conditions import floods, without_workers
+from worker.objectives.watch import Finding
 from worker.queue import fair_queue, lost
 from worker.queue.dead_letters import now_ms
 from worker.routes.names import canonical
@@ -39,8 +41,8 @@ CRASHES = 3  # so many vanished workers are a crash loop
 
 
 class ConditionReader:
-    """Reads the conditions from Redis. `dangers` and `memory`: the last safety check of Redis, and how
-    full it is, read by notifier.py."""
+    """Reads the conditions from Redis. `dangers`, `memory`, `findings`: the last safety check of Redis, how full it is, and the
+    targets of policies/slo.yaml that are missed, read by notifier.py."""
 
     def __init__(self, client: redis.Redis, on_call: OnCall, alert_thresholds: Sequence[float]) -> None:
         self._client, self._on_call, self._alert_thresholds = client, on_call, alert_thresholds
@@ -50,6 +52,7 @@ class ConditionReader:
         self._overdue = 0
         self.dangers: tuple[str, ...] = ()
         self.memory: Memory | None = None
+        self.findings: tuple[Finding, ...] = ()
 
     def read(self) -> Snapshot:
         """All conditions now. A source that cannot be read is logged and left out."""
@@ -69,6 +72,7 @@ class ConditionReader:
             lambda: () if views else without_workers(0, self._waiting(())),
             lambda: self._vanished(now),
             self._lost,
+            lambda: of_findings(self.findings),
         )
         conditions = [condition for source in sources for condition in _readable(source)]
         if self.dangers:

@@ -47,6 +47,11 @@ _NEXT = {  # of the kinds whose next step is always the same
     Kind.NO_WORKERS: "Next: nothing happens until a worker runs. Start one; runbook.md says where.",
     Kind.WORKER_GONE: "Next: the workers that still run take over its jobs. If none runs, start one; runbook.md says where.",
     Kind.CRASH_LOOP: "Next: the workers that still run take over its jobs. If none runs, start one; runbook.md says where.",
+    Kind.SLO_SUCCESS: "Next: other routes answer where they can. End the cause: if one route fails, take it out.",
+    Kind.SLO_LATENCY: "Next: take out the slow route; or start more workers, if jobs wait in the queue.",
+    Kind.SLO_COST: "Next: it costs more until somebody acts. The second command makes all jobs cheaper.",
+    Kind.SLO_BURN: "Next: change no route and no prompt until it is over. End the cause: if one route fails, take it out.",
+    Kind.SLO_BUDGET: "Next: use cheaper models and prompt caching, and review prompts and context.",
 }
 
 

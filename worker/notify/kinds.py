@@ -26,6 +26,11 @@ class Kind(StrEnum):
     REDIS_UNSAFE = "redis_unsafe"
     REDIS_FULL = "redis_full"  # much of its maxmemory is used
     REDIS_UNWRITABLE = "redis_unwritable"  # it refuses every write, because it cannot write to its disk
+    SLO_SUCCESS = "slo_success"  # of policies/slo.yaml: fewer requests succeed than promised
+    SLO_LATENCY = "slo_latency"  # answers take longer
+    SLO_COST = "slo_cost"  # requests cost more
+    SLO_BURN = "slo_burn"  # the error budget is spent too fast
+    SLO_BUDGET = "slo_budget"  # much of the month's error budget is spent early
 
 
 @dataclass(frozen=True)
@@ -152,9 +157,33 @@ KIND_INFO = {
         "Redis, and continue automatically when it can write again. A running call may be made and paid twice.",
         ("failover doctor",),
     ),
+    Kind.SLO_SUCCESS: KindInfo(
+        "Success is under its target",
+        "Fewer requests get their answer in time than clients were promised.",
+        ("failover status",),
+    ),
+    Kind.SLO_LATENCY: KindInfo(
+        "Answers take longer than promised", "No answer is lost: they come later.", ("failover status",)
+    ),
+    Kind.SLO_COST: KindInfo(
+        "Requests cost more than their target",
+        "Nothing has stopped. Caps hold as before.",
+        ("failover budget show", "failover budget reduce"),
+    ),
+    Kind.SLO_BURN: KindInfo(
+        "The error budget is spent too fast",
+        "If it goes on, more requests fail in this window than clients were promised.",
+        ("failover status",),
+    ),
+    Kind.SLO_BUDGET: KindInfo(
+        "Much of the month's error budget is spent",
+        "What is left must last until the end of the month.",
+        ("failover review-month", "failover budget reduce"),
+    ),
 }
 
 COUNTED = (Kind.DEAD_LETTERS, Kind.DEGRADED)  # opened by counted jobs; closed when no new one is counted for a while
+OBJECTIVES = (Kind.SLO_SUCCESS, Kind.SLO_LATENCY, Kind.SLO_COST, Kind.SLO_BURN, Kind.SLO_BUDGET)
 # reasons why jobs may be late
 OUTAGES = (
     Kind.NO_WORKERS,

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -37,6 +37,8 @@ from worker.notify.job_webhooks import Deliveries
 from worker.notify.reconcile import Reconciler
 from worker.notify.sender import Sender
 from worker.notify.settings import Settings
+from worker.objectives.policy import SloPolicy
+from worker.objectives.watch import Watch
 from worker.poller import until_tick
 from worker.queue.dead_letters import now_ms
 from worker.reports import client_status
@@ -52,6 +54,8 @@ AFTER_FAILURE_SECONDS = 5.0
 HUNG_SECONDS = 120.0  # a notifier thread without a step for so long hangs: another worker takes over
 CHECK_SECONDS = 60.0  # between two safety checks of Redis
 MEMORY_SECONDS = 5.0  # between two looks at its memory
+LOOK_SECONDS = 30  # between two looks at the objectives
+COUNTED_SECONDS = 12  # after its end, a minute is counted by the history (its leader's STEP_SECONDS), and is looked at
 TRIM_SECONDS = 3600.0
 SEARCHED_AT_MOST = 20_000  # accepted jobs; with more, the jobs of one tenant are not searched
 SHUTDOWN_SECONDS = 1.0
@@ -93,17 +97,24 @@ class ChannelThread:
 
 
 class Notifier:
-    """The notifier of one worker. `client`: a blocking client, shared by its threads. `without_workers`: it is no worker's, and
-    sends only while none is alive."""
+    """The notifier of one worker. `client`: a blocking client, shared by its threads. `objectives` returns the policies/slo.yaml
+    in force. `without_workers`: it is no worker's, and sends only while none is alive."""
 
     def __init__(
-        self, client: redis.Redis, worker_name: str, settings: Settings, *, without_workers: bool = False
+        self,
+        client: redis.Redis,
+        worker_name: str,
+        settings: Settings,
+        objectives: Callable[[], SloPolicy] = SloPolicy,
+        *,
+        without_workers: bool = False,
     ) -> None:
         self._only_without_workers = without_workers
         self._client, self._name, self._settings = client, worker_name, settings
         self._incidents = Incidents(client)
         self._conditions = ConditionReader(client, settings.on_call, settings.alert_thresholds)
         self._quiet = Quiet(client, settings.on_call)
+        self._watch = Watch(client, objectives)
         self._reconciler = Reconciler(client, settings.on_call)
         self._senders = [
             Sender(channel, self._incidents, settings.on_call, self._paste) for channel in settings.channels
@@ -114,6 +125,7 @@ class Notifier:
         self._channel_threads = [ChannelThread(sender) for sender in self._senders]
         self._has_channels = len(settings.channels) > 1 or bool(settings.subscribers)  # besides the log
         self._checked = self._trimmed = self._weighed = -TRIM_SECONDS
+        self._looked = 0
         self._stepped = 0.0  # monotonic
         self._away = False
 
@@ -196,7 +208,8 @@ class Notifier:
         """Read the conditions, update the incidents, and let each channel send one part."""
         self._periodic_checks()
         reader = self._conditions
-        if self._quiet.lasts(reader.queues, reader.routes, (reader.dangers, memory_steps(reader.memory))):
+        also = (reader.dangers, memory_steps(reader.memory), reader.findings)
+        if self._quiet.lasts(reader.queues, reader.routes, also):
             return
         snapshot = self._conditions.read()
         self._reconciler.reconcile(snapshot)
@@ -228,6 +241,9 @@ class Notifier:
         if now - self._weighed > MEMORY_SECONDS:
             self._weighed = now
             self._conditions.memory = memory(self._client)
+        if (look := int((time.time() - COUNTED_SECONDS) // LOOK_SECONDS)) != self._looked:
+            self._looked = look
+            self._conditions.findings = self._watch.findings(now_ms(self._client))
         if now - self._trimmed > TRIM_SECONDS:
             self._trimmed = now
             self._incidents.trim(now_ms(self._client))
@@ -248,12 +264,18 @@ class Notifier:
 
 
 def notifier_tasks(
-    url: str, client: redis.asyncio.Redis, worker_name: str, settings: Settings | None, hooks: Hooks
+    url: str,
+    client: redis.asyncio.Redis,
+    worker_name: str,
+    settings: Settings | None,
+    hooks: Hooks,
+    objectives: Callable[[], SloPolicy],
 ) -> list[Coroutine[Any, Any, None]]:
-    """The endless tasks that send notifications; none without settings: then other workers do it. `hooks`: of the worker."""
+    """The endless tasks that send notifications; none without settings: then other workers do it. `hooks`: of the worker;
+    `objectives`: as the notifier's."""
     if settings is None:
         return []
-    notifier = Notifier(connect(url, max_connections=1), worker_name, settings)
+    notifier = Notifier(connect(url, max_connections=1), worker_name, settings, objectives)
     hooks.subscribe(notifier.wake, TELLING)
     deliveries = Deliveries(client, settings.subscribers, lambda: notifier.leads, settings.network)
     return [notifier.run(client), deliveries.run()]

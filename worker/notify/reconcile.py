@@ -15,7 +15,7 @@ from producer.scripts import ask
 from worker.humanize import many
 from worker.notify.condition import Condition, Snapshot, late_size
 from worker.notify.incidents import Incident, Incidents, explains
-from worker.notify.kinds import COUNTED, KIND_INFO, OUTAGES, Kind
+from worker.notify.kinds import COUNTED, KIND_INFO, OBJECTIVES, OUTAGES, Kind
 from worker.notify.oncall import OnCall
 
 COLD = (Kind.COLD, Kind.REFUSED)  # no route can be used
@@ -171,11 +171,18 @@ class Reconciler:
                 continue
             if is_new and condition.kind in VANISHED and Kind.NO_WORKERS in kinds:
                 continue
+            if is_new and condition.subject and condition.kind in OBJECTIVES and _of_all_jobs(condition.kind, snapshot):
+                continue  # the incident of all jobs names its features and tenants
             if is_new and condition.kind is Kind.SPEND and Kind.BUDGET in kinds:
                 continue  # the incident of the pause covers it
             if condition.kind is outage and explains(condition):
                 condition, late = _with_late(condition, late), []
             yield condition
+
+
+def _of_all_jobs(kind: Kind, snapshot: Snapshot) -> bool:
+    """Whether all jobs together miss this target now."""
+    return any(each.kind is kind and not each.subject for each in snapshot.conditions)
 
 
 def _untried(incident: Incident, snapshot: Snapshot, over_ms: int) -> bool:

@@ -38,6 +38,7 @@ class Alarm(StrEnum):
     COST = "cost"
     BURN = "burn"
     BUDGET = "budget"
+    SPEND = "spend"
 
 
 class Sample(NamedTuple):

@@ -6,6 +6,7 @@ and hours that are over are read once; in memory stays only what the rules need.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,12 +18,16 @@ from worker.history.collector import HOUR_MS, MINUTE_MS
 from worker.history.document import ALL, OTHERS, Document, together
 from worker.history.read import numbered
 from worker.humanize import many, money
+from worker.money import budget_state
+from worker.money.budget_state import month_of
 from worker.objectives.alarms import LONGEST_MINUTES, Alarm, Rule, Sample, burns_slowly, opened, rules
 from worker.objectives.cause import causes
 from worker.objectives.indicators import Counts, counts_of, error_budget
 from worker.objectives.policy import SloPolicy, Targets
 from worker.objectives.windows import measured
 from worker.routes.prices import dollars
+
+log = logging.getLogger("failover.worker")
 
 HORIZON_MINUTES = LONGEST_MINUTES + 120  # in which each state is computed again from the start
 CAUSE_MINUTES = 60  # the longest window in which a cause is looked for
@@ -63,6 +68,14 @@ class Watch:
         self._burning = set[Scope]()
         self._happened: dict[int, Document] = {}  # of one look: in so many last minutes
 
+    def findings(self, now_ms: int) -> tuple[Finding, ...]:
+        """As `look`; none if the history cannot be read, so that other incidents are still told."""
+        try:
+            return self.look(now_ms)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            log.exception("the history cannot be judged")
+            return ()
+
     def look(self, now_ms: int) -> tuple[Finding, ...]:
         """The open alarms at a Unix time in milliseconds. Raises RedisError."""
         if (policy := self._policy()) != self._known:
@@ -73,7 +86,7 @@ class Watch:
             return ()
         self._happened.clear()
         self._read(now_ms)
-        return (*self._alarms(now_ms // MINUTE_MS), *self._slow_burns(now_ms))
+        return (*self._alarms(now_ms // MINUTE_MS), *self._slow_burns(now_ms), *self._spends(now_ms))
 
     def _read(self, now_ms: int) -> None:
         """Read the minutes and hours that are new, and again those that may have got more."""
@@ -146,6 +159,17 @@ class Watch:
         what = f"more than {step[1]:.0%} of the month's error budget is spent before the end of day {step[0]}"
         spent = f"{budget.spent:,} of about {budget.allowed:,.0f} failures that {expected.requests:,} requests allow"
         return Finding(Alarm.BUDGET, *scope, (what,), spent, ())
+
+    def _spends(self, now_ms: int) -> Iterator[Finding]:
+        """Budgets of which too much is used early in the month: of all jobs, tenants and features."""
+        now, spend = datetime.fromtimestamp(now_ms / 1000, UTC), self._known.spend
+        if not self._known.alerts.spend or now.day > spend.by_day:
+            return
+        for status in budget_state.standing(self._client, month_of(now)).cap_statuses.values():
+            dimension, _, name = status.scope.partition(":")
+            if status.step >= spend.percent and (name == "" or dimension in SCOPES):
+                what = f"{spend.percent:g}% of the month's budget is used before the end of day {spend.by_day}"
+                yield Finding(Alarm.SPEND, dimension if name else ALL, name, (what,), str(status), ())
 
 
 def _keep(known: dict[int, Any], wanted: range) -> None:

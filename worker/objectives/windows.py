@@ -15,16 +15,16 @@ from worker.history.read import Slice
 from worker.objectives.policy import SloPolicy
 
 
-def measured(client: redis.Redis, policy: SloPolicy, found: Iterable[Slice]) -> Iterator[Slice]:
+def measured(client: redis.Redis, policy: SloPolicy, read: Iterable[Slice]) -> Iterator[Slice]:
     """The slices without what is left out. A maintenance window that was written down after it began is left out of minutes
     only: an hour has apart what the workers knew to be maintenance when they counted it."""
-    for each in found:
+    for each in read:
         if each.length_ms == MINUTE_MS and policy.maintained(each.begin_ms // MINUTE_MS):
             yield replace(each, document=Document())
             continue
         if each.length_ms == HOUR_MS and _touched(each, policy):
-            (raw,) = ask(client, [("GET", keyspace.maintained_hour(each.begin_ms // HOUR_MS))])
-            each.document.remove(Document.unpacked(raw))
+            (found,) = ask(client, [("MGET", keyspace.maintained_hour(each.begin_ms // HOUR_MS))])
+            each.document.remove(Document.unpacked(found[0]))
         _remove_abuse(each, policy)
         yield each
 
