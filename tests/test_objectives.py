@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from producer.environment import packaged
 from producer.errors import ConfigurationError
 from producer.job import DeadReason
 from worker.history.document import COST, Facts, bucket_of
-from worker.objectives.alarms import CLEAR_MINUTES, Alarm, Rule, Sample, Share, burns_slowly, opened, rules
+from worker.objectives.alarms import CLEAR_MINUTES, CLOSED, Alarm, Rule, Sample, Sums, burns_slowly, rules, running_sums
 from worker.objectives.indicators import LEFT_OUT, Counts, Sli, burn_rate, counts_of, error_budget, indicators
 from worker.objectives.policy import SloPolicy, Targets, load_slo_policy
 
@@ -22,13 +23,33 @@ POLICY = SloPolicy(targets=Targets(success_percent=99.5, p95_answer_seconds=2.5,
 RULES = rules(POLICY, POLICY.targets)
 FIVE, HOUR = (next(r for r in RULES if r.alarm is Alarm.SUCCESS and r.minutes == m) for m in (5, 60))
 SLOW = next(rule for rule in RULES if rule.alarm is Alarm.LATENCY)
+
+
+class Share(NamedTuple):
+    """`bad` of `total` in one minute."""
+
+    bad: int
+    total: int
+
+
 GOOD, BAD = Share(0, 40), Share(20, 40)
 
 
+def states(shares: Sequence[Share], rule: Rule) -> list[bool]:
+    """Whether the alarm is open after each minute, as a notifier sees it that looks after every minute."""
+    bad, total = ([0, *accumulate(share[at] for share in shares)] for at in (0, 1))
+    state, seen = CLOSED, []
+    for minute in range(len(shares)):
+        state = Sums(rule, bad, total).after(minute, minute + 1, state)
+        seen.append(state.open)
+    assert Sums(rule, bad, total).after(0, len(shares)) == state  # one that takes over sees the same
+    return seen
+
+
 def openings(shares: Sequence[Share], rule: Rule) -> list[int]:
-    """The minutes at whose end the alarm opened, as somebody sees it who looks after every minute."""
-    seen = (opened(shares[:end], rule) for end in range(1, len(shares) + 1))
-    return list(dict.fromkeys(since for since in seen if since is not None))
+    """The minutes at whose end the alarm opened."""
+    seen = [False, *states(shares, rule)]
+    return [minute for minute, (before, after) in enumerate(pairwise(seen)) if after and not before]
 
 
 def test_failures_are_ours_and_a_clients_own_mistakes_are_left_out() -> None:
@@ -93,12 +114,11 @@ def test_an_alarm_opens_when_its_window_is_bad_and_not_for_a_shorter_time(rule: 
 
 
 def test_it_closes_after_the_target_is_met_for_a_while() -> None:
-    series = [BAD] * 10 + [GOOD] * 20
-    still = [opened(series[:end], FIVE) is not None for end in range(1, len(series) + 1)]
+    still = states([BAD] * 10 + [GOOD] * 20, FIVE)
     assert still.index(True) == 4
     assert 10 + CLEAR_MINUTES <= len(still) - still[::-1].index(True) <= 10 + 2 * CLEAR_MINUTES
-    assert opened([BAD] * 10 + [Share(0, 0)] * 4, FIVE) is not None  # nobody knows whether it is over
-    assert opened([BAD] * 10 + [Share(0, 0)] * 60, FIVE) is None
+    assert states([BAD] * 10 + [Share(0, 0)] * 4, FIVE)[-1]  # nobody knows whether it is over
+    assert not states([BAD] * 10 + [Share(0, 0)] * 60, FIVE)[-1]
 
 
 def test_few_requests_alarm_nobody() -> None:
@@ -124,11 +144,8 @@ minutes = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)).map(lambda 
 @settings(max_examples=30, deadline=None)
 @given(minutes, st.sampled_from(RULES))
 def test_no_series_makes_an_alarm_flap(shares: list[Share], rule: Rule) -> None:
-    states = [opened(shares[:end], rule) for end in range(1, len(shares) + 1)]
-    opens = list(dict.fromkeys(since for since in states if since is not None))
+    opens = openings(shares, rule)
     assert all(later - earlier > CLEAR_MINUTES for earlier, later in pairwise(opens))
-    for earlier, later in pairwise(states):
-        assert earlier is None or later in (None, earlier)  # it closes before it opens again
 
 
 @settings(max_examples=30, deadline=None)
@@ -150,13 +167,14 @@ def test_a_few_bad_requests_here_and_there_alarm_nobody(kinds: list[bool], rule:
 
 
 def test_samples_give_each_rule_its_share() -> None:
-    sample = Sample(requests=10, failures=2, answers=8, slow=3, micros=150_000)
-    assert {(rule.alarm, rule.shares([sample])[0]) for rule in RULES} == {
-        (Alarm.SUCCESS, Share(2, 10)),
-        (Alarm.BURN, Share(2, 10)),
-        (Alarm.LATENCY, Share(3, 8)),
-        (Alarm.COST, Share(150_000, 10)),
+    running = running_sums([Sample(), Sample(requests=10, failures=2, answers=8, slow=3, micros=150_000)])
+    assert {(rule.alarm, running[rule.bad][-1], running[rule.total][-1]) for rule in RULES} == {
+        (Alarm.SUCCESS, 2, 10),
+        (Alarm.BURN, 2, 10),
+        (Alarm.LATENCY, 3, 8),
+        (Alarm.COST, 150_000, 10),
     }
+    assert running_sums([])["requests"] == [0]
 
 
 def test_targets_of_a_feature_or_tenant_differ_only_in_what_they_name(tmp_path: Path) -> None:

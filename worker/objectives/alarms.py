@@ -53,13 +53,6 @@ class Sample(NamedTuple):
     micros: int = 0
 
 
-class Share(NamedTuple):
-    """`bad` of `total` in one minute."""
-
-    bad: int
-    total: int
-
-
 @dataclass(frozen=True)
 class Rule:
     """Opens if more than `limit` of the last `minutes` is bad, of at least `requests`, and at least `bad` are. It must also be so
@@ -76,14 +69,16 @@ class Rule:
     fewest_bad: int = 1
     short: int = 0
 
-    def shares(self, samples: Sequence[Sample]) -> list[Share]:
-        """The shares of each minute that this rule limits."""
-        return [Share(getattr(each, self.bad), getattr(each, self.total)) for each in samples]
-
     @property
     def recent(self) -> int:
         """The minutes that must meet the target before it closes."""
         return self.short or max(CLEAR_MINUTES, self.minutes // 3)
+
+
+def running_sums(samples: Sequence[Sample]) -> dict[str, list[int]]:
+    """The running sums of each field of Sample."""
+    columns = zip(*samples, strict=True) if samples else [()] * len(Sample._fields)
+    return {name: [0, *accumulate(column)] for name, column in zip(Sample._fields, columns, strict=True)}
 
 
 def rules(policy: SloPolicy, targets: Targets) -> list[Rule]:
@@ -118,33 +113,36 @@ def _span(minutes: int) -> str:
     return "1 hour" if minutes == 60 else f"{minutes // 60} hours"
 
 
-def opened(shares: Sequence[Share], rule: Rule) -> int | None:
-    """The index of the minute at whose end the alarm opened that is open after the last minute; None if it is closed.
+class State(NamedTuple):
+    """Of an alarm. `calm`: for so many minutes its reason has been gone."""
 
-    An alarm that opened stays open for at least CLEAR_MINUTES, and closes when for so long neither its window was bad nor the
-    `recent` minutes missed the target. So two openings are always further apart than that.
-    """
-    if sum(share.bad for share in shares) < rule.fewest_bad:
-        return None
-    sums = _Sums(shares, rule)
-    since, calm = None, 0
-    for end in range(1, len(shares) + 1):
-        if since is None:
-            since, calm = (end - 1, 0) if sums.bad_at(end) else (None, 0)
-            continue
-        calm = calm + 1 if sums.calm_at(end) else 0
-        if calm >= CLEAR_MINUTES:
-            since = None
-    return since
+    open: bool = False
+    calm: int = 0
 
 
-class _Sums:
-    """Sums over any minutes of a series, at once."""
+CLOSED = State()
 
-    def __init__(self, shares: Sequence[Share], rule: Rule) -> None:
-        self._rule = rule
-        self._bad = [0, *accumulate(share.bad for share in shares)]
-        self._total = [0, *accumulate(share.total for share in shares)]
+
+class Sums:
+    """Sums over any minutes of a series, at once. `bad`, `total`: running sums, which begin with 0."""
+
+    def __init__(self, rule: Rule, bad: Sequence[int], total: Sequence[int]) -> None:
+        self._rule, self._bad, self._total = rule, bad, total
+
+    def after(self, begin: int, end: int, state: State = CLOSED) -> State:
+        """The state after the minutes from `begin` up to `end`, if it was `state` before.
+
+        An alarm that opened closes when for CLEAR_MINUTES neither its window was bad nor the `recent` minutes missed the
+        target. So two openings are always further apart than that.
+        """
+        for minute in range(begin, end):
+            if not state.open:
+                state = State(open=self.bad_at(minute + 1))
+            elif not self.calm_at(minute + 1):
+                state = State(open=True)
+            else:
+                state = State(open=True, calm=state.calm + 1) if state.calm + 1 < CLEAR_MINUTES else CLOSED
+        return state
 
     def _over(self, begin: int, end: int) -> bool | None:
         """Whether too much is bad from minute `begin` up to `end`; None without requests."""

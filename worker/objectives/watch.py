@@ -1,13 +1,13 @@
 """Looks at the history for the notifier: which alarms are open now, and why.
 
-The state of an alarm follows from the last hours of the history alone, so a notifier that takes over finds the same. Minutes
-and hours that are over are read once; in memory stays only what the rules need.
+The state of an alarm follows from the history alone, so a notifier that takes over finds the same. Minutes and hours that are
+over are read once, and each alarm goes on from where it was at the last look.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,7 +20,18 @@ from worker.history.read import numbered
 from worker.humanize import many, money
 from worker.money import budget_state
 from worker.money.budget_state import month_of
-from worker.objectives.alarms import LONGEST_MINUTES, Alarm, Rule, Sample, burns_slowly, opened, rules
+from worker.objectives.alarms import (
+    CLOSED,
+    LONGEST_MINUTES,
+    Alarm,
+    Rule,
+    Sample,
+    State,
+    Sums,
+    burns_slowly,
+    rules,
+    running_sums,
+)
 from worker.objectives.cause import causes
 from worker.objectives.indicators import Counts, counts_of, error_budget
 from worker.objectives.policy import SloPolicy, Targets
@@ -29,12 +40,14 @@ from worker.routes.prices import dollars
 
 log = logging.getLogger("failover.worker")
 
-HORIZON_MINUTES = LONGEST_MINUTES + 120  # in which each state is computed again from the start
+HORIZON_MINUTES = LONGEST_MINUTES + 120  # from which a new notifier computes the states
 CAUSE_MINUTES = 60  # the longest window in which a cause is looked for
 UNSETTLED = 3  # the last minutes and hours may still get what happened in them
 DAY_HOURS, MONTH_DAYS = 24, 30
 HOURS_READ = 31 * DAY_HOURS  # this month, and the rate of the last one
 SCOPES = (ALL, "feature", "tenant")
+
+NOTHING = Sample()
 
 Scope = tuple[str, str]  # dimension, name
 
@@ -65,6 +78,7 @@ class Watch:
         self._known = policy()
         self._minutes: dict[int, dict[Scope, Sample]] = {}
         self._hours: dict[int, dict[Scope, tuple[int, int]]] = {}  # requests, failures
+        self._states: dict[tuple[Scope, Rule], tuple[int, State]] = {}  # after the minutes before a number
         self._burning = set[Scope]()
         self._happened: dict[int, Document] = {}  # of one look: in so many last minutes
 
@@ -80,8 +94,8 @@ class Watch:
         """The open alarms at a Unix time in milliseconds. Raises RedisError."""
         if (policy := self._policy()) != self._known:
             self._known = policy
-            self._minutes.clear()
-            self._hours.clear()
+            for known in (self._minutes, self._hours, self._states):
+                known.clear()
         if not policy.promises:
             return ()
         self._happened.clear()
@@ -116,21 +130,38 @@ class Watch:
     def _alarms(self, minute: int) -> Iterator[Finding]:
         numbers = range(minute - HORIZON_MINUTES, minute)
         seen = {scope for known in self._minutes.values() for scope in known}
+        states, self._states = self._states, {}
         for scope in sorted(seen, key=lambda each: (SCOPES.index(each[0]), each[1])):
-            samples = [self._minutes.get(number, {}).get(scope, Sample()) for number in numbers]
-            of = [rule for rule in rules(self._known, self._known.of(*scope)) if _is_open(samples, rule)]
+            sums = running_sums([self._minutes.get(number, {}).get(scope, NOTHING) for number in numbers])
+            mine = rules(self._known, self._known.of(*scope))
+            of = [rule for rule in mine if self._is_open(scope, rule, sums, numbers, states)]
             for alarm in dict.fromkeys(rule.alarm for rule in of):
-                mine = [rule for rule in of if rule.alarm is alarm][::-1]
-                yield self._finding(scope, mine, samples, minute)
+                yield self._finding(scope, [rule for rule in of if rule.alarm is alarm][::-1], sums, minute)
 
-    def _finding(self, scope: Scope, broken: list[Rule], samples: list[Sample], minute: int) -> Finding:
+    def _is_open(
+        self,
+        scope: Scope,
+        rule: Rule,
+        running: Mapping[str, list[int]],
+        numbers: range,
+        states: Mapping[tuple[Scope, Rule], tuple[int, State]],
+    ) -> bool:
+        """Whether the alarm is open. The state after the last settled minute is remembered in `_states`."""
+        sums = Sums(rule, running[rule.bad], running[rule.total])
+        at, state = states.get((scope, rule), (numbers.start, CLOSED))
+        settled, end = len(numbers) - UNSETTLED, len(numbers)
+        state = sums.after(max(0, at - numbers.start), settled, state)
+        self._states[scope, rule] = numbers.start + settled, state
+        return sums.after(settled, end, state).open
+
+    def _finding(self, scope: Scope, broken: list[Rule], running: Mapping[str, list[int]], minute: int) -> Finding:
         """The finding of one alarm. `broken`: its rules that hold, the most urgent first."""
         alarm, minutes = broken[0].alarm, min(broken[0].minutes, CAUSE_MINUTES)
         if minutes not in self._happened:
             recent = numbered(self._client, range(minute - minutes, minute), MINUTE_MS)
             self._happened[minutes] = together(each.document for each in recent)
         lines = tuple(causes(alarm, self._happened[minutes], *scope))
-        return Finding(alarm, *scope, tuple(rule.named for rule in broken), _figures(broken[0], samples), lines)
+        return Finding(alarm, *scope, tuple(rule.named for rule in broken), _figures(broken[0], running), lines)
 
     def _slow_burns(self, now_ms: int) -> Iterator[Finding]:
         if not self._known.alerts.slow_burn:
@@ -190,14 +221,9 @@ def _span(hours: Iterable[int], now_ms: int) -> int:
     return max(DAY_HOURS, now_ms // HOUR_MS - min(hours) + 1)
 
 
-def _is_open(samples: list[Sample], rule: Rule) -> bool:
-    return opened(rule.shares(samples), rule) is not None
-
-
-def _figures(rule: Rule, samples: list[Sample]) -> str:
+def _figures(rule: Rule, running: Mapping[str, list[int]]) -> str:
     """What the window of a rule has, as text for people."""
-    shares = rule.shares(samples[-rule.minutes :])
-    bad, total = sum(share.bad for share in shares), sum(share.total for share in shares)
+    bad, total = (running[name][-1] - running[name][-1 - rule.minutes] for name in (rule.bad, rule.total))
     if rule.alarm is Alarm.LATENCY:
         return f"{bad:,} of {many(total, 'answer')} were slower"
     if rule.alarm is Alarm.COST:
