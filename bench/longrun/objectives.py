@@ -5,8 +5,8 @@
 From 4 March to 8 April 2026, as it happened: an hour's half with OpenAI's elevated errors, 90 minutes and 87 minutes of Claude's
 outages. In between a dear route for three hours, a slow week, a maintenance window in which all failed, and nights with two
 requests of which one fails. The outcomes and the ledger's rows are in the streams that workers write, and the history's own
-collector counts them. Then the notifier's watch looks twice in each minute of a day with trouble, and every five minutes of all
-others: an alarm that opens lasts for longer.
+collector counts them. Then the notifier's watch looks twice in each minute around the begin and the end of trouble, and every
+ten minutes otherwise: an alarm that opens lasts for longer with so few jobs.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ TROUBLES = (
     Trouble("Claude, elevated errors", at("04-06 15:00"), at("04-06 16:30"), ("success", "burn"), failing=0.9),
     Trouble("Claude again", at("04-07 14:32"), at("04-07 15:59"), ("success", "burn"), failing=0.9),
 )
-BUSY_DAYS = {each.begin.date() for each in TROUBLES} | {at("03-16 00:00").date(), at("03-22 00:00").date()}
+AROUND = timedelta(minutes=45)  # the begin and the end of trouble, there are more jobs and looks
 QUIET_NIGHT = range(1, 5)  # hours with two requests each, of which one fails
 POLICY = SloPolicy(
     targets=Targets(success_percent=99.5, p95_answer_seconds=2.5, average_cost_usd=0.015),
@@ -72,13 +72,21 @@ POLICY = SloPolicy(
 )
 
 
+def near(now: datetime) -> bool:
+    """Whether trouble begins, ends, or lasts for some hours now."""
+    return any(
+        abs(now - t.begin) < AROUND or abs(now - t.end) < AROUND or (t.begin < now < t.end < t.begin + 6 * AROUND)
+        for t in TROUBLES
+    )
+
+
 def jobs() -> Iterator[Ended]:
-    """Six jobs a minute on days with trouble, else two; at night two in an hour, except in the slow week."""
+    """Six jobs a minute around trouble, else one in four minutes; at night two in an hour, except in the slow week."""
     rand, minute = random.Random(7), BEGIN
     while minute < END:
         trouble = next((t for t in TROUBLES if t.begin <= minute < t.end), None)
         quiet = minute.hour in QUIET_NIGHT and trouble is None
-        count = (2 if minute.minute == 0 else 0) if quiet else 6 if minute.date() in BUSY_DAYS else 2
+        count = (2 if minute.minute == 0 else 0) if quiet else 6 if near(minute) else int(minute.minute % 4 == 0)
         for number in range(count):
             failing = trouble.failing if trouble else 0.0
             died = number == 1 if quiet and minute.day % 7 == 0 else rand.random() < failing
@@ -140,8 +148,7 @@ def alarms(client: redis.Redis) -> Spans:
             else:
                 mine.append((now, now))
         last = {alarm: spans[alarm][-1][1] for alarm in spans if spans[alarm][-1][1] == now}
-        busy = now.date() in BUSY_DAYS
-        now += timedelta(seconds=30) if busy else timedelta(minutes=5)
+        now += timedelta(seconds=30) if near(now) else timedelta(minutes=10)
     return spans
 
 

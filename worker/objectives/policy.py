@@ -130,8 +130,8 @@ class Maintenance(_Fields):
         return self
 
 
-class Change(_Fields):
-    """One line of the changelog of targets."""
+class Dated(_Fields):
+    """One line of the changelog of targets, or of the drills."""
 
     date: date
     what: Text
@@ -144,7 +144,8 @@ class Client(_Fields):
     contact: Text = "the person who sends you the monthly report"
     credit_percent: Percent | None = None
     trial_days: Annotated[int, Field(ge=1, le=365)] = 7
-    changelog: tuple[Change, ...] = ()
+    changelog: tuple[Dated, ...] = ()
+    drills: tuple[Dated, ...] = ()
 
 
 class SloPolicy(_Fields):

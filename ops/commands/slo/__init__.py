@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ops.commands.slo.client_text import page, sow
+from ops.commands.slo.report import report
 from ops.commands.slo.show import check, show
 
 
@@ -12,5 +14,5 @@ def group() -> None:
     """What clients were promised, against what was measured."""
 
 
-for command in (show, check):
+for command in (show, check, page, sow, report):
     group.add_command(command)
