@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-start bench-memory bench-streams bench-door bench-enqueue bench-openai-faults bench-openai-kills bench-openai-batch chaos lock clean bench-web-strangers bench-telemetry
+.PHONY: help install demo docs test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-start bench-memory bench-streams bench-door bench-enqueue bench-openai-faults bench-openai-kills bench-openai-batch chaos lock clean bench-web-strangers bench-telemetry bench-objectives
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -104,6 +104,9 @@ bench-soak: $(READY) ## Half an hour at 50 jobs/s: memory of worker and Redis st
 
 bench-recount: $(READY) ## The sums of five million ledger rows are lost while 500 jobs run under caps
 	$(BIN)/python -m bench.longrun.recount
+
+bench-objectives: $(READY) ## Five weeks with a known truth: every indicator equals it, every alarm comes in time, none else
+	$(BIN)/python -m bench.longrun.objectives
 
 bench-idle: $(READY) ## Round trips to Redis and CPU, a second, of a worker without jobs
 	$(BIN)/python -m bench.idle

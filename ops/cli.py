@@ -36,6 +36,10 @@ COMMANDS = {  # name -> where it is in ops/commands/, and its help in one line
     "pause": ("pause:pause", "Start no more jobs."),
     "resume": ("pause:resume", "Clear the pause flag."),
     "review": ("review:group", "Jobs that a person may answer by hand."),
+    "review-month": (
+        "slo.review_month:review_month",
+        "Draft the monthly review: what was saved, what to change, and why.",
+    ),
     "routes": ("routes:group", "The routing map: show, check, compare, import; switch a route off and on."),
     "schedule": ("schedule:group", "What policies/schedules.yaml starts, and when."),
     "serve": ("serve:serve", "Serve jobs, the budget webhook, health and metrics over HTTP."),

@@ -128,6 +128,18 @@ def test_few_requests_alarm_nobody() -> None:
     assert openings([Share(1, 1), *[Share(0, 0)] * 19] * 12, FIVE) == []
 
 
+def test_one_failure_of_two_requests_an_hour_burns_nothing() -> None:
+    hours = [Share(0, 0)] * 59 + [Share(1, 2)]
+    day = [Share(0, 1)] * 400 + hours * 6
+    assert all(openings(day, rule) == [] for rule in RULES if rule.alarm is Alarm.BURN)
+
+
+def test_one_good_answer_of_few_closes_nothing() -> None:
+    few = [Share(1, 1), Share(0, 0), Share(0, 0)]
+    shares = [Share(6, 6)] * 20 + few * 20 + [Share(0, 1)] + few * 20
+    assert len(openings(shares, SLOW)) == 1 and states(shares, SLOW)[-1]
+
+
 def test_a_rule_that_is_switched_off_is_none() -> None:
     off = POLICY.model_copy(update={"alerts": POLICY.alerts.model_copy(update={"burn_1h_5m": False, "latency": False})})
     named = {rule.named for rule in RULES} - {rule.named for rule in rules(off, off.targets)}

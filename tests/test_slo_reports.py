@@ -164,6 +164,32 @@ def test_markup_in_a_name_is_text_in_markdown_too(past: Workshop) -> None:
     assert r"\<script\>alert(1)\</script\>\|x \[a\](javascript:1)" in text
 
 
+def test_the_review_has_its_four_questions_with_evidence(past: Workshop, client: redis.Redis) -> None:
+    now = int(time.time() * 1000)
+    spiky = [Ended(now, route="b/b-1", failed=(("a/a-1", "timeout"),), flags=("saved",)) for _ in range(100)]
+    write(client, past.url, spiky)
+    incidents = Incidents(client)
+    paused = Condition(Kind.BUDGET, lines=("everything, by budget: the total has used 81% of its budget",))
+    incidents.open(paused, now - 7_200_000, "it began")
+    (outage,) = [each for each in incidents.since(0) if each.kind is Kind.ROUTE_OPEN]
+    incidents.close(outage, now - 1000, "over")
+    text = past.run("failover", "review-month", "--month", MONTH).stdout
+    for line in (
+        "220 jobs answered by another route than the first, of 1,298 answered jobs.",
+        "Yes: without failover these jobs had waited or died.",
+        "Spent: $11.28; there is no cap for all jobs.",
+        "Paused by the budget",
+        "success rate: 99.846%, target at least 99.5%. Met: leave it.",
+        "p95 to the answer: 802 ms, target at most 2.5 s. Far better than promised",
+        "| a/a-1 | 1,298 | 100 (7.7%) | timeout 100 |",
+        "fails often: another model, or later in the map",
+        "UTC: anthropic down",
+    ):
+        assert line in text, line
+    later = past.run("failover", "review-month", "--month", MONTH, "-o", str(past.folder / "review.md"))
+    assert later.returncode == 0 and "Review of" in (past.folder / "review.md").read_text()
+
+
 def test_a_wrong_month_or_file_is_refused_with_the_fix(past: Workshop) -> None:
     for month, why in (
         ("2026-13", "write it as in"),

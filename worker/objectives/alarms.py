@@ -18,6 +18,7 @@ from worker.objectives.policy import SloPolicy, Targets
 PARTS = (
     5  # of a window: a target is missed for its length if it is missed in the first part, and in all that have requests
 )
+FEW = 5  # requests: fewer recent ones close no alarm, because one of them would decide
 CLEAR_MINUTES = 5  # an alarm closes after so many minutes without its reason
 FAST_BURN, FAST_BURN_MINUTES = 2.0, 60  # the fast burn of the reliability kit
 SHORT_MINUTES = 5  # beside an hour, as the workbook has it: an alarm does not outlast its reason
@@ -55,9 +56,9 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """Opens if more than `limit` of the last `minutes` is bad, of at least `requests`, and at least `bad` are. It must also be so
-    now: in the last `short` minutes; or without them, in the first of PARTS parts of the window, and in each that has requests.
-    `named`: what is then wrong."""
+    """Opens if more than `limit` of the last `minutes` is bad, of at least `requests`, and at least `fewest_bad` are. It must
+    also be so now: in the last `short` minutes; or without them, in the first of PARTS parts of the window, and in each that
+    has requests. `bad`, `total`: the fields of Sample. `named`: what is then wrong."""
 
     alarm: Alarm
     named: str
@@ -157,17 +158,19 @@ class Sums:
         if not enough or self._bad[end] - self._bad[begin] < rule.fewest_bad or not self._over(begin, end):
             return False
         if rule.short:
-            return bool(self._over(end - rule.short, end))
+            short = max(0, end - rule.short)
+            return self._bad[end] - self._bad[short] >= rule.fewest_bad and bool(self._over(short, end))
         length = rule.minutes // PARTS
         first, *others = [self._over(part, part + length) for part in range(end - rule.minutes, end, length)]
         return first is True and all(each is not False for each in others)
 
     def calm_at(self, end: int) -> bool:
-        """Whether the target is met again. Without recent requests nobody knows, until the whole window is empty."""
+        """Whether the target is met again: by the recent minutes, or by the whole window where they have few requests."""
         if self.bad_at(end):
             return False
-        recent = self._over(end - self._rule.recent, end)
-        return self._over(end - self._rule.minutes, end) is None if recent is None else not recent
+        recent = max(0, end - self._rule.recent)
+        few = self._total[end] - self._total[recent] < FEW
+        return not self._over(end - self._rule.minutes if few else recent, end)
 
 
 def burns_slowly(used: float, day: int, *, was: bool) -> tuple[int, float] | None:

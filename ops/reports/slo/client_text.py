@@ -20,7 +20,7 @@ from worker.objectives.policy import FILE, Dated, SloPolicy, Targets
 from worker.objectives.windows import measured
 
 DAY_MS = 86_400_000
-LONGEST_NAME = 100
+LONGEST_LINE = 1000
 LISTED = 20  # features
 NEEDED = (Sli.SUCCESS, Sli.ANSWER, Sli.AVERAGE_COST)  # without them there is nothing to promise
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>|#~])")
@@ -28,7 +28,7 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]<>|#~])")
 
 def markdown(text: str) -> str:
     """A text of somebody else as one line of Markdown, in which nothing is markup."""
-    return _MARKUP.sub(r"\\\1", one_line(text, LONGEST_NAME))
+    return _MARKUP.sub(r"\\\1", one_line(text, LONGEST_LINE))
 
 
 @dataclass(frozen=True)

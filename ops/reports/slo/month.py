@@ -102,11 +102,16 @@ def bounds(month: str, now: datetime) -> tuple[datetime, datetime]:
     return begin, end
 
 
+def hours_of(begin: datetime, end: datetime, now: datetime) -> range:
+    """The numbers of the hours of a month, up to now."""
+    return range(int(begin.timestamp() * 1000) // HOUR_MS, int(min(end, now).timestamp() * 1000 - 1) // HOUR_MS + 1)
+
+
 def read(client: redis.Redis, policy: SloPolicy, month: str, now_ms: int, tenant: str) -> Month:
     """Read a month, up to now if it is not over. `tenant` "": of all jobs."""
     now = datetime.fromtimestamp(now_ms / 1000, UTC)
     begin, end = bounds(month, now)
-    hours = range(int(begin.timestamp() * 1000) // HOUR_MS, int(min(end, now).timestamp() * 1000 - 1) // HOUR_MS + 1)
+    hours = hours_of(begin, end, now)
     dimension, days = "tenant" if tenant else ALL, []
     for first in range(0, len(hours), DAY_HOURS):
         day = measured(client, policy, numbered(client, hours[first : first + DAY_HOURS], HOUR_MS))
@@ -200,7 +205,7 @@ def _outages(month: Month, now_ms: int) -> Section:
         (
             utc(each.opened_ms / 1000),
             KIND_INFO[each.kind].title + (f": {each.subject}" if each.subject else ""),
-            _length(each, now_ms),
+            length(each, now_ms),
             *([f"{each.saved:,}"] if saved else []),
         )
         for each in survived
@@ -213,12 +218,13 @@ def _missed(month: Month, now_ms: int) -> Section:
     """The alerts of its own targets: of all jobs, or of the tenant."""
     scope = f"tenant {month.tenant}" if month.tenant else ""
     alerts = [each for each in month.incidents if each.kind in OBJECTIVES and each.subject == scope]
-    rows = tuple((utc(each.opened_ms / 1000), KIND_INFO[each.kind].title, _length(each, now_ms)) for each in alerts)
+    rows = tuple((utc(each.opened_ms / 1000), KIND_INFO[each.kind].title, length(each, now_ms)) for each in alerts)
     lines = () if rows else ("None.",)
     return Section("Alerts of targets", lines, ("began", "what", "lasted") if rows else (), rows)
 
 
-def _length(incident: Incident, now_ms: int) -> str:
+def length(incident: Incident, now_ms: int) -> str:
+    """How long an incident lasted, up to now if it is open."""
     return lasted(incident.seconds(now_ms)) + ("" if incident.resolved_ms else ", not over")
 
 
