@@ -56,6 +56,8 @@ Ours:
 | failover:history:hour:{n}   | string | the same for an hour; n counts from 1970                | 400 days            |
 | failover:history:maintenance:{n} | string | the part of an hour that lies in maintenance windows | 400 days    |
 | failover:history:leader     | string | the worker that writes the history and takes old rows out of Redis | 60 s    |
+| failover:freeze             | string | why launches are frozen: the error budget burns (JSON) | 120 s, renewed     |
+| failover:followed:{what}    | string | a route that was disabled because the error budget burned, or `cost saving` | 1 h, 24 h |
 | failover:history:writing    | string | the rows that it is writing to HISTORY_URL (JSON)     | until they are folded |
 | failover:schedules          | hash   | a schedule's handled times and last start (JSON); 1,000 | for good            |
 | failover:schedules:leader   | string | the worker that starts what is scheduled              | 20 s                |
@@ -164,6 +166,7 @@ LIMIT = "failover:limit:"
 HAPPENED = "failover:happened"  # lua/shared/happened.lua spells it too
 HISTORY_CURSOR = "failover:history:cursor"
 HISTORY_LEADER = "failover:history:leader"
+FREEZE = "failover:freeze"
 HISTORY_WRITING = "failover:history:writing"
 SCHEDULES = "failover:schedules"
 SCHEDULES_LEADER = "failover:schedules:leader"
@@ -399,6 +402,10 @@ def minute(number: int) -> str:
 
 def hour(number: int) -> str:
     return f"failover:history:hour:{number}"
+
+
+def followed(what: str) -> str:
+    return f"failover:followed:{what}"
 
 
 def maintained_hour(number: int) -> str:

@@ -147,6 +147,8 @@ REASONS = {  # by key: why nothing fills it
     "failover:retry:{hash}": "one job id; an hour",
     "failover:live:{id}": "20 pieces a second until the deadline; 15 minutes (tests/test_openai_chat.py)",
     "failover:history:maintenance:{n}": "as an hour of the history; 400 days (tests/test_objectives_history.py)",
+    "failover:followed:{what}": "one value a route (tests/test_objective_incidents.py)",
+    "failover:freeze": "one value; 120 s (tests/test_objective_incidents.py)",
     "failover:history:cursor": "the ids of three months and the last outcome",
     "failover:ladder:{month}": "a field for each scope with a cap, of budgets.yaml or set by operators; 45 days",
     "failover:budgets": "a field for each cap that operators set",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,14 +17,17 @@ from tests.support.incidents import incidents, on_call
 from tests.support.past import Ended, write
 from tests.support.polling import until
 from tests.support.workshop import Workshop
-from worker.money.budget_state import month_of
+from worker.control.pause import Scope, paused, resume
+from worker.money.budget_state import month_of, standing
 from worker.notify.conditions import ConditionReader
 from worker.notify.incidents import Incidents
 from worker.notify.kinds import Kind
+from worker.notify.objectives.follow import FROZEN_SECONDS, follow_up
 from worker.notify.oncall import OnCall
 from worker.notify.reconcile import Reconciler
-from worker.objectives.policy import SloPolicy, Targets
-from worker.objectives.watch import Watch
+from worker.objectives.alarms import Alarm
+from worker.objectives.policy import Follow, SloPolicy, Targets
+from worker.objectives.watch import Finding, Watch
 
 MINUTE_MS = 60_000
 BEGIN = (int(time.time()) // 3600 - 12) * 3_600_000  # in milliseconds; its minutes are kept, and all of it is over
@@ -45,14 +50,16 @@ class Story:
     """A notifier that looks when it is told to."""
 
     def __init__(self, client: redis.Redis, policy: SloPolicy = POLICY) -> None:
-        self._watch = Watch(client, lambda: policy)
+        self._client, self._watch = client, Watch(client, lambda: policy)
         self._reader = ConditionReader(client, OnCall(hold_seconds=0), ())
+        self._reader.follow = policy.follow
         self._reconciler = Reconciler(client, OnCall(hold_seconds=0))
         self._incidents = Incidents(client)
 
     def look(self, minute: int) -> dict[str, str]:
         """The titles of the open incidents of objectives, by kind and subject, after a look at this minute's end."""
         self._reader.findings = self._watch.findings(BEGIN + minute * MINUTE_MS + 72_000)
+        follow_up(self._client, self._reader.follow, self._reader.findings)
         self._reconciler.reconcile(self._reader.read())
         found = [each for each in self._incidents.unsettled() if each.resolved_ms is None]
         return {f"{each.kind} {each.subject}".strip(): each.title for each in found}
@@ -135,3 +142,70 @@ def test_a_worker_tells_it_in_slack_with_the_cause(workshop: Workshop, client: r
     assert "Success is under 99.5% for 5 minutes" in text and "Top cause: a/a-1: timeout" in text
     assert "Fewer requests get their answer in time than clients were promised." in text
     assert "failover slo show" in text and "runbook.md: slo_success" in text
+
+
+def burning() -> list[Ended]:
+    """a/a-1 fails, and b/b-1 answers half of the jobs."""
+    failed = minutes(100, 110, died="exhausted", failed=("a/a-1", "overloaded"))
+    answered = [Ended(job.at_ms + 1, route="b/b-1", failed=(("a/a-1", "overloaded"),)) for job in failed]
+    return [*minutes(30, 100), *sorted([*failed, *answered], key=lambda job: job.at_ms)]
+
+
+def test_what_follows_a_burn_is_proposed_as_commands(url: str, client: redis.Redis) -> None:
+    write(client, url, burning())
+    Story(client).look(106)
+    (burn,) = incidents(client, Kind.SLO_BURN)
+    assert "failover routes disable a/a-1 --for 1h" in burn.commands
+    assert not any(line.startswith("Done") for line in burn.lines)
+    assert not client.exists(keyspace.FREEZE) and paused(client, []) == []
+
+
+def test_what_follows_a_burn_is_done_once_and_a_person_may_end_it(
+    workshop: Workshop, url: str, client: redis.Redis
+) -> None:
+    write(client, url, burning())
+    story = Story(client, POLICY.model_copy(update={"follow": Follow(fast_burn="done", slow_burn="done")}))
+    story.look(106)
+    (burn,) = incidents(client, Kind.SLO_BURN)
+    assert "Done: launches are frozen while this lasts: `failover routes diff` refuses." in burn.lines
+    assert "Done: a/a-1 is disabled for an hour; other routes answer. `failover routes enable` ends it." in burn.lines
+    (flag,) = paused(client, [])
+    assert (flag.route, flag.who) == ("a/a-1", "objectives") and flag.until is not None
+    assert 0 < client.ttl(keyspace.FREEZE) <= FROZEN_SECONDS
+
+    maps = []
+    for number in range(2):
+        workshop.routes(hot=[{"upstream": f"u{number}"}])
+        maps.append(str(shutil.copy(workshop.folder / "routes.json", workshop.folder / f"{number}.json")))
+    refused = workshop.run("failover", "routes", "diff", *maps)
+    assert refused.returncode == 2 and "launches are frozen: the error budget is spent" in refused.stderr
+    assert workshop.run("failover", "routes", "diff", maps[0], maps[0]).returncode == 0
+    despite = workshop.run("failover", "routes", "diff", "--despite-freeze", *maps)
+    assert despite.returncode == 1 and "u1" in despite.stdout
+
+    assert "launches are frozen: the error budget is spent" in workshop.run("failover", "slo", "show").stdout
+    resume(client, Scope(route="a/a-1"), who="ana")
+    story.look(108)
+    assert paused(client, []) == []
+    client.delete(keyspace.FREEZE)  # as after its time
+    assert workshop.run("failover", "routes", "diff", *maps).returncode == 1
+
+
+def test_the_only_route_that_answers_is_never_disabled(url: str, client: redis.Redis) -> None:
+    alone = minutes(100, 110, died="exhausted", failed=("a/a-1", "overloaded"))
+    write(client, url, [*minutes(30, 100), *alone])
+    Story(client, POLICY.model_copy(update={"follow": Follow(fast_burn="done")})).look(109)
+    assert incidents(client, Kind.SLO_BURN) and paused(client, []) == []
+
+
+def test_a_slow_burn_turns_cost_saving_on_once_a_day(client: redis.Redis) -> None:
+    found = Finding(Alarm.BUDGET, "all", "", ("more than 50%",), "40 of about 60 failures", ())
+    of_one = replace(found, dimension="tenant", name="acme")
+    follow_up(client, Follow(slow_burn="done"), [of_one])
+    follow_up(client, Follow(slow_burn="proposed"), [found])
+    assert not client.exists(keyspace.REDUCE)
+    follow_up(client, Follow(slow_burn="done"), [found])
+    assert standing(client).reduced == "cost is reduced by objectives: more than 50% (40 of about 60 failures)"
+    client.delete(keyspace.REDUCE)  # a person ended it
+    follow_up(client, Follow(slow_burn="done"), [found])
+    assert not client.exists(keyspace.REDUCE)

@@ -5,8 +5,8 @@
 From 4 March to 8 April 2026, as it happened: an hour's half with OpenAI's elevated errors, 90 minutes and 87 minutes of Claude's
 outages. In between a dear route for three hours, a slow week, a maintenance window in which all failed, and nights with two
 requests of which one fails. The outcomes and the ledger's rows are in the streams that workers write, and the history's own
-collector counts them. Then the notifier's watch looks twice in each minute around the begin and the end of trouble, and every
-ten minutes otherwise: an alarm that opens lasts for longer with so few jobs.
+collector counts them. Then the notifier's watch looks twelve seconds after each minute around the begin and the end of trouble,
+and every twenty minutes otherwise: with so few jobs an alarm lasts for longer.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def alarms(client: redis.Redis) -> Spans:
             else:
                 mine.append((now, now))
         last = {alarm: spans[alarm][-1][1] for alarm in spans if spans[alarm][-1][1] == now}
-        now += timedelta(seconds=30) if near(now) else timedelta(minutes=10)
+        now += timedelta(minutes=1 if near(now) else 20)
     return spans
 
 

@@ -10,11 +10,13 @@ from typing import IO
 
 import click
 import redis
+from redis.exceptions import RedisError
 
 from ops.chat_body import body_of
 from ops.importers.command import import_
 from ops.local import session
 from ops.options import as_json
+from producer.connection import connect, redis_url
 from producer.environment import Environment
 from producer.errors import ConfigurationError, UsageError
 from producer.job import LLMJob
@@ -23,6 +25,7 @@ from worker.configuration import Configuration
 from worker.control import pause as flags
 from worker.control import worker_registry
 from worker.control.pause import Scope
+from worker.notify.objectives.follow import frozen
 from worker.routes.known_providers import keys_found, map_for
 from worker.routes.route import load_routes
 from worker.routes.schema import read_map
@@ -142,17 +145,36 @@ def check(environment: Environment, live: bool, only: tuple[str, ...], record: P
 @group.command("diff")
 @click.argument("before", type=file_argument)
 @click.argument("after", type=file_argument)
+@click.option(
+    "--despite-freeze", is_flag=True, help="Compare although launches are frozen (policies/slo.yaml: follow)."
+)
 @as_json
-def diff(before: Path, after: Path, as_json: bool) -> None:
-    """Print what changes for jobs from one map to another. Exit code 0: nothing; 1: something; 2: a map cannot be read."""
+@click.pass_obj
+def diff(environment: Environment, before: Path, after: Path, despite_freeze: bool, as_json: bool) -> None:
+    """Print what changes for jobs from one map to another. Exit code 0: nothing; 1: something; 2: a map cannot be read, or
+    launches are frozen, because the error budget burns (asked only where REDIS_URL is set and answers)."""
     from ops.reports.route_diff import compare
 
     changes = compare(read_map(before), read_map(after))
+    if changes and not despite_freeze and (why := _frozen(environment)):
+        raise UsageError(f"launches are frozen: {why}. When it is over, or with --despite-freeze, the change is shown")
     if as_json:
         click.echo(json.dumps([asdict(change) for change in changes], indent=2))
     else:
         click.echo("\n".join(change.told for change in changes) or "no difference")
     sys.exit(1 if changes else 0)
+
+
+def _frozen(environment: Environment) -> str:
+    """Why launches are frozen; "" if they are not, or nobody knows: maps are compared without Redis, too."""
+    if (url := redis_url(environment)) is None:
+        return ""
+    try:
+        with connect(url) as client:
+            return frozen(client)
+    except (RedisError, OSError):
+        session.note("Redis is not reachable, so nobody knows whether launches are frozen")
+        return ""
 
 
 @group.command("disable")

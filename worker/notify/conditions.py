@@ -26,6 +26,7 @@ from worker.notify.objectives.conditions import of_findings
 from worker.notify.oncall import OnCall
 from worker.notify.provider_conditions import of_routes
 from worker.notify.queue_conditions import floods, without_workers
+from worker.objectives.policy import Follow
 from worker.objectives.watch import Finding
 from worker.queue import fair_queue, lost
 from worker.queue.dead_letters import now_ms
@@ -42,7 +43,7 @@ CRASHES = 3  # so many vanished workers are a crash loop
 
 class ConditionReader:
     """Reads the conditions from Redis. `dangers`, `memory`, `findings`: the last safety check of Redis, how full it is, and the
-    targets of policies/slo.yaml that are missed, read by notifier.py."""
+    targets of policies/slo.yaml that are missed, read by notifier.py; `follow`: what follows them."""
 
     def __init__(self, client: redis.Redis, on_call: OnCall, alert_thresholds: Sequence[float]) -> None:
         self._client, self._on_call, self._alert_thresholds = client, on_call, alert_thresholds
@@ -53,6 +54,7 @@ class ConditionReader:
         self.dangers: tuple[str, ...] = ()
         self.memory: Memory | None = None
         self.findings: tuple[Finding, ...] = ()
+        self.follow = Follow()
 
     def read(self) -> Snapshot:
         """All conditions now. A source that cannot be read is logged and left out."""
@@ -72,7 +74,7 @@ class ConditionReader:
             lambda: () if views else without_workers(0, self._waiting(())),
             lambda: self._vanished(now),
             self._lost,
-            lambda: of_findings(self.findings),
+            lambda: of_findings(self.findings, self.follow),
         )
         conditions = [condition for source in sources for condition in _readable(source)]
         if self.dangers:

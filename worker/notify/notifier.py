@@ -34,6 +34,7 @@ from worker.notify.condition import Quiet
 from worker.notify.conditions import ConditionReader, memory_steps
 from worker.notify.incidents import UNDELIVERED_FOR_MS, Incident, Incidents
 from worker.notify.job_webhooks import Deliveries
+from worker.notify.objectives.follow import follow_up
 from worker.notify.reconcile import Reconciler
 from worker.notify.sender import Sender
 from worker.notify.settings import Settings
@@ -114,7 +115,7 @@ class Notifier:
         self._incidents = Incidents(client)
         self._conditions = ConditionReader(client, settings.on_call, settings.alert_thresholds)
         self._quiet = Quiet(client, settings.on_call)
-        self._watch = Watch(client, objectives)
+        self._watch, self._objectives = Watch(client, objectives), objectives
         self._reconciler = Reconciler(client, settings.on_call)
         self._senders = [
             Sender(channel, self._incidents, settings.on_call, self._paste) for channel in settings.channels
@@ -243,7 +244,9 @@ class Notifier:
             self._conditions.memory = memory(self._client)
         if (look := int((time.time() - COUNTED_SECONDS) // LOOK_SECONDS)) != self._looked:
             self._looked = look
-            self._conditions.findings = self._watch.findings(now_ms(self._client))
+            found = self._conditions.findings = self._watch.findings(now_ms(self._client))
+            follow_up(self._client, self._objectives().follow, found)
+            self._conditions.follow = self._objectives().follow
         if now - self._trimmed > TRIM_SECONDS:
             self._trimmed = now
             self._incidents.trim(now_ms(self._client))

@@ -22,10 +22,8 @@ FEW = 5  # requests: fewer recent ones close no alarm, because one of them would
 CLEAR_MINUTES = 5  # an alarm closes after so many minutes without its reason
 FAST_BURN, FAST_BURN_MINUTES = 2.0, 60  # the fast burn of the reliability kit
 SHORT_MINUTES = 5  # beside an hour, as the workbook has it: an alarm does not outlast its reason
-PAIRS = {
-    "burn_1h_5m": (14.4, 60, 5),
-    "burn_6h_30m": (6.0, 360, 30),
-}  # of the SRE workbook: rate, long and short minutes
+# of the SRE workbook: rate, long and short minutes; the most urgent last
+PAIRS = {"burn_6h_30m": (6.0, 360, 30), "burn_1h_5m": (14.4, 60, 5)}
 LONGEST_MINUTES = 360
 SLOW_BURN = ((15, 0.5), (25, 0.8))  # of the kit: up to this day of the month, more than this share of the error budget
 ENDS_AT = 0.9  # of that share, so that the estimate of a month's requests opens and closes nothing

@@ -25,6 +25,16 @@ def causes(alarm: Alarm, document: Document, dimension: str, name: str) -> Itera
         yield from _of_failures(document, facts)
 
 
+def failing_route(document: Document) -> str:
+    """The route with the most failed calls, if more than half of its calls failed and another route answered some; else ""."""
+    routes = document.facts["route"]
+    good = {name: facts.counters.get("attempts ok", 0) for name, facts in routes.items()}
+    bad = {name: facts.counters.get("attempts", 0) - good[name] for name, facts in routes.items()}
+    worst = max(bad, key=lambda name: bad[name], default="")
+    elsewhere = any(count for name, count in good.items() if name != worst)
+    return worst if worst and bad[worst] > good[worst] and elsewhere else ""
+
+
 def _of_failures(document: Document, facts: Facts) -> Iterator[str]:
     ends = {
         name.removeprefix("dead "): count

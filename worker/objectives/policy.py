@@ -77,6 +77,16 @@ class Alerts(_Fields):
     spend: bool = True
 
 
+Follows = Literal["proposed", "done"]
+
+
+class Follow(_Fields):
+    """What follows a burn is proposed in the message, or done by the worker that sends it."""
+
+    fast_burn: Follows = "proposed"
+    slow_burn: Follows = "proposed"
+
+
 class SpendReview(_Fields):
     """`percent` of a month's budget used before the end of day `by_day` asks for a review."""
 
@@ -157,6 +167,7 @@ class SloPolicy(_Fields):
     features: dict[Name, Targets] = Field(default_factory=dict)
     tenants: dict[Name, Targets] = Field(default_factory=dict)
     alerts: Alerts = Alerts()
+    follow: Follow = Follow()
     fewest: Fewest = Fewest()
     spend: SpendReview = SpendReview()
     maintenance: Maintenance = Maintenance()

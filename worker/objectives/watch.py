@@ -32,7 +32,7 @@ from worker.objectives.alarms import (
     rules,
     running_sums,
 )
-from worker.objectives.cause import causes
+from worker.objectives.cause import causes, failing_route
 from worker.objectives.indicators import Counts, counts_of, error_budget
 from worker.objectives.policy import SloPolicy, Targets
 from worker.objectives.windows import measured
@@ -41,7 +41,6 @@ from worker.routes.prices import dollars
 log = logging.getLogger("failover.worker")
 
 HORIZON_MINUTES = LONGEST_MINUTES + 120  # from which a new notifier computes the states
-CAUSE_MINUTES = 60  # the longest window in which a cause is looked for
 UNSETTLED = 3  # the last minutes and hours may still get what happened in them
 DAY_HOURS, MONTH_DAYS = 24, 30
 HOURS_READ = 31 * DAY_HOURS  # this month, and the rate of the last one
@@ -54,8 +53,9 @@ Scope = tuple[str, str]  # dimension, name
 
 @dataclass(frozen=True)
 class Finding:
-    """One open alarm. `dimension`, `name`: of the scope, ALL and "" for all jobs. `what`: what is wrong, the most urgent first;
-    `size`: its figures; `lines`: the cause in words."""
+    """One open alarm, or a budget that is used early. `dimension`, `name`: of its scope, ALL and "" for all jobs. `what`: what is
+    wrong, the most urgent first; `size`: its figures; `lines`: the cause in words; `route`: the one that fails while another
+    answers, "" for none."""
 
     alarm: Alarm
     dimension: str
@@ -63,6 +63,7 @@ class Finding:
     what: tuple[str, ...]
     size: str
     lines: tuple[str, ...]
+    route: str = ""
 
     @property
     def scope(self) -> str:
@@ -156,12 +157,14 @@ class Watch:
 
     def _finding(self, scope: Scope, broken: list[Rule], running: Mapping[str, list[int]], minute: int) -> Finding:
         """The finding of one alarm. `broken`: its rules that hold, the most urgent first."""
-        alarm, minutes = broken[0].alarm, min(broken[0].minutes, CAUSE_MINUTES)
+        alarm, minutes = broken[0].alarm, broken[0].short or broken[0].minutes
         if minutes not in self._happened:
             recent = numbered(self._client, range(minute - minutes, minute), MINUTE_MS)
             self._happened[minutes] = together(each.document for each in recent)
-        lines = tuple(causes(alarm, self._happened[minutes], *scope))
-        return Finding(alarm, *scope, tuple(rule.named for rule in broken), _figures(broken[0], running), lines)
+        happened, what = self._happened[minutes], tuple(rule.named for rule in broken)
+        route = failing_route(happened) if alarm in (Alarm.SUCCESS, Alarm.BURN) else ""
+        lines = tuple(causes(alarm, happened, *scope))
+        return Finding(alarm, *scope, what, _figures(broken[0], running), lines, route)
 
     def _slow_burns(self, now_ms: int) -> Iterator[Finding]:
         if not self._known.alerts.slow_burn:

@@ -22,7 +22,7 @@ from worker.queue.dead_letters import now_ms
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Instead of the terminal.")
 @click.pass_obj
 def review_month(environment: Environment, month: str | None, output: Path | None) -> None:
-    """Draft the monthly review as Markdown: did the router save a deadline, did pauses come too early, what to change."""
+    """Draft the monthly review: what was saved, what to change, and why."""
     now = datetime.now(UTC)
     month = month or f"{now:%Y-%m}"
     bounds(month, now)  # before Redis is looked for

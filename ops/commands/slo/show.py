@@ -17,6 +17,7 @@ from producer.environment import Environment
 from producer.errors import UsageError
 from worker.control.pause import utc
 from worker.history.document import ALL
+from worker.notify.objectives.follow import frozen
 from worker.objectives.indicators import Sli
 from worker.objectives.policy import FILE, SloPolicy, load_slo_policy
 from worker.queue.dead_letters import now_ms
@@ -39,14 +40,14 @@ def show(environment: Environment, feature: str | None, tenant: str | None, sinc
     if feature is not None and tenant is not None:
         raise UsageError("give only one of --feature and --tenant: they are counted apart")
     dimension = "feature" if feature is not None else "tenant" if tenant is not None else ALL
-    policy, found = _read(environment, since, dimension, feature or tenant or "")
+    policy, found, why = _read(environment, since, dimension, feature or tenant or "")
     if as_json:
         window = {"since_ms": found.since_ms, "until_ms": found.until_ms}
         first, *others = map(as_data, found.scopes)
-        click.echo(json.dumps({**window, **first, "scopes": others}))
+        click.echo(json.dumps({**window, **first, "frozen": why or None, "scopes": others}))
         return
     console = session.console()
-    for line in _heading(found, policy):
+    for line in (*_heading(found, policy), *([f"launches are frozen: {escape(why)}"] if why else [])):
         console.print(line)
     if found.scopes[0].counts.requests:
         console.print(_table(found.scopes[0]))
@@ -64,7 +65,7 @@ def show(environment: Environment, feature: str | None, tenant: str | None, sinc
 @click.pass_obj
 def check(environment: Environment, since: str | None, as_json: bool) -> None:
     """Exit with 1 if a target of all jobs, a feature or a tenant is missed."""
-    policy, found = _read(environment, since, ALL, "")
+    policy, found, _ = _read(environment, since, ALL, "")
     if not policy.promises:
         raise UsageError(f"nothing is promised: set targets in policies/{FILE}")
     missed = [(of, each) for of in found.scopes for each in of.missed]
@@ -78,12 +79,13 @@ def check(environment: Environment, since: str | None, as_json: bool) -> None:
     sys.exit(1 if missed else 0)
 
 
-def _read(environment: Environment, since: str | None, dimension: str, name: str) -> tuple[SloPolicy, State]:
+def _read(environment: Environment, since: str | None, dimension: str, name: str) -> tuple[SloPolicy, State, str]:
+    """The policy, the state, and why launches are frozen ("" if they are not)."""
     policy = load_slo_policy(environment)
     seconds = session.age_seconds("--since", since or f"{policy.window_days}d")
     with session.reached(environment) as (_, client):
         now = now_ms(client)
-        return policy, state(client, policy, now - seconds * 1000, now, dimension, name)
+        return policy, state(client, policy, now - seconds * 1000, now, dimension, name), frozen(client)
 
 
 def _at(ms: int) -> str:

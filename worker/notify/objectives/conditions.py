@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from worker.humanize import one_line
 from worker.notify.condition import FIRST, LONGEST_NAME, Condition
 from worker.notify.kinds import Kind
+from worker.notify.objectives.follow import done_lines, proposed_commands
 from worker.objectives.alarms import Alarm
+from worker.objectives.policy import Follow
 from worker.objectives.watch import Finding
 
 KINDS = {
@@ -21,8 +23,8 @@ KINDS = {
 }
 
 
-def of_findings(findings: Sequence[Finding]) -> Iterator[Condition]:
-    """One condition for each alarm and scope."""
+def of_findings(findings: Sequence[Finding], follow: Follow) -> Iterator[Condition]:
+    """One condition for each alarm and scope, with what follows it."""
     for found in findings:
         scope, (first, *others) = one_line(found.scope, LONGEST_NAME), found.what
         also = [f"Also, {what}." for what in others]
@@ -32,9 +34,9 @@ def of_findings(findings: Sequence[Finding]) -> Iterator[Condition]:
             found.scope,
             title=title,
             size=found.size,
-            lines=(f"{found.size}.", *also, *found.lines, *_parts(found, findings)),
+            lines=(f"{found.size}.", *also, *found.lines, *_parts(found, findings), *done_lines(found, follow)),
             marks={_titled(scope, what): _titled(scope, f"no longer: {what}") for what in found.what},
-            commands=(_shown(found),),
+            commands=(_shown(found), *proposed_commands(found, follow)),
         )
 
 
