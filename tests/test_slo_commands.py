@@ -82,6 +82,13 @@ def test_check_fails_for_a_missed_target_and_names_it(past: Workshop) -> None:
     assert "nothing is promised" in past.run("failover", "slo", "show").stdout
 
 
+def test_the_doctor_names_the_targets(past: Workshop) -> None:
+    promise(past, TARGETS + "tenants: {acme: {success_percent: 99.9}}\n")
+    text = " ".join(past.run("failover", "doctor").stdout.split())
+    assert "success_percent 99.5, p95_answer_seconds 2.5, average_cost_usd 0.015" in text
+    assert "targets of their own: 1 features and tenants" in text
+
+
 def test_a_wrong_policy_names_its_line(past: Workshop) -> None:
     promise(past, "targets:\n  success_percent: 99.5%\n")
     ended = past.run("failover", "slo", "show")

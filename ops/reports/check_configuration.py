@@ -18,6 +18,7 @@ from worker.machine import DEFAULT_SLOTS, Machine
 from worker.money.answer_cache import load_caching
 from worker.money.caps import load_budgets
 from worker.notify.client_messages import load_messages
+from worker.objectives.policy import load_slo_policy
 from worker.routes.known_providers import known_providers
 from worker.routes.policy import FILE as ROUTING_FILE
 from worker.routes.route import Routes, load_addresses, load_routes
@@ -48,6 +49,7 @@ def check_configuration(environment: Environment) -> Iterator[Finding]:
         yield from wrong("routes", error)
     yield from _money(environment)
     yield from _history(environment)
+    yield from _objectives(environment)
     yield from _people(environment)
     yield from _machine(environment)
 
@@ -61,6 +63,20 @@ def _history(environment: Environment) -> Iterator[Finding]:
         return
     older = f"older ones are written to {VARIABLE}" if archive else f"older ones are not kept ({VARIABLE} is not set)"
     yield Finding("ok", "history", f"{kept.rows:,} ledger rows stay in Redis, {older}")
+
+
+def _objectives(environment: Environment) -> Iterator[Finding]:
+    """What clients were promised, if anything is."""
+    try:
+        policy = load_slo_policy(environment)
+    except ConfigurationError as error:
+        yield from wrong("objectives", error)
+        return
+    if policy.promises:
+        targets = [f"{name} {value:g}" for name, value in policy.targets if value is not None]
+        own = len(policy.features) + len(policy.tenants)
+        more = [f"targets of their own: {own:,} features and tenants"] if own else []
+        yield Finding("ok", "objectives", ", ".join([*targets, *more]))
 
 
 def _machine(environment: Environment) -> Iterator[Finding]:

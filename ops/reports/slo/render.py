@@ -80,7 +80,7 @@ def _svg(plot: Plot) -> str:
     first, last = plot.days[0][0], plot.days[-1][0]
     chart.add_x_scale(first, max(last, first + 1))
     chart.add_line(list(plot.days), stroke_color=MEASURED, name="measured")
-    chart.add_dots(list(plot.days), fill_color=MEASURED, radius=2)
+    chart.add_dots(list(plot.days), fill_color=MEASURED, radius=2, name="a day")
     if plot.target is not None:
         ends = [(day, plot.target) for day in (first, max(last, first + 1))]
         chart.add_line(ends, stroke_color=TARGET, name="target")
