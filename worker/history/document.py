@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import nlargest
 
@@ -174,15 +174,17 @@ class Document:
         return zlib.compress(to_json(data), 1)
 
     @classmethod
-    def unpacked(cls, raw: bytes | None) -> Document:
-        """A stored document; an empty one if there is none or it cannot be read."""
+    def unpacked(cls, raw: bytes | None, times: Container[str] | None = None) -> Document:
+        """A stored document; an empty one if there is none or it cannot be read. `times`: only these histograms, because they
+        are most of the work; None: all."""
         document = cls()
         if not raw:
             return document
         try:
             for dimension, names in from_json(zlib.decompress(raw)).items():
-                for name, (counters, times) in names.items():
-                    histograms = {of: Histogram({int(b): n for b, n in found.items()}) for of, found in times.items()}
+                for name, (counters, stored) in names.items():
+                    wanted = stored if times is None else [of for of in stored if of in times]
+                    histograms = {of: Histogram({int(b): n for b, n in stored[of].items()}) for of in wanted}
                     document.facts[dimension][name] = Facts(counters, histograms)
         except (zlib.error, ValueError, TypeError, KeyError, AttributeError):
             return cls()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 import redis
@@ -36,14 +36,17 @@ def slices(client: redis.Redis, since_ms: int, until_ms: int) -> Iterator[Slice]
     return numbered(client, range(since_ms // length, until_ms // length + 1), length)
 
 
-def numbered(client: redis.Redis, numbers: Sequence[int], length_ms: int) -> Iterator[Slice]:
-    """The minutes or hours (`length_ms`: MINUTE_MS, HOUR_MS) with these numbers, which count from 1970."""
+def numbered(
+    client: redis.Redis, numbers: Sequence[int], length_ms: int, times: Container[str] | None = None
+) -> Iterator[Slice]:
+    """The minutes or hours (`length_ms`: MINUTE_MS, HOUR_MS) with these numbers, which count from 1970. `times`: only these
+    histograms; None: all."""
     key = keyspace.minute if length_ms == MINUTE_MS else keyspace.hour
     for begin in range(0, len(numbers), PAGE):
         some = numbers[begin : begin + PAGE]
         (raws,) = ask(client, [("MGET", *(key(number) for number in some))])
         for number, raw in zip(some, raws, strict=True):
-            yield Slice(number * length_ms, length_ms, Document.unpacked(raw))
+            yield Slice(number * length_ms, length_ms, Document.unpacked(raw, times))
 
 
 def facts_of(found: Sequence[Slice], dimension: str, name: str) -> list[Facts]:

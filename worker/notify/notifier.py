@@ -244,12 +244,16 @@ class Notifier:
             self._conditions.memory = memory(self._client)
         if (look := int((time.time() - COUNTED_SECONDS) // LOOK_SECONDS)) != self._looked:
             self._looked = look
-            found = self._conditions.findings = self._watch.findings(now_ms(self._client))
-            follow_up(self._client, self._objectives().follow, found)
-            self._conditions.follow = self._objectives().follow
+            self._judge()
         if now - self._trimmed > TRIM_SECONDS:
             self._trimmed = now
             self._incidents.trim(now_ms(self._client))
+
+    def _judge(self) -> None:
+        """Look at the objectives, and do what follows."""
+        follow, found = self._objectives().follow, self._watch.findings(now_ms(self._client))
+        self._conditions.follow, self._conditions.findings = follow, found
+        follow_up(self._client, follow, found)
 
     def _paste(self, incident: Incident, message_name: str, tenant: str) -> str:
         """A client message, filled; "" if a placeholder has no value, so that nobody pastes an incomplete text."""

@@ -7,7 +7,7 @@ over are read once, and each alarm goes on from where it was at the last look.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -44,6 +44,7 @@ HORIZON_MINUTES = LONGEST_MINUTES + 120  # from which a new notifier computes th
 UNSETTLED = 3  # the last minutes and hours may still get what happened in them
 DAY_HOURS, MONTH_DAYS = 24, 30
 HOURS_READ = 31 * DAY_HOURS  # this month, and the rate of the last one
+TIMES = ("answer", "first token")  # the histograms that rules need
 SCOPES = (ALL, "feature", "tenant")
 
 NOTHING = Sample()
@@ -107,17 +108,20 @@ class Watch:
         """Read the minutes and hours that are new, and again those that may have got more."""
         minute, hour = now_ms // MINUTE_MS, now_ms // HOUR_MS
         minutes = range(minute - HORIZON_MINUTES, minute)
-        hours = range(hour - HOURS_READ, hour + 1)
+        hours = range(hour - HOURS_READ, hour + 1) if self._known.alerts.slow_burn else range(0)
         _keep(self._minutes, minutes)
         _keep(self._hours, hours)
-        for number, document in self._documents(minutes, self._minutes, MINUTE_MS):
+        for number, document in self._documents(minutes, self._minutes, MINUTE_MS, TIMES):
             self._minutes[number] = {scope: self._sample(scope, counts) for scope, counts in _scopes(document)}
-        for number, document in self._documents(hours, self._hours, HOUR_MS):
+        for number, document in self._documents(hours, self._hours, HOUR_MS, ()):
             self._hours[number] = {scope: (of.requests, of.failures) for scope, of in _scopes(document)}
 
-    def _documents(self, wanted: range, known: Iterable[int], length_ms: int) -> Iterator[tuple[int, Document]]:
+    def _documents(
+        self, wanted: range, known: Iterable[int], length_ms: int, times: Collection[str]
+    ) -> Iterator[tuple[int, Document]]:
+        """The documents with these numbers that are not known, or not settled; with these histograms."""
         settled = {number for number in known if number < wanted.stop - UNSETTLED}
-        found = numbered(self._client, [number for number in wanted if number not in settled], length_ms)
+        found = numbered(self._client, [number for number in wanted if number not in settled], length_ms, times)
         for each in measured(self._client, self._known, found):
             yield each.begin_ms // length_ms, each.document
 

@@ -79,7 +79,7 @@ def state(
         of = windows["window"].facts
         names += [(d, n) for d in ("feature", "tenant") for n in _busiest(of[d]) if n != OTHERS]
     states = tuple(_state(policy, windows, *each) for each in names)
-    return State(found[0].begin_ms, found[-1].begin_ms + found[-1].length_ms, states)
+    return State(found[0].begin_ms, now_ms, states)
 
 
 def _recent(client: redis.Redis, policy: SloPolicy, now_ms: int) -> Iterator[tuple[str, Document]]:
