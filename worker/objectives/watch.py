@@ -81,6 +81,7 @@ class Watch:
         self._minutes: dict[int, dict[Scope, Sample]] = {}
         self._hours: dict[int, dict[Scope, tuple[int, int]]] = {}  # requests, failures
         self._states: dict[tuple[Scope, Rule], tuple[int, State]] = {}  # after the minutes before a number
+        self._ends: dict[int, int] = {}  # up to which minute and hour the last look has read
         self._burning = set[Scope]()
         self._happened: dict[int, Document] = {}  # of one look: in so many last minutes
 
@@ -119,8 +120,9 @@ class Watch:
     def _documents(
         self, wanted: range, known: Iterable[int], length_ms: int, times: Collection[str]
     ) -> Iterator[tuple[int, Document]]:
-        """The documents with these numbers that are not known, or not settled; with these histograms."""
-        settled = {number for number in known if number < wanted.stop - UNSETTLED}
+        """The documents with these numbers that are not known, or were not settled when they were read; with these histograms."""
+        settled = {number for number in known if number < self._ends.get(length_ms, 0) - UNSETTLED}
+        self._ends[length_ms] = wanted.stop
         found = numbered(self._client, [number for number in wanted if number not in settled], length_ms, times)
         for each in measured(self._client, self._known, found):
             yield each.begin_ms // length_ms, each.document
