@@ -96,11 +96,11 @@ GOOD = b'{"custom_id": "a", "body": {"messages": [{"role": "user", "content": "h
     [
         (b"", (), "in: has no line to run"),
         (b"\n  \n", (), "in: has no line to run"),
-        (gzip.compress(GOOD), (), "in: it is compressed with gzip"),
+        (gzip.compress(GOOD, mtime=0), (), "in: it is compressed with gzip"),
         (b"[" + GOOD * 3 + b"]", (), "in: it is a JSON array"),
         (b"", ("--prompts",), "in: has no line to run"),
         ("a".encode("utf-16"), ("--prompts",), "in: it is UTF-16"),
-        (gzip.compress(b"a"), ("--csv", "a"), "in: it is compressed with gzip"),
+        (gzip.compress(b"a", mtime=0), ("--csv", "a"), "in: it is compressed with gzip"),
         (b"a,b\n1,2\n", ("--csv", "prompt"), "in: has no column 'prompt'; its first line names 'a', 'b'"),
         (b"a\tb\n1\t2\n", ("--csv", "c"), "its first line names 'a', 'b'"),
         (b"", ("--csv", "a"), "in: has no column 'a'; its first line names none"),
