@@ -128,7 +128,7 @@ MUTATIONS = {
         "worker/history/lua/collect.lua",
         "redis.call('SET', KEYS[1], ARGV[2])",
         "redis.call('SET', KEYS[1], ARGV[1])",
-        "tests/test_history.py",
+        "tests/test_history.py::test_two_that_count_at_once_count_once",
     ),
     "a row of a living execution stays": (
         "worker/money/lua/sweep.lua",
