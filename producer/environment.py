@@ -9,6 +9,7 @@ import os
 from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
@@ -64,3 +65,12 @@ def flag(environment: Environment, name: str, default: bool) -> bool:
     if value not in _ON | _OFF:
         raise ConfigurationError([Problem(name, "", f"{value!r} is neither on nor off", "use true or false")])
     return value in _ON
+
+
+def is_http_url(url: str) -> bool:
+    """Whether it is an http or https URL with a host, and a port that can be used if it names one."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import certifi
 
-from producer.environment import Environment
+from producer.environment import Environment, is_http_url
 from producer.errors import ConfigurationError, Problem
 
 PROXY_VARIABLES = {"https": "HTTPS_PROXY", "http": "HTTP_PROXY", "all": "ALL_PROXY"}
@@ -100,12 +100,7 @@ def _either(environment: Environment, variable: str) -> str:
 def _proxy_url(variable: str, url: str) -> str:
     """`proxy.example.com:3128` is read as http, as curl does."""
     url = url if "://" in url else f"http://{url}"
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable:
+    if not is_http_url(url):
         fix = "use http://HOST:PORT; a SOCKS proxy is not supported"
         raise ConfigurationError([Problem(variable, "", "is not the URL of an HTTP proxy", fix)])
     return url

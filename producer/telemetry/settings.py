@@ -10,9 +10,9 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from producer.environment import Environment
+from producer.environment import Environment, is_http_url
 
 LANGFUSE = "https://cloud.langfuse.com"
 LANGFUSE_PATH = "/api/public/otel"
@@ -149,7 +149,7 @@ def _otlp(environment: Environment, numbers: _Numbers) -> list[Destination]:
             name="OTLP",
             traces=traces,
             metrics=metrics,
-            headers=_pairs(either("HEADERS")),
+            headers={name.lower(): value for name, value in _pairs(either("HEADERS")).items()},
             timeout=_seconds(numbers.positive(name_of("TIMEOUT"), 10_000)),
             gzip=either("COMPRESSION").lower() == "gzip",
             certificate=either("CERTIFICATE"),
@@ -190,12 +190,7 @@ def _helicone(environment: Environment) -> list[Destination]:
 
 def _usable(destination: Destination, problems: list[str]) -> bool:
     for url in filter(None, (destination.traces, destination.metrics)):
-        try:
-            parts = urlsplit(url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            usable = False
-        if not usable:
+        if not is_http_url(url):
             problems.append(
                 f"{destination.name}: its endpoint is no http(s) URL, as in http://localhost:4318; it gets nothing"
             )
@@ -206,14 +201,11 @@ def _usable(destination: Destination, problems: list[str]) -> bool:
 def _pairs(text: str) -> dict[str, str]:
     """`key=value,key2=value2`, with values percent-encoded, as in W3C baggage."""
     pairs = (entry.partition("=") for entry in text.split(",") if "=" in entry)
-    return {key.strip().lower(): unquote(value.strip()) for key, _, value in pairs if key.strip()}
+    return {key.strip(): unquote(value.strip()) for key, _, value in pairs if key.strip()}
 
 
 def _resource(environment: Environment) -> dict[str, str]:
-    pairs = (
-        entry.partition("=") for entry in environment.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",") if "=" in entry
-    )
-    found = {key.strip(): unquote(value.strip()) for key, _, value in pairs if key.strip()}
+    found = _pairs(environment.get("OTEL_RESOURCE_ATTRIBUTES", ""))
     name = environment.get("OTEL_SERVICE_NAME")
     return {**found, "service.name": name} if name else found
 
