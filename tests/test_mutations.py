@@ -178,7 +178,7 @@ def test_the_suite_notices(copy: Path, name: str) -> None:
 
 def test_the_copy_passes_as_it_is(copy: Path) -> None:
     """A tenth of each file's tests, as all of them run outside of the copy."""
-    files = sorted({tests for *_, tests in MUTATIONS.values()})
+    files = sorted({tests.partition("::")[0] for *_, tests in MUTATIONS.values()})
     listed = suite(copy, "--collect-only", "-v", *files).stdout.splitlines()
     some = [each for file in files for each in [line for line in listed if line.startswith(f"{file}::")][::10]]
     assert len({each.partition("::")[0] for each in some}) == len(files)
