@@ -17,6 +17,7 @@ from rich.table import Table
 
 from ops.local import session
 from ops.options import as_json
+from ops.reports.client_message import incident_named
 from producer.environment import Environment
 from producer.errors import UsageError
 from worker.control.pause import utc
@@ -71,7 +72,7 @@ def list_incidents(environment: Environment, since: str, as_json: bool) -> None:
 def show(environment: Environment, incident_id: str, as_json: bool) -> None:
     """Show one incident and its story."""
     with session.opened(environment) as active:
-        incident, now = named(active, incident_id), now_ms(active.producer.client)
+        incident, now = incident_named(active.producer.client, incident_id), now_ms(active.producer.client)
         story = Incidents(active.producer.client).story(incident.id)
     if as_json:
         click.echo(json.dumps({**_data(incident, now), "story": [asdict(entry) for entry in story]}, indent=2))
@@ -119,7 +120,7 @@ def silence(environment: Environment, incident_id: str, length: str, reason: str
     """Send no message of this kind, provider and queue for a time. Incidents are still recorded."""
     seconds = session.age_seconds("--for", length)
     with session.opened(environment) as active:
-        incident = named(active, incident_id)
+        incident = incident_named(active.producer.client, incident_id)
         why = f"{session.who()}" + (f": {reason}" if reason else "")
         Incidents(active.producer.client).silence(incident.key, seconds, why)
     click.echo(f"silenced for {length}: {incident.title}; `failover incidents unsilence {incident_id}` ends it earlier")
@@ -131,17 +132,9 @@ def silence(environment: Environment, incident_id: str, length: str, reason: str
 def unsilence(environment: Environment, incident_id: str) -> None:
     """End a silence early."""
     with session.opened(environment) as active:
-        incident = named(active, incident_id)
+        incident = incident_named(active.producer.client, incident_id)
         ended = Incidents(active.producer.client).unsilence(incident.key)
     click.echo(f"messages are sent again: {incident.title}" if ended else f"{incident.title} was not silenced")
-
-
-def named(active: session.Session, incident_id: str) -> Incident:
-    """The incident with this id. Raises UsageError."""
-    found = Incidents(active.producer.client).named([incident_id])
-    if not found:
-        raise UsageError(f"there is no incident {incident_id}; `failover incidents` lists them")
-    return found[0]
 
 
 def _month(text: str | None) -> datetime:
