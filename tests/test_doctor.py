@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from ops.reports.check_providers import check_providers
-from ops.reports.check_redis import check_redis
-from ops.reports.check_routes_in_use import check_routes_in_use
+from ops.reports.checks.providers import check_providers
+from ops.reports.checks.redis_server import check_redis
+from ops.reports.checks.routes_in_use import check_routes_in_use
 from producer import Producer
 from producer.scripts import ask
 from tests.support.jobs import chat

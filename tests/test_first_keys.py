@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.reports.check_configuration import check_configuration
+from ops.reports.checks.configuration import check_configuration
 from ops.simulators.provider import Control
 from producer.errors import ConfigurationError
 from tests.support.workshop import Workshop

@@ -16,7 +16,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.reports.check_growth import check_growth
+from ops.reports.checks.growth import check_growth
 from ops.simulators.provider import Control
 from producer import Producer, keyspace
 from producer.connection import connect_async

@@ -13,12 +13,12 @@ from redis.exceptions import RedisError
 
 from ops.local import session
 from ops.options import as_json
-from ops.reports.check_configuration import check_configuration
-from ops.reports.check_growth import check_growth
-from ops.reports.check_providers import check_providers
-from ops.reports.check_redis import check_redis
-from ops.reports.check_routes_in_use import check_routes_in_use
-from ops.reports.finding import Finding, wrong
+from ops.reports.checks.configuration import check_configuration
+from ops.reports.checks.finding import Finding, wrong
+from ops.reports.checks.growth import check_growth
+from ops.reports.checks.providers import check_providers
+from ops.reports.checks.redis_server import check_redis
+from ops.reports.checks.routes_in_use import check_routes_in_use
 from producer.environment import Environment
 from producer.errors import ConfigurationError, FailoverError
 from worker.control import tokens

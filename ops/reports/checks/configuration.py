@@ -7,7 +7,7 @@ import difflib
 import time
 from collections.abc import Iterator
 
-from ops.reports.finding import Finding, wrong
+from ops.reports.checks.finding import Finding, wrong
 from producer.environment import Environment
 from producer.errors import ConfigurationError
 from producer.policy import load_policies

@@ -9,7 +9,7 @@ import redis
 from redis.exceptions import RedisError
 
 from ops.local import session
-from ops.reports.finding import Finding
+from ops.reports.checks.finding import Finding
 from producer import keyspace
 from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment

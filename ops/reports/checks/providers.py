@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ops.local import session
-from ops.reports.finding import Finding, wrong
+from ops.reports.checks.finding import Finding, wrong
 from producer.environment import Environment
 from producer.errors import ConfigurationError
 from worker.humanize import many

@@ -9,7 +9,7 @@ from uuid import uuid4
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from ops.reports.finding import Finding, wrong
+from ops.reports.checks.finding import Finding, wrong
 from producer import keyspace
 from producer.client import DEFAULT_QUEUE
 from producer.connection import check_reachable, check_safe, connect, redis_url, without_secret

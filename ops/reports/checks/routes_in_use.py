@@ -9,7 +9,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from ops.local import session
-from ops.reports.finding import Finding
+from ops.reports.checks.finding import Finding
 from producer.environment import Environment
 from producer.errors import FailoverError
 from worker.breakers import health
