@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -22,10 +21,10 @@ from ops.options import as_json
 from producer import keyspace
 from producer.environment import Environment
 from producer.errors import UsageError, first_problem
-from producer.scripts import although_full, ask
+from producer.scripts import ask
 from worker.control.pause import utc
 from worker.humanize import many, money, one_line
-from worker.money import billing_alerts, budget_state
+from worker.money import billing_alerts, budget_state, cost_saving
 from worker.money.billing_alerts import Guardrail
 from worker.money.budget_state import Standing, month_of, once_full, steps_of
 from worker.money.caps import Cap, load_budgets
@@ -217,7 +216,7 @@ def reduce(environment: Environment, lasts: str | None, reason: str, end: bool) 
         if end and lasts:
             raise UsageError("give --end or --for, not both")
         if end:
-            (was,) = ask(client, [("DEL", keyspace.REDUCE)])
+            was = cost_saving.end(client, who=session.who())
             click.echo("cost saving is off" if was else "cost saving was not on")
             return
         if (standing := _longer_saving(client, seconds)) is not None:
@@ -225,8 +224,7 @@ def reduce(environment: Environment, lasts: str | None, reason: str, end: bool) 
                 f"cost saving is on already, for longer{standing}: end it first with `failover budget reduce --end`"
             )
             return
-        note = json.dumps({"who": session.who(), "why": reason, "since": round(time.time())})
-        ask(client, [although_full(("SET", keyspace.REDUCE, note, *(("EX", seconds) if seconds else ())))])
+        cost_saving.begin(client, who=session.who(), why=reason, seconds=seconds)
     until = f" for {lasts}" if lasts else ", until `failover budget reduce --end`"
     click.echo(f"cost saving is on for every job{until}: the cheapest route first, less context, shorter answers")
 

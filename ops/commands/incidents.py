@@ -121,8 +121,7 @@ def silence(environment: Environment, incident_id: str, length: str, reason: str
     seconds = session.age_seconds("--for", length)
     with session.opened(environment) as active:
         incident = incident_named(active.producer.client, incident_id)
-        why = f"{session.who()}" + (f": {reason}" if reason else "")
-        Incidents(active.producer.client).silence(incident.key, seconds, why)
+        Incidents(active.producer.client).silence(incident, seconds, who=session.who(), why=reason)
     click.echo(f"silenced for {length}: {incident.title}; `failover incidents unsilence {incident_id}` ends it earlier")
 
 
@@ -133,7 +132,7 @@ def unsilence(environment: Environment, incident_id: str) -> None:
     """End a silence early."""
     with session.opened(environment) as active:
         incident = incident_named(active.producer.client, incident_id)
-        ended = Incidents(active.producer.client).unsilence(incident.key)
+        ended = Incidents(active.producer.client).unsilence(incident, who=session.who())
     click.echo(f"messages are sent again: {incident.title}" if ended else f"{incident.title} was not silenced")
 
 

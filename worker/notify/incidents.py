@@ -15,6 +15,7 @@ import redis
 
 from producer import keyspace
 from producer.scripts import Script, although_full, ask
+from worker.control.audit_trail import audited
 from worker.humanize import counted, many
 from worker.notify.condition import Condition, of_tenants
 from worker.notify.kinds import COUNTED, KIND_INFO, OUTAGES, Kind, key_of
@@ -201,13 +202,16 @@ class Incidents:
         notes = {channel.decode(errors="replace"): json.loads(note) for channel, note in found.items()}
         return {channel: (note["why"], int(note["since_ms"])) for channel, note in notes.items()}
 
-    def silence(self, key: str, seconds: int, why: str) -> None:
-        """Send no messages of incidents with this key for `seconds`."""
-        ask(self._client, [although_full(("SET", keyspace.silence(key), why, "EX", seconds))])
+    def silence(self, incident: Incident, seconds: int, *, who: str, why: str) -> None:
+        """Send no messages of incidents with its key for `seconds`."""
+        note = who + (f": {why}" if why else "")
+        lasting = ("SET", keyspace.silence(incident.key), note, "EX", seconds)
+        ask(self._client, [although_full(lasting, audited("silence", who, incident=incident.key, why=why))])
 
-    def unsilence(self, key: str) -> bool:
+    def unsilence(self, incident: Incident, *, who: str) -> bool:
         """End a silence. Returns whether there was one."""
-        (removed,) = ask(self._client, [("DEL", keyspace.silence(key))])
+        end = ("DEL", keyspace.silence(incident.key))
+        (removed, _) = ask(self._client, [end, audited("unsilence", who, incident=incident.key)])
         return bool(removed)
 
     def silenced(self, incidents: Sequence[Incident]) -> dict[str, str]:
