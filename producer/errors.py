@@ -66,9 +66,10 @@ class ConfigurationError(FailoverError):
 
 
 class UsageError(FailoverError):
-    """A command was called in a way that cannot work."""
+    """A command was called, or a page's form filled, in a way that cannot work."""
 
     exit_code = 2
+    status, code = 400, "bad_request"
 
 
 class ServiceUnavailable(FailoverError):

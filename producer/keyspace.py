@@ -81,6 +81,8 @@ Ours:
 | failover:dead:{queue}:indexes | set  | the keys of those indexes                             | the same            |
 | failover:audit              | stream | who requeued, resolved, discarded, cancelled what     | the last 100,000    |
 | failover:tokens             | hash   | by name: a token of the web process, hashed (JSON); at most 10,000 | until revoked |
+| failover:web:key            | string | 32 random bytes that sign the sessions of the pages   | for good            |
+| failover:web:requeuing      | string | a requeue that a page began: its counts (JSON)          | 1 h                 |
 | failover:wakes:{queue}      | hash   | wakes of parked jobs that are not finished: cause -> state; 100 | until finished, 1 day |
 | failover:audit-turn:{queue} | string | a worker has looked for stray jobs                    | 5 min               |
 | failover:news:{queue}       | hash   | 2,000 counts of dead and degraded jobs, in no incident yet | until folded |
@@ -149,6 +151,8 @@ BREAKERS = "failover:breakers"
 CONTROL = "failover:control"
 AUDIT = "failover:audit"
 TOKENS = "failover:tokens"
+WEB_KEY = "failover:web:key"
+REQUEUING = "failover:web:requeuing"
 CLAIM = "failover:claim:"
 LEASES = "failover:leases:"
 RESERVATIONS = "failover:reservations"

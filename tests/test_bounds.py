@@ -163,6 +163,8 @@ REASONS = {  # by key: why nothing fills it
     "failover:incidents": "a field for each open problem",
     "failover:incidents:untold": "resolved ones; given up after a day (tests/test_notify.py)",
     "failover:incidents:number": "one number",
+    "failover:web:key": "32 bytes",
+    "failover:web:requeuing": "the counts of the latest requeue; an hour (tests/test_pages.py)",
 }
 
 
@@ -240,7 +242,7 @@ def test_what_a_run_leaves_is_in_the_table_and_does_not_live_longer(
         client, tmp_path, "clock event", f"redis.call('HSET', '{keyspace.SUBSCRIBERS}', '*', 1) event('x', 'i', 'j')"
     )
     filling.shared(client, tmp_path, "clock accepted_order wake_parked", "keep('failover:wakes:q', 'c', '1 0')")
-    Incidents(client).silence("paused||", 60, "known")
+    Incidents(client).silence(Incidents(client).named(["1"])[0], 60, who="sam", why="known")
     observe(client, BillingReport("google", 10.0, message_id="m"), Guardrail())
     ask(client, [RATE.call([keyspace.rate("acme")], [60_000, 1])])
     filling.ambiguous(client, workshop.url, tmp_path)

@@ -17,9 +17,10 @@ from rich.table import Column, Table
 from ops.commands import job
 from ops.local import session
 from ops.options import as_json
+from ops.requeue import after_canary
 from producer.environment import Environment
-from producer.errors import FailoverError, UsageError
-from producer.job import DeadReason, JobStatus
+from producer.errors import UsageError
+from producer.job import DeadReason
 from worker.humanize import many
 from worker.notify.client_messages import load_messages
 from worker.queue import dead_letters, lost
@@ -27,7 +28,6 @@ from worker.queue.dead_letters import Filters, Requeued
 from worker.queue.lost import Lost
 from worker.reports import client_status
 
-CANARY_SECONDS = 600.0
 DELIVERED = "delivered"  # the client message of policies/messages/
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -202,19 +202,10 @@ def requeue(
 def _after_canary(
     active: session.Session, queue: str, batches: Iterator[list[str]], canary: int, force: bool, done: Requeued
 ) -> Iterator[list[str]]:
-    """Requeue the first `canary` jobs and wait for them. Returns the others. Raises FailoverError if one fails."""
     session.warn_without_worker(active)
-    left = (job_id for batch in batches for job_id in batch)
-    first = list(islice(left, canary))
-    dead_letters.requeue(active.producer.client, queue, iter([first]), who=session.who(), force=force, done=done)
-    give_up = time.monotonic() + CANARY_SECONDS
-    results = [active.producer.wait(job_id, max(0.0, give_up - time.monotonic())) for job_id in first]
-    failed = [result for result in results if result.status is not JobStatus.DONE]
-    if failed:
-        ends = "; ".join(f"{result.job_id} is {result.status} ({result.dead_detail})" for result in failed[:5])
-        raise FailoverError(f"the canary failed, nothing more was requeued: {ends}")
-    session.note(f"the canary passed: {len(results)} done")
-    return iter(lambda: list(islice(left, dead_letters.PAGE)), [])
+    left = after_canary(active.producer, queue, batches, canary, who=session.who(), force=force, done=done)
+    session.note(f"the canary passed: {done.requeued} done")
+    return left
 
 
 def _requeue_with_progress(

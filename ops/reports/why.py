@@ -47,7 +47,8 @@ def without_answer(result: JobResult) -> str:
 
 
 def story(producer: Producer, job_id: str) -> dict[str, Any]:
-    """The report on one job: `facts`, `decision` and `trail` as data, `told` as lines for people. Raises UnknownJob."""
+    """The report on one job: `facts`, `decision` and `trail` as data, `told` as lines for people, those of the trail
+    also as `trail_told`. Raises UnknownJob."""
     client = producer.client
     queue = queue_of(client, job_id)
     result = producer.fetch(job_id)
@@ -57,7 +58,8 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
     if not result.status.ended and now > int(facts.get(JobField.PROMISED, now)):
         lines.append(_late(producer, job_id, facts))
     lines += _history(facts)
-    lines += [_entry(entry) for entry in result.trail]
+    trail_told = [_entry(entry) for entry in result.trail]
+    lines += trail_told
     if result.degraded:
         lines.append(f"degraded: {result.degraded}")
     if result.dead_reason is DeadReason.OVER_BUDGET:
@@ -74,6 +76,7 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
         "facts": facts,
         "decision": decision_of(result),
         "trail": trail,
+        "trail_told": trail_told,
         "told": lines,
     }
 

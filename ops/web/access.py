@@ -48,3 +48,49 @@ ACCESS: Mapping[Route, Roles | None] = {
     ("GET", "/metrics"): READERS,
     ("GET", "/openapi.json"): ANY_TOKEN,
 }
+
+_REVIEWERS = frozenset({Role.OPERATOR, Role.REVIEWER})
+
+# Who may do what on the pages: ops/web/pages/acts/. Each has a form (GET) and does it (POST).
+ACTS: Mapping[str, Roles] = {
+    "pause": OPERATORS,
+    "resume": _REVIEWERS,
+    "disable-route": OPERATORS,
+    "enable-route": OPERATORS,
+    "requeue": OPERATORS,
+    "discard": OPERATORS,
+    "discard-lost": OPERATORS,
+    "answer": _REVIEWERS,
+    "cancel": OPERATORS,
+    "cancel-tenant": OPERATORS,
+    "set-cap": OPERATORS,
+    "unset-cap": OPERATORS,
+    "save-cost": OPERATORS,
+    "silence": _REVIEWERS,
+    "unsilence": _REVIEWERS,
+}
+
+# The pages for people. Their reader is known by the cookie of a session, and by nothing else.
+PAGES: Mapping[Route, Roles | None] = {
+    ("GET", "/ui/sign-in"): WITHOUT_TOKEN,
+    ("POST", "/ui/sign-in"): WITHOUT_TOKEN,
+    ("POST", "/ui/sign-out"): ANY_TOKEN,
+    ("GET", "/ui/static/{name}"): WITHOUT_TOKEN,
+    ("GET", "/status"): WITHOUT_TOKEN,  # off unless policies/status.yaml turns it on
+    ("GET", "/"): ANY_TOKEN,  # a tenant is sent on to /ui/mine
+    ("GET", "/ui/live"): READERS,
+    ("GET", "/ui/jobs"): READERS,
+    ("GET", "/ui/jobs/{job_id}"): READERS,
+    ("GET", "/ui/dead-letters"): READERS,
+    ("GET", "/ui/review"): READERS,
+    ("GET", "/ui/review/{job_id}"): READERS,
+    ("GET", "/ui/incidents"): READERS,
+    ("GET", "/ui/incidents/{incident_id}"): READERS,
+    ("GET", "/ui/message"): READERS,
+    ("GET", "/ui/money"): READERS,
+    ("GET", "/ui/history"): READERS,
+    ("GET", "/ui/drills"): READERS,
+    ("GET", "/ui/settings"): READERS,
+    ("GET", "/ui/mine"): frozenset({Role.TENANT}),
+    **{(method, f"/ui/act/{act}"): roles for act, roles in ACTS.items() for method in ("GET", "POST")},
+}

@@ -22,9 +22,14 @@ from ops.web.draining import Draining
 from ops.web.health import health
 from ops.web.openai.models import Models
 from ops.web.openai.routes import openai_surface
+from ops.web.pages.page import Pages
+from ops.web.pages.routes import pages_router
 from ops.web.requests import Requests
+from ops.web.sessions import Sessions
 from ops.web.settings import Settings
+from producer import Producer
 from producer.client import AsyncProducer
+from producer.environment import Environment
 from producer.intake import COMPONENTS, install_errors, jobs
 from worker.control.pause import holding
 from worker.control.tokens import Tokens
@@ -35,10 +40,14 @@ TOKEN_HELP = "FAILOVER_API_TOKEN, or a token of `failover tokens create`"  # noq
 DESCRIPTION = "Submit LLM jobs and read their answers; pause and resume by the budget; see the status."
 
 
-def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings, draining: Draining) -> FastAPI:
+def create_app(
+    producer: AsyncProducer, client: redis.Redis, settings: Settings, draining: Draining, environment: Environment
+) -> FastAPI:
     """`producer`: for frequent requests; `client`: a blocking client for reports that run in a thread; `draining`: begins when
-    the process is asked to stop."""
-    guard = Guard(settings, Tokens(producer.client, settings.tokens))
+    the process is asked to stop; `environment`: of the files that pages read."""
+    tokens = Tokens(producer.client, settings.tokens)
+    sessions = Sessions(producer.client, settings, tokens)
+    guard = Guard(settings, tokens, sessions)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
 
@@ -66,6 +75,9 @@ def create_app(producer: AsyncProducer, client: redis.Redis, settings: Settings,
     app.include_router(openai_surface(producer, models, draining, store, runner))
     app.include_router(budget(producer.client, guard, settings.guardrail))
     app.include_router(health(client, producer.queue, registry, unsafe_redis=settings.unsafe_redis))
+
+    pages = Pages(Producer(client, producer.policies, producer.queue), environment)
+    app.include_router(pages_router(pages, sessions, settings, draining))
 
     @app.get("/openapi.json", include_in_schema=False)
     def openapi() -> Response:

@@ -2,27 +2,25 @@
 
 A request has FAILOVER_API_TOKEN, which is the operator's, or a further token (worker/control/tokens.py). The budget webhook
 also accepts a signature or a verified Google token. Without any secret the process listens on loopback only, and accepts
-requests of this machine, but not of web pages.
+requests of this machine, but not of web pages. The pages for people know their reader by a cookie (sessions.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import re
-from urllib.parse import urlsplit
 
 import jwt
 from fastapi import Request
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from ops.web.access import ACCESS, OPERATORS, WITHOUT_TOKEN, Roles
+from ops.web.access import ACCESS, OPERATORS, PAGES, WITHOUT_TOKEN, Roles
+from ops.web.sessions import Sessions, read_form, require_local, require_own_form
 from ops.web.settings import GoogleSender, Settings
 from producer.errors import BadRequest, Forbidden, ServiceUnavailable, Unauthorized
 from producer.intake import HTTP, Caller
 from worker.control.tokens import Role, Tokens
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 _WHO = "send `Authorization: Bearer` with FAILOVER_API_TOKEN, or a token of `failover tokens create`"
 _OPERATOR = (Role.OPERATOR, Caller())
@@ -31,22 +29,33 @@ _OPERATOR = (Role.OPERATOR, Caller())
 class Guard:
     """Checks requests. Raises Unauthorized, Forbidden; RedisError and ServiceUnavailable while a token cannot be checked."""
 
-    def __init__(self, settings: Settings, tokens: Tokens) -> None:
-        self._settings, self._tokens = settings, tokens
+    def __init__(self, settings: Settings, tokens: Tokens, sessions: Sessions) -> None:
+        self._settings, self._tokens, self._sessions = settings, tokens, sessions
         google = settings.google
         self._certs = jwt.PyJWKClient(google.certs_url, cache_keys=True, timeout=5) if google else None
 
     async def admit(self, request: Request) -> None:
         """Let the request through if its route admits its role. A dependency of every route."""
-        roles = ACCESS.get((request.method, request.scope["route"].path), frozenset())
-        if roles is not WITHOUT_TOKEN:
+        route = (request.method, request.scope["route"].path)
+        if route in PAGES:
+            await self._admit_visitor(request, PAGES[route])
+        elif (roles := ACCESS.get(route, frozenset())) is not WITHOUT_TOKEN:
             await self._require(request, roles)
+
+    async def _admit_visitor(self, request: Request, roles: Roles | None) -> None:
+        """Put who reads a page, and the form that was sent, into the request's state."""
+        form = request.state.form = await read_form(request) if request.method == "POST" else None
+        if roles is WITHOUT_TOKEN:
+            return
+        visitor = request.state.visitor = await self._sessions.visitor(request)
+        request.state.caller = Caller(visitor.who, visitor.tenant)
+        if form is not None:
+            require_own_form(request, visitor, form)
+        _require_role(visitor.role, roles)
 
     async def _require(self, request: Request, roles: Roles) -> None:
         role, request.state.caller = await self._caller(request)
-        if role not in roles:
-            admitted = ", ".join(sorted(roles)) or "nobody: the route is missing in ops/web/access.py"
-            raise Forbidden(f"the role {role} may not do this; it is for: {admitted}")
+        _require_role(role, roles)
 
     async def _caller(self, request: Request) -> tuple[Role, Caller]:
         """The role of the request's token and its caller. A local request is an operator's if no secret is configured."""
@@ -56,7 +65,7 @@ class Guard:
         if secret and (token := await self._tokens.find(secret)):
             return token.role, Caller(f"{token.name}@{HTTP}", token.tenant)
         if not settings.any_secret:
-            _local(request)
+            require_local(request)
             return _OPERATOR
         if not settings.any_token:
             raise Unauthorized("FAILOVER_API_TOKEN is not set on the server, so nobody may use this route — set it")
@@ -106,12 +115,7 @@ def _same(given: str, wanted: str) -> bool:
     return hmac.compare_digest(given.encode(errors="surrogateescape"), wanted.encode())
 
 
-def _local(request: Request) -> None:
-    """Refuse web pages in a browser on this machine: neither another host name nor another origin may call."""
-    named, origin = request.headers.get("host", ""), request.headers.get("origin")
-    try:
-        ours = re.sub(r":\d+$", "", named) in LOOPBACK and (origin is None or urlsplit(origin).netloc == named)
-    except ValueError:
-        ours = False
-    if not ours:
-        raise Unauthorized("without FAILOVER_API_TOKEN only this machine may call, by the name localhost")
+def _require_role(role: Role, roles: Roles) -> None:
+    if role not in roles:
+        admitted = ", ".join(sorted(roles)) or "nobody: the route is missing in ops/web/access.py"
+        raise Forbidden(f"the role {role} may not do this; it is for: {admitted}")

@@ -83,7 +83,7 @@ class Server(uvicorn.Server):
 def serve(environment: Environment, url: str, host: str | None, port: int) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError; UsageError for an address that cannot be used."""
     settings, policies = Settings.of(environment), load_policies(environment)
-    client = connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS, max_connections=2)
+    client = connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS, max_connections=4)
     logs.configure()
     if not settings.any_token:
         settings = replace(settings, redis_tokens=_any_token(client))
@@ -107,7 +107,7 @@ def serve(environment: Environment, url: str, host: str | None, port: int) -> No
     telemetry.start(environment, "failover-web", lambda url: Network.of(environment).options(url))
     producer = AsyncProducer.from_url(url, policies, reply_timeout=REPLY_SECONDS, longest_call_seconds=CALL_SECONDS)
     draining = Draining()
-    server = Server(create_app(producer, client, settings, draining), Connections(most), draining)
+    server = Server(create_app(producer, client, settings, draining, environment), Connections(most), draining)
     with last_worker.watched(environment, url):
         asyncio.run(server.serve(sockets=[listener]))
     log.info("stopped serving")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from fastapi import FastAPI
 
 from ops.cli import failover
 from ops.web.app import create_app
@@ -97,11 +98,15 @@ def http_routes() -> str:
     return "\n".join(lines)
 
 
+def app() -> FastAPI:
+    """The web app, without a Redis."""
+    producer = AsyncProducer.from_url(NOWHERE, load_policies({}))
+    return create_app(producer, connect(NOWHERE), Settings(Guardrail()), Draining(), {})
+
+
 def openapi() -> dict[str, Any]:
     """The OpenAPI document of the web process."""
-    producer = AsyncProducer.from_url(NOWHERE, load_policies({}))
-    app = create_app(producer, connect(NOWHERE), Settings(Guardrail()), Draining())
-    route = next(each for each in app.routes if getattr(each, "path", "") == "/openapi.json")
+    route = next(each for each in app().routes if getattr(each, "path", "") == "/openapi.json")
     document: dict[str, Any] = json.loads(route.endpoint().body)  # type: ignore[attr-defined]
     return document
 

@@ -167,7 +167,10 @@ class Tokens:
         It is looked up by its hash, so the time that this takes says nothing about the secrets. Raises RedisError and
         ServiceUnavailable while Redis cannot say: then only the tokens of the file are known.
         """
-        digest = hash_of(secret)
+        return await self.find_hash(hash_of(secret))
+
+    async def find_hash(self, digest: str) -> Token | None:
+        """As `find`, for a secret with this hash."""
         if known := self._of_file.get(digest):
             return known
         async with self._reading:

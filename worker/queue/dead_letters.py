@@ -115,10 +115,12 @@ def _matching(
     return [entry for entry, *scores in zip(entries, *replies, strict=True) if None not in scores]
 
 
-def listed(client: redis.Redis, queue: str, filters: Filters, limit: int) -> list[DeadLetter]:
-    """The newest `limit` matching letters, newest first."""
+def listed(
+    client: redis.Redis, queue: str, filters: Filters, limit: int, until_ms: int | None = None
+) -> list[DeadLetter]:
+    """The newest `limit` matching letters that died up to `until_ms` (None: now), newest first."""
     letters: list[DeadLetter] = []
-    for page in pages(client, queue, filters, until_ms=now_ms(client), newest_first=True):
+    for page in pages(client, queue, filters, until_ms=until_ms or now_ms(client), newest_first=True):
         letters += _letters(client, page[: limit - len(letters)])
         if len(letters) >= limit:
             break
@@ -138,18 +140,8 @@ def _letters(client: redis.Redis, entries: Sequence[tuple[str, int]]) -> list[De
     letters = []
     for (job_id, died_ms), reply in zip(entries, replies, strict=True):
         reason, detail, tenant, job_type, route, generation = (value and value.decode() for value in reply)
-        letters.append(
-            DeadLetter(
-                job_id,
-                reason or "?",
-                detail or "",
-                tenant or "?",
-                job_type or "?",
-                route,
-                died_ms,
-                int(generation or 0),
-            )
-        )
+        known = (reason or "?", detail or "", tenant or "?", job_type or "?", route)
+        letters.append(DeadLetter(job_id, *known, died_ms, int(generation or 0)))
     return letters
 
 

@@ -83,6 +83,24 @@ def estimate(client: redis.Redis, scope: Scope, default_queue: str) -> Backlog:
     return Backlog(jobs, dollars, minutes, slots, [str(flag) for flag in staying], unknown)
 
 
+def of_requeued(client: redis.Redis, queue: str, count: int, sample: Sequence[str]) -> Backlog:
+    """What `count` dead letters of a queue will take once they are requeued. `sample`: ids of some of them."""
+    flags = paused(client, [queue])
+    views = worker_registry.views(client)
+    slots = sum(view["slots"] for view in views)
+    usable = worker_registry.usable(views)
+    routes = {
+        name: route for name, route in usable.items() if not any(flag.closes(name, route["provider"]) for flag in flags)
+    }
+    unknown = _obstacles(slots, usable, routes, EVERYTHING)
+    standing = health.of_routes(client, list(routes))
+    main_route = _main_route(routes, standing)
+    jobs = [job for _, job in _jobs(client, [job_id.encode() for job_id in sample]) if job is not None]
+    minutes = _minutes(count, slots, standing.get(main_route or ""), unknown)
+    dollars = _dollars(client, {queue: (count, jobs)}, routes.get(main_route or ""), unknown)
+    return Backlog(count, dollars, minutes, slots, [str(flag) for flag in flags if flag.concerns(queue)], unknown)
+
+
 def cost(client: redis.Redis, queue: str, tenant: str) -> float | None:
     """About how many US dollars the queued jobs of a tenant will cost; None if unknown."""
     usable = worker_registry.usable(worker_registry.views(client))

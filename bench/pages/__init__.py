@@ -1,0 +1,1 @@
+"""How fast the pages are, how much they weigh, and what their viewers cost."""

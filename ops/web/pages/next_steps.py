@@ -1,0 +1,135 @@
+"""What a person without a terminal does about an incident: links of the pages, for each kind, and the sentence of page Now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ops.reports.status import Status
+from ops.web.pages.page import link
+from worker.humanize import many
+from worker.notify.incidents import Incident
+from worker.notify.kinds import KIND_INFO, OUTAGES, Kind
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do. `act`: its form opens in a dialog."""
+
+    text: str
+    href: str
+    act: bool = False
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The sentence on top of page Now. `level`: good | watch | bad. `since_ms`: Unix time; 0 is unknown."""
+
+    level: str
+    text: str
+    means: str = ""
+    since_ms: int = 0
+    steps: tuple[Step, ...] = ()
+
+
+ANSWER = Step("Answer by hand what cannot wait", "/ui/review")
+ROUTES = Step("See which provider refuses us, and the fix", "/ui/settings")
+_OF_KIND: dict[Kind, tuple[Step, ...]] = {
+    Kind.COLD: (ANSWER,),
+    Kind.REFUSED: (ROUTES, ANSWER),
+    Kind.ROUTE_OPEN: (Step("See the routes", "/#routes"),),
+    Kind.CREDENTIALS: (ROUTES,),
+    Kind.BUDGET: (Step("Resume, after a look at its cost", "/ui/act/resume", act=True), Step("See the spending", "/ui/money")),
+    Kind.SPEND: (Step("See the spending", "/ui/money"),),
+    Kind.DEAD_LETTERS: (Step("See why, then requeue or answer them", "/ui/dead-letters"), ANSWER),
+    Kind.LATE: (ANSWER, Step("See which jobs wait", "/ui/jobs?state=waiting")),
+    Kind.DEGRADED: (Step("See what was degraded", "/ui/history"),),
+    Kind.CRASH_LOOP: (Step("See the jobs that crash workers", "/ui/dead-letters?reason=crashed"),),
+    Kind.LOST: (Step("See which jobs are lost", "/ui/dead-letters#lost"),),
+    Kind.SLO_SUCCESS: (Step("See objectives and failures", "/ui/history"), Step("See the routes", "/#routes")),
+    Kind.SLO_LATENCY: (Step("See objectives and times", "/ui/history"), Step("See the routes", "/#routes")),
+    Kind.SLO_COST: (Step("Save cost on every job", "/ui/act/save-cost", act=True), Step("See the spending", "/ui/money")),
+    Kind.SLO_BURN: (Step("See what is left of the error budget", "/ui/history?days=30"),),
+    Kind.SLO_BUDGET: (Step("See what is left of the error budget", "/ui/history?days=30"),),
+}  # fmt: skip
+BY_HAND = {  # where no page can do it: what to do elsewhere
+    Kind.NO_WORKERS: "Start a worker: on Heroku `heroku ps:restart worker`, on Render restart the service failover-worker.",
+    Kind.WORKER_GONE: "If it does not come back: restart it, on Heroku or Render, with the button of that service.",
+    Kind.REDIS_FULL: "Give Redis a larger plan, on the page of your Redis provider.",
+    Kind.REDIS_UNSAFE: "Do what the message says, on the page of your Redis provider.",
+    Kind.REDIS_UNWRITABLE: "Give Redis a larger disk, on the page of your Redis provider.",
+}
+
+
+def steps_of(incident: Incident) -> tuple[Step, ...]:
+    """What to do about an incident, the first thing first."""
+    if incident.resolved_ms is not None:
+        return ()
+    steps = _OF_KIND.get(incident.kind, ())
+    tenant = next(iter(incident.tenants), "")
+    if incident.kind is Kind.PAUSED:
+        kind, _, name = incident.subject.partition(" ")
+        scope = {kind: name} if kind in ("queue", "provider", "tenant") and name else {}
+        steps = (Step("Resume, after a look at what starts", link("/ui/act/resume", **scope), act=True),)
+    elif incident.kind is Kind.CAPPED:
+        raise_it = link("/ui/act/set-cap", scope=incident.subject)
+        steps = (Step("Raise the cap", raise_it, act=True), Step("See the spending", "/ui/money"))
+    elif incident.kind is Kind.FLOOD:
+        whose = incident.subject or tenant
+        steps = (
+            Step(f"Pause {whose}", link("/ui/act/pause", tenant=whose), act=True),
+            Step(f"Cancel what waits of {whose}", link("/ui/act/cancel-tenant", tenant=whose), act=True),
+        )
+    message = KIND_INFO[incident.kind].message
+    if message and incident.tenants:
+        steps += (Step("Write to the clients", f"/ui/incidents/{incident.id}#messages"),)
+    return steps
+
+
+def headline(status: Status, incidents: Sequence[Incident]) -> Headline:
+    """What is wrong, since when, and what to do; the worst first."""
+    opened = [
+        each for each in incidents if each.resolved_ms is None and not KIND_INFO[each.kind].notice and not each.fades
+    ]
+    if opened:
+        worst = min(opened, key=_severity)
+        more = f" And {many(len(opened) - 1, 'more problem')}, below." if len(opened) > 1 else ""
+        means = KIND_INFO[worst.kind].means + more
+        by_hand = BY_HAND.get(worst.kind, "")
+        level = "bad" if worst.kind in _URGENT else "watch"
+        return Headline(level, worst.title, f"{means} {by_hand}".strip(), worst.opened_ms, steps_of(worst))
+    return _without_incident(status)
+
+
+_URGENT = (*OUTAGES, Kind.REDIS_UNWRITABLE, Kind.REDIS_FULL, Kind.LOST, Kind.CRASH_LOOP)
+_ORDER = (Kind.REDIS_UNWRITABLE, Kind.REDIS_FULL, *OUTAGES, Kind.LOST, Kind.CRASH_LOOP, Kind.DEAD_LETTERS, Kind.LATE)
+
+
+def _severity(incident: Incident) -> tuple[int, int]:
+    rank = _ORDER.index(incident.kind) if incident.kind in _ORDER else len(_ORDER)
+    return rank, incident.opened_ms
+
+
+def _without_incident(status: Status) -> Headline:
+    """Before the first look of a notifier, or for what opens no incident."""
+    waiting = sum(queue.queued + queue.waiting for queue in status.queues)
+    dead = sum(queue.dead for queue in status.queues)
+    whole = next((flag for flag in status.paused if flag.route is None), None)
+    if whole is not None:
+        scope = {"queue": whole.queue, "provider": whole.provider, "tenant": whole.tenant}
+        step = Step("Resume, after a look at what starts", link("/ui/act/resume", **scope), act=True)
+        return Headline("watch", f"Paused: {whole.scope}", f"By {whole.who or 'unknown'}. {whole.why or ''}",
+                        int((whole.since or 0) * 1000), (step,))  # fmt: skip
+    if not status.workers and waiting:
+        return Headline("bad", f"No worker runs: {many(waiting, 'job')} waiting", BY_HAND[Kind.NO_WORKERS])
+    if status.failing:
+        return Headline("watch", "A worker cannot do a part of its work", status.failing[0])
+    if status.odd:
+        return Headline("watch", "A setting is unusual", status.odd[0])
+    if dead:
+        text = f"Everything runs. {many(dead, 'dead letter')} for a person to decide on."
+        return Headline("watch", text, steps=(Step("See why, then requeue or answer them", "/ui/dead-letters"),))
+    if not status.workers:
+        return Headline("watch", "No worker runs, and no job waits", BY_HAND[Kind.NO_WORKERS])
+    running = sum(queue.in_flight for queue in status.queues)
+    return Headline("good", "All is well", f"{many(running, 'job')} running, {waiting:,} waiting.")

@@ -1,0 +1,93 @@
+"""Page Now: one sentence on top, then queues, routes, money, workers and open incidents, each a section of its own.
+
+The sections are made once a second for all who look (live.py). Their HTML changes only when the facts do: ages are written by
+the reader's browser, from the times in the page.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ops.reports import status as statuses
+from ops.reports.status import RouteStatus, Status
+from ops.web.pages.next_steps import headline, steps_of
+from ops.web.pages.page import Pages
+from worker.history.document import together
+from worker.history.read import slices
+from worker.notify.incidents import Incidents
+from worker.notify.kinds import KIND_INFO
+from worker.queue.dead_letters import now_ms
+from worker.reports import client_status
+from worker.routes.prices import dollars
+
+COST_MS = 3_600_000  # the window of a route's cost
+SELDOM_SECONDS = 15.0  # how long costs and the time to drain are used: to read them takes hundreds of commands
+SECTIONS = ("headline", "work", "incidents", "routes", "money", "workers")
+WORKERS_LISTED = 20
+INCIDENTS_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a route has cost within COST_MS, in US dollars, and for how many paid calls."""
+
+    usd: float
+    calls: int
+
+
+class NowPage:
+    """Makes the sections. Used by one thread at a time."""
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        self._seldom: tuple[float, dict[str, Cost], str] = (float("-inf"), {}, "")
+
+    def sections(self) -> dict[str, str]:
+        """The HTML of each section. Raises RedisError."""
+        client = self._pages.client
+        status = statuses.gather(client, self._pages.producer.queue)
+        now = now_ms(client)
+        known = Incidents(client).unsettled()
+        opened = [each for each in known if each.resolved_ms is None and not KIND_INFO[each.kind].notice]
+        costs, drained = self._read_seldom(status, now)
+        facts = {
+            "status": status,
+            "now_ms": now,
+            "headline": headline(status, known),
+            "opened": [(each, steps_of(each)) for each in opened[:INCIDENTS_LISTED]],
+            "more_opened": max(0, len(opened) - INCIDENTS_LISTED),
+            "routes": _in_order(status.routes),
+            "costs": costs,
+            "workers": status.workers[:WORKERS_LISTED],
+            "oldest": [_began(now, queue.oldest_seconds) for queue in status.queues],
+            "drained_in": drained if _waiting(status) else "",
+        }  # fmt: skip
+        return {name: self._pages.fragment(f"now/{name}.html", **facts) for name in SECTIONS}
+
+    def _read_seldom(self, status: Status, now: int) -> tuple[dict[str, Cost], str]:
+        """(what each route has cost, when the jobs that wait will be answered)."""
+        at, costs, drained = self._seldom
+        if time.monotonic() - at > SELDOM_SECONDS:
+            client = self._pages.client
+            whole = together(each.document for each in slices(client, now - COST_MS, now))
+            costs = {
+                name: Cost(dollars(facts.counters.get("micros", 0)), facts.counters.get("calls", 0))
+                for name, facts in whole.facts["route"].items()
+            }
+            drained = client_status.eta(client_status.minutes(client, [queue.queue for queue in status.queues]))
+            self._seldom = (time.monotonic(), costs, drained)
+        return costs, drained
+
+
+def _waiting(status: Status) -> int:
+    return sum(queue.queued + queue.waiting for queue in status.queues)
+
+
+def _began(now: int, seconds: float | None) -> int | None:
+    """When something began that is so old, to the second, so that the page does not change with each look."""
+    return None if seconds is None else round(now / 1000 - seconds) * 1000
+
+
+def _in_order(routes: list[RouteStatus]) -> list[RouteStatus]:
+    return [each for each in routes if each.health is not None] + [each for each in routes if each.health is None]
