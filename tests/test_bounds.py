@@ -164,6 +164,7 @@ REASONS = {  # by key: why nothing fills it
     "failover:incidents:untold": "resolved ones; given up after a day (tests/test_notify.py)",
     "failover:incidents:number": "one number",
     "failover:web:key": "32 bytes",
+    "failover:drills": "100 by LTRIM (tests/test_drills.py)",
     "failover:web:requeuing": "the counts of the latest requeue; an hour (tests/test_pages.py)",
 }
 

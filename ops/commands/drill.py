@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import click
 
 from ops.local import embedded, session
 from ops.options import as_json
+from producer.connection import redis_url
+from producer.environment import Environment
 from producer.job import JobResult, JobStatus, LLMJob
 from producer.trail import Attempt, Planned, Rejection
 
@@ -46,6 +50,107 @@ def golden_path(as_json: bool) -> None:
             else "FAILED: expected exactly one failover, within the budget"
         )
     sys.exit(0 if passed else 1)
+
+
+common_options = (
+    click.option("--unattended", is_flag=True, help="Ask nobody anything, as in CI. Also if there is no terminal."),
+    click.option(
+        "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="[default: .failover/drills]"
+    ),
+    as_json,
+)
+
+
+def drill_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of a drill that leaves a report."""
+    for option in reversed(common_options):
+        command = option(command)
+    return command
+
+
+@group.command()
+@drill_options
+@click.pass_obj
+def lisbon(environment: Environment, unattended: bool, output: Path | None, as_json: bool) -> None:
+    """The Lisbon Test: blocked domains, a broken gateway, a budget at 85%, café Wi-Fi, a hand-over nine time zones away.
+    Exit code 1 if it fails."""
+    _hold(environment, "lisbon", unattended, output, as_json)
+
+
+@group.command()
+@click.option("--option", type=click.Choice(["A", "B", "C"], case_sensitive=False), default="A", show_default=True)
+@drill_options
+@click.pass_obj
+def failover(environment: Environment, option: str, unattended: bool, output: Path | None, as_json: bool) -> None:
+    """The failover drill. A: the primary key is revoked; B: egress to the primary is cut; C: the limit of the first token is
+    absurdly low. Exit code 1 if it fails."""
+    _hold(environment, f"failover_{option.lower()}", unattended, output, as_json)
+
+
+@group.command("list")
+@click.option(
+    "-o", "--output", "folder", type=click.Path(file_okay=False, path_type=Path), help="[default: .failover/drills]"
+)
+@as_json
+def list_drills(folder: Path | None, as_json: bool) -> None:
+    """List the drills that were held here, the newest first."""
+    from dataclasses import asdict
+
+    from ops.drills.report import FOLDER, held, verdict
+
+    found = list(held(folder or FOLDER))
+    if as_json:
+        kept = ("name", "title", "at", "who", "passed", "seconds", "closeout", "sha256")
+        click.echo(
+            json.dumps([{**{k: asdict(each)[k] for k in kept}, "as_signed": ok} for each, ok in found], indent=2)
+        )
+        return
+    for each, as_signed in found:
+        changed = "" if as_signed else "; the report was changed after it was signed"
+        click.echo(f"{each.id}  {verdict(each)}, {each.closeout}, by {each.who}{changed}")
+    if not found:
+        click.echo("no drill was held here yet: failover drill lisbon")
+
+
+def _hold(environment: Environment, name: str, unattended: bool, output: Path | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from ops.drills.report import FOLDER, record, report_of, verdict, written
+    from ops.drills.run import Drill
+    from ops.drills.scenario import Question, load_scenario
+
+    scenario = load_scenario(name)
+    attended = not unattended and not as_json and sys.stdin.isatty()
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    def ask(question: Question) -> str:
+        return str(click.prompt(f"         {question.text}"))
+
+    at, began = time.time(), time.monotonic()
+    say(
+        f"{scenario.title}, on the simulator; at most {scenario.minutes:g} minutes. Ctrl-C ends it, and every fault with it."
+    )
+    for role in scenario.roles if attended else ():
+        say(f"  {role}")
+    for line in scenario.checklist if attended else ():
+        click.confirm(f"  {line}?", abort=True, default=True)
+    results = Drill(scenario, session.FOLDER / "drill" / name, say, ask if attended else None).run()
+    seconds = time.monotonic() - began
+    report = report_of(scenario, results, at=at, who=session.who(), unattended=not attended, seconds=seconds)
+    paths = written(report, output or FOLDER)
+    if redis_url(environment):
+        with session.reached(environment) as (_, client):
+            record(client, report)
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=2))
+    else:
+        click.echo(f"{report.closeout}")
+        click.echo(f"{scenario.title}: {verdict(report)} in {seconds:.0f} s; {', '.join(map(str, paths))}")
+        for follow_up in report.follow_ups:
+            click.echo(f"  [ ] {follow_up}")
+    sys.exit(0 if report.passed else 1)
 
 
 def _run(folder: Path) -> JobResult:

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from ops.drills.report import recorded
 from ops.reports import explain
 from ops.web.pages.page import Pages
 from producer.errors import ConfigurationError
@@ -54,7 +55,7 @@ def add(router: APIRouter, pages: Pages) -> None:
     @router.get("/ui/drills")
     def drills(request: Request) -> Response:
         policy = load_slo_policy(pages.environment)
-        return pages.render(request, "drills.html", drills=policy.client.drills)
+        return pages.render(request, "drills.html", drills=policy.client.drills, held=recorded(pages.client))
 
 
 def _used(views: list[dict[str, Any]]) -> list[dict[str, Any]]:
