@@ -87,6 +87,64 @@ def failover(environment: Environment, option: str, unattended: bool, output: Pa
     _hold(environment, f"failover_{option.lower()}", unattended, output, as_json)
 
 
+@group.command()
+@click.argument("trace", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--incident", default="2026-04-07", show_default=True, help="The day of a past outage.")
+@click.option(
+    "--incidents", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A file of outages of your own."
+)
+@click.option(
+    "--routes",
+    "others",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    metavar="FILE",
+    help="What if: also with this routes.json. Repeatable.",
+)
+@click.option(
+    "--policies", type=click.Path(exists=True, file_okay=False, path_type=Path), help="What if: also with these."
+)
+@click.option("--job-type", default="default", show_default=True)
+@click.option(
+    "--slots", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Jobs at once, of all workers."
+)
+@click.option(
+    "--rate",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 1000, min_open=True),
+    help="Arrivals so many times denser.",
+)
+@click.option("--seed", default=1, show_default=True, type=int)
+@as_json
+@click.pass_obj
+def replay(environment: Environment, /, trace: Path, incident: str, as_json: bool, **given: Any) -> None:
+    """An outage of the past with the arrivals of TRACE, a CSV with time, prompt and answer tokens: what would have been late,
+    dead, saved and paid with today's routes and policies, with one vendor, and without a queue. In simulated time."""
+    from ops.drills.replay.data import FILE, load_incident, load_trace
+    from ops.drills.replay.run import lines, replayed
+    from worker.configuration import Configuration
+
+    def loaded(**changed: str) -> Configuration:
+        return Configuration.load({**environment, **changed}, tenants_keys=False)
+
+    maps = [("today's map", loaded()), *((path.name, loaded(ROUTES_FILE=str(path))) for path in given["others"])]
+    if given["policies"]:
+        maps.append((f"policies {given['policies'].name}", loaded(POLICIES_DIR=str(given["policies"]))))
+    known = load_incident(incident, given["incidents"] or FILE)
+    how = {name: given[name] for name in ("job_type", "slots", "seed", "rate")}
+    found = replayed(load_trace(trace), incident, known, maps, **how)
+    if as_json:
+        click.echo(json.dumps(found.as_dict(), indent=2))
+        return
+    click.echo(f"{incident}, {found.what}: {found.trace_jobs:,} jobs, seed {found.seed}")
+    rows = list(lines(found))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for first, *cells in rows:
+        told = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        click.echo("  ".join([first.ljust(widths[0]), *told]).rstrip())
+
+
 @group.command("list")
 @click.option(
     "-o", "--output", "folder", type=click.Path(file_okay=False, path_type=Path), help="[default: .failover/drills]"
