@@ -47,7 +47,7 @@ def test_with_a_second_provider_nothing_is_lost_and_the_outage_is_saved(tmp_path
     assert found.usd == pytest.approx(631 * (100 * 3 + 50 * 15) / 1e6)
     assert (alone.lost, alone.saved) == (0, 0)
     assert alone.parked > 0
-    assert direct.lost == IN_THE_OUTAGE
+    assert IN_THE_OUTAGE - 3 <= direct.lost <= IN_THE_OUTAGE  # the last ones are tried again after it
 
 
 def test_what_waits_for_one_vendor_is_late_by_the_outage(tmp_path: Path) -> None:
