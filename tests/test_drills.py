@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from ops.drills.report import LISTED, DrillReport, hash_of, record, recorded, report_of, written
+from ops.drills.record import LISTED, record, recorded
+from ops.drills.report import DrillReport, hash_of, report_of, written
 from ops.drills.run import Drill, StepResult
 from ops.drills.scenario import Question, Scenario, load_scenario
 from ops.drills.stage import Flaws

@@ -173,7 +173,8 @@ def list_drills(folder: Path | None, as_json: bool) -> None:
 def _hold(environment: Environment, name: str, unattended: bool, output: Path | None, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from ops.drills.report import FOLDER, record, report_of, verdict, written
+    from ops.drills.record import record
+    from ops.drills.report import FOLDER, report_of, verdict, written
     from ops.drills.run import Drill
     from ops.drills.scenario import Question, load_scenario
 

@@ -9,18 +9,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from ops.drills.run import StepResult, curves
 from ops.drills.scenario import Scenario
 from ops.reports.slo.month import Plot, Report, Section
 from ops.reports.slo.render import as_html, as_markdown
-from producer import keyspace
-from producer.scripts import although_full, ask
 from worker.control.pause import utc
 
 FOLDER = Path(".failover/drills")
-LISTED = 100  # drills that Redis remembers for the pages
 
 
 @dataclass(frozen=True)
@@ -140,16 +135,3 @@ def held(folder: Path) -> Iterator[tuple[DrillReport, bool]]:
             yield DrillReport(**content), content.get("sha256") == hash_of(content)
         except (OSError, ValueError, TypeError):
             continue  # a file of somebody else
-
-
-def record(client: redis.Redis, report: DrillReport) -> None:
-    """Remember it in Redis, where the pages list it: without its steps."""
-    kept = {name: value for name, value in asdict(report).items() if name not in ("steps", "curve")}
-    commands = (("LPUSH", keyspace.DRILLS, json.dumps(kept)), ("LTRIM", keyspace.DRILLS, 0, LISTED - 1))
-    ask(client, [although_full(*commands)])
-
-
-def recorded(client: redis.Redis) -> list[dict[str, Any]]:
-    """What `record` remembered, the newest first."""
-    (found,) = ask(client, [("LRANGE", keyspace.DRILLS, 0, LISTED - 1)])
-    return [json.loads(raw) for raw in found]

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from ops.drills.report import recorded
+from ops.drills.record import recorded
 from ops.reports import explain
 from ops.web.pages.page import Pages
 from producer.errors import ConfigurationError
