@@ -24,6 +24,7 @@ COMMANDS = {  # name -> where it is in ops/commands/, and its help in one line
     "batch": ("batch:group", "Batch files in the OpenAI Batch format."),
     "budget": ("budget:group", "The spending, the caps, and cost saving."),
     "cache": ("cache:group", "The answer cache (policies/cache.yaml)."),
+    "costs": ("costs:group", "Plan what failover costs a month, and what it saves."),
     "dlq": ("dlq:group", "Dead letters: jobs that ended without an answer."),
     "doctor": ("doctor:doctor", "Check configuration, Redis, keys, routes and clock."),
     "drill": ("drill:group", "Drills that pass or fail."),

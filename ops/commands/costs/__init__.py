@@ -1,0 +1,15 @@
+"""`failover costs ...`: what failover costs, planned ahead."""
+
+from __future__ import annotations
+
+import click
+
+from ops.commands.costs.sheet import sheet
+
+
+@click.group("costs")
+def group() -> None:
+    """Plan what failover costs a month, and what it saves."""
+
+
+group.add_command(sheet)
