@@ -246,6 +246,19 @@ def test_a_sign_out_leaves_nothing_on_the_device_also_offline(page: Page, contex
     expect(page.get_by_role("listitem")).to_have_count(0)
 
 
+def test_an_answer_that_comes_after_the_sign_out_is_not_kept(page: Page, travel: Travel) -> None:
+    travel.workshop.providers.behave("a", latency=SLOW)
+    with page.expect_response("**/v1/chat/completions") as answer:
+        ask(page, "too late")
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_label("Your access code")).to_be_visible()
+    assert (answer.value.status, travel.done()) == (200, 1)
+    sign_in(page)
+    expect(page.get_by_role("listitem")).to_have_count(0)
+    assert kept(page) == []
+
+
 def test_an_ended_session_keeps_the_questions_for_their_tenant(page: Page, context: BrowserContext) -> None:
     offline(page)
     ask(page, "Do not lose me")
@@ -271,7 +284,7 @@ def test_questions_and_answers_are_bounded(page: Page) -> None:
     page.get_by_role("button", name="Ask").click()
     expect(page.get_by_role("alert").last).to_contain_text("Not stored: at most 2 questions can wait")
     expect(page.get_by_label("Your question")).to_have_value("three")  # nothing is lost in silence
-    item(page, "one").get_by_role("button", name="Do not send").click()
+    item(page, "one").get_by_role("button", name="Remove").click()
     expect(page.get_by_role("listitem")).to_have_count(1)
     page.evaluate(
         "async () => { const [two] = await allWaiting(); two.asked_at -= 4 * DAY;"

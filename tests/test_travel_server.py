@@ -64,6 +64,10 @@ def refused(answer: Any) -> tuple[int, str]:
         ({"TRAVEL_CODES": "a-code-without-a-tenant"}, "entry 1 should be tenant=code"),
         ({"TRAVEL_CODES": "acme=" + "a" * 16 + ",b=" + "a" * 16}, "entry 2 has the tenant or the code of another"),
         ({"TRAVEL_CODES": "acme=" + "a" * 16 + ",acme=" + "b" * 16}, "entry 2 has the tenant or the code of another"),
+        ({"FAILOVER_URL": "localhost:8000/v1"}, "FAILOVER_URL should be like http://localhost:8000/v1"),
+        ({"FAILOVER_URL": "http:///v1"}, "FAILOVER_URL should be like"),
+        ({"PORT": "http"}, "PORT should be a number"),
+        ({"PORT": "70000"}, "PORT should be a number"),
         ({"TRAVEL_POLICY": "/no/such.json"}, "/no/such.json cannot be read"),
     ],
 )
@@ -81,6 +85,7 @@ def test_a_wrong_setting_is_named(server: ModuleType, environment: dict[str, str
         ({"features": {"a": {"label": "A", "keep_hour": 1}}}, "features.a.keep_hour: Extra inputs"),
         ({"features": {"a": {"label": "A", "keep_hours": 0}}}, "features.a.keep_hours: Input should be greater than 0"),
         ({"features": {"a b": {"label": "A"}}}, "features.a b"),
+        ({"features": {"é": {"label": "A"}}}, "features.é"),
     ],
 )
 def test_a_wrong_policy_is_named(server: ModuleType, tmp_path: Path, policy: Any, words: str) -> None:
@@ -132,14 +137,16 @@ def test_a_session_ends(server: ModuleType, visitor: TestClient, monkeypatch: py
         ({"x-failover-tenant": ""}, QUESTION, (403, "other_tenant")),
         ({"x-failover-feature": "unknown"}, QUESTION, (400, "unknown_feature")),
         ({"Idempotency-Key": ""}, QUESTION, (400, "no_key")),
+        ({"Idempotency-Key": b"\xe9"}, QUESTION, (400, "no_key")),
         ({}, {"messages": []}, (400, "invalid_body")),
+        ({}, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, (400, "invalid_body")),
         ({}, [], (400, "invalid_body")),
         ({}, {"messages": [{"content": "x" * 70_000}]}, (413, "too_large")),
         ({}, QUESTION, (502, "unreachable")),
     ],
 )
 def test_what_is_not_sent_to_the_queue(
-    visitor: TestClient, headers: dict[str, str], body: Any, refusal: tuple[int, str]
+    visitor: TestClient, headers: dict[str, Any], body: Any, refusal: tuple[int, str]
 ) -> None:
     answer = signed_in(visitor).post("/v1/chat/completions", json=body, headers={**ASKING, **headers})
     assert refused(answer) == refusal

@@ -58,7 +58,7 @@ function showWaiting(question) {
   const item = show(question, "", "Waits for an answer. ", "waits");
   const button = document.createElement("button");
   button.type = "button";
-  button.textContent = "Do not send";
+  button.textContent = "Remove";
   button.addEventListener("click", async () => {
     await removeWaiting(question.id);
     channel.postMessage({ kind: "removed", id: question.id });
@@ -100,17 +100,21 @@ async function report(question, outcome) {
 
 const send = (request) => fetch(request);
 
+// Wi-Fi that is connected but passes nothing sends no event when that ends, so the page looks by itself.
+const isReachable = () => fetch("/session", { signal: AbortSignal.timeout(5_000) }).then(() => true, () => false);
+
 async function sendWaiting() {
   clearTimeout(timer);
   if (!who) return;
-  await sendAll(send, report);
+  if (isOffline) isOffline = !(await isReachable());
+  if (!isOffline) await sendAll(send, report);
   await showBanner();
   await sendLater();
 }
 
 async function sendLater() {
   clearTimeout(timer);
-  if (!who || !(await allWaiting()).length) return;
+  if (!who || (!isOffline && !(await allWaiting()).length)) return;
   timer = setTimeout(sendWaiting, pause);
   pause = Math.min(pause * 2, PAUSES.longest);
 }

@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 from urllib.parse import unquote
 
 import httpx
@@ -56,13 +56,18 @@ class Feature(BaseModel):
 class Policy(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    features: dict[Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")], Feature] = Field(min_length=1)
+    features: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")], Feature] = Field(min_length=1)
+
+
+class Message(BaseModel):
+    role: Literal["system", "user", "assistant"]
+    content: str
 
 
 class Question(BaseModel):
-    """The body of a question. The rest of OpenAI's parameters is the server's business, so it is ignored."""
+    """The body of a question. Every other parameter of OpenAI's is the business of this server, and is ignored."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ class Settings:
     token: str
     codes: Mapping[str, str]
     policy: Policy
+    host: str
+    port: int
 
 
 class WrongSetting(Exception):
@@ -81,13 +88,19 @@ class WrongSetting(Exception):
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Raises WrongSetting."""
-    token = environment.get("FAILOVER_API_TOKEN", "")
+    token = environment.get("FAILOVER_API_TOKEN", "").strip()
     if not token:
         make = "`failover tokens create NAME --role tenant --tenant TENANT` makes one"
         raise WrongSetting(f"FAILOVER_API_TOKEN is not set: {make}")
     url = environment.get("FAILOVER_URL", "http://localhost:8000/v1").rstrip("/")
-    path = Path(environment.get("TRAVEL_POLICY") or HERE / "policy.json")
-    return Settings(url, token, read_codes(environment.get("TRAVEL_CODES", "")), read_policy(path))
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
+        raise WrongSetting("FAILOVER_URL should be like http://localhost:8000/v1")
+    port = environment.get("PORT", "8088")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise WrongSetting("PORT should be a number up to 65535")
+    codes = read_codes(environment.get("TRAVEL_CODES", ""))
+    policy = read_policy(Path(environment.get("TRAVEL_POLICY") or HERE / "policy.json"))
+    return Settings(url, token, codes, policy, environment.get("HOST", "127.0.0.1"), int(port))
 
 
 def read_codes(text: str) -> dict[str, str]:
@@ -210,9 +223,11 @@ class Server:
         feature = self._settings.policy.features.get(name)
         if feature is None:
             raise Refused(400, "unknown_feature", "the policy of this server does not list this feature")
-        key = request.headers.get("idempotency-key")
-        if not key:
-            raise Refused(400, "no_key", "a question needs an Idempotency-Key, so that it is paid once")
+        key = request.headers.get("idempotency-key", "")
+        if not re.fullmatch(r"[!-~]{1,255}", key):
+            raise Refused(
+                400, "no_key", "a question needs an Idempotency-Key of ASCII characters, so that it is paid once"
+            )
         headers = {"Idempotency-Key": key, "x-failover-tenant": tenant, "x-failover-feature": name}
         answer = await self._answer(feature, await question_of(request), headers)
         passed = {header: answer.headers[header] for header in PASSED if header in answer.headers}
@@ -236,14 +251,25 @@ class Server:
     async def _answer(self, feature: Feature, question: Question, headers: dict[str, str]) -> httpx.Response:
         prefer = f"respond-async, wait={WAIT_SECONDS}"
         headers = {**headers, "Authorization": f"Bearer {self._settings.token}", "Prefer": prefer}
-        body = {"model": feature.model, "messages": question.messages}
+        body = {"model": feature.model, **question.model_dump()}
         try:
             answer = await self._queue.post(f"{self._settings.url}/chat/completions", json=body, headers=headers)
         except httpx.TransportError:
             message = "the queue does not answer; the same question may be sent again"
             raise Refused(502, "unreachable", message) from None
-        if answer.status_code in (401, 403):  # it is the token of this server; the person is signed in
-            raise Refused(502, "misconfigured", "FAILOVER_API_TOKEN of this server may not ask for this tenant")
+        if answer.status_code in (
+            401,
+            403,
+            404,
+            405,
+        ):  # nothing that the person did: the question waits until it is mended
+            print(
+                f"travel-mode: {answer.status_code} from {self._settings.url}: see FAILOVER_URL, FAILOVER_API_TOKEN",
+                flush=True,
+            )
+            raise Refused(
+                502, "misconfigured", "the server of this page has a wrong setting; the question may be sent again"
+            )
         return answer
 
 
@@ -274,13 +300,12 @@ async def as_error(_: Request, refused: Refused) -> Response:
 
 
 def main() -> None:
-    host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "8088"))
     try:
-        app = Server(read_settings(os.environ)).app()
+        settings = read_settings(os.environ)
     except WrongSetting as error:
         sys.exit(f"travel-mode: {error}")
-    print(f"travel-mode: http://{host}:{port}", flush=True)
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+    print(f"travel-mode: http://{settings.host}:{settings.port}", flush=True)
+    uvicorn.run(Server(settings).app(), host=settings.host, port=settings.port, log_level="warning")
 
 
 if __name__ == "__main__":
