@@ -111,6 +111,10 @@ def test_another_tenant_sees_nothing_of_the_first(page: Page, context: BrowserCo
     tab.reload()
     sign_in(tab, "globex")
     assert kept(tab) == []
+    addresses = (
+        "Promise.all(['acme', 'globex'].map((tenant) => addressOf(tenant, 'places', [{ content: 'the same' }])))"
+    )
+    assert len(set(tab.evaluate(addresses))) == 2
     expect(page.locator("#tenant")).to_have_text("globex")  # in the other tab too
     expect(page.get_by_role("listitem")).to_have_count(0)
     offline(tab)
@@ -140,6 +144,18 @@ def test_a_private_answer_is_not_kept(page: Page, travel: Travel, choice: dict[s
     online(page)
     page.reload()
     assert [answer["question"] for answer in kept(page)] == ["secret"]  # the last one, which is not private
+
+
+@pytest.mark.parametrize(
+    ("feature", "control", "count"), [("client", "no-store", 0), ("places", f"private, max-age={72 * 3600}", 1)]
+)
+def test_only_what_the_policy_allows_is_kept(page: Page, feature: str, control: str, count: int) -> None:
+    said = page.evaluate(
+        "async (feature) => { const question = { id: 'k', tenant: 'acme', feature, text: 'hello', private: false };"
+        " return (await fetch(requestOf(question))).headers.get('cache-control') }",
+        feature,
+    )
+    assert (said, len(kept(page))) == (control, count)
 
 
 def test_the_answer_of_a_feature_that_is_private_now_is_deleted(page: Page) -> None:

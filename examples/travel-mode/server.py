@@ -303,7 +303,8 @@ def main() -> None:
     try:
         settings = read_settings(os.environ)
     except WrongSetting as error:
-        sys.exit(f"travel-mode: {error}")
+        print(f"travel-mode: {error}", file=sys.stderr)
+        sys.exit(2)
     print(f"travel-mode: http://{settings.host}:{settings.port}", flush=True)
     uvicorn.run(Server(settings).app(), host=settings.host, port=settings.port, log_level="warning")
 
