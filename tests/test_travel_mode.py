@@ -226,6 +226,14 @@ def test_a_reload_while_it_is_answered_is_paid_once(page: Page, travel: Travel) 
     assert (travel.done(), travel.paid()) == (1, 1)
 
 
+def test_a_double_click_asks_once(page: Page, travel: Travel) -> None:
+    page.get_by_label("Your question").fill("once")
+    page.get_by_role("button", name="Ask").dblclick()
+    expect(item(page, "once").locator(".answer")).to_have_text("You said: once")
+    expect(page.get_by_role("listitem")).to_have_count(1)
+    assert travel.paid() == 1
+
+
 def test_several_tabs_show_the_same_and_send_once(page: Page, context: BrowserContext, travel: Travel) -> None:
     second = opened(context)
     offline(page)
@@ -298,7 +306,7 @@ def test_questions_and_answers_are_bounded(page: Page) -> None:
     ask(page, "two")
     page.get_by_label("Your question").fill("three")
     page.get_by_role("button", name="Ask").click()
-    expect(page.get_by_role("alert").last).to_contain_text("Not stored: at most 2 questions can wait")
+    expect(page.get_by_role("alert").last).to_contain_text("Not stored: at most 2 questions, or 200 kB, can wait")
     expect(page.get_by_label("Your question")).to_have_value("three")  # nothing is lost in silence
     item(page, "one").get_by_role("button", name="Remove").click()
     expect(page.get_by_role("listitem")).to_have_count(1)

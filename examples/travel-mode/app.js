@@ -136,12 +136,16 @@ async function ask(event) {
     private: $("private").checked,
     asked_at: Date.now(),
   };
+  $("text").value = ""; // at once: a double click asks once
   hasBeenOffline = isOffline;
-  const { entries } = LIMITS.waiting;
+  const { entries, bytes } = LIMITS.waiting;
   const added = await addWaiting(question).catch(() => false);
-  $("ask-problem").textContent = added ? "" : `Not stored: at most ${entries} questions can wait on this device.`;
-  if (!added) return;
-  $("text").value = "";
+  const room = `at most ${entries} questions, or ${bytes / 1000} kB, can wait on this device`;
+  $("ask-problem").textContent = added ? "" : `Not stored: ${room}.`;
+  if (!added) {
+    $("text").value ||= text;
+    return;
+  }
   showWaiting(question);
   channel.postMessage({ kind: "asked", question });
   const outcome = await sendOne(question, send);
@@ -169,27 +173,28 @@ async function signIn(event) {
 async function signOut() {
   const count = (await allWaiting()).length;
   if (count && !confirm(`${many(count, "question")} not answered yet will be deleted. Sign out?`)) return;
-  await leave();
-  channel.postMessage({ kind: "signed out" });
-}
-
-// The device forgets at once; the cookie is deleted when there is network.
-async function leave() {
+  hide();
   await wipe();
   await remember({ leaving: true });
-  await hasLeft();
+  channel.postMessage({ kind: "signed out" });
+  await endSession();
   showSignIn();
 }
 
-async function hasLeft() {
-  const response = await fetch("/sign-out", { method: "POST" }).catch(() => undefined);
+// The device has forgotten all; the cookie is deleted now, or when there is network.
+async function endSession() {
+  const response = await fetch("/sign-out", { method: "POST", signal: AbortSignal.timeout(5_000) }).catch(() => undefined);
   if (response?.ok) await wipe();
 }
 
-function showSignIn() {
+function hide() {
   who = undefined;
   $("list").replaceChildren();
-  for (const id of ["who", "ask", "answers"]) $(id).hidden = true;
+  for (const id of ["who", "ask", "answers", "sign-in"]) $(id).hidden = true;
+}
+
+function showSignIn() {
+  hide();
   $("sign-in").hidden = false;
 }
 
@@ -222,9 +227,9 @@ function showPrivate() {
 }
 
 async function begin() {
-  who = undefined;
+  hide();
   const before = await session();
-  if (before?.leaving) await hasLeft();
+  if (before?.leaving) await endSession();
   const response = await fetch("/session", { signal: AbortSignal.timeout(5_000) }).catch(() => undefined);
   if (response?.ok && !before?.leaving) return enter(await response.json());
   const isUnreachable = !response || response.status >= 500;
