@@ -170,8 +170,8 @@ def test_the_answer_of_a_feature_that_is_private_now_is_deleted(page: Page) -> N
         ),
     )
     page.reload()
+    until(lambda: kept(page) == [], "it is deleted")
     expect(page.get_by_label("Private")).to_be_checked()
-    assert kept(page) == []
 
 
 def test_questions_survive_a_closed_page(page: Page, context: BrowserContext, travel: Travel) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "runbook.md", "examples/README.md", "Procfile")),
+    *(
+        ROOT / name
+        for name in ("README.md", "runbook.md", "examples/README.md", "examples/travel-mode/README.md", "Procfile")
+    ),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 _COMMAND = re.compile(r"(?:^|[`$ /&])(failover(?:-worker)?)((?: +[^\s`|#&;)]+)*)", re.MULTILINE)

@@ -36,6 +36,7 @@ PAGES = {
     ROOT / "CHANGELOG.md": "changelog.md",
     ROOT / "CONTRIBUTING.md": "contributing.md",
     ROOT / "examples" / "README.md": "examples.md",
+    ROOT / "examples" / "travel-mode" / "README.md": "travel-mode.md",
     ROOT / "docs" / "README.md": "documents.md",
     **{path: path.name for path in sorted((ROOT / "docs").glob("*.md")) if path.name != "README.md"},
 }

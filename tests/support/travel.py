@@ -143,7 +143,7 @@ def sync(context: BrowserContext, page: Page, origin: str) -> None:
     registrations: list[dict[str, Any]] = []
     devtools.on("ServiceWorker.workerRegistrationUpdated", lambda event: registrations.extend(event["registrations"]))
     devtools.send("ServiceWorker.enable")
-    until(lambda: page.evaluate("1") and registrations, "the registration of the worker is known")
+    until(lambda: page.evaluate("1") and registrations, "the worker is known")  # an evaluation lets events in
     devtools.send(
         "ServiceWorker.dispatchSyncEvent",
         {"origin": origin, "registrationId": registrations[0]["registrationId"], "tag": "waiting", "lastChance": False},
