@@ -319,6 +319,21 @@ def test_questions_and_answers_are_bounded(page: Page) -> None:
     expect(page.get_by_text("one", exact=True)).to_have_count(0)
 
 
+def test_a_device_that_is_full_shows_answers_and_says_what_it_cannot_store(page: Page, travel: Travel) -> None:
+    travel.workshop.providers.behave("a", latency=SLOW)
+    asked = ask(page, "before it was full")
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Storage.overrideQuotaForOrigin", {"origin": travel.url, "quotaSize": 1})
+    expect(asked.locator(".answer")).to_have_text("You said: before it was full")
+    assert kept(page) == []
+    page.evaluate("async () => (await database()).close()")
+    page.get_by_label("Your question").fill("after that")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_role("alert").last).to_contain_text("Not stored: the storage of this browser is full or off")
+    expect(page.get_by_label("Your question")).to_have_value("after that")
+    assert travel.paid() == 1
+
+
 def test_an_answer_is_text(page: Page, travel: Travel) -> None:
     complaints = watched(page)
     markup = "<img src=x onerror=alert(1)><b>bold</b>"

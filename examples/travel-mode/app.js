@@ -139,9 +139,11 @@ async function ask(event) {
   $("text").value = ""; // at once: a double click asks once
   hasBeenOffline = isOffline;
   const { entries, bytes } = LIMITS.waiting;
-  const added = await addWaiting(question).catch(() => false);
-  const room = `at most ${entries} questions, or ${bytes / 1000} kB, can wait on this device`;
-  $("ask-problem").textContent = added ? "" : `Not stored: ${room}.`;
+  let problem = `at most ${entries} questions, or ${bytes / 1000} kB, can wait on this device`;
+  const added = await addWaiting(question).catch((error) => {
+    problem = `the storage of this browser is full or off (${error.name})`;
+  });
+  $("ask-problem").textContent = added ? "" : `Not stored: ${problem}.`;
   if (!added) {
     $("text").value ||= text;
     return;

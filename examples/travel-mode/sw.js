@@ -48,8 +48,10 @@ async function answer(request) {
   } catch {
     response = Response.json({ error: { code: "offline", message: "no network" } }, { status: 503 });
   }
-  if (response.status >= 500) return (question && (await fromDevice(question, response))) ?? response;
-  if (response.status === 200 && question && (await keepAnswer(question, response.clone()))) {
+  if (!question) return response;
+  // A device whose storage is full or broken keeps nothing; the answer is shown all the same.
+  if (response.status >= 500) return (await fromDevice(question, response).catch(() => undefined)) ?? response;
+  if (response.status === 200 && (await keepAnswer(question, response.clone()).catch(() => false))) {
     response.headers.set("x-travel-kept", "1");
   }
   return response;
