@@ -278,3 +278,19 @@ def test_a_lost_connection_is_told_and_made_again(browser: Browser, workshop: Wo
         expect(live).to_contain_text("The connection is lost", timeout=20_000)
         workshop.start("failover", "serve", PORT=str(web.base_url.port), FAILOVER_API_TOKEN=TOKEN)
         expect(live).to_contain_text("Live", timeout=30_000)
+
+
+def test_a_late_job_is_answered_from_page_now_whatever_its_policy(
+    browser: Browser, web: httpx.Client, workshop: Workshop, client: redis.Redis, producer: Producer
+) -> None:
+    """The policy of these tests has no `human_review`, as the default has none."""
+    job_id = producer.enqueue(chat("where is my parcel?"))
+    client.zadd(keyspace.promised(Q), {job_id: 1})
+    Incidents(client).open(Condition(Kind.LATE, queue=Q), 1_700_000_000_000, "acme waits")
+    with visitor(browser, web, phone=True) as page:
+        page.locator("#headline").get_by_role("link", name="Answer by hand what cannot wait").click()
+        page.get_by_role("link", name=job_id).click()
+        page.get_by_label("Your answer").fill("It comes on Friday.")
+        page.get_by_role("button", name="Hand in the answer").click()
+        expect(page.locator("h1")).to_have_text("The answer is handed in")
+    assert producer.fetch(job_id).text == "It comes on Friday."

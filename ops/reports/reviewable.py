@@ -45,10 +45,11 @@ class Reviewable:
     question: str = ""
 
 
-def reviewable(producer: Producer, tenant: str | None, limit: int) -> list[Reviewable]:
-    """Late jobs and dead letters whose policy has `human_review`, the longest waiting first."""
+def reviewable(producer: Producer, tenant: str | None, limit: int, *, human_review: bool = True) -> list[Reviewable]:
+    """Late jobs and dead letters whose policy has `human_review`, or only those whose policy lacks it, the longest waiting
+    first."""
     now = dead_letters.now_ms(producer.client)
-    return sorted(_found(producer, tenant, limit, now), key=lambda job: job.since_ms)[:limit]
+    return sorted(_found(producer, tenant, limit, now, human_review=human_review), key=lambda job: job.since_ms)[:limit]
 
 
 def request_of(producer: Producer, job_id: str) -> LLMJob:
@@ -63,17 +64,17 @@ def request_of(producer: Producer, job_id: str) -> LLMJob:
         raise FailoverError(f"job {job_id} cannot be read: {error}") from None
 
 
-def _found(producer: Producer, tenant: str | None, limit: int, now: int) -> Iterator[Reviewable]:
+def _found(producer: Producer, tenant: str | None, limit: int, now: int, *, human_review: bool) -> Iterator[Reviewable]:
     client, policies = producer.client, producer.policies
     for queue in worker_registry.queues(client, producer.queue):
         _, jobs = late_jobs.listed(client, queue, policies, READ_AT_MOST)
         for job in jobs:
-            if job.human_review and tenant in (None, job.tenant):
+            if job.human_review is human_review and tenant in (None, job.tenant):
                 why = f"late, {job.status}"
                 yield Reviewable(job.job_id, job.tenant, job.job_type, why, now - int(job.late_seconds * 1000))
         for reason, why in FOR_A_PERSON.items():
             for letter in dead_letters.listed(client, queue, Filters(reason=reason, tenant=tenant), limit):
-                if policies.of_known(letter.job_type).human_review:
+                if policies.of_known(letter.job_type).human_review is human_review:
                     yield Reviewable(letter.job_id, letter.tenant, letter.job_type, why, letter.died_ms)
 
 

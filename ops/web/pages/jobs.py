@@ -100,10 +100,15 @@ def add(router: APIRouter, pages: Pages) -> None:
     def review(request: Request) -> Response:
         tenant = request.query_params.get("tenant", "").strip()
         total, waiting = reviewable.waiting(pages.producer, tenant, LISTED) if tenant else (0, [])
-        found = reviewable.reviewable(pages.producer, tenant or None, LISTED)
-        known = {job.job_id for job in found}
+        found, others = (
+            reviewable.reviewable(pages.producer, tenant or None, LISTED, human_review=listed)
+            for listed in (True, False)
+        )
+        known = {job.job_id for job in (*found, *others)}
         waiting = [job for job in waiting if job.job_id not in known]
-        return pages.render(request, "review.html", found=found, tenant=tenant, waiting=waiting, total=total)
+        return pages.render(
+            request, "review.html", found=found, others=others, tenant=tenant, waiting=waiting, total=total
+        )
 
     @router.get("/ui/review/{job_id}")
     def one(request: Request, job_id: str) -> Response:

@@ -42,7 +42,7 @@ _OF_KIND: dict[Kind, tuple[Step, ...]] = {
     Kind.BUDGET: (Step("Resume, after a look at its cost", "/ui/act/resume", act=True), Step("See the spending", "/ui/money")),
     Kind.SPEND: (Step("See the spending", "/ui/money"),),
     Kind.DEAD_LETTERS: (Step("See why, then requeue or answer them", "/ui/dead-letters"), ANSWER),
-    Kind.LATE: (ANSWER, Step("See which jobs wait", "/ui/jobs?state=waiting")),
+    Kind.LATE: (ANSWER,),
     Kind.DEGRADED: (Step("See what was degraded", "/ui/history"),),
     Kind.CRASH_LOOP: (Step("See the jobs that crash workers", "/ui/dead-letters?reason=crashed"),),
     Kind.LOST: (Step("See which jobs are lost", "/ui/dead-letters#lost"),),
