@@ -264,3 +264,9 @@ def test_the_status_page_has_a_clients_words_only(workshop: Workshop, client: re
         page = anybody.get("/status").text
         assert "Everything works" in page
         assert "/ui/money" not in page
+
+
+def test_a_form_of_a_session_that_is_over_says_that_nothing_was_done(web: httpx.Client) -> None:
+    with httpx.Client(base_url=web.base_url, trust_env=False, follow_redirects=True) as person:
+        assert "Nothing was done: your session was over" in person.post("/ui/act/answer", data={"answer": "42"}).text
+        assert "your session was over" not in person.get("/ui/review").text

@@ -15,7 +15,7 @@ from ops.requeue import progress
 from ops.web.pages.page import Pages, link
 from producer import keyspace
 from producer.errors import BadRequest, FailoverError, UnknownJob
-from producer.job import DeadReason, ForeignJob, JobStatus, NewerSchema, decode_job
+from producer.job import DeadReason, ForeignJob, JobResult, JobStatus, NewerSchema, check_id, decode_job
 from producer.scripts import ask
 from producer.trail import Attempt, Planned
 from worker.humanize import cut
@@ -28,8 +28,9 @@ LONGEST_TEXT = 20_000  # characters of a question or an answer on a page
 CAUSES = {
     DeadReason.EXHAUSTED: "no route could answer, after every retry: requeue them when the providers work again",
     DeadReason.EXPIRED: "they waited too long: requeue them if somebody still wants the answer",
-    DeadReason.REJECTED: "the providers refuse the request itself: correct it where it comes from, and hand it in again",
-    DeadReason.REFUSED: "the models refuse to answer: a person answers by hand",
+    DeadReason.REJECTED: "the providers refuse the request itself: open one to answer it by hand, or correct it where it comes "
+    "from and hand it in again; the same request would be refused again",
+    DeadReason.REFUSED: "the models refuse to answer: open one to answer it by hand",
     DeadReason.CRASHED: "their workers crashed three times: read the workers' log, then requeue",
     DeadReason.FAILED_BY_RQ: "another tool, an `rq worker`, took them: stop it, then requeue",
     DeadReason.OVER_BUDGET: "a cap leaves no money for them: raise the cap, then requeue",
@@ -43,7 +44,7 @@ def add(router: APIRouter, pages: Pages) -> None:
     def jobs(request: Request) -> Response:
         given = request.query_params
         if job_id := given.get("id", "").strip():
-            return RedirectResponse(f"/ui/jobs/{job_id}", 303)
+            return RedirectResponse(f"/ui/jobs/{check_id(job_id)}", 303)
         fields = {name: given.get(name, "").strip() or None for name in ("tenant", "feature", "route", "state")}
         if fields["state"] not in (None, *job_search.STATES):
             raise BadRequest(f"the state is one of {', '.join(job_search.STATES)}")
@@ -68,10 +69,12 @@ def add(router: APIRouter, pages: Pages) -> None:
                 request, 404, f"There is no job {job_id}: it never was, or its result was kept long enough."
             )
         entries = [_entry(line, entry) for line, entry in zip(story["trail_told"], result.trail, strict=True)]
+        state = _ended_without(result) if result.status is JobStatus.DEAD else story["told"][0]
         answer = cut(result.text, LONGEST_TEXT) if result.status is JobStatus.DONE else ""
         return pages.render(
-            request, "job.html", job_id=job_id, queue=story["queue"], facts=story["facts"], told=story["told"], result=result,
-            entries=entries, answer=answer, question=_question(pages, job_id), waits=not result.status.ended,
+            request, "job.html", job_id=job_id, queue=story["queue"], facts=story["facts"], state=state,
+            cost=story["told"][-1], result=result, entries=entries, answer=answer, question=_question(pages, job_id),
+            waits=not result.status.ended,
         )  # fmt: skip
 
     @router.get("/ui/dead-letters")
@@ -122,11 +125,18 @@ def add(router: APIRouter, pages: Pages) -> None:
         )
 
 
+def _ended_without(result: JobResult) -> str:
+    """Why a job is a dead letter and what to do, without the commands that a terminal takes."""
+    reason, detail = result.dead_reason, result.dead_detail or "no detail is known"
+    return f"It ended without an answer ({reason}): {detail}. {CAUSES[reason].capitalize()}." if reason else ""
+
+
 def _entry(line: str, entry: Any) -> dict[str, Any]:
     """One line of a job's story: what it says, and how it is marked."""
     if isinstance(entry, Planned):
         return {"mark": "plan", "at_ms": 0, "line": line}
     if isinstance(entry, Attempt):
+        line = line.partition("  ")[2] if entry.at_ms else line  # its time is shown in the reader's own
         return {"mark": "ok" if entry.outcome == "ok" else "bad", "at_ms": entry.at_ms, "line": line}
     return {"mark": "skip", "at_ms": 0, "line": line}
 

@@ -33,12 +33,9 @@ class Headline:
 
 
 ANSWER = Step("Answer by hand what cannot wait", "/ui/review")
-ROUTES = Step("See which provider refuses us, and the fix", "/ui/settings")
 _OF_KIND: dict[Kind, tuple[Step, ...]] = {
     Kind.COLD: (ANSWER,),
-    Kind.REFUSED: (ROUTES, ANSWER),
     Kind.ROUTE_OPEN: (Step("See the routes", "/#routes"),),
-    Kind.CREDENTIALS: (ROUTES,),
     Kind.BUDGET: (Step("Resume, after a look at its cost", "/ui/act/resume", act=True), Step("See the spending", "/ui/money")),
     Kind.SPEND: (Step("See the spending", "/ui/money"),),
     Kind.DEAD_LETTERS: (Step("See why, then requeue or answer them", "/ui/dead-letters"), ANSWER),
@@ -53,7 +50,8 @@ _OF_KIND: dict[Kind, tuple[Step, ...]] = {
     Kind.SLO_BUDGET: (Step("See what is left of the error budget", "/ui/history?days=30"),),
 }  # fmt: skip
 BY_HAND = {  # where no page can do it: what to do elsewhere
-    Kind.NO_WORKERS: "Start a worker: on Heroku `heroku ps:restart worker`, on Render restart the service failover-worker.",
+    Kind.NO_WORKERS: "Start a worker. On Heroku: the page of the app, More, Restart all dynos. On Render: the page of "
+    "failover-worker, Manual Deploy, Restart service. If none starts, call the operator.",
     Kind.WORKER_GONE: "If it does not come back: restart it, on Heroku or Render, with the button of that service.",
     Kind.REDIS_FULL: "Give Redis a larger plan, on the page of your Redis provider.",
     Kind.REDIS_UNSAFE: "Do what the message says, on the page of your Redis provider.",
@@ -71,6 +69,10 @@ def steps_of(incident: Incident) -> tuple[Step, ...]:
         kind, _, name = incident.subject.partition(" ")
         scope = {kind: name} if kind in ("queue", "provider", "tenant") and name else {}
         steps = (Step("Resume, after a look at what starts", link("/ui/act/resume", **scope), act=True),)
+    elif incident.kind in (Kind.CREDENTIALS, Kind.REFUSED):
+        again = Step("Use the routes again, once it is fixed", "/ui/settings")
+        steps = (Step("How to fix it", f"/ui/incidents/{incident.id}#fix"), again)
+        steps += (ANSWER,) if incident.kind is Kind.REFUSED else ()
     elif incident.kind is Kind.CAPPED:
         raise_it = link("/ui/act/set-cap", scope=incident.subject)
         steps = (Step("Raise the cap", raise_it, act=True), Step("See the spending", "/ui/money"))

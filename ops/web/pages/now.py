@@ -15,8 +15,8 @@ from ops.web.pages.next_steps import headline, steps_of
 from ops.web.pages.page import Pages
 from worker.history.document import together
 from worker.history.read import slices
-from worker.notify.incidents import Incidents
-from worker.notify.kinds import KIND_INFO
+from worker.notify.incidents import Incident, Incidents
+from worker.notify.kinds import KIND_INFO, Kind
 from worker.queue.dead_letters import now_ms
 from worker.reports import client_status
 from worker.routes.prices import dollars
@@ -61,7 +61,7 @@ class NowPage:
             "costs": costs,
             "workers": status.workers[:WORKERS_LISTED],
             "oldest": [_began(now, queue.oldest_seconds) for queue in status.queues],
-            "drained_in": drained if _waiting(status) else "",
+            "drained_in": drained if _waiting(status) and not _stopped(status, opened) else "",
         }  # fmt: skip
         return {name: self._pages.fragment(f"now/{name}.html", **facts) for name in SECTIONS}
 
@@ -75,13 +75,20 @@ class NowPage:
                 name: Cost(dollars(facts.counters.get("micros", 0)), facts.counters.get("calls", 0))
                 for name, facts in whole.facts["route"].items()
             }
-            drained = client_status.eta(client_status.minutes(client, [queue.queue for queue in status.queues]))
+            minutes = client_status.minutes(client, [queue.queue for queue in status.queues])
+            drained = "" if minutes is None else client_status.eta(minutes)
             self._seldom = (time.monotonic(), costs, drained)
         return costs, drained
 
 
 def _waiting(status: Status) -> int:
     return sum(queue.queued + queue.waiting for queue in status.queues)
+
+
+def _stopped(status: Status, opened: list[Incident]) -> bool:
+    """What waits is not answered until something changes, or nobody knows when; the time to drain may be older than that."""
+    everywhere = any(each.kind in (Kind.COLD, Kind.REFUSED, Kind.CAPPED) for each in opened)
+    return everywhere or bool(status.paused) or not status.workers
 
 
 def _began(now: int, seconds: float | None) -> int | None:

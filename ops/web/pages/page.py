@@ -100,7 +100,8 @@ class Pages:
 
 
 def _to_sign_in(request: Request) -> Response:
-    to = link(SIGN_IN, next=request.url.path if request.method == "GET" else "/")
+    sent = request.method != "GET"  # a form, of a session that is over
+    to = link(SIGN_IN, next="/" if sent else request.url.path, ended="1" if sent else "")
     if "hx-request" in request.headers:
         return Response(headers={"HX-Redirect": to})
     return RedirectResponse(to, 303)

@@ -10,15 +10,17 @@ from ops.web.sessions import COOKIE, SESSION_SECONDS, Form, Sessions, same_origi
 from ops.web.settings import Settings
 from producer.errors import Forbidden, Unauthorized
 
+ENDED = "Nothing was done: your session was over. Go back to copy what you wrote; then sign in and send it again."
+
 
 def add(router: APIRouter, pages: Pages, sessions: Sessions, settings: Settings) -> None:
     """Without any secret configured, only this machine is served: whoever reads is signed in at once, as an operator."""
 
     @router.get(SIGN_IN)
-    async def form(request: Request, next: str = "/") -> Response:
+    async def form(request: Request, next: str = "/", ended: str = "") -> Response:
         if not settings.any_secret:
             return await _begun(request, "", "", next)
-        return pages.render(request, "sign_in.html", next=_own(next), failed="")
+        return pages.render(request, "sign_in.html", next=_own(next), failed=ENDED if ended else "")
 
     @router.post(SIGN_IN)
     async def sign_in(request: Request) -> Response:

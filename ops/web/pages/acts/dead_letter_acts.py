@@ -131,6 +131,8 @@ def _words(done: Requeued) -> Iterator[str]:
         yield f"{done.refused} refused: requeued {GENERATIONS_ALLOWED} times already."
     if done.gone:
         yield f"{done.gone} were not dead letters any more."
+    if not (done.requeued or done.refused or done.gone):
+        yield "None was left: somebody else took them meanwhile."
 
 
 def _number(form: Form, name: str) -> float:

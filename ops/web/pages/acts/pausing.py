@@ -43,7 +43,8 @@ def _preview_pause(pages: Pages, query: Form) -> Preview:
     scope = _scope(query)
     already = [str(flag) for flag in flags.paused(pages.client, pages.queues()) if flag.scope == scope]
     waiting, running = _counts(pages, scope)
-    lines = [f"No new job of {scope} starts; {many(running, 'running job')} will end as usual.",
+    ends = "its running jobs" if scope.tenant else many(running, "running job")  # nobody counts those of a client
+    lines = [f"No new job of {scope} starts; {ends} will end as usual.",
              f"{many(waiting, 'job')} will wait. Nothing is lost or charged, and no job expires meanwhile."]  # fmt: skip
     if scope.provider:
         lines = [
