@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import httpx
+from typing import Any
 
 from ops.drills.evidence import CHECKS, Finding, Measured
 from ops.drills.scenario import Evidence, Question, Scenario, Step
@@ -157,8 +158,7 @@ class Drill:
         _until(lambda: len(measured.running(stage)) == len(measured.ids), STEP_SECONDS)
         with _serving(stage, self._folder) as web:
             measured.began = time.monotonic()
-            answer = web.post("/budget/webhook", json={"provider": "gemini", "percentUsed": percent})
-            answer.raise_for_status()
+            _sent(web, "/budget/webhook", {"provider": "gemini", "percentUsed": percent})
             _until(lambda: bool(pause.holding(stage.client, stage.producer.queue)), STEP_SECONDS)
             measured.paused_after = time.monotonic() - measured.began
             measured.late_ids = self._enqueue(stage, 4)
@@ -219,29 +219,37 @@ def _until(holds: Callable[[], bool], seconds: float) -> bool:
 
 
 @contextlib.contextmanager
-def _serving(stage: Stage, folder: Path) -> Iterator[httpx.Client]:
-    """A `failover serve` of the drill, in a process of its own, on a free port. Raises FailoverError if it does not come up."""
+def _serving(stage: Stage, folder: Path) -> Iterator[str]:
+    """The URL of a `failover serve` of the drill, in a process of its own. Raises FailoverError if it does not come up."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-P", "-c", _CHILD, "serve", "--port", str(port)]
     environment = {**stage.environment, "FAILOVER_API_TOKEN": TOKEN}
     with (folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, cwd=folder, stdin=subprocess.PIPE, stdout=log, stderr=log)
-    headers = {"Authorization": f"Bearer {TOKEN}"}
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as web:
-            if not _until(lambda: _serves(web), STEP_SECONDS):
-                raise FailoverError(f"the web process of the drill did not start: {folder / 'serve.log'} says why")
-            yield web
+        web = f"http://127.0.0.1:{port}"
+        if not _until(lambda: _serves(web), STEP_SECONDS):
+            raise FailoverError(f"the web process of the drill did not start: {folder / 'serve.log'} says why")
+        yield web
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _serves(web: httpx.Client) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return web.get("/healthz").status_code == 200
+def _serves(web: str) -> bool:
+    with contextlib.suppress(OSError):
+        return _sent(web, "/healthz") == 200
     return False
+
+
+def _sent(web: str, path: str, body: dict[str, Any] | None = None) -> int:
+    """The status of a request to the drill's own web process. Raises OSError for none, and for one that is an error."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+    request = urllib.request.Request(web + path, data, headers)  # noqa: S310 - our own process
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        return int(answer.status)
 
 
 def curves(results: list[StepResult]) -> Iterator[tuple[float, int]]:

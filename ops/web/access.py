@@ -92,5 +92,6 @@ PAGES: Mapping[Route, Roles | None] = {
     ("GET", "/ui/drills"): READERS,
     ("GET", "/ui/settings"): READERS,
     ("GET", "/ui/mine"): frozenset({Role.TENANT}),
+    ("GET", "/ui/{path:path}"): ANY_TOKEN,  # says that there is no such page
     **{(method, f"/ui/act/{act}"): roles for act, roles in ACTS.items() for method in ("GET", "POST")},
 }

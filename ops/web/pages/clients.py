@@ -22,6 +22,7 @@ from worker.notify.kinds import Kind
 from worker.objectives.policy import load_slo_policy
 from worker.queue.dead_letters import now_ms
 from worker.reports import client_status
+from worker.reports.client_status import UNKNOWN_ETA
 
 LISTED = 50
 PAST_MS = 90 * 86_400_000
@@ -47,7 +48,8 @@ def public_state(opened: list[Incident], eta: str) -> PublicState:
         each for each in opened if explains(each) and each.kind not in (Kind.ROUTE_OPEN, Kind.CREDENTIALS, Kind.CAPPED)
     ]
     if outages:
-        text = f"Answers are delayed. No work is lost: it waits, and continues by itself. We expect to be done {eta}."
+        expected = "" if eta == UNKNOWN_ETA else f" We expect to be done {eta}."
+        text = f"Answers are delayed. No work is lost: it waits, and continues by itself.{expected}"
         return PublicState("bad", text)
     if any(each.kind in (Kind.LATE, Kind.DEGRADED, Kind.ROUTE_OPEN, Kind.CREDENTIALS) for each in opened):
         return LATER

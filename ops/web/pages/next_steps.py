@@ -134,4 +134,7 @@ def _without_incident(status: Status) -> Headline:
     if not status.workers:
         return Headline("watch", "No worker runs, and no job waits", BY_HAND[Kind.NO_WORKERS])
     running = sum(queue.in_flight for queue in status.queues)
-    return Headline("good", "All is well", f"{many(running, 'job')} running, {waiting:,} waiting.")
+    disabled = sum(flag.route is not None for flag in status.paused)
+    more = f" {many(disabled, 'route')} disabled by a person, below." if disabled else ""
+    more += " Cost saving is on." if status.reduced else ""
+    return Headline("good", "All is well", f"{many(running, 'job')} running, {waiting:,} waiting.{more}")

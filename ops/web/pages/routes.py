@@ -37,6 +37,10 @@ def pages_router(pages: Pages, sessions: Sessions, settings: Settings, draining:
     async def static(request: Request, name: str) -> Response:
         return pages.static.answer(request, name)
 
+    @router.get("/ui/{path:path}")
+    async def nothing(request: Request, path: str) -> Response:
+        return pages.failed(request, 404, f"There is no page {request.url.path}.")
+
     return router
 
 

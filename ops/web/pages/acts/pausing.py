@@ -19,7 +19,7 @@ from worker.reports import backlog
 from worker.routes.names import canonical
 
 _KINDS = ("queue", "provider", "tenant")
-_WHY = Field("reason", "Why? It is shown to everybody.", hint="They sent 10,000 by mistake")
+_WHY = Field("reason", "Why? It is shown to everybody who looks.")
 _HOW_LONG = Field("for", "For how long?", "select", options=LENGTHS)
 
 
