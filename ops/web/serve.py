@@ -30,6 +30,7 @@ from producer.policy import load_policies
 from worker import logs
 from worker.control import tokens
 from worker.control.descriptors import raise_descriptor_limit
+from worker.memory import return_freed_memory
 from worker.network import Network
 
 log = logging.getLogger("failover.web")
@@ -82,6 +83,7 @@ class Server(uvicorn.Server):
 
 def serve(environment: Environment, url: str, host: str | None, port: int) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigurationError; UsageError for an address that cannot be used."""
+    return_freed_memory()  # else a body of megabytes stays in the heap after its request
     settings, policies = Settings.of(environment), load_policies(environment)
     client = connect(url, reply_timeout=REPLY_TIMEOUT_SECONDS, max_connections=4)
     logs.configure()
