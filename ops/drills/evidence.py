@@ -74,11 +74,9 @@ class Measured:
 
     def cold(self, stage: Stage) -> bool:
         """Whether every job waits in the queue and every faulted route is out of use."""
-        results = stage.producer.fetch_many(self.ids)
         waits = (JobStatus.PARKED, JobStatus.QUEUED, JobStatus.RETRYING)
-        return all(result is not None and result.status in waits for result in results) and not self.serving_routes(
-            stage
-        )
+        waiting = all(result.status in waits for result in stage.results(self.ids))
+        return waiting and not self.serving_routes(stage)
 
     def _routes(self) -> list[str]:
         tiers = [tier for tier in TIERS if tier in self.step.faults] or list(TIERS)
@@ -113,7 +111,7 @@ class Measured:
 
 def _all_done(stage: Stage, found: Measured, limit: Limit) -> Finding:
     ids = found.ids if found.step.jobs else found.all_ids
-    results = [result for result in stage.producer.fetch_many(ids) if result is not None]
+    results = stage.results(ids)
     done = sum(result.status is JobStatus.DONE for result in results)
     return Finding("jobs done", done == len(ids), f"{done} of {len(ids)}", "all")
 
@@ -164,7 +162,7 @@ def _cost(stage: Stage, found: Measured, limit: Limit) -> Finding:
 
 def _paid_once(stage: Stage, found: Measured, limit: Limit) -> Finding:
     paid = stage.answered() - found.answered_before
-    results = [result for result in stage.producer.fetch_many(found.ids) if result is not None]
+    results = stage.results(found.ids)
     done = sum(result.status is JobStatus.DONE for result in results)
     return Finding("answers paid for", paid == done, f"{paid} for {done} jobs", "one for each job")
 
@@ -182,7 +180,7 @@ def _breakers_closed(stage: Stage, found: Measured, limit: Limit) -> Finding:
 
 
 def _cold_holds(stage: Stage, found: Measured, limit: Limit) -> Finding:
-    results = [result for result in stage.producer.fetch_many(found.ids) if result is not None]
+    results = stage.results(found.ids)
     waiting = sum(not result.status.ended for result in results)
     dead = sum(result.status is JobStatus.DEAD for result in results)
     return Finding(
@@ -191,7 +189,7 @@ def _cold_holds(stage: Stage, found: Measured, limit: Limit) -> Finding:
 
 
 def _new_waits(stage: Stage, found: Measured, limit: Limit) -> Finding:
-    results = [result for result in stage.producer.fetch_many(found.late_ids) if result is not None]
+    results = stage.results(found.late_ids)
     queued = sum(result.status is JobStatus.QUEUED for result in results)
     started = len(results) - queued
     return Finding(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def report_of(
         [*(f"{each.name}: {each.measured}, expected {each.expected}" for each in missed), *scenario.follow_ups],
         [(round(second, 2), done) for second, done in curves(list(results))],
     )  # fmt: skip
-    return DrillReport(**{**asdict(report), "sha256": hash_of(asdict(report))})
+    return replace(report, sha256=hash_of(asdict(report)))
 
 
 def hash_of(content: dict[str, Any]) -> str:

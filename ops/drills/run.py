@@ -18,7 +18,7 @@ from ops.drills.evidence import CHECKS, Finding, Measured
 from ops.drills.scenario import Evidence, Question, Scenario, Step
 from ops.drills.stage import NAMES, Flaws, Stage, on_simulator
 from producer.errors import FailoverError
-from producer.job import JobResult, LLMJob
+from producer.job import LLMJob
 from worker.breakers import health
 from worker.control import pause
 from worker.control.pause import EVERYTHING
@@ -120,9 +120,9 @@ class Drill:
         stage.inject(step.faults)
         measured = Measured(step, self._ids, began=time.monotonic(), told_before=len(stage.slack.messages), all_ids=self._all,
                             answered_before=stage.answered(), baseline=self._baseline)  # fmt: skip
-        if Evidence.ALL_DONE in step.expect and not step.jobs and pause.holding(stage.client, stage.producer.queue):
+        if step.resume:
             pause.resume(stage.client, EVERYTHING, who="drill", again_at=95)
-        if Evidence.BREAKERS_CLOSED in step.expect:
+        if step.rollback:
             stage.clear_cooldowns()
             if step.jobs:
                 self._heal(stage)
@@ -182,7 +182,7 @@ class Drill:
             if settled():
                 break
             time.sleep(LOOK_SECONDS)
-        measured.results = _results(stage, measured.ids)
+        measured.results = stage.results(measured.ids)
         return measured
 
 
@@ -205,10 +205,6 @@ def _settled(stage: Stage, step: Step, measured: Measured) -> Callable[[], bool]
         return ready
 
     return settled
-
-
-def _results(stage: Stage, ids: list[str]) -> list[JobResult]:
-    return [result for result in stage.producer.fetch_many(ids) if result is not None]
 
 
 def _until(holds: Callable[[], bool], seconds: float) -> bool:

@@ -1,10 +1,10 @@
-"""A drill as data: ops/drills/scenarios/NAME.yaml. Each step has faults, jobs, and the evidence that is expected."""
+"""A drill as data: ops/drills/scenarios.yaml. Each step has faults, jobs, and the evidence that is expected."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +12,7 @@ from producer.errors import UsageError
 from producer.policy import read_yaml
 
 Tier = Literal["hot", "warm", "link"]
-FOLDER = Path(__file__).parent / "scenarios"
+FILE = Path(__file__).parent / "scenarios.yaml"
 
 
 class Fault(StrEnum):
@@ -63,8 +63,9 @@ class Question(_Fields):
 
 class Step(_Fields):
     """One step. `faults`: by tier (hot, warm, link). `jobs`: handed in once the faults are in place. `budget_percent`: reported
-    by billing while jobs run. `kind`: of the incident whose message is looked for. `baseline`: its figures stand beside those
-    of later steps."""
+    by billing while jobs run. `kind`: of the incident whose message is looked for. `rollback`: cooldowns are cleared, and
+    traffic goes on until the first route is used again. `resume`: a pause is ended. `baseline`: its figures stand beside those of
+    later steps."""
 
     title: str
     faults: dict[Tier, Fault] = Field(default_factory=dict)
@@ -73,6 +74,8 @@ class Step(_Fields):
     kind: str = ""
     seconds: Annotated[float, Field(gt=0)] = 60.0  # until everything must have been seen
     bypass: bool = False
+    rollback: bool = False
+    resume: bool = False
     baseline: bool = False
     expect: dict[Evidence, str | float | None] = Field(default_factory=dict)
     ask: Question | None = None
@@ -90,10 +93,16 @@ class Scenario(_Fields):
     follow_ups: tuple[str, ...] = ()
 
 
+class Scenarios(_Fields):
+    """The file scenarios.yaml. `shared`: what several drills have in common, as YAML anchors."""
+
+    shared: dict[str, Any]
+    drills: dict[str, Scenario]
+
+
 def load_scenario(name: str) -> Scenario:
     """The scenario of this name. Raises UsageError, ConfigurationError."""
-    path = FOLDER / f"{name}.yaml"
-    if not path.exists():
-        known = ", ".join(sorted(each.stem for each in FOLDER.glob("*.yaml")))
-        raise UsageError(f"there is no drill {name}; known drills: {known}")
-    return read_yaml(path, Scenario)
+    known = read_yaml(FILE, Scenarios).drills
+    if name not in known:
+        raise UsageError(f"there is no drill {name}; known drills: {', '.join(sorted(known))}")
+    return known[name]

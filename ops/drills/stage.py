@@ -21,6 +21,7 @@ from ops.simulators.slack_api import Slack
 from ops.simulators.slow_link import SlowLink
 from producer import Producer
 from producer.connection import connect
+from producer.job import JobResult
 from producer.policy import JobPolicy, Policies
 from worker.breakers import health
 from worker.breakers.local import Rules
@@ -73,6 +74,10 @@ class Stage:
     @property
     def client(self) -> redis.Redis:
         return self.producer.client
+
+    def results(self, ids: list[str]) -> list[JobResult]:
+        """The jobs as they are now."""
+        return [result for result in self.producer.fetch_many(ids) if result is not None]
 
     def inject(self, faults: Mapping[Tier, Fault]) -> None:
         """Set these faults, and end all others."""
