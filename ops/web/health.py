@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import redis
 from fastapi import APIRouter, Response
@@ -17,6 +14,7 @@ from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from ops.reports import status
+from ops.web.seldom import at_most_every
 from producer.connection import check_safe
 from producer.intake import errors
 from producer.redis_server.memory import memory
@@ -46,7 +44,8 @@ class Readiness(BaseModel):
 
 def health(client: redis.Redis, queue: str, registry: CollectorRegistry, *, unsafe_redis: bool) -> APIRouter:
     router = APIRouter(tags=["health"])
-    look = _at_most_once_a_second(lambda: readiness(client, queue, unsafe_redis=unsafe_redis))
+    # it needs no token, so many requests at once share one check of Redis
+    look = at_most_every(LOOK_SECONDS, lambda: readiness(client, queue, unsafe_redis=unsafe_redis))
     registry.register(_Everything(client, queue))
 
     @router.get("/healthz", response_model=Health)
@@ -88,20 +87,6 @@ def readiness(client: redis.Redis, queue: str, *, unsafe_redis: bool) -> Readine
     except RedisError as error:
         return Readiness(ready=False, reasons=[f"redis: {type(error).__name__}"], notes=[])
     return Readiness(ready=not reasons, reasons=reasons, notes=notes)
-
-
-def _at_most_once_a_second(look: Callable[[], Readiness]) -> Callable[[], Readiness]:
-    """/readyz needs no token, so many requests at once share one check of Redis."""
-    lock, found, looked_at = threading.Lock(), Readiness(ready=False, reasons=[], notes=[]), -math.inf
-
-    def shared() -> Readiness:
-        nonlocal found, looked_at
-        with lock:
-            if time.monotonic() - looked_at > LOOK_SECONDS:
-                found, looked_at = look(), time.monotonic()
-            return found
-
-    return shared
 
 
 class _Everything:

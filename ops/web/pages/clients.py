@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +12,7 @@ from ops.reports import job_search
 from ops.reports.job_search import Query
 from ops.reports.slo.state import TITLES, shown, state, target_shown
 from ops.web.pages.page import Pages
+from ops.web.seldom import at_most_every
 from ops.web.sessions import Visitor
 from producer.environment import flag
 from producer.errors import Forbidden
@@ -57,7 +56,7 @@ def public_state(opened: list[Incident], eta: str) -> PublicState:
 
 
 def add(router: APIRouter, pages: Pages) -> None:
-    public = _PublicPage(pages)
+    public_page = at_most_every(KEPT_SECONDS, lambda: _public_page(pages))
 
     @router.get("/status")
     def status(request: Request) -> Response:
@@ -65,7 +64,7 @@ def add(router: APIRouter, pages: Pages) -> None:
             return pages.failed(
                 request, 404, "There is no status page here. The operator turns it on with STATUS_PAGE=true."
             )
-        return HTMLResponse(public.html())
+        return HTMLResponse(public_page())
 
     @router.get("/ui/mine")
     def mine(request: Request) -> Response:
@@ -93,29 +92,11 @@ def _now(pages: Pages) -> PublicState:
     return public_state(opened, eta)
 
 
-class _PublicPage:
-    """The public page, made at most every KEPT_SECONDS by whoever asks then."""
-
-    def __init__(self, pages: Pages) -> None:
-        self._pages, self._lock = pages, threading.Lock()
-        self._html, self._at = "", float("-inf")
-
-    def html(self) -> str:
-        with self._lock:
-            if time.monotonic() - self._at > KEPT_SECONDS:
-                now = now_ms(self._pages.client)
-                past = list(_past(Incidents(self._pages.client).since(now - PAST_MS)))[::-1][:LISTED]
-                self._html = self._pages.fragment(
-                    "status.html",
-                    visitor=None,
-                    path="/status",
-                    in_dialog=False,
-                    state=_now(self._pages),
-                    past=past,
-                    now_ms=now,
-                )
-                self._at = time.monotonic()
-            return self._html
+def _public_page(pages: Pages) -> str:
+    now = now_ms(pages.client)
+    past = list(_past(Incidents(pages.client).since(now - PAST_MS)))[::-1][:LISTED]
+    own = {"visitor": None, "path": "/status", "in_dialog": False}
+    return pages.fragment("status.html", **own, state=_now(pages), past=past, now_ms=now)
 
 
 def _past(incidents: list[Incident]) -> Iterator[tuple[int, int]]:
