@@ -105,7 +105,7 @@ def test_a_pause_burns_no_expiry(producer: Producer, client: redis.Redis, scope:
         client.hincrby(keyspace.job(before), field, -3_600_000)
     during = producer.enqueue(chat("during", expires_after_seconds=60))
     assert send(client, transitions.expire(Q)) == []
-    assert "if it is resumed now" in story(producer, before)["told"][0]
+    assert "if it is resumed now" in story(producer, producer.fetch(before))["told"][0]
     pause.resume(client, scope, who="sam")
     look(client, "google")
     assert send(client, transitions.expire(Q)) == []

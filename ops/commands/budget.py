@@ -27,13 +27,11 @@ from worker.humanize import many, money, one_line
 from worker.money import billing_alerts, budget_state, cost_saving
 from worker.money.billing_alerts import Guardrail
 from worker.money.budget_state import Standing, month_of, once_full, steps_of
-from worker.money.caps import Cap, load_budgets
+from worker.money.caps import SCOPES, Cap, load_budgets, scope_named
 from worker.reports import statement
 from worker.reports.statement import Balance
-from worker.routes.names import canonical
 from worker.routes.prices import dollars
 
-_SCOPE = re.compile(r"total|(?:provider|tenant|feature):.+|user:[^/]{1,128}/.+")
 _MONTH = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])")
 KINDS = ("total", "provider", "tenant", "user", "feature")
 
@@ -44,10 +42,8 @@ class Scope(click.ParamType[str]):
     name = "scope"
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
-        if not _SCOPE.fullmatch(str(value)):
-            self.fail(f"{value}: use total, provider:P, tenant:T, user:TENANT/USER or feature:F", param, context)
-        kind, _, name = str(value).partition(":")
-        return f"provider:{canonical(name)}" if kind == "provider" else str(value)
+        scope = scope_named(str(value))
+        return scope if scope is not None else self.fail(f"{value}: use {SCOPES}", param, context)
 
 
 class Amount(click.ParamType[Any]):
@@ -155,7 +151,7 @@ def set_cap(environment: Environment, scope: str, hard: Any, soft: Any, tokens: 
         )
     budgets = load_budgets(environment)
     with session.reached(environment) as (_, client):
-        before = budget_state.standing(client).caps.get(scope) or budgets.cap_of(scope)
+        before = statement.cap_now(client, budgets, scope)
         fields: dict[str, Any] = {name: getattr(before, name) for name in Cap.model_fields}
         cap = _checked({**fields, **{name: value for name, value in given.items() if value is not None}})
         statement.set_cap(client, scope, cap, month_of(datetime.now(UTC)), session.who())
@@ -177,19 +173,12 @@ def _print_cap(client: redis.Redis, scope: str, before: Cap, cap: Cap) -> None:
     known = statement.sums(client)
     spent = known.get(scope, statement.Sums())
     used = spent.spent + spent.ambiguous
-    click.echo(f"{scope}: {_cap_text(cap)} (before: {_cap_text(before)}); {money(dollars(used))} is used this month")
+    click.echo(f"{scope}: {cap} (before: {before}); {money(dollars(used))} is used this month")
     hard = cap.terms[0]
     if 0 <= hard <= used:
         session.note(f"the cap is used up: {once_full(scope)}")
     if scope not in known and scope != "total":
         session.note(f"the ledger of this month has no call of {scope}: is the name right?")
-
-
-def _cap_text(cap: Cap) -> str:
-    amounts = {"hard": cap.hard_usd, "soft": cap.soft_usd}
-    parts = [f"{name} {money(usd)}" for name, usd in amounts.items() if usd is not None]
-    parts += [f"{cap.tokens:,} tokens"] if cap.tokens is not None else []
-    return ", ".join(parts) or "no cap"
 
 
 @group.command()
@@ -199,7 +188,7 @@ def unset(environment: Environment, scope: str) -> None:
     """Remove the override that `set` made for SCOPE: policies/budgets.yaml applies again."""
     with session.reached(environment) as (_, client):
         changed = statement.set_cap(client, scope, None, month_of(datetime.now(UTC)), session.who())
-    cap = _cap_text(load_budgets(environment).cap_of(scope))
+    cap = load_budgets(environment).cap_of(scope)
     click.echo(f"{scope}: {'policies/budgets.yaml applies again' if changed else 'there was no override'}: {cap}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import click
@@ -116,7 +117,7 @@ def _data(facts: Facts) -> dict[str, Any]:
 
 def _lines(facts: Sequence[Facts], total: Facts) -> Iterator[str]:
     counters = total.counters
-    dead = ", ".join(f"{name[5:]} {count:,}" for name, count in _by(total, "dead ")[:LISTED])
+    dead = ", ".join(f"{name} {count:,}" for name, count in islice(total.starting("dead ").items(), LISTED))
     more = [f"{counters[flag]:,} {words}" for flag, words in _FLAGS.items() if counters.get(flag)]
     done = f"{counters.get('done', 0):,} done, {counters.get('dead', 0):,} dead" + (f" ({dead})" if dead else "")
     yield f"jobs        {spark([each.counters.get('done', 0) for each in facts])}  {'; '.join([done, *more])}"
@@ -136,10 +137,10 @@ def _lines(facts: Sequence[Facts], total: Facts) -> Iterator[str]:
         peaks = [each.counters.get(PEAK + "waiting", 0) for each in facts]
         late = f"{counters.get(PEAK + 'late', 0):,} of them late"
         yield f"waiting     {spark(peaks)}  at most {many(waiting, 'job')} at one time, {late}"
-    if failed := [(name[9:], count) for name, count in _by(total, "attempts ") if name != "attempts ok"]:
-        attempts = [sum(count for name, count in _by(each, "attempts ") if name != "attempts ok") for each in facts]
-        told = ", ".join(f"{name} {count:,}" for name, count in failed[:LISTED])
-        share = f"{sum(count for _, count in failed):,} of {many(counters['attempts'], 'call')}"
+    if failed := total.failures:
+        attempts = [sum(each.failures.values()) for each in facts]
+        told = ", ".join(f"{name} {count:,}" for name, count in islice(failed.items(), LISTED))
+        share = f"{sum(failed.values()):,} of {many(counters['attempts'], 'call')}"
         yield f"failures    {spark(attempts)}  {share}: {told}"
 
 
@@ -154,12 +155,6 @@ _FLAGS = {
     "cancelled": "cancelled",
     "discarded": "dead letters discarded",
 }
-
-
-def _by(facts: Facts, prefix: str) -> list[tuple[str, int]]:
-    """The counters with a prefix, the highest first."""
-    found = ((name, count) for name, count in facts.counters.items() if name.startswith(prefix))
-    return sorted(found, key=lambda entry: -entry[1])
 
 
 def _print_table(dimension: str, names: Mapping[str, Facts]) -> None:

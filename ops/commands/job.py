@@ -151,7 +151,7 @@ def why(environment: Environment, job_id: str, as_json: bool) -> None:
     from ops.reports.why import story
 
     with session.opened(environment) as active:
-        report = story(active.producer, job_id)
+        report = story(active.producer, active.producer.fetch(job_id))
     click.echo(json.dumps(report, indent=2) if as_json else "\n".join(report["told"]))
 
 

@@ -25,7 +25,14 @@ from worker.queue.dead_letters import Filters
 
 PAGE = 500
 READ_AT_MOST = 5_000  # jobs of a registry, or ledger rows, in one search
-STATES = ("queued", "waiting", "running", "dead", "done", "cancelled")  # waiting: retried later, parked or delayed
+STATES = {  # waiting: retried later, parked or delayed
+    "queued": {JobStatus.QUEUED},
+    "waiting": {JobStatus.RETRYING, JobStatus.PARKED, JobStatus.QUEUED},
+    "running": {JobStatus.RUNNING},
+    "dead": {JobStatus.DEAD},
+    "done": {JobStatus.DONE},
+    "cancelled": {JobStatus.CANCELLED},
+}
 
 
 @dataclass(frozen=True)
@@ -157,14 +164,6 @@ _FIELDS = (
     "status", "origin", JobField.TENANT, JobField.FEATURE, JobField.TYPE, JobField.DEAD_ROUTE,
     JobField.WAITING_FOR, JobField.DEAD_DETAIL, JobField.ACCEPTED,
 )  # fmt: skip
-_STATUSES = {
-    "queued": {JobStatus.QUEUED},
-    "waiting": {JobStatus.RETRYING, JobStatus.PARKED, JobStatus.QUEUED},
-    "running": {JobStatus.RUNNING},
-    "dead": {JobStatus.DEAD},
-    "done": {JobStatus.DONE},
-    "cancelled": {JobStatus.CANCELLED},
-}
 
 
 def _read(client: redis.Redis, ids: Ids, state: str) -> Iterator[FoundJob]:
@@ -176,7 +175,7 @@ def _read(client: redis.Redis, ids: Ids, state: str) -> Iterator[FoundJob]:
                 continue
             texts = [value.decode(errors="replace") if value else "" for value in reply]
             status = status_of(reply[0])
-            if status in _STATUSES[state]:
+            if status in STATES[state]:
                 known = ids[job_id]
                 _, queue, tenant, feature, job_type, route, waits, died, accepted = texts
                 yield FoundJob(

@@ -28,7 +28,7 @@ from worker.money import billing_alerts, budget_state
 from worker.money.billing_alerts import ProviderSpend
 from worker.notify.conditions import MEMORY_STEPS
 from worker.notify.incidents import Incidents
-from worker.notify.kinds import KIND_INFO, Kind
+from worker.notify.kinds import Kind
 from worker.queue import fair_queue, lost
 
 SCOPES_LISTED = 10
@@ -87,6 +87,11 @@ class Status:
     odd: list[str] = field(default_factory=list)  # unusual configuration that workers report
     failing: list[str] = field(default_factory=list)  # what a worker cannot read or write, since when, and the fix
 
+    @property
+    def waiting(self) -> int:
+        """Jobs of all queues that are queued, or scheduled for later."""
+        return sum(queue.queued + queue.waiting for queue in self.queues)
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -108,7 +113,7 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
         incidents=[
             f"incident {each.id}, since {utc(each.opened_ms / 1000)}: {each.title}"
             for each in Incidents(client).unsettled()
-            if each.resolved_ms is None and not KIND_INFO[each.kind].notice and each.kind is not Kind.CAPPED
+            if each.is_open and each.kind is not Kind.CAPPED
         ],
         routes=_routes(client, views, flags),
         batches=under_way(client),

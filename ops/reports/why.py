@@ -46,20 +46,19 @@ def without_answer(result: JobResult) -> str:
     return f"{state}: {result.waiting_for or 'not ended yet'}\nnext: `failover job why {result.job_id}` says what it waits for"
 
 
-def story(producer: Producer, job_id: str) -> dict[str, Any]:
-    """The report on one job: `facts`, `decision` and `trail` as data, `told` as lines for people, those of the trail
-    also as `trail_told`. Raises UnknownJob."""
+def story(producer: Producer, result: JobResult) -> dict[str, Any]:
+    """The report on one job: `facts`, `decision` and `trail` as data, `told` as lines for people. Raises
+    UnknownJob."""
     client = producer.client
+    job_id = result.job_id
     queue = queue_of(client, job_id)
-    result = producer.fetch(job_id)
     facts = _facts(client, job_id)
     now = now_ms(client)
     lines = [_state(client, queue, job_id, result, facts, now)]
     if not result.status.ended and now > int(facts.get(JobField.PROMISED, now)):
         lines.append(_late(producer, job_id, facts))
     lines += _history(facts)
-    trail_told = [_entry(entry) for entry in result.trail]
-    lines += trail_told
+    lines += [entry_told(entry) for entry in result.trail]
     if result.degraded:
         lines.append(f"degraded: {result.degraded}")
     if result.dead_reason is DeadReason.OVER_BUDGET:
@@ -76,7 +75,6 @@ def story(producer: Producer, job_id: str) -> dict[str, Any]:
         "facts": facts,
         "decision": decision_of(result),
         "trail": trail,
-        "trail_told": trail_told,
         "told": lines,
     }
 
@@ -155,7 +153,8 @@ def _history(facts: dict[str, str]) -> list[str]:
     return lines
 
 
-def _entry(entry: TrailEntry) -> str:
+def entry_told(entry: TrailEntry) -> str:
+    """One line for an entry of a trail."""
     if isinstance(entry, Planned):
         return _plan(entry)
     at = f"{_at(entry.at_ms)}  " if isinstance(entry, Attempt) and entry.at_ms else ""

@@ -60,6 +60,12 @@ class Scope:
             return cls(tenant=flag.removeprefix(prefix))
         return cls(queue=flag.removeprefix(keyspace.pause_of("")) if flag != keyspace.PAUSE else None)
 
+    @classmethod
+    def named(cls, words: str) -> Scope:
+        """The scope that `str` has told so."""
+        kind, _, name = words.partition(" ")
+        return cls(**{kind: name}) if name and kind in cls.__dataclass_fields__ else cls()
+
     @property
     def option(self) -> str:
         """The option by which `failover pause` and `failover resume` name it, with a space before it; "" for everything."""

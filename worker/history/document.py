@@ -119,6 +119,16 @@ class Facts:
             if name in self.times:
                 self.times[name].remove(histogram)
 
+    def starting(self, prefix: str) -> dict[str, int]:
+        """The counters whose names begin so, by the rest of their names, the highest first."""
+        found = ((name.removeprefix(prefix), n) for name, n in self.counters.items() if name.startswith(prefix))
+        return dict(sorted(found, key=lambda entry: -entry[1]))
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Calls that failed, by their outcome, the most frequent first."""
+        return {outcome: count for outcome, count in self.starting("attempts ").items() if outcome != "ok"}
+
     @property
     def weight(self) -> int:
         """How many jobs and calls it stands for."""

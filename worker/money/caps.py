@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +19,7 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 from producer.environment import Environment, find_configuration
 from producer.job import LLMJob
 from producer.policy import read_yaml, with_defaults
+from worker.humanize import money
 from worker.routes.names import canonical
 from worker.routes.prices import PER_MILLION
 
@@ -26,7 +28,17 @@ log = logging.getLogger("failover.worker")
 FILE = "budgets.yaml"
 TOTAL = "total"
 REST = "rest"  # `rest:user`, `rest:feature`: those whose sums are not kept apart (lua/ledger_sums.lua)
+SCOPES = "total, provider:P, tenant:T, user:TENANT/USER or feature:F"
+_SCOPE = re.compile(r"total|(?:provider|tenant|feature):.+|user:[^/]{1,128}/.+")
 SECTIONS = ("providers", "tenants", "users", "features")
+
+
+def scope_named(text: str) -> str | None:
+    """The scope that a person has named, as the ledger names it; None if it is not one of SCOPES."""
+    if not _SCOPE.fullmatch(text):
+        return None
+    kind, _, name = text.partition(":")
+    return f"provider:{canonical(name)}" if kind == "provider" else text
 
 
 def _amount(value: Any) -> Any:
@@ -70,6 +82,12 @@ class Cap(BaseModel):
         """(hard cap, basis of the alert thresholds, tokens) as lua/ledger_rows.lua takes it: micro-dollars; -1 for none."""
         hard, soft = micros_of(self.hard_usd), micros_of(self.soft_usd)
         return hard, hard if soft < 0 else soft, -1 if self.tokens is None else self.tokens
+
+    def __str__(self) -> str:
+        amounts = {"hard": self.hard_usd, "soft": self.soft_usd}
+        parts = [f"{name} {money(usd)}" for name, usd in amounts.items() if usd is not None]
+        parts += [f"{self.tokens:,} tokens"] if self.tokens is not None else []
+        return ", ".join(parts) or "no cap"
 
 
 NO_CAP = Cap()  # one for all: a listing of a month asks for thousands

@@ -88,6 +88,11 @@ class Incident:
         return f"{what}: {size}" if size else what
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is a problem that is not resolved. A notice is none."""
+        return self.resolved_ms is None and not KIND_INFO[self.kind].notice
+
+    @property
     def fades(self) -> bool:
         """Whether it is still open although its condition is gone."""
         lasting = self.kind in (*COUNTED, Kind.LOST) or KIND_INFO[self.kind].notice

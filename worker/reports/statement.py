@@ -16,6 +16,7 @@ from pydantic_core import from_json, to_json
 
 from producer import keyspace
 from producer.scripts import ask
+from worker.money import budget_state
 from worker.money.budget_state import Standing, month_of
 from worker.money.caps import REST, TOTAL, Budgets, Cap
 from worker.money.ledger import CAP, COUNT_PAUSE_SECONDS, LEDGER, ledger_keys, month_sums
@@ -150,6 +151,11 @@ def set_cap(client: redis.Redis, scope: str, cap: Cap | None, month: str, who: s
     keys = [keyspace.BUDGETS, keyspace.ALERT_THRESHOLDS + month, keyspace.AUDIT, keyspace.SPENT + month]
     (changed,) = ask(client, [CAP.call(keys, [scope, override, who])])
     return bool(changed)
+
+
+def cap_now(client: redis.Redis, budgets: Budgets, scope: str) -> Cap:
+    """The cap that holds: the override of an operator, or that of policies/budgets.yaml."""
+    return budget_state.standing(client).caps.get(scope) or budgets.cap_of(scope)
 
 
 def settle(client: redis.Redis, steps: Sequence[float], ids: Sequence[str], month: str, micros: int) -> int:

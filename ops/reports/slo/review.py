@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 
 import redis
 
@@ -153,10 +153,8 @@ def _routes(of: Evidence) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]
 
 def _route(name: str, facts: Facts, hours: float) -> tuple[str, ...]:
     calls = facts.counters.get("attempts", 0)
-    outcomes = Counter(
-        {k[9:]: n for k, n in facts.counters.items() if k.startswith("attempts ") and k != "attempts ok"}
-    )
-    failed, open_seconds = outcomes.total(), facts.counters.get("open_seconds", 0)
+    outcomes = facts.failures
+    failed, open_seconds = sum(outcomes.values()), facts.counters.get("open_seconds", 0)
     p95 = facts.times["attempt"].quantile(SHARE) if "attempt" in facts.times else None
     share = f" ({failed / calls:.1%})" if calls else ""
     look = []
@@ -165,7 +163,7 @@ def _route(name: str, facts: Facts, hours: float) -> tuple[str, ...]:
     if open_seconds > MANY * hours * 3600:
         look.append("open for long: a longer cooldown changes nothing, another warm route does")
     opened = lasted(open_seconds) if open_seconds else "-"
-    most = counted(dict(outcomes.most_common(2)))
+    most = counted(dict(islice(outcomes.items(), 2)))
     return name, f"{calls:,}", f"{failed:,}{share}", most, took(p95), opened, "; ".join(look)
 
 

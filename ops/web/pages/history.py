@@ -60,7 +60,7 @@ def add(router: APIRouter, pages: Pages) -> None:
         return pages.render(
             request, "history.html", days=days, windows=WINDOWS, of=dimension, name=name, total=total, names=names,
             plots=_plots(found, dimension, name), dollars=dollars, objectives=_objectives(pages, days, dimension, name, now),
-            failures=_failures(total), frozen=frozen(client),
+            failures=list(total.failures.items())[:LISTED], frozen=frozen(client),
         )  # fmt: skip
 
 
@@ -95,16 +95,6 @@ def _objectives(pages: Pages, days: float, dimension: str, name: str, now: int) 
     ]
 
 
-def _failures(total: Facts) -> list[tuple[str, int]]:
-    """Failed calls by kind, the most frequent first."""
-    counted = {
-        name[9:]: count
-        for name, count in total.counters.items()
-        if name.startswith("attempts ") and name != "attempts ok"
-    }
-    return sorted(counted.items(), key=lambda entry: -entry[1])[:LISTED]
-
-
 def _plots(found: Sequence[Slice], dimension: str, name: str) -> list[Plot]:
     size = -(-len(found) // POINTS)
     groups = [found[begin : begin + size] for begin in range(0, len(found), size)]
@@ -120,7 +110,7 @@ def _plots(found: Sequence[Slice], dimension: str, name: str) -> list[Plot]:
         Plot("Jobs", "jobs", times, jobs),
         Plot("Time to the answer", "seconds", times, took),
         Plot("Cost", "US dollars", times, (("cost", line(lambda each: dollars(each.counters.get("micros", 0)))),)),
-        Plot("Failed calls", "calls", times, (("failed", line(_failed)),)),
+        Plot("Failed calls", "calls", times, (("failed", line(lambda each: float(sum(each.failures.values())))),)),
     ]
     if dimension == ALL:
         plots.append(Plot("Jobs that wait, at most", "jobs", times, (("waiting", line(_counter("peak waiting"))),)))
@@ -144,10 +134,3 @@ def _quantile(name: str, share: float) -> Callable[[Facts], float | None]:
         return None if found is None else round(found / 1000, 3)
 
     return seconds
-
-
-def _failed(facts: Facts) -> float:
-    counters = facts.counters
-    return float(
-        sum(count for name, count in counters.items() if name.startswith("attempts ") and name != "attempts ok")
-    )

@@ -15,9 +15,9 @@ from ops.requeue import progress
 from ops.web.pages.page import Pages, link
 from producer import keyspace
 from producer.errors import BadRequest, FailoverError, UnknownJob
-from producer.job import DeadReason, ForeignJob, JobResult, JobStatus, NewerSchema, check_id, decode_job
+from producer.job import DeadReason, ForeignJob, JobResult, JobStatus, LLMJob, NewerSchema, check_id, decode_job
 from producer.scripts import ask
-from producer.trail import Attempt, Planned
+from producer.trail import Attempt, Planned, TrailEntry
 from worker.humanize import cut
 from worker.notify.client_messages import load_messages
 from worker.queue import dead_letters, lost
@@ -62,13 +62,13 @@ def add(router: APIRouter, pages: Pages) -> None:
     @router.get("/ui/jobs/{job_id}")
     def job(request: Request, job_id: str) -> Response:
         try:
-            story = why.story(pages.producer, job_id)
             result = pages.producer.fetch(job_id)
+            story = why.story(pages.producer, result)
         except UnknownJob:
             return pages.failed(
                 request, 404, f"There is no job {job_id}: it never was, or its result was kept long enough."
             )
-        entries = [_entry(line, entry) for line, entry in zip(story["trail_told"], result.trail, strict=True)]
+        entries = [_entry(entry) for entry in result.trail]
         state = _ended_without(result) if result.status is JobStatus.DEAD else story["told"][0]
         answer = cut(result.text, LONGEST_TEXT) if result.status is JobStatus.DONE else ""
         return pages.render(
@@ -82,20 +82,20 @@ def add(router: APIRouter, pages: Pages) -> None:
         given = request.query_params
         queues = pages.queues()
         queue = given.get("queue") if given.get("queue") in queues else pages.producer.queue
-        chosen = {
-            name: given.get(name, "").strip() or None for name in ("reason", "tenant", "route")
-        }  # as Filters has them
+        chosen = {name: given.get(name, "").strip() or None for name in ("reason", "tenant", "route")}
         until = given.get("until", "")
         until_ms = int(until) if until.isdecimal() else None
         filters = Filters(chosen["reason"], chosen["tenant"], chosen["route"])
         found = dead_letters.listed(pages.client, str(queue), filters, LISTED + 1, until_ms)
-        stats = {name: dead_letters.stats(pages.client, name) for name in queues}
+        stats = dead_letters.stats(pages.client, str(queue))
+        counts = ask(pages.client, [("ZCARD", keyspace.failed(name)) for name in queues])
+        with_letters = [name for name, count in zip(queues, counts, strict=True) if count or name == queue]
         older = (
             link("/ui/dead-letters", **{**given, "until": str(found[LISTED].died_ms)}) if len(found) > LISTED else ""
         )
         return pages.render(
-            request, "dead_letters.html", queue=queue, queues=[name for name in queues if stats[name].total or name == queue],
-            chosen=chosen, stats=stats[str(queue)], causes=_causes(stats[str(queue)]), letters=found[:LISTED], older=older,
+            request, "dead_letters.html", queue=queue, queues=with_letters,
+            chosen=chosen, stats=stats, causes=_causes(stats), letters=found[:LISTED], older=older,
             lost=lost.listed(pages.client, LISTED), lost_count=lost.count(pages.client), running=progress(pages.client),
         )  # fmt: skip
 
@@ -116,12 +116,9 @@ def add(router: APIRouter, pages: Pages) -> None:
     @router.get("/ui/review/{job_id}")
     def one(request: Request, job_id: str) -> Response:
         job = reviewable.request_of(pages.producer, job_id)
-        messages = [
-            (str(each.get("role", "?")), cut(text_of_message(each), LONGEST_TEXT)) for each in job.body["messages"]
-        ]
-        wait = load_messages(pages.environment).get("brief_delay")
+        can_tell = "brief_delay" in load_messages(pages.environment)
         return pages.render(
-            request, "review_job.html", job_id=job_id, job=job, messages=messages, can_tell=wait is not None
+            request, "review_job.html", job_id=job_id, job=job, messages=_messages(job), can_tell=can_tell
         )
 
 
@@ -131,8 +128,9 @@ def _ended_without(result: JobResult) -> str:
     return f"It ended without an answer ({reason}): {detail}. {CAUSES[reason].capitalize()}." if reason else ""
 
 
-def _entry(line: str, entry: Any) -> dict[str, Any]:
+def _entry(entry: TrailEntry) -> dict[str, Any]:
     """One line of a job's story: what it says, and how it is marked."""
+    line = why.entry_told(entry)
     if isinstance(entry, Planned):
         return {"mark": "plan", "at_ms": 0, "line": line}
     if isinstance(entry, Attempt):
@@ -144,9 +142,14 @@ def _entry(line: str, entry: Any) -> dict[str, Any]:
 def _question(pages: Pages, job_id: str) -> list[tuple[str, str]]:
     (data,) = ask(pages.client, [("HGET", keyspace.job(job_id), "data")])
     try:
-        messages = decode_job(data or b"").body["messages"]
+        return _messages(decode_job(data or b""))
     except (FailoverError, ForeignJob, NewerSchema):
         return []
+
+
+def _messages(job: LLMJob) -> list[tuple[str, str]]:
+    """(role, text) of each message of the request."""
+    messages = job.body["messages"]
     return [(str(each.get("role", "?")), cut(text_of_message(each), LONGEST_TEXT)) for each in messages]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ops.reports.status import Status
 from ops.web.pages.page import link
+from worker.control.pause import Scope
 from worker.humanize import many
 from worker.notify.incidents import Incident
 from worker.notify.kinds import KIND_INFO, OUTAGES, Kind
@@ -66,9 +67,7 @@ def steps_of(incident: Incident) -> tuple[Step, ...]:
     steps = _OF_KIND.get(incident.kind, ())
     tenant = next(iter(incident.tenants), "")
     if incident.kind is Kind.PAUSED:
-        kind, _, name = incident.subject.partition(" ")
-        scope = {kind: name} if kind in ("queue", "provider", "tenant") and name else {}
-        steps = (Step("Resume, after a look at what starts", link("/ui/act/resume", **scope), act=True),)
+        steps = (_resume(Scope.named(incident.subject)),)
     elif incident.kind in (Kind.CREDENTIALS, Kind.REFUSED):
         again = Step("Use the routes again, once it is fixed", "/ui/settings")
         steps = (Step("How to fix it", f"/ui/incidents/{incident.id}#fix"), again)
@@ -88,11 +87,18 @@ def steps_of(incident: Incident) -> tuple[Step, ...]:
     return steps
 
 
+def scope_query(scope: Scope) -> dict[str, str | None]:
+    """The query of a link to an act on the scope of a pause, and the hidden fields of its form."""
+    return {"queue": scope.queue, "provider": scope.provider, "tenant": scope.tenant}
+
+
+def _resume(scope: Scope) -> Step:
+    return Step("Resume, after a look at what starts", link("/ui/act/resume", **scope_query(scope)), act=True)
+
+
 def headline(status: Status, incidents: Sequence[Incident]) -> Headline:
     """What is wrong, since when, and what to do; the worst first."""
-    opened = [
-        each for each in incidents if each.resolved_ms is None and not KIND_INFO[each.kind].notice and not each.fades
-    ]
+    opened = [each for each in incidents if each.is_open and not each.fades]
     if opened:
         worst = min(opened, key=_severity)
         more = f" And {many(len(opened) - 1, 'more problem')}, below." if len(opened) > 1 else ""
@@ -114,16 +120,14 @@ def _severity(incident: Incident) -> tuple[int, int]:
 
 def _without_incident(status: Status) -> Headline:
     """Before the first look of a notifier, or for what opens no incident."""
-    waiting = sum(queue.queued + queue.waiting for queue in status.queues)
     dead = sum(queue.dead for queue in status.queues)
     whole = next((flag for flag in status.paused if flag.route is None), None)
     if whole is not None:
-        scope = {"queue": whole.queue, "provider": whole.provider, "tenant": whole.tenant}
-        step = Step("Resume, after a look at what starts", link("/ui/act/resume", **scope), act=True)
+        step = _resume(whole.scope)
         return Headline("watch", f"Paused: {whole.scope}", f"By {whole.who or 'unknown'}. {whole.why or ''}",
                         int((whole.since or 0) * 1000), (step,))  # fmt: skip
-    if not status.workers and waiting:
-        return Headline("bad", f"No worker runs: {many(waiting, 'job')} waiting", BY_HAND[Kind.NO_WORKERS])
+    if not status.workers and status.waiting:
+        return Headline("bad", f"No worker runs: {many(status.waiting, 'job')} waiting", BY_HAND[Kind.NO_WORKERS])
     if status.failing:
         return Headline("watch", "A worker cannot do a part of its work", status.failing[0])
     if status.odd:
@@ -137,4 +141,4 @@ def _without_incident(status: Status) -> Headline:
     disabled = sum(flag.route is not None for flag in status.paused)
     more = f" {many(disabled, 'route')} disabled by a person, below." if disabled else ""
     more += " Cost saving is on." if status.reduced else ""
-    return Headline("good", "All is well", f"{many(running, 'job')} running, {waiting:,} waiting.{more}")
+    return Headline("good", "All is well", f"{many(running, 'job')} running, {status.waiting:,} waiting.{more}")

@@ -6,17 +6,17 @@ the reader's browser, from the times in the page.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from ops.reports import status as statuses
-from ops.reports.status import RouteStatus, Status
+from ops.reports.status import Status
 from ops.web.pages.next_steps import headline, steps_of
 from ops.web.pages.page import Pages
+from ops.web.seldom import at_most_every
 from worker.history.document import together
 from worker.history.read import slices
 from worker.notify.incidents import Incident, Incidents
-from worker.notify.kinds import KIND_INFO, Kind
+from worker.notify.kinds import Kind
 from worker.queue.dead_letters import now_ms
 from worker.reports import client_status
 from worker.routes.prices import dollars
@@ -41,7 +41,7 @@ class NowPage:
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
-        self._seldom: tuple[float, dict[str, Cost], str] = (float("-inf"), {}, "")
+        self._seldom = at_most_every(SELDOM_SECONDS, self._costs_and_end)
 
     def sections(self) -> dict[str, str]:
         """The HTML of each section. Raises RedisError."""
@@ -49,40 +49,33 @@ class NowPage:
         status = statuses.gather(client, self._pages.producer.queue)
         now = now_ms(client)
         known = Incidents(client).unsettled()
-        opened = [each for each in known if each.resolved_ms is None and not KIND_INFO[each.kind].notice]
-        costs, drained = self._read_seldom(status, now)
+        opened = [each for each in known if each.is_open]
+        costs, drained = self._seldom()
         facts = {
             "status": status,
             "now_ms": now,
             "headline": headline(status, known),
             "opened": [(each, steps_of(each)) for each in opened[:INCIDENTS_LISTED]],
             "more_opened": max(0, len(opened) - INCIDENTS_LISTED),
-            "routes": _in_order(status.routes),
+            "routes": sorted(status.routes, key=lambda each: each.health is None),  # those left out come last
             "costs": costs,
             "workers": status.workers[:WORKERS_LISTED],
             "oldest": [_began(now, queue.oldest_seconds) for queue in status.queues],
-            "drained_in": drained if _waiting(status) and not _stopped(status, opened) else "",
+            "drained_in": drained if status.waiting and not _stopped(status, opened) else "",
         }  # fmt: skip
         return {name: self._pages.fragment(f"now/{name}.html", **facts) for name in SECTIONS}
 
-    def _read_seldom(self, status: Status, now: int) -> tuple[dict[str, Cost], str]:
+    def _costs_and_end(self) -> tuple[dict[str, Cost], str]:
         """(what each route has cost, when the jobs that wait will be answered)."""
-        at, costs, drained = self._seldom
-        if time.monotonic() - at > SELDOM_SECONDS:
-            client = self._pages.client
-            whole = together(each.document for each in slices(client, now - COST_MS, now))
-            costs = {
-                name: Cost(dollars(facts.counters.get("micros", 0)), facts.counters.get("calls", 0))
-                for name, facts in whole.facts["route"].items()
-            }
-            minutes = client_status.minutes(client, [queue.queue for queue in status.queues])
-            drained = "" if minutes is None else client_status.eta(minutes)
-            self._seldom = (time.monotonic(), costs, drained)
-        return costs, drained
-
-
-def _waiting(status: Status) -> int:
-    return sum(queue.queued + queue.waiting for queue in status.queues)
+        client = self._pages.client
+        now = now_ms(client)
+        whole = together(each.document for each in slices(client, now - COST_MS, now))
+        costs = {
+            name: Cost(dollars(facts.counters.get("micros", 0)), facts.counters.get("calls", 0))
+            for name, facts in whole.facts["route"].items()
+        }
+        minutes = client_status.minutes(client, self._pages.queues())
+        return costs, "" if minutes is None else client_status.eta(minutes)
 
 
 def _stopped(status: Status, opened: list[Incident]) -> bool:
@@ -94,7 +87,3 @@ def _stopped(status: Status, opened: list[Incident]) -> bool:
 def _began(now: int, seconds: float | None) -> int | None:
     """When something began that is so old, to the second, so that the page does not change with each look."""
     return None if seconds is None else round(now / 1000 - seconds) * 1000
-
-
-def _in_order(routes: list[RouteStatus]) -> list[RouteStatus]:
-    return [each for each in routes if each.health is not None] + [each for each in routes if each.health is None]

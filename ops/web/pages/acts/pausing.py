@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ops.reports.status import gather
 from ops.web.pages.acts.act import LENGTHS, Act, Done, Field, Preview, in_words, seconds_of
-from ops.web.pages.next_steps import Step
+from ops.web.pages.next_steps import Step, scope_query
 from ops.web.pages.page import Pages, link
 from ops.web.sessions import Form, Visitor
 from producer.errors import BadRequest
@@ -31,12 +31,7 @@ def _scope(form: Form) -> Scope:
 
 
 def _hidden(scope: Scope) -> tuple[tuple[str, str], ...]:
-    pairs = ((kind, getattr(scope, kind)) for kind in _KINDS)
-    return tuple((kind, value) for kind, value in pairs if value is not None)
-
-
-def _query(scope: Scope) -> dict[str, str]:
-    return dict(_hidden(scope))
+    return tuple((kind, name) for kind, name in scope_query(scope).items() if name is not None)
 
 
 def _preview_pause(pages: Pages, query: Form) -> Preview:
@@ -67,7 +62,7 @@ def _pause(pages: Pages, form: Form, visitor: Visitor) -> Done:
     scope = _scope(form)
     seconds = seconds_of(form)
     flag = flags.pause(pages.client, scope, who=visitor.who, why=form.one("reason"), seconds=seconds)
-    undo = Step("Resume", link("/ui/act/resume", **_query(scope)), act=True)
+    undo = Step("Resume", link("/ui/act/resume", **scope_query(scope)), act=True)
     return Done(f"Paused: {scope}", (str(flag),), undo)
 
 
@@ -92,7 +87,7 @@ def _resume(pages: Pages, form: Form, visitor: Visitor) -> Done:
     title = f"Resumed: {', '.join(map(str, cleared))}" if cleared else f"{scope} was not paused"
     lines = ["Jobs start slowly, then at full speed."] if cleared else []
     lines += [f"Still paused: {flag}" for flag in left if flag.route is None]
-    undo = Step("Pause again", link("/ui/act/pause", **_query(scope)), act=True)
+    undo = Step("Pause again", link("/ui/act/pause", **scope_query(scope)), act=True)
     return Done(title, tuple(lines), undo if cleared else None)
 
 

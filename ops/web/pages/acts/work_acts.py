@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -16,13 +15,12 @@ from producer.errors import BadRequest, first_problem
 from worker.humanize import many, money
 from worker.money import budget_state, cost_saving
 from worker.money.budget_state import month_of, once_full
-from worker.money.caps import Cap, load_budgets
+from worker.money.caps import SCOPES, Cap, load_budgets, scope_named
 from worker.notify.incidents import Incidents
 from worker.queue import tenant_jobs
 from worker.reports import backlog, statement
 from worker.routes.prices import dollars
 
-SCOPE = re.compile(r"total|(?:provider|tenant|feature):.+|user:[^/]{1,128}/.+")
 _SILENCES = LENGTHS[1:]
 DEFAULT_SILENCE_SECONDS = 7200
 
@@ -73,9 +71,9 @@ def _cancel_tenant(pages: Pages, form: Form, visitor: Visitor) -> Done:
 
 
 def _scope(form: Form) -> str:
-    scope = form.one("scope")
-    if not SCOPE.fullmatch(scope):
-        raise BadRequest("say whose cap: total, provider:P, tenant:T, user:TENANT/USER or feature:F")
+    scope = scope_named(form.one("scope"))
+    if scope is None:
+        raise BadRequest(f"say whose cap: {SCOPES}")
     return scope
 
 
@@ -85,20 +83,14 @@ def _spent(pages: Pages, scope: str) -> float:
 
 
 def _cap(pages: Pages, scope: str) -> Cap:
-    return budget_state.standing(pages.client).caps.get(scope) or load_budgets(pages.environment).cap_of(scope)
-
-
-def _words(cap: Cap) -> str:
-    amounts = {"hard": cap.hard_usd, "soft": cap.soft_usd}
-    parts = [f"{name} {money(usd)}" for name, usd in amounts.items() if usd is not None]
-    return ", ".join(parts + ([f"{cap.tokens:,} tokens"] if cap.tokens is not None else [])) or "no cap"
+    return statement.cap_now(pages.client, load_budgets(pages.environment), scope)
 
 
 def _preview_cap(pages: Pages, query: Form) -> Preview:
     scope = _scope(query)
     cap, spent = _cap(pages, scope), _spent(pages, scope)
     wanted = query.one("hard")
-    lines = [f"{scope} has spent {money(spent)} this month. Its cap now: {_words(cap)}.",
+    lines = [f"{scope} has spent {money(spent)} this month. Its cap now: {cap}.",
              f"When a hard cap is used up, {once_full(scope)}. A change holds for every worker within a second."]  # fmt: skip
     hard = wanted or ("" if cap.hard_usd is None else f"{cap.hard_usd:g}")
     soft = "" if cap.soft_usd is None else f"{cap.soft_usd:g}"
@@ -116,14 +108,14 @@ def _set_cap(pages: Pages, form: Form, visitor: Visitor) -> Done:
     overridden = scope in budget_state.standing(pages.client).caps
     statement.set_cap(pages.client, scope, cap, month_of(datetime.now(UTC)), visitor.who)
     spent = _spent(pages, scope)
-    lines = [f"It was: {_words(before)}. {money(spent)} is spent."]
+    lines = [f"It was: {before}. {money(spent)} is spent."]
     if cap.hard_usd is not None and cap.hard_usd <= spent:
         lines.append(f"The cap is used up: {once_full(scope)}.")
     again = {"hard": before.hard_usd} if overridden else {}
     undo = Step(
         "Set it back", link("/ui/act/set-cap" if overridden else "/ui/act/unset-cap", scope=scope, **again), act=True
     )
-    return Done(f"{scope}: {_words(cap)}", tuple(lines), undo, back="/ui/money")
+    return Done(f"{scope}: {cap}", tuple(lines), undo, back="/ui/money")
 
 
 def _amount(form: Form, name: str) -> float | None:
@@ -144,14 +136,14 @@ def _checked(hard: float | None, soft: float | None, tokens: int | None) -> Cap:
 def _preview_unset(pages: Pages, query: Form) -> Preview:
     scope = _scope(query)
     cap = load_budgets(pages.environment).cap_of(scope)
-    lines = (f"policies/budgets.yaml applies again: {_words(cap)}. {money(_spent(pages, scope))} is spent this month.",)
+    lines = (f"policies/budgets.yaml applies again: {cap}. {money(_spent(pages, scope))} is spent this month.",)
     return Preview(f"The cap of {scope}: as the file has it?", lines, "Use the cap of the file", (("scope", scope),))
 
 
 def _unset_cap(pages: Pages, form: Form, visitor: Visitor) -> Done:
     scope = _scope(form)
     statement.set_cap(pages.client, scope, None, month_of(datetime.now(UTC)), visitor.who)
-    return Done(f"{scope}: {_words(load_budgets(pages.environment).cap_of(scope))}", back="/ui/money")
+    return Done(f"{scope}: {load_budgets(pages.environment).cap_of(scope)}", back="/ui/money")
 
 
 def _preview_saving(pages: Pages, query: Form) -> Preview:
