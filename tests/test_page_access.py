@@ -253,6 +253,12 @@ def test_an_unset_amount_is_no_cap(web: httpx.Client, client: redis.Redis) -> No
     assert statement.set_by(client) == {"total": "Maria@web"}
 
 
+def test_a_providers_cap_is_kept_under_its_own_name(web: httpx.Client, client: redis.Redis) -> None:
+    person = signed_in(web)
+    person.post("/ui/act/set-cap", data={"csrf": csrf_of(person), "scope": "provider:Gemini", "hard": "5"})
+    assert set(statement.set_by(client)) == {"provider:google"}
+
+
 def test_while_redis_is_away_the_page_says_so(workshop: Workshop, client: redis.Redis) -> None:
     with served(workshop, REDIS_URL="redis://127.0.0.1:1/0") as web:
         answer = web.post("/ui/sign-in", data={"token": TOKEN, "next": "/"})
