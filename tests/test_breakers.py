@@ -331,6 +331,8 @@ def test_workers_hear_of_an_opening_at_once(workshop: Workshop, producer: Produc
     job_ids = [receipt.job_id for receipt in producer.enqueue_many(chat(str(n)) for n in range(60))]
     until(lambda: all(producer.ended(job_ids)), "all are answered by warm", 60)
     assert workshop.providers.account("hot")["asked"] <= 5 + 3  # and what the other workers had in flight
+    # workers tell their calls in batches
+    until(lambda: client.llen(keyspace.calls("warm/warm-1")) == 60, "all calls are told")
     status = json.loads(workshop.run("failover", "status", "--json").stdout)
     hot, warm = status["routes"]
     assert (hot["health"]["breaker"], warm["health"]["breaker"]) == ("open", "closed")
