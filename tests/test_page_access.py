@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 import redis
@@ -19,6 +21,7 @@ from tests.support.pages import csrf_of, signed_in
 from tests.support.polling import until
 from tests.support.replies import fields
 from tests.support.site import app
+from tests.support.transitions import Q
 from tests.support.web import TOKEN, served
 from tests.support.workshop import Workshop
 from worker.control import pause, tokens
@@ -281,3 +284,35 @@ def test_a_form_of_a_session_that_is_over_says_that_nothing_was_done(web: httpx.
     with httpx.Client(base_url=web.base_url, trust_env=False, follow_redirects=True) as person:
         assert "Nothing was done: your session was over" in person.post("/ui/act/answer", data={"answer": "42"}).text
         assert "your session was over" not in person.get("/ui/review").text
+
+
+def test_viewers_that_leave_at_once_keep_nothing_from_the_others(workshop: Workshop, client: redis.Redis) -> None:
+    """Each cancels its wait more than once, as the server does it."""
+    with served(workshop) as web:
+        person = signed_in(web)
+        asyncio.run(_look_and_leave(f"{web.base_url}/ui/live", dict(person.cookies)))
+        with person.stream("GET", "/ui/live", timeout=10) as live:
+            events = live.iter_text()
+            until(lambda: "event: work" in next(events), "the next one sees what is true")
+            client.zadd(keyspace.finished(Q), {"one": 9e9})
+            until(lambda: "event: work" in next(events), "and what changes")
+        serving = workshop.processes[-1]
+        serving.terminate()
+        assert serving.wait(20) == 0
+
+
+async def _look_and_leave(url: str, cookies: dict[str, str], viewers: int = 60) -> None:
+    async def one() -> None:
+        async with session.get(url) as answer:
+            await answer.content.readuntil(b"event: work")
+            everybody_sees.release()
+            await asyncio.Event().wait()
+
+    everybody_sees = asyncio.Semaphore(0)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookies=cookies) as session:
+        tasks = [asyncio.create_task(one()) for _ in range(viewers)]
+        for _ in range(viewers):
+            await asyncio.wait_for(everybody_sees.acquire(), 20)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -27,10 +28,8 @@ class Live:
     def __init__(self, look: Callable[[], Mapping[str, str]], draining: Draining) -> None:
         self._look, self._draining = look, draining
         self._events: dict[str, bytes] = {}  # by section, the event that shows its latest content
-        self._viewers = 0
+        self._viewers: set[asyncio.Event] = set()  # of each viewer: set when there is news
         self._looking: asyncio.Task[None] | None = None
-        self._telling: asyncio.Task[None] | None = None
-        self._changed = asyncio.Condition()
         self._latest: tuple[float, Mapping[str, str]] = (-math.inf, {})
         self._one_look = asyncio.Lock()
 
@@ -45,51 +44,44 @@ class Live:
 
     @property
     def full(self) -> bool:
-        return self._viewers >= MOST_VIEWERS
+        return len(self._viewers) >= MOST_VIEWERS
 
     async def events(self) -> AsyncIterator[bytes]:
         """The events of one viewer, until it leaves or the process stops."""
-        self._viewers += 1
+        news = asyncio.Event()
+        self._viewers.add(news)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._run())
         sent: dict[str, bytes] = {}
         try:
             yield b"retry: 2000\n\n"
-            with self._draining.waking(self._wake):
+            with self._draining.waking(news.set):
                 while not self._draining.begun:
+                    news.clear()
                     fresh = [event for name, event in self._events.items() if sent.get(name) is not event]
                     sent = dict(self._events)
                     yield b"".join(fresh) or b": still here\n\n"
-                    await self._wait(sent)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(news.wait(), KEEP_ALIVE_SECONDS)
         finally:
-            self._viewers -= 1
-
-    async def _wait(self, sent: dict[str, bytes]) -> None:
-        def news() -> bool:
-            return self._draining.begun or any(sent.get(name) is not event for name, event in self._events.items())
-
-        async with self._changed:
-            try:
-                await asyncio.wait_for(self._changed.wait_for(news), KEEP_ALIVE_SECONDS)
-            except TimeoutError:
-                return
+            self._viewers.discard(news)
 
     def _wake(self) -> None:
-        self._telling = asyncio.create_task(self._tell())
-
-    async def _tell(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+        for news in self._viewers:
+            news.set()
 
     async def _run(self) -> None:
         """Look until nobody watches any more."""
         while self._viewers and not self._draining.begun:
             sections = await self._sections()
-            for name, html in sections.items():
-                event = _event(name, html)
-                if self._events.get(name) != event:
-                    self._events[name] = event
-            await self._tell()
+            changed = {
+                name: event
+                for name, html in sections.items()
+                if self._events.get(name) != (event := _event(name, html))
+            }
+            if changed:
+                self._events |= changed
+                self._wake()
             await asyncio.sleep(LOOK_SECONDS)
         self._events.clear()  # the next viewer gets what is true then
 
