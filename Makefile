@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-start bench-memory bench-streams bench-door bench-enqueue bench-openai-faults bench-openai-kills bench-openai-batch chaos lock clean bench-web-strangers bench-telemetry bench-objectives
+.PHONY: help install demo docs test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-start bench-memory bench-streams bench-door bench-enqueue bench-openai-faults bench-openai-kills bench-openai-batch chaos lock clean bench-web-strangers bench-telemetry bench-pages bench-objectives
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -134,6 +134,10 @@ bench-peers: $(READY) ## CPU a job, jobs/s and Redis beside taskiq, saq, arq, dr
 
 bench-door: $(READY) ## What /v1/chat/completions adds to a provider: milliseconds, requests/s, CPU, memory, beside LiteLLM's proxy
 	$(BIN)/python -m bench.door.compare
+
+bench-pages: $(READY) ## The web page with 100,000 jobs; 200 viewers; a worker's CPU a job beside them
+	$(BIN)/python -m bench.pages.load
+	$(BIN)/python -m bench.pages.worker
 
 bench-telemetry: $(READY) ## CPU a job of traces and metrics, their way to a collector included
 	$(BIN)/python -m bench.telemetry.cost

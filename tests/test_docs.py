@@ -39,3 +39,10 @@ def test_the_help_in_one_line_is_that_of_the_command(name: str) -> None:
 
 def test_the_runbook_shows_commands() -> None:
     assert len(shown(ROOT / "runbook.md")) >= 15
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_make_target_that_is_named_exists(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(re.findall(r"(?:`|^ {4}|\$ )make ([a-z-]+)", document.read_text(), flags=re.MULTILINE))
+    assert named <= targets

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from secrets import token_hex
+
 import httpx
 import pytest
 import redis
 
+from ops.web.pages.words import by_button, cause
 from producer import Producer
 from producer.job import DeadReason
 from tests.support.jobs import chat
@@ -51,3 +54,50 @@ def test_no_time_is_promised_while_everything_is_paused(
     producer.enqueue(chat())
     pause.pause(client, pause.EVERYTHING, who="sam", why="")
     assert "What waits now is answered" not in signed_in(web).get("/").text
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        (
+            "Then at once: failover routes enable openai/a",
+            "Then at once: “Use it again” of openai/a on the page Settings",
+        ),
+        ("`failover routes enable` ends it.", "“Use it again” on the page Settings ends it."),
+        ("failover routes disable hot/a --for 1h", "“Disable” of hot/a on the page Settings"),
+        ("`failover budget reduce --end` ends it.", "“End it” beside cost saving on the page Money ends it."),
+        ("`failover budget set tenant:a --hard USD` starts them", "“Cap” of tenant:a on the page Money starts them"),
+        ("2 users: `failover budget show --by user`", "2 users: the page Money"),
+        ("failover resume --tenant acme --dry-run", "“Resume” on the page Now"),
+        ("it is failover-worker", "it is failover-worker"),
+    ],
+)
+def test_a_command_that_a_page_has_is_shown_as_its_button(told: str, shown: str) -> None:
+    assert by_button(told) == shown
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_no_incident_sends_a_person_to_a_terminal(web: httpx.Client, client: redis.Redis, kind: Kind) -> None:
+    lines = ("Fix the key. Then at once: failover routes enable hot/a", "Done: `failover budget reduce --end` ends it.")
+    incident = Incidents(client).open(Condition(kind, "openai", lines=lines), 1_700_000_000_000, "it refuses the key")
+    page = signed_in(web).get(f"/ui/incidents/{incident}").text
+    assert "failover routes" not in page
+    assert "failover budget" not in page
+
+
+def test_review_has_the_question_of_a_dead_letter_but_for_a_long_one(
+    web: httpx.Client, client: redis.Redis, producer: Producer
+) -> None:
+    for text in ("why is the sky blue?", token_hex(100_000)):
+        producer.enqueue(chat(text))
+    for held in claim(client, 2):
+        settle(client, held, Dead(DeadReason.EXHAUSTED, "no", (), 100))
+    page = signed_in(web).get("/ui/review").text
+    assert "why is the sky blue?" in page
+    assert "(long: open it)" in page
+
+
+def test_every_cause_of_a_dead_letter_has_words() -> None:
+    for reason in DeadReason:
+        assert cause(reason) != str(reason)
+        assert cause(reason).endswith(f"({reason})")

@@ -21,6 +21,7 @@ import aiohttp
 import httpx
 import redis
 
+from bench.door.load import TOKEN
 from bench.throughput import BIN, free_port
 from ops.local import embedded
 from producer import LLMJob, Producer, keyspace
@@ -32,7 +33,6 @@ from worker.queue.outcomes import Dead
 
 JOBS, DEAD, TENANTS, VIEWERS = 100_000, 1_000, 3_000, 200
 NOW_MS, FIRST_KB, REFRESH_KB = 150, 150, 10
-TOKEN = "bench"  # noqa: S105 - of this bench alone
 ROUNDS = 7
 LOOK_SECONDS = 20.0
 PAGES = (

@@ -76,11 +76,10 @@ def show(environment: Environment, job_id: str) -> None:
 
 
 def _table(found: Sequence[Reviewable], now: int) -> Table:
-    asked = any(job.question for job in found)
     job_id = Column("job", no_wrap=True, overflow="ignore", min_width=32)
-    table = Table(job_id, "client", "work", "waits for", "why", *(["question"] if asked else []), box=None)
+    table = Table(job_id, "client", "work", "waits for", "why", "question", box=None)
     for job in found:
         waits = f"{max(0, now - job.since_ms) / 60_000:.0f} min"
-        cells = (job.job_id, job.tenant, job.job_type, waits, job.why, *([job.question] if asked else []))
+        cells = (job.job_id, job.tenant, job.job_type, waits, job.why, job.question)
         table.add_row(*map(escape, cells))
     return table

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
@@ -29,13 +29,15 @@ FOR_A_PERSON = {
     DeadReason.CRASHED: "it crashed its workers",
 }
 QUESTION = 100  # characters of a question in a list
+QUESTION_BYTES = 64 * 1024  # of a request whose question stands in a list
+AT_ONCE = 50  # requests that are read in one round trip
 READ_AT_MOST = 10_000  # late jobs in one search
 
 
 @dataclass(frozen=True)
 class Reviewable:
     """A job that a person may answer. `since_ms`: Unix time when its promised time passed, when it died, or for a waiting one
-    when it was accepted. `question`: the beginning of the last message of a waiting one."""
+    when it was accepted. `question`: the beginning of its last message."""
 
     job_id: str
     tenant: str
@@ -49,7 +51,8 @@ def reviewable(producer: Producer, tenant: str | None, limit: int, *, human_revi
     """Late jobs and dead letters whose policy has `human_review`, or only those whose policy lacks it, the longest waiting
     first."""
     now = dead_letters.now_ms(producer.client)
-    return sorted(_found(producer, tenant, limit, now, human_review=human_review), key=lambda job: job.since_ms)[:limit]
+    found = _found(producer, tenant, limit, now, human_review=human_review)
+    return _with_questions(producer.client, heapq.nsmallest(limit, found, key=lambda job: job.since_ms))
 
 
 def request_of(producer: Producer, job_id: str) -> LLMJob:
@@ -89,20 +92,34 @@ def waiting(producer: Producer, tenant: str, limit: int) -> tuple[int, list[Revi
         times = ask(client, [("HGET", keyspace.job(job_id), JobField.ACCEPTED) for job_id in page])
         accepted += [int(ms or 0) for ms in times]
     oldest = heapq.nsmallest(limit, zip(accepted, ids, strict=True))
-    return len(ids), [_with_question(client, tenant, job_id, since_ms) for since_ms, job_id in oldest]
+    fields = (JobField.TYPE, JobField.WAITING_FOR)
+    facts = ask(client, [("HMGET", keyspace.job(job_id), *fields) for _, job_id in oldest])
+    found = []
+    for (since_ms, job_id), values in zip(oldest, facts, strict=True):
+        job_type, why = ((value or b"").decode(errors="replace") for value in values)
+        found.append(Reviewable(job_id, tenant, job_type, why or "queued", since_ms))
+    return len(ids), _with_questions(client, found)
 
 
-def _with_question(client: redis.Redis, tenant: str, job_id: str, since_ms: int) -> Reviewable:
-    """Reads one job alone, because the requests of many may be larger than the memory."""
-    fields = ("data", JobField.TYPE, JobField.WAITING_FOR)
-    (values,) = ask(client, [("HMGET", keyspace.job(job_id), *fields)])
-    data, job_type, why = (value or b"" for value in values)
+def _with_questions(client: redis.Redis, jobs: Sequence[Reviewable]) -> list[Reviewable]:
+    """The jobs with their questions, but for long requests: those of many may be larger than the memory."""
+    found: list[Reviewable] = []
+    for start in range(0, len(jobs), AT_ONCE):
+        page = jobs[start : start + AT_ONCE]
+        sizes = ask(client, [("HSTRLEN", keyspace.job(job.job_id), "data") for job in page])
+        short = [job.job_id for job, size in zip(page, sizes, strict=True) if size <= QUESTION_BYTES]
+        requests = ask(client, [("HGET", keyspace.job(job_id), "data") for job_id in short])
+        questions = dict(zip(short, map(_question, requests), strict=True))
+        found += [replace(job, question=questions.get(job.job_id, "(long: open it)")) for job in page]
+    return found
+
+
+def _question(request: bytes | None) -> str:
+    """The beginning of the last message."""
     try:
-        question = one_line(text_of_message(decode_job(data).body["messages"][-1]), QUESTION)
+        return one_line(text_of_message(decode_job(request or b"").body["messages"][-1]), QUESTION)
     except (FailoverError, ForeignJob, NewerSchema):
-        question = "(it cannot be read)"
-    texts = (job_type.decode(errors="replace"), why.decode(errors="replace") or "queued")
-    return Reviewable(job_id, tenant, *texts, since_ms, question)
+        return "(it cannot be read)"
 
 
 def text_of_message(message: Any) -> str:

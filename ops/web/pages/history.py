@@ -105,7 +105,7 @@ def _plots(found: Sequence[Slice], dimension: str, name: str) -> list[Plot]:
         return tuple(of(each) for each in facts)
 
     jobs = tuple((counter, line(_counter(counter))) for counter in ("done", "dead", "late"))
-    took = tuple((f"p{100 * share:g}", line(_quantile("answer", share))) for share in (0.5, 0.95))
+    took = tuple((f"{100 * share:g}% within", line(_quantile("answer", share))) for share in (0.5, 0.95))
     plots = [
         Plot("Jobs", "jobs", times, jobs),
         Plot("Time to the answer", "seconds", times, took),

@@ -13,6 +13,7 @@ from ops.reports.job_search import Query
 from ops.reports.reviewable import text_of_message
 from ops.requeue import progress
 from ops.web.pages.page import Pages, link
+from ops.web.pages.words import cause
 from producer import keyspace
 from producer.errors import BadRequest, FailoverError, UnknownJob
 from producer.job import DeadReason, ForeignJob, JobResult, JobStatus, LLMJob, NewerSchema, check_id, decode_job
@@ -125,7 +126,7 @@ def add(router: APIRouter, pages: Pages) -> None:
 def _ended_without(result: JobResult) -> str:
     """Why a job is a dead letter and what to do, without the commands that a terminal takes."""
     reason, detail = result.dead_reason, result.dead_detail or "no detail is known"
-    return f"It ended without an answer ({reason}): {detail}. {CAUSES[reason].capitalize()}." if reason else ""
+    return f"It ended without an answer, {cause(reason)}: {detail}. {CAUSES[reason].capitalize()}." if reason else ""
 
 
 def _entry(entry: TrailEntry) -> dict[str, Any]:

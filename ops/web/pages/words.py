@@ -1,0 +1,56 @@
+"""The words of the pages: commands of a terminal as buttons, and the states of jobs and routes as a person says them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from producer.job import DeadReason
+
+_NAME = r"[^\s`]+"
+_BUTTONS: tuple[tuple[str, str], ...] = (  # what follows `failover`, and the button that does the same
+    (rf"routes enable (?P<name>{_NAME})", "“Use it again” of {name} on the page Settings"),
+    (r"routes enable", "“Use it again” on the page Settings"),
+    (rf"routes disable (?P<name>{_NAME})[^`]*", "“Disable” of {name} on the page Settings"),
+    (r"routes check", "the operator's `failover routes check`"),
+    (r"budget reduce --end", "“End it” beside cost saving on the page Money"),
+    (r"budget reduce[^`]*", "“Save cost on every job” on the page Money"),
+    (rf"budget set (?P<name>{_NAME})[^`]*", "“Cap” of {name} on the page Money"),
+    (r"budget show[^`]*", "the page Money"),
+    (r"resume[^`]*", "“Resume” on the page Now"),
+    (r"(?:dlq|job late|review)[^`]*", "the page Dead letters or Review"),
+    (r"incidents show[^`]*", "the story below"),
+    (r"slo show[^`]*", "the page History"),
+)
+_COMMANDS = [(re.compile(rf"`?\bfailover {command}`?"), button) for command, button in _BUTTONS]
+
+_CAUSES = {
+    DeadReason.EXHAUSTED: "every try failed",
+    DeadReason.EXPIRED: "waited for too long",
+    DeadReason.REJECTED: "refused as it is",
+    DeadReason.REFUSED: "no model may answer",
+    DeadReason.CRASHED: "crashed its workers",
+    DeadReason.FAILED_BY_RQ: "taken by another tool",
+    DeadReason.OVER_BUDGET: "over a cap",
+    DeadReason.MALFORMED: "cannot be read",
+    DeadReason.DISALLOWED: "not allowed",
+}
+BREAKERS = {"closed": "in use", "open": "rests after failures", "half-open": "is tried again"}
+TIERS = {"hot": "first", "warm": "if the first fails", "cold": "waits for a person"}
+
+
+def by_button(text: str) -> str:
+    """The text with the button of a page in place of each command that has one."""
+    for command, button in _COMMANDS:
+        text = command.sub(_replaced(button), text)
+    return text
+
+
+def _replaced(button: str) -> Callable[[re.Match[str]], str]:
+    return lambda found: button.format(**found.groupdict())
+
+
+def cause(reason: str) -> str:
+    """Why a job is a dead letter: in words, and the name that messages, commands and filters use."""
+    known = {str(each): words for each, words in _CAUSES.items()}
+    return f"{known[reason]} ({reason})" if reason in known else str(reason)
