@@ -83,6 +83,7 @@ Ours:
 | failover:tokens             | hash   | by name: a token of the web process, hashed (JSON); at most 10,000 | until revoked |
 | failover:web:key            | string | 32 random bytes that sign the sessions of the pages   | for good            |
 | failover:drills             | list   | drills that were held, newest first (JSON); 100       | for good            |
+| failover:drill              | string | a drill on real providers: feature, provider, fault (JSON) | 10 s unless renewed |
 | failover:web:requeuing      | string | a requeue that a page began: its counts (JSON)          | 1 h                 |
 | failover:wakes:{queue}      | hash   | wakes of parked jobs that are not finished: cause -> state; 100 | until finished, 1 day |
 | failover:audit-turn:{queue} | string | a worker has looked for stray jobs                    | 5 min               |
@@ -154,6 +155,7 @@ AUDIT = "failover:audit"
 TOKENS = "failover:tokens"
 WEB_KEY = "failover:web:key"
 DRILLS = "failover:drills"
+DRILL = "failover:drill"
 REQUEUING = "failover:web:requeuing"
 CLAIM = "failover:claim:"
 LEASES = "failover:leases:"

@@ -165,6 +165,7 @@ REASONS = {  # by key: why nothing fills it
     "failover:incidents:number": "one number",
     "failover:web:key": "32 bytes",
     "failover:drills": "100 by LTRIM (tests/test_drills.py)",
+    "failover:drill": "one note; 10 s unless renewed (tests/test_drill_on_feature.py)",
     "failover:web:requeuing": "the counts of the latest requeue; an hour (tests/test_pages.py)",
 }
 

@@ -18,10 +18,11 @@ from worker.breakers.registry import POLL_SECONDS as BREAKER_SECONDS
 from worker.breakers.registry import Breakers
 from worker.configuration import LOOK_SECONDS as RELOAD_SECONDS
 from worker.configuration import Configuration, Current, Reload, Stamp
-from worker.control import worker_registry
+from worker.control import held_drill, worker_registry
 from worker.control.admission import AdmissionController
 from worker.control.flag_watcher import LOOK_SECONDS as FLAG_SECONDS
 from worker.control.flag_watcher import FlagWatcher
+from worker.control.held_drill import DrillWatcher
 from worker.events import Hooks
 from worker.executor import Executor
 from worker.history.leader import STEP_SECONDS as HISTORY_SECONDS
@@ -83,8 +84,15 @@ class Runtime:
         self._providers = Providers(slots, configuration.network)
         ledger = Ledger(worker_name, self.batcher, self._steps)
         accounting = Accounting(ledger, lambda: self._budget.state, hooks)
+        self._drill = DrillWatcher(polled)
         router = Router(
-            self._providers, self.breakers, lambda: current.configuration.routes.routes, keys, accounting, hooks
+            self._providers,
+            self.breakers,
+            lambda: current.configuration.routes.routes,
+            keys,
+            accounting,
+            hooks,
+            self._drill,
         )
         self._history = HistoryLeader(
             client,
@@ -150,6 +158,7 @@ class Runtime:
     def poll(self, poller: Poller) -> None:
         """Add the steps that read Redis and the configuration files again and again."""
         poller.every("flags", FLAG_SECONDS, self.flags.look, kick=self.flags.kick)
+        poller.every("drill", held_drill.LOOK_SECONDS, self._drill.look)
         poller.every("breakers", BREAKER_SECONDS, self.breakers.poll, kick=self.breakers.kick, at_start=False)
         poller.every("latencies", LATENCY_SECONDS, self._latencies.look)
         poller.every("budgets", BUDGET_SECONDS, self._budget.look)

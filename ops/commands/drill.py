@@ -1,10 +1,10 @@
-"""`failover drill ...`: drills on this machine alone, which pass or fail."""
+"""`failover drill ...`: drills on this machine alone, or on one feature of a staging or production, which pass or fail."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ops.local import embedded, session
 from ops.options import as_json
 from producer.connection import redis_url
 from producer.environment import Environment
+from producer.errors import UsageError
 from producer.job import JobResult, JobStatus, LLMJob
 from producer.trail import Attempt, Planned, Rejection
 
@@ -25,7 +26,7 @@ PROMPT = "Summarize yesterday's call with Acme in three sentences. " * 12
 
 @click.group("drill")
 def group() -> None:
-    """Drills that pass or fail. They need no key, no Redis and no network."""
+    """Drills that pass or fail. They need no key, no Redis and no network; only --feature runs on what you have."""
 
 
 @group.command("golden-path")
@@ -74,17 +75,26 @@ def drill_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def lisbon(environment: Environment, unattended: bool, output: Path | None, as_json: bool) -> None:
     """The Lisbon Test: blocked domains, a broken gateway, a budget at 85%, café Wi-Fi, a hand-over nine time zones away.
     Exit code 1 if it fails."""
-    _hold(environment, "lisbon", unattended, output, as_json)
+    _hold(environment, "lisbon", None, unattended, output, as_json)
 
 
 @group.command()
 @click.option("--option", type=click.Choice(["A", "B", "C"], case_sensitive=False), default="A", show_default=True)
+@click.option(
+    "--feature",
+    help="On REDIS_URL, with the workers and providers there: jobs of this feature alone meet the fault. 20 real jobs.",
+)
 @drill_options
 @click.pass_obj
-def failover(environment: Environment, option: str, unattended: bool, output: Path | None, as_json: bool) -> None:
+def failover(
+    environment: Environment, option: str, feature: str | None, unattended: bool, output: Path | None, as_json: bool
+) -> None:
     """The failover drill. A: the primary key is revoked; B: egress to the primary is cut; C: the limit of the first token is
     absurdly low. Exit code 1 if it fails."""
-    _hold(environment, f"failover_{option.lower()}", unattended, output, as_json)
+    if feature and redis_url(environment) is None:
+        raise UsageError("--feature runs on real workers: set REDIS_URL, or leave it out for the simulator")
+    name = f"{'feature' if feature else 'failover'}_{option.lower()}"
+    _hold(environment, name, feature, unattended, output, as_json)
 
 
 @group.command()
@@ -170,45 +180,34 @@ def list_drills(folder: Path | None, as_json: bool) -> None:
         click.echo("no drill was held here yet: failover drill lisbon")
 
 
-def _hold(environment: Environment, name: str, unattended: bool, output: Path | None, as_json: bool) -> None:
+def _hold(
+    environment: Environment, name: str, feature: str | None, unattended: bool, output: Path | None, as_json: bool
+) -> None:
     from dataclasses import asdict
 
+    from ops.drills.hold import hold, post_closeout
     from ops.drills.record import record
-    from ops.drills.report import FOLDER, report_of, verdict, written
-    from ops.drills.run import Drill
-    from ops.drills.scenario import Question, load_scenario
-
-    scenario = load_scenario(name)
-    attended = not unattended and not as_json and sys.stdin.isatty()
+    from ops.drills.report import FOLDER, verdict, written
 
     def say(line: str) -> None:
         click.echo(line, err=as_json)
 
-    def ask(question: Question) -> str:
-        return str(click.prompt(f"         {question.text}"))
-
-    at, began = time.time(), time.monotonic()
-    say(
-        f"{scenario.title}, on the simulator; at most {scenario.minutes:g} minutes. Ctrl-C ends it, and every fault with it."
-    )
-    for role in scenario.roles if attended else ():
-        say(f"  {role}")
-    for line in scenario.checklist if attended else ():
-        click.confirm(f"  {line}?", abort=True, default=True)
-    results = Drill(scenario, session.FOLDER / "drill" / name, say, ask if attended else None).run()
-    seconds = time.monotonic() - began
-    report = report_of(scenario, results, at=at, who=session.who(), unattended=not attended, seconds=seconds)
-    paths = written(report, output or FOLDER)
-    if redis_url(environment):
-        with session.reached(environment) as (_, client):
+    attended = not unattended and not as_json and sys.stdin.isatty()
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(session.reached(environment))[1] if redis_url(environment) else None
+        report = hold(environment, name, feature, client, say, attended=attended)
+        paths = written(report, output or FOLDER)
+        if client is not None:
             record(client, report)
     if as_json:
         click.echo(json.dumps(asdict(report), indent=2))
     else:
         click.echo(f"{report.closeout}")
-        click.echo(f"{scenario.title}: {verdict(report)} in {seconds:.0f} s; {', '.join(map(str, paths))}")
+        click.echo(f"{report.title}: {verdict(report)} in {report.seconds:.0f} s; {', '.join(map(str, paths))}")
         for follow_up in report.follow_ups:
             click.echo(f"  [ ] {follow_up}")
+    if feature:
+        post_closeout(environment, report, say)
     sys.exit(0 if report.passed else 1)
 
 

@@ -7,16 +7,13 @@ import time
 
 import click
 
+from ops.announcing import announced
 from ops.local import session
 from producer.environment import Environment
-from worker.notify.channels.base import Post, Posted, Refused
+from worker.notify.channels.base import Posted, Refused
 from worker.notify.incident_text import NOBODY, Message
-from worker.notify.incidents import Incident
-from worker.notify.kinds import Kind
 from worker.notify.oncall import load_on_call
-from worker.routes.route import load_addresses
 
-LONGEST_WAIT_SECONDS = 30.0
 NONE = (
     "no channel is set up: set SLACK_BOT_TOKEN and SLACK_CHANNEL, or SLACK_WEBHOOK_URL, or SMTP_URL and NOTIFY_EMAIL, or "
     "NOTIFY_WEBHOOK_URL and NOTIFY_WEBHOOK_SECRET"
@@ -32,35 +29,25 @@ def group() -> None:
 @click.pass_obj
 def test(environment: Environment) -> None:
     """Send a test message through every channel that is set up. Exit code 1 if one does not accept it."""
-    from worker.notify.settings import load_channels  # imports an HTTP client
-
-    now = int(time.time() * 1000)
-    on_call, channels = load_on_call(environment), load_channels(environment, load_addresses(environment))
+    on_call, now = load_on_call(environment), int(time.time() * 1000)
     session.note(
         f"on call now: {on_call.now(now) or NOBODY}; writes to clients: {on_call.writes_to('', now) or 'nobody'}"
     )
-    if not channels:
-        session.note(NONE)
-        sys.exit(1)
     message = Message(
         f"🟢 A test by {session.who()}",
         ("This is a test: an incident would reach you like this. Nothing has happened.",),
         ("failover status", "failover incidents"),
         "failover notify test",
     )
-    failed = False
-    for channel in channels:
-        incident = Incident(f"test-{now}", Kind.PAUSED, "", "", now, None, now)
-        post = Post(incident, "test", message)
-        outcome = channel.send(post)
-        if isinstance(outcome, Refused) and outcome.seconds is not None and outcome.seconds <= LONGEST_WAIT_SECONDS:
-            time.sleep(outcome.seconds)  # a rate limit
-            outcome = channel.send(post)
+    failed, told = False, False
+    for channel, outcome in announced(environment, message, "test"):
         result = "the message arrived" if isinstance(outcome, Posted) else outcome.why
-        failed |= not isinstance(outcome, Posted)
-        fix = f" — {_fix(channel.name, outcome)}" if isinstance(outcome, Refused) else ""
-        click.echo(f"{channel.name}: {result}{fix}")
-    sys.exit(1 if failed else 0)
+        failed, told = failed or not isinstance(outcome, Posted), True
+        fix = f" — {_fix(channel, outcome)}" if isinstance(outcome, Refused) else ""
+        click.echo(f"{channel}: {result}{fix}")
+    if not told:
+        session.note(NONE)
+    sys.exit(1 if failed or not told else 0)
 
 
 def _fix(channel: str, refused: Refused) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -57,7 +58,7 @@ class Measured:
             self.first_after = time.monotonic() - self.began
         if self.told is None and self.step.kind:
             title = KIND_INFO[Kind(self.step.kind)].title.lower()
-            for posted in stage.slack.messages[self.told_before :]:
+            for posted in stage.messages[self.told_before :]:
                 if title in posted.whole().lower() or (
                     self.step.kind == Kind.DEAD_LETTERS and "dead letter" in posted.whole()
                 ):
@@ -241,6 +242,32 @@ def _parity(stage: Stage, found: Measured, limit: Limit) -> Finding:
     )
 
 
+def _by_primary(stage: Stage, found: Measured, limit: Limit) -> Finding:
+    own = sum(each.route in stage.primary for each in found.done)
+    wanted = len(found.done) if limit == "all" else 0
+    return Finding(
+        "answered by the primary", own == wanted and bool(found.done), f"{own} of {len(found.done)}", str(limit)
+    )
+
+
+def _same_form(stage: Stage, found: Measured, limit: Limit) -> Finding:
+    before = found.baseline.done if found.baseline else []
+    as_json = bool(before) and all(_is_json(each.text) for each in before)
+    good = [each for each in found.done if each.text and not each.degraded and (not as_json or _is_json(each.text))]
+    form = "JSON, as before" if as_json else "a whole answer"
+    return Finding(
+        f"the same form ({form})", len(good) == len(found.ids) > 0, f"{len(good)} of {len(found.ids)}", "all"
+    )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _number(limit: Limit) -> float:
     return float(limit) if limit is not None else math.inf
 
@@ -265,4 +292,6 @@ CHECKS: Mapping[Evidence, Check] = {
     Evidence.TOLD_SECONDS: _told,
     Evidence.HANDOVER: _handover,
     Evidence.PARITY: _parity,
+    Evidence.BY_PRIMARY: _by_primary,
+    Evidence.SAME_FORM: _same_form,
 }

@@ -16,15 +16,13 @@ from typing import Any
 
 from ops.drills.evidence import CHECKS, Finding, Measured
 from ops.drills.scenario import Evidence, Question, Scenario, Step
-from ops.drills.stage import NAMES, Flaws, Stage, on_simulator
+from ops.drills.stage import Flaws, SimulatedStage, Stage, on_simulator
 from producer.errors import FailoverError
 from producer.job import LLMJob
-from worker.breakers import health
 from worker.control import pause
 from worker.control.pause import EVERYTHING
 
 STEP_SECONDS = 60.0  # for what a step begins with
-HEAL_SECONDS = 30.0  # until the first route is used again, after a rollback
 LOOK_SECONDS = 0.05
 TOKEN = "drill"  # noqa: S105 - of the drill's own web process
 _CHILD = """
@@ -62,7 +60,8 @@ Asker = Callable[[Question], str]
 
 
 class Drill:
-    """One run of a scenario on the simulator. `say`: gets each line; `ask`: asks the person, None for nobody."""
+    """One run of a scenario. `say`: gets each line; `ask`: asks the person, None for nobody. `on`: the stage, the simulator if
+    none is given."""
 
     def __init__(
         self,
@@ -71,9 +70,10 @@ class Drill:
         say: Callable[[str], object],
         ask: Asker | None = None,
         flaws: Flaws | None = None,
+        on: contextlib.AbstractContextManager[Stage] | None = None,
     ) -> None:
         self.scenario, self._folder, self._say, self._ask = scenario, folder, say, ask
-        self._flaws = flaws or Flaws()
+        self._flaws, self._on = flaws or Flaws(), on
         self._began = time.monotonic()
         self._ids: list[str] = []  # of the last step that handed jobs in
         self._all: list[str] = []
@@ -83,7 +83,7 @@ class Drill:
         """Every step in order, until the time limit. The faults end with each step, and with the drill, however it ends."""
         steps = [step for step in self.scenario.steps if not step.bypass]
         results: list[StepResult] = []
-        with on_simulator(self._folder / "stage", self._flaws) as stage:
+        with self._on or on_simulator(self._folder / "stage", self._flaws) as stage:
             results += [self._step(stage, step) for step in steps]
         for step in self.scenario.steps:
             if step.bypass:
@@ -118,14 +118,12 @@ class Drill:
     def _before(self, stage: Stage, step: Step) -> Measured:
         """Set the faults and hand the jobs in."""
         stage.inject(step.faults)
-        measured = Measured(step, self._ids, began=time.monotonic(), told_before=len(stage.slack.messages), all_ids=self._all,
+        measured = Measured(step, self._ids, began=time.monotonic(), told_before=len(stage.messages), all_ids=self._all,
                             answered_before=stage.answered(), baseline=self._baseline)  # fmt: skip
         if step.resume:
             pause.resume(stage.client, EVERYTHING, who="drill", again_at=95)
         if step.rollback:
-            stage.clear_cooldowns()
-            if step.jobs:
-                self._heal(stage)
+            stage.roll_back((lambda: self._enqueue(stage, 1)) if step.jobs else None)
         if step.jobs:
             self._ids = measured.ids = self._enqueue(stage, step.jobs)
         if step.budget_percent is not None:
@@ -134,7 +132,7 @@ class Drill:
 
     def _enqueue(self, stage: Stage, count: int) -> list[str]:
         jobs = [
-            LLMJob.parse({"tenant_id": "acme", "feature": "drill", "user_id": f"{len(self._all)}",
+            LLMJob.parse({"tenant_id": stage.tenant, "feature": stage.feature, "user_id": f"{len(self._all)}",
                           "body": {"messages": [{"role": "user", "content": f"{PROMPT} ({number})"}], "max_tokens": 100}})
             for number in range(len(self._all), len(self._all) + count)
         ]  # fmt: skip
@@ -142,20 +140,10 @@ class Drill:
         self._all.extend(ids)
         return ids
 
-    def _heal(self, stage: Stage) -> None:
-        """Jobs of their own, as traffic has them, until the first route's breaker has seen enough of it to close."""
-        first = NAMES["hot"][0]
-
-        def serves() -> bool:
-            self._enqueue(stage, 1)
-            time.sleep(0.2)
-            return health.of_routes(stage.client, [first])[first].serves
-
-        _until(serves, HEAL_SECONDS)
-
     def _report_budget(self, stage: Stage, percent: float, measured: Measured) -> None:
         """Tell a real web process what billing would, while jobs run; then hand further jobs in."""
         _until(lambda: len(measured.running(stage)) == len(measured.ids), STEP_SECONDS)
+        assert isinstance(stage, SimulatedStage)  # noqa: S101 - no other drill has such a step
         with _serving(stage, self._folder) as web:
             measured.began = time.monotonic()
             _sent(web, "/budget/webhook", {"provider": "gemini", "percentUsed": percent})
@@ -215,7 +203,7 @@ def _until(holds: Callable[[], bool], seconds: float) -> bool:
 
 
 @contextlib.contextmanager
-def _serving(stage: Stage, folder: Path) -> Iterator[str]:
+def _serving(stage: SimulatedStage, folder: Path) -> Iterator[str]:
     """The URL of a `failover serve` of the drill, in a process of its own. Raises FailoverError if it does not come up."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

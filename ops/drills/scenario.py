@@ -47,6 +47,8 @@ class Evidence(StrEnum):
     TOLD_SECONDS = "told_seconds"  # until the message of the step's kind is in the channel
     HANDOVER = "handover"  # the message has job ids, the next action, who acts, and the client's text
     PARITY = "parity"  # answers on the bypass path have the same form
+    BY_PRIMARY = "by_primary"  # all | none: answered by routes of the primary
+    SAME_FORM = "same_form"  # a whole answer, and JSON where the baseline has JSON
     BREAKERS_CLOSED = "breakers_closed"  # after the rollback every route is used again
 
 

@@ -1,6 +1,5 @@
-"""The stage of a drill: an embedded Valkey, simulated providers and Slack over real HTTP, a slow link, and a real worker.
-
-Nothing of it outlives the process: a drill that is killed leaves no fault anywhere.
+"""The stage of a drill. The simulated one: an embedded Valkey, simulated providers and Slack over real HTTP, a slow link, and a
+real worker. Nothing of it outlives the process: a drill that is killed leaves no fault anywhere. (on_feature.py has the other.)
 """
 
 from __future__ import annotations
@@ -8,7 +7,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import redis
 from ops.drills.scenario import Fault, Tier
 from ops.local import embedded, session
 from ops.simulators import provider, slack_api
-from ops.simulators.slack_api import Slack
+from ops.simulators.slack_api import Posted, Slack
 from ops.simulators.slow_link import SlowLink
 from producer import Producer
 from producer.connection import connect
@@ -36,6 +37,7 @@ NAMES: Mapping[Tier, tuple[str, ...]] = {  # of their routes
     "warm": ("openai/gpt-4o-mini", "google/gemini-3-flash"),
 }
 LATENCY = (0.05, 0.2)
+HEAL_SECONDS = 30.0  # until the first route is used again, after a rollback
 PRICE = {"input": 3.0, "output": 15.0}
 FIRST_TOKEN_SECONDS = 0.5  # of a hot route: later is a failure
 RULES = Rules(cooldown_seconds=1.0, longest_cooldown_seconds=2.0)  # of the breakers; 30 to 120 s in production
@@ -61,10 +63,44 @@ class Flaws:
 
 
 @dataclass
-class Stage:
-    """What a drill acts on. `environment`: of its web process."""
+class Stage(ABC):
+    """What a drill acts on. `primary`: the routes that its faults of tier hot concern. `feature`, `tenant`: of its jobs."""
 
     producer: Producer
+    primary: frozenset[str]
+    feature: str
+    tenant: str
+
+    @property
+    def client(self) -> redis.Redis:
+        return self.producer.client
+
+    @property
+    def messages(self) -> Sequence[Posted]:
+        """What was posted to the channel, where that can be read."""
+        return ()
+
+    def results(self, ids: list[str]) -> list[JobResult]:
+        """The jobs as they are now."""
+        return [result for result in self.producer.fetch_many(ids) if result is not None]
+
+    def answered(self) -> int:
+        """How many requests the providers have answered whole, where that can be counted."""
+        return 0
+
+    @abstractmethod
+    def inject(self, faults: Mapping[Tier, Fault]) -> None:
+        """Set these faults, and end all others."""
+
+    @abstractmethod
+    def roll_back(self, traffic: Callable[[], object] | None) -> None:
+        """After a fault: let the first route be used again. `traffic`: hands a job in."""
+
+
+@dataclass
+class SimulatedStage(Stage):
+    """`environment`: of its web process."""
+
     providers: provider.Control
     slack: Slack
     link: SlowLink
@@ -72,34 +108,33 @@ class Stage:
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
-    def client(self) -> redis.Redis:
-        return self.producer.client
-
-    def results(self, ids: list[str]) -> list[JobResult]:
-        """The jobs as they are now."""
-        return [result for result in self.producer.fetch_many(ids) if result is not None]
+    def messages(self) -> Sequence[Posted]:
+        return self.slack.messages
 
     def inject(self, faults: Mapping[Tier, Fault]) -> None:
-        """Set these faults, and end all others."""
         for tier, upstreams in TIERS.items():
             behaviour = BEHAVIOUR[faults[tier]] if tier in faults else {}
             for upstream in upstreams:
                 self.providers.behave(upstream, **{"latency": LATENCY, **behaviour})
         self.link.bad = faults.get("link") is Fault.CAFE_WIFI
 
-    def clear_cooldowns(self) -> None:
-        """What an operator does after a key was restored: `failover routes enable` for each route that rests."""
+    def roll_back(self, traffic: Callable[[], object] | None) -> None:
+        """What an operator does after a key was restored: `failover routes enable` for each route that rests. Then traffic
+        goes on until the first route's breaker has seen enough of it to close."""
         for route, known in health.of_routes(self.client, [name for names in NAMES.values() for name in names]).items():
             if known.rests_for:
                 health.restore(self.client, route, who="drill")
+        first, give_up = NAMES["hot"][0], time.monotonic() + HEAL_SECONDS
+        while traffic and not health.of_routes(self.client, [first])[first].serves and time.monotonic() < give_up:
+            traffic()
+            time.sleep(0.2)
 
     def answered(self) -> int:
-        """How many requests the providers have answered whole."""
         return sum(int(self.providers.account(upstream)["answered"]) for tier in TIERS.values() for upstream in tier)
 
 
 @contextlib.contextmanager
-def on_simulator(folder: Path, flaws: Flaws, *, bypass: bool = False) -> Iterator[Stage]:
+def on_simulator(folder: Path, flaws: Flaws, *, bypass: bool = False) -> Iterator[SimulatedStage]:
     """A stage of its own in `folder`. `bypass`: every job goes to the first route."""
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -114,7 +149,9 @@ def on_simulator(folder: Path, flaws: Flaws, *, bypass: bool = False) -> Iterato
         routes = _routes_file(folder, link.url, flaws)
         settings = _settings(slack)
         configuration = Configuration(policies, read_routes(routes, {"BYPASS_ROUTER": "true"} if bypass else {}))
-        stage = Stage(Producer(client, policies), providers, slack, link, url, _environment(url, routes, slack))
+        producer, primary = Producer(client, policies), frozenset(NAMES["hot"])
+        facts = (providers, slack, link, url, _environment(url, routes, slack))
+        stage = SimulatedStage(producer, primary, "drill", "acme", *facts)
         stage.inject({})
         stack.enter_context(session.own_worker(url, configuration, slots=50, rules=flaws.rules, settings=settings))
         yield stage

@@ -17,6 +17,7 @@ from dataclasses import replace
 from producer.trail import BROKEN_OFF, RejectedFor
 from worker.breakers.local import Permit
 from worker.breakers.shared import SharedBreaker
+from worker.control.held_drill import DrillWatcher
 from worker.errors.catalog import MALFORMED, Action, Breaker, Failure
 from worker.errors.classify import Broke, Broken, Reply, classify
 from worker.events import Event, EventKind, Hooks
@@ -51,9 +52,11 @@ class Router:
         keys: Keys | None = None,
         accounting: Accounting | None = None,
         hooks: Hooks | None = None,
+        drill: DrillWatcher | None = None,
     ) -> None:
         self._providers, self._breakers, self._routes = providers, breakers, routes
         self._keys, self._accounting, self._hooks = keys or Keys(), accounting, hooks or Hooks()
+        self._drill = drill
         self._builder = RequestBuilder(self._keys)
 
     async def execute(self, candidates: Sequence[Route], context: JobContext, spend: Spend) -> Answer | Unanswered:
@@ -156,6 +159,9 @@ class Router:
 
     async def _once(self, attempt: RouteAttempt, context: JobContext, spend: Spend) -> Reply | Failure | None:
         """One call, if a key, the breaker and the ledger let it through."""
+        planted = self._drill.fault_of(attempt.route, context.owner.feature) if self._drill else None
+        if planted is not None:
+            return self._planted(planted, attempt, context, spend)
         if self._builder.no_key(attempt):
             return None
         breaker = self._breakers[attempt.route.name]
@@ -172,6 +178,14 @@ class Router:
             context.live.broke()
         verdict = verdict_on(failure, self._facts(failure, attempt, permit))
         return self._apply(verdict, answer, attempt, context, spend, permit)
+
+    def _planted(self, fault: Failure, attempt: RouteAttempt, context: JobContext, spend: Spend) -> Failure:
+        """A drill's fault in place of a call: it is in the trail and uses an attempt, and nothing else hears of it."""
+        attempt.begin(None, 0.0, probe=False, breaker=self._breakers[attempt.route.name].state)
+        spend.attempts += 1
+        spend.attempts_left -= 1
+        spend.record(context, attempt, fault)
+        return fault
 
     async def _may_spend(self, attempt: RouteAttempt, context: JobContext, spend: Spend, permit: Permit) -> bool:
         """Whether the ledger lets the call go out; if not, the permit is given back, and `attempt.refusal` says why."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from ops.drills.record import recorded
 from ops.reports.slo.state import TITLES, as_data, shown, state, target_shown
 from ops.web.pages.page import Pages
 from producer.errors import BadRequest
@@ -61,6 +62,7 @@ def add(router: APIRouter, pages: Pages) -> None:
             request, "history.html", days=days, windows=WINDOWS, of=dimension, name=name, total=total, names=names,
             plots=_plots(found, dimension, name), dollars=dollars, objectives=_objectives(pages, days, dimension, name, now),
             failures=list(total.failures.items())[:LISTED], frozen=frozen(client),
+            drills=[each for each in recorded(client) if each["at"] * 1000 >= now - days * DAY_MS][:LISTED],
         )  # fmt: skip
 
 
