@@ -23,9 +23,10 @@ install: $(READY) ## The commands, in .venv/bin
 demo: $(READY) ## A batch through an outage of the hot provider, on this machine alone
 	@$(BIN)/failover demo
 
-docs: $(READY) .venv-docs/.ready ## The documentation site, in .site/html: every link is checked
+docs: $(READY) .venv-docs/.ready ## The documentation site, in .site/html: every link is checked, and its search is tried
 	$(BIN)/python -m tests.support.site .site/pages
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet --config-file docs/site/mkdocs.yml
+	$(BIN)/python -m tests.support.site_search .site/html
 
 .venv-docs/.ready: docs/site/requirements.txt
 	$(PYTHON) -m venv .venv-docs
