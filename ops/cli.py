@@ -122,8 +122,13 @@ def main() -> None:
     except OSError as error:
         _note(f"failover: {error.filename or 'a file'}: {error.strerror or error}")
         sys.exit(1)
-    except (click.Abort, KeyboardInterrupt):
-        _note("interrupted; accepted jobs stay accepted, and the same command continues where it stopped")
+    except click.Abort:
+        _note("not confirmed, so nothing was done")
+        sys.exit(130)
+    except KeyboardInterrupt:
+        _note(
+            "interrupted; accepted jobs stay accepted (`failover status`), and `batch run` continues where it stopped"
+        )
         sys.exit(130)
     except Exception as error:
         if not _is_of_redis(error):

@@ -34,6 +34,7 @@ from producer.scripts import ask
 from producer.trail import Planned, Rejection
 from worker.breakers.local import Rules
 from worker.configuration import Configuration
+from worker.humanize import many
 from worker.routes.route import read_routes
 
 SLOTS = 4
@@ -78,7 +79,7 @@ def run(*, as_json: bool = False) -> int:
             began = time.monotonic()
             lines = Source(packaged("examples/batch.jsonl"))
             submitted = submit(producer, lines, job_type="batch", tenant="demo")
-            say(f"{len(submitted.job_ids)} jobs accepted from examples/batch.jsonl\n")
+            say(f"{many(len(submitted.job_ids), 'job')} accepted from examples/batch.jsonl\n")
             with session.own_worker(url, Configuration(policies, routes), slots=SLOTS, rules=RULES):
                 _wait_with_events(producer, submitted.job_ids, providers, say)
             results = [result for result in producer.fetch_many(submitted.job_ids) if result is not None]

@@ -7,8 +7,10 @@ cleans its texts itself (console.py).
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from worker.humanize import printable
@@ -33,6 +35,8 @@ class PrintableStream:
 
 
 def guard_output() -> None:
-    """From here on, whatever this process prints is printable."""
+    """From here on, whatever this process prints is printable. A closed output takes everything, and keeps nothing."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - it ends with the process
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - it ends with the process
     sys.stdout = cast(TextIO, PrintableStream(sys.stdout))
     sys.stderr = cast(TextIO, PrintableStream(sys.stderr))

@@ -67,7 +67,7 @@ def test_a_column_of_a_csv_has_the_prompts_and_the_output_has_the_rows_with_thei
     ended = routed.run(*RUN, "in.csv", "--csv", "prompt", "-o", "out.csv")
     assert ended.returncode == 1 and "line 5: prompt: is empty" in ended.stderr, ended.stderr
     assert rows(routed.folder / "out.csv", ";") == [
-        ["id", "prompt", "answer", "answer_2", "error"],
+        ["\ufeffid", "prompt", "answer", "answer_2", "error"],
         ["7", "two\nlines; and more", "old", "You said: two\nlines; and more", ""],
         ["8", "  ", "", "", "line 5: prompt: is empty"],
         ["9", "", "", "", "line 6: prompt: is empty"],
@@ -103,7 +103,7 @@ GOOD = b'{"custom_id": "a", "body": {"messages": [{"role": "user", "content": "h
         (gzip.compress(b"a", mtime=0), ("--csv", "a"), "in: it is compressed with gzip"),
         (b"a,b\n1,2\n", ("--csv", "prompt"), "in: has no column 'prompt'; its first line names 'a', 'b'"),
         (b"a\tb\n1\t2\n", ("--csv", "c"), "its first line names 'a', 'b'"),
-        (b"", ("--csv", "a"), "in: has no column 'a'; its first line names none"),
+        (b"", ("--csv", "a"), "in: is empty"),
         (b"a,b\n", ("--csv", "a"), "in: has no line to run"),
         (b"a\n", ("--csv", "a", "--prompts"), "use one of them"),
     ],
@@ -206,3 +206,12 @@ def test_status_shows_how_far_a_batch_is_and_forgets_a_killed_one(routed: Worksh
         with said(client, "next", 3) as say:
             say(1)
             assert set(client.hgetall(keyspace.BATCH_RUNS)) == {b"next"}
+
+
+def test_a_csv_of_excel_comes_back_as_excel_reads_it(routed: Workshop) -> None:
+    (routed.folder / "in.csv").write_bytes("\ufeffstadt;frage\r\nKöln;short\r\n".encode())
+    routed.worker()
+    ended = routed.run(*RUN, "in.csv", "--csv", "frage", "-o", "out.csv")
+    assert ended.returncode == 0 and "1 job, 0 malformed lines" in ended.stderr
+    raw = (routed.folder / "out.csv").read_bytes()
+    assert raw == "\ufeffstadt;frage;answer;error\r\nKöln;short;You said: short;\r\n".encode()

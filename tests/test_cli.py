@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +172,7 @@ def test_submit_and_wait_says_why_a_job_is_dead_and_what_to_do(routed: Workshop,
 def test_submit_and_wait_says_what_a_job_still_waits_for(routed: Workshop) -> None:
     ended = routed.run("failover", "submit", "--prompt", "hello", "--wait", "0.1")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert re.search(r"job (\w+) is queued: not ended yet\nnext: `failover job why \1`", ended.stderr)
+    assert re.search(r"job (\w+) is queued: it has not ended yet\nnext: `failover job why \1`", ended.stderr)
 
 
 def test_every_reason_of_a_dead_letter_has_a_next_step() -> None:
@@ -275,3 +278,14 @@ def test_a_submit_that_waits_executes_its_own_job_alone(routed: Workshop) -> Non
     assert everything.returncode == 0, everything.stderr
     assert "also executed now: 2 unfinished jobs of earlier commands" in everything.stderr
     assert calls(routed) >= 2
+
+
+def test_a_closed_input_or_output_is_no_traceback(workshop: Workshop) -> None:
+    for closed in ("- <&-", "hello >&-", "hello >&- 2>&-"):
+        command = f"{sys.executable} -m failover_worker submit {closed}"
+        environment = {**os.environ, "REDIS_URL": workshop.url}
+        done = subprocess.run(
+            ["sh", "-c", command], env=environment, cwd=workshop.folder, capture_output=True, text=True, check=False
+        )
+        assert "Traceback" not in done.stderr
+        assert done.returncode == (2 if closed.startswith("-") else 0)

@@ -14,6 +14,7 @@ import click
 from ops.chat_body import body_of
 from ops.local import session
 from ops.options import as_json
+from producer import Producer
 from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment
 from producer.errors import UsageError
@@ -23,6 +24,7 @@ from worker.control import worker_registry
 from worker.control.pause import paused
 from worker.humanize import many
 
+TELL_SECONDS = 2.0  # between two looks at what a job waits for
 WAIT_SECONDS = 60  # of `--wait` without a number
 
 
@@ -54,7 +56,10 @@ class Submit(click.Command):
     help=f"Print the answer instead of the job id. Waits {WAIT_SECONDS} seconds if no number is given.",
 )
 @click.option(
-    "--all", "everything", is_flag=True, help="Without REDIS_URL: also execute jobs that wait from earlier commands."
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Without REDIS_URL: also run what other commands than `submit --wait` have left.",
 )
 @as_json
 @click.pass_obj
@@ -81,7 +86,11 @@ def submit(
         raise UsageError(f"the text is one argument: put it in quotes, {shlex.quote(' '.join(text))}")
     texts = [*text, *([prompt] if prompt is not None else [])]
     if len(texts) + (source is not None) != 1:
-        raise UsageError("give exactly one of TEXT, --file F and - (standard input)")
+        piped = not texts and sys.stdin is not None and not sys.stdin.isatty()
+        hint = "; for what is piped in, add -" if piped else ""
+        raise UsageError(f"give exactly one of TEXT, --file F and - (standard input){hint}")
+    if text == ("-",) and sys.stdin is None:
+        raise UsageError("standard input is closed: give TEXT or --file F")
     stream = sys.stdin.buffer if text == ("-",) else source
     body = body_of(stream.read() if stream else texts[0])
     fields = {
@@ -101,7 +110,7 @@ def submit(
             click.echo(json.dumps({"job_id": job_id}) if as_json else job_id)
             return
         session.note_others(active, job_id)
-        result = active.producer.wait(job_id, wait)
+        result = _waited(active.producer, job_id, wait)
     if as_json:
         click.echo(result.model_dump_json(indent=2))
     elif result.status is JobStatus.DONE:
@@ -114,6 +123,19 @@ def submit(
 
         session.note(without_answer(result))
     sys.exit(0 if result.status is JobStatus.DONE else 1)
+
+
+def _waited(producer: Producer, job_id: str, seconds: float) -> JobResult:
+    """The result, or the job as it is after so many seconds. What it waits for is told meanwhile, once for each cause."""
+    give_up, told = time.monotonic() + seconds, None
+    while True:
+        left = give_up - time.monotonic()
+        result = producer.wait(job_id, min(TELL_SECONDS, max(0.0, left)))
+        if result.status.ended or left <= TELL_SECONDS:
+            return result
+        if result.waiting_reason not in (None, told):
+            told = result.waiting_reason
+            session.note(f"not answered yet: it waits for {result.waiting_for}")
 
 
 def _moment(given: str | None) -> str | float | None:

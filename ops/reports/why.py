@@ -43,7 +43,8 @@ def without_answer(result: JobResult) -> str:
         return f"{state} ({result.dead_reason}): {result.dead_detail or 'no detail is known'}\nnext: {following}"
     if result.status.ended:
         return state
-    return f"{state}: {result.waiting_for or 'not ended yet'}\nnext: `failover job why {result.job_id}` says what it waits for"
+    waits = f"it waits for {result.waiting_for}" if result.waiting_for else "it has not ended yet"
+    return f"{state}: {waits}\nnext: `failover job why {result.job_id}` says what it waits for"
 
 
 def story(producer: Producer, result: JobResult) -> dict[str, Any]:

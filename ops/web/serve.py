@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -139,7 +141,10 @@ def _listener(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise UsageError(f"{host}:{port} cannot be listened on: {error.strerror or error}") from None
+        number = error.errno or 0
+        why = os.strerror(number) if number > 0 else str(error)
+        fix = ": take another one with --port N" if error.errno == errno.EADDRINUSE else ""
+        raise UsageError(f"{host}:{port} cannot be listened on: {why}{fix}") from None
     listener.setsockopt(
         socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
     )  # without it an answer may wait 40 ms for an acknowledgement

@@ -41,6 +41,7 @@ def main(folder: str) -> int:
         for words, wanted in SEARCHES.items():
             page.goto(own)
             page.locator("input.md-search__input").click()
+            page.locator(".md-search-result__meta", has_text="Type to start searching").wait_for()  # the index is there
             page.locator("input.md-search__input").fill(words)
             results = page.locator(".md-search-result__item a.md-search-result__link")
             results.first.wait_for(timeout=20_000)

@@ -19,6 +19,7 @@ from ops.reports.batches import said
 from producer.batch import BadLine
 from producer.environment import Environment
 from producer.errors import UsageError
+from worker.humanize import many
 
 SHOWN_OF_A_KIND = 3  # bad lines, and ignored fields
 KINDS_SHOWN = 10
@@ -93,7 +94,7 @@ def _say_what_was_read(submitted: Submitted, *, with_hint: bool) -> None:
     if with_hint and len(submitted.bad) == len(submitted.entries):
         session.note("no line is a job; for a list of prompts add --prompts, for a CSV --csv COLUMN")
     known = f", {submitted.known} of them from an earlier run" if submitted.known else ""
-    session.note(f"{len(submitted.job_ids)} jobs{known}, {len(submitted.bad)} malformed lines")
+    session.note(f"{many(len(submitted.job_ids), 'job')}{known}, {many(len(submitted.bad), 'malformed line')}")
 
 
 def _some(bad: Sequence[BadLine]) -> Iterator[str]:

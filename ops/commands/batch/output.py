@@ -55,7 +55,8 @@ class _Rows:
     """The rows of the input, with two more columns: the answer, and why there is none."""
 
     def __init__(self, file: IO[str], table: Table, delimiter: str) -> None:
-        self._writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        file.write("\ufeff" if table.marked else "")
+        self._writer = csv.writer(file, delimiter=delimiter, lineterminator=table.line_end)
         self._width = len(table.header)
         self._writer.writerow([*table.header, *(_free(name, table.header) for name in ("answer", "error"))])
 

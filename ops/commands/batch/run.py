@@ -16,6 +16,7 @@ from producer.results import FIELDS, result_of
 from producer.scripts import ask
 from worker.control import worker_registry
 from worker.control.pause import holding
+from worker.humanize import many
 
 LOOK_EVERY_SECONDS = 0.25
 WITHOUT_REDIS_SECONDS = 60.0
@@ -70,7 +71,7 @@ def submit(producer: Producer, source: Source, *, job_type: str, tenant: str, fe
             receipt = next(receipts)
             submitted.add(line, receipt.job_id, known=receipt.outcome == "duplicate")
         if due():
-            session.note(f"{len(submitted.entries):,} lines read")
+            session.note(f"{many(len(submitted.entries), 'line')} read")
     if not submitted.entries:
         raise WrongFile(f"{source.name}: has no line to run")
     return submitted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import sys
 import tempfile
@@ -28,6 +29,8 @@ class Table:
 
     header: list[str]
     delimiter: str = ","
+    marked: bool = False  # it begins with a byte order mark, without which Excel reads no UTF-8
+    line_end: str = "\n"
 
     def __post_init__(self) -> None:
         csv.field_size_limit(LONGEST_LINE)
@@ -77,11 +80,14 @@ class Source:
                 yield reader.prompt(number, text)
 
     def _of_column(self, file: BufferedReader, reader: Reader, column: str) -> Iterator[Line | BadLine]:
-        texts = map(_text, _bounded(file))
+        lines = _bounded(file)
         _check_text(file.peek(1))
-        header, delimiter = _header(next(texts, ""), column)
+        first = next(lines, b"")
+        header, delimiter = _header(_text(first), column)
         place = header.index(column)
-        self.table = Table(header, delimiter)
+        line_end = "\r\n" if first.endswith(b"\r\n") else "\n"
+        self.table = Table(header, delimiter, first.startswith(codecs.BOM_UTF8), line_end)
+        texts = map(_text, lines)
         rows = csv.reader(texts, delimiter=delimiter)
         number = 2
         try:
@@ -96,6 +102,8 @@ class Source:
 
 def _header(line: str, column: str) -> tuple[list[str], str]:
     """The names of the columns, and what separates them. Raises WrongFile without the wanted one."""
+    if not line.strip():
+        raise WrongFile("is empty")
     headers = [(next(csv.reader([line], delimiter=each), []), each) for each in DELIMITERS]
     named = [([name.strip() for name in names], each) for names, each in headers]
     for names, delimiter in named:

@@ -57,8 +57,9 @@ def init(environment: Environment, force: bool) -> None:
         _write_dotenv(environment, [name for name in sorted(needed) if environment.get(name, "").strip()])
     except OSError as error:
         raise UsageError(f"{error.filename} cannot be written: {error.strerror}") from None
+    routes_now = load_routes(environment).routes
     click.echo("\nRoutes, in the order in which they are tried:")
-    for route in load_routes(environment).routes:
+    for route in routes_now:
         click.echo(f"  {route.tier:4}  {route.name}  {', '.join(key.source for key in route.keys)}")
     click.echo(f"\nNext:\n  {_command()} submit 'Say hello' --wait\n  {_command()} up")
 
@@ -99,8 +100,13 @@ def _write_dotenv(environment: Environment, names: Sequence[str]) -> None:
         descriptor = os.open(DOTENV, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         _say("left", DOTENV, "it was there; it is never overwritten")
-        if missing := [name for name in names if name not in read_dotenv(DOTENV)]:
+        kept = read_dotenv(DOTENV)
+        if missing := [name for name in names if name not in kept]:
             session.note(f"only this terminal has {', '.join(missing)}: other ones need it in .env")
+        if others := [name for name in names if name in kept and kept[name] != environment[name].strip()]:
+            session.note(
+                f"{', '.join(others)} differs from the one in .env: this terminal uses its own, others read .env"
+            )
         if DOTENV.stat().st_mode & 0o077:
             session.note("other users of this machine may read .env: `chmod 600 .env`")
     else:

@@ -88,6 +88,7 @@ def _title(environment: Environment, host: str, port: int) -> str:
     address = f"[{host}]" if ":" in host else host
     return (
         f"failover up, on {where}; Ctrl-C stops it\n"
+        f"page: http://{address}:{port}/\n"
         f"apps: http://{address}:{port}/v1, api key: {key}\n"
         f"logs: {', '.join(str(_log(part)) for part in READY)}"
     )

@@ -48,14 +48,13 @@ def _weigh(group: list[tuple[str, Route]], strategy: str, report: Report) -> Non
     if len(group) < 2 or strategy in ORDERS:
         return
     routes = [route for _, route in group]
-    weighed = [where for where, route in group if "weight" in route]
-    if weighed:
-        for where, route in group:
-            if "weight" not in route:
-                report.approximate(where, "has no weight beside others with one: it gets 0, and comes last")
-                route["weight"] = 0
-        return
-    by = next((name for name in ("rpm", "tpm") if name in routes[0]), None) if strategy == SHUFFLE else None
+    first = next((name for name in ("weight", "rpm", "tpm") if name in routes[0]), None)
+    by = first if first == "weight" or strategy == SHUFFLE else None
+    for where, route in group:
+        if by == "weight" and by not in route:
+            report.approximate(where, "has no weight beside others with one: it gets 0, and comes last")
+        elif by != "weight" and "weight" in route:
+            report.approximate(where, "its weight is left out, as LiteLLM does: the first of its alias has none")
     for route in routes:
         route["weight"] = route.get(by, 0) if by else 1
 
