@@ -43,7 +43,9 @@ def after_canary(
     failed = [result for result in results if result.status is not JobStatus.DONE]
     if failed:
         ends = "; ".join(f"{result.job_id} is {result.status} ({result.dead_detail})" for result in failed[:5])
-        raise FailoverError(f"the canary failed, nothing more was requeued: {ends}")
+        raise FailoverError(
+            f"the canary failed, nothing more was requeued: {ends}. First a route must answer again: see the routes"
+        )
     return iter(lambda: list(islice(left, dead_letters.PAGE)), [])
 
 

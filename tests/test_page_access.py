@@ -17,7 +17,7 @@ from ops.web.access import ACCESS, ACTS, PAGES
 from ops.web.pages.page import HEADERS
 from producer import Producer, keyspace
 from tests.support.jobs import chat
-from tests.support.pages import csrf_of, signed_in
+from tests.support.pages import csrf_of, signed_in, token_of
 from tests.support.polling import until
 from tests.support.replies import fields
 from tests.support.site import app
@@ -25,14 +25,8 @@ from tests.support.transitions import Q
 from tests.support.web import TOKEN, served
 from tests.support.workshop import Workshop
 from worker.control import pause, tokens
-from worker.control.tokens import Role, Token
+from worker.control.tokens import Role
 from worker.reports import statement
-
-
-def token_of(client: redis.Redis, name: str, role: Role, tenant: str | None = None) -> str:
-    secret = tokens.new_secret()
-    tokens.create(client, Token(name=name, role=role, tenant=tenant, sha256=tokens.hash_of(secret), by="test"))
-    return secret
 
 
 def audit(client: redis.Redis) -> list[dict[str, str]]:

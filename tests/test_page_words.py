@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from secrets import token_hex
 
 import httpx
@@ -12,13 +13,23 @@ from ops.web.pages.words import by_button, cause
 from producer import Producer
 from producer.job import DeadReason
 from tests.support.jobs import chat
-from tests.support.pages import signed_in
+from tests.support.pages import signed_in, token_of
 from tests.support.transitions import claim, settle
 from worker.control import pause
+from worker.control.tokens import Role
 from worker.notify.condition import Condition
 from worker.notify.incidents import Incidents
 from worker.notify.kinds import Kind
 from worker.queue.outcomes import Dead
+
+
+def opened(client: redis.Redis, kind: Kind, **state: list[str]) -> str:
+    """The id of an open incident with a state as the notifier writes it."""
+    store = Incidents(client)
+    incident_id = store.open(Condition(kind, "openai"), 1_700_000_000_000, "it began")
+    for incident in store.named([incident_id]):
+        assert store.change(incident, "state", json.dumps(state))
+    return incident_id
 
 
 def test_a_dead_letter_says_what_to_do_without_a_terminal(
@@ -78,9 +89,9 @@ def test_a_command_that_a_page_has_is_shown_as_its_button(told: str, shown: str)
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_no_incident_sends_a_person_to_a_terminal(web: httpx.Client, client: redis.Redis, kind: Kind) -> None:
-    lines = ("Fix the key. Then at once: failover routes enable hot/a", "Done: `failover budget reduce --end` ends it.")
-    incident = Incidents(client).open(Condition(kind, "openai", lines=lines), 1_700_000_000_000, "it refuses the key")
-    page = signed_in(web).get(f"/ui/incidents/{incident}").text
+    lines = ["Fix the key. Then at once: failover routes enable hot/a", "Done: `failover budget reduce --end` ends it."]
+    page = signed_in(web).get(f"/ui/incidents/{opened(client, kind, lines=lines)}").text
+    assert "“Use it again” of hot/a on the page Settings" in page
     assert "failover routes" not in page
     assert "failover budget" not in page
 
@@ -101,3 +112,28 @@ def test_every_cause_of_a_dead_letter_has_words() -> None:
     for reason in DeadReason:
         assert cause(reason) != str(reason)
         assert cause(reason).endswith(f"({reason})")
+
+
+def test_nobody_tells_a_client_that_an_open_incident_is_over(web: httpx.Client, client: redis.Redis) -> None:
+    incident = Incidents(client).open(Condition(Kind.SLO_BURN), 1_700_000_000_000, "it burns")
+    person = signed_in(web)
+    page = person.get(f"/ui/incidents/{incident}").text
+    assert '<option value="">choose one</option>' in page
+    told = person.get("/ui/message", params={"tenant": "acme", "name": "all_clear", "incident": incident})
+    assert (told.status_code, "still open" in told.text) == (400, True)
+
+
+def test_a_route_that_burns_the_budget_can_be_disabled_from_page_now(web: httpx.Client, client: redis.Redis) -> None:
+    opened(client, Kind.SLO_BURN, commands=["failover slo show", "failover routes disable 'hot/a b' --for 1h"])
+    page = signed_in(web).get("/").text
+    assert "Disable hot/a b, which fails most" in page
+    assert "/ui/act/disable-route?route=hot%2Fa+b" in page
+
+
+def test_a_client_is_not_shown_what_a_provider_said(web: httpx.Client, client: redis.Redis, producer: Producer) -> None:
+    producer.enqueue(chat(tenant_id="acme"))
+    (held,) = claim(client)
+    settle(client, held, Dead(DeadReason.REJECTED, "bad_request: Invalid value", (), 100))
+    page = signed_in(web, token_of(client, "acme", Role.TENANT, "acme")).get("/ui/mine").text
+    assert held.job_id in page
+    assert "Invalid value" not in page

@@ -6,10 +6,13 @@ import contextlib
 from collections.abc import Iterator
 
 import httpx
+import redis
 from playwright.sync_api import Browser, Page, ViewportSize
 
 from tests.support.browser import watched
 from tests.support.web import TOKEN
+from worker.control import tokens
+from worker.control.tokens import Role, Token
 
 PAGES = (
     "/",
@@ -63,3 +66,10 @@ def signed_in(web: httpx.Client, token: str = TOKEN) -> httpx.Client:
 def csrf_of(person: httpx.Client, path: str = "/ui/act/pause") -> str:
     """The `csrf` of its forms."""
     return person.get(path).text.partition('name="csrf" value="')[2].partition('"')[0]
+
+
+def token_of(client: redis.Redis, name: str, role: Role, tenant: str | None = None) -> str:
+    """A new token's secret."""
+    secret = tokens.new_secret()
+    tokens.create(client, Token(name=name, role=role, tenant=tenant, sha256=tokens.hash_of(secret), by="test"))
+    return secret

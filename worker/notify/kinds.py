@@ -177,7 +177,7 @@ KIND_INFO = {
     ),
     Kind.SLO_BUDGET: KindInfo(
         "Much of the month's error budget is spent",
-        "What is left must last until the end of the month.",
+        "More requests failed this month than planned until today. Nothing is broken now because of it.",
         ("failover review-month", "failover budget reduce"),
     ),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
@@ -80,8 +80,10 @@ def add(router: APIRouter, pages: Pages) -> None:
         rows = [
             (TITLES[each.sli], shown(each.sli, each.value), target_shown(each), each.met) for each in scope.indicators
         ]
+        # What a provider says, and which one it was, is between it and us.
+        own = [replace(job, why="", route="") for job in found.jobs]
         return pages.render(
-            request, "mine.html", tenant=tenant, jobs=found.jobs, partly=found.partly, rows=rows, days=DAYS,
+            request, "mine.html", tenant=tenant, jobs=own, partly=found.partly, rows=rows, days=DAYS,
             requests=scope.counts.requests, state=_now(pages),
         )  # fmt: skip
 

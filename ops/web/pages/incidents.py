@@ -9,6 +9,7 @@ from ops.web.pages.next_steps import BY_HAND, steps_of
 from ops.web.pages.page import Pages, link
 from producer.errors import BadRequest
 from worker.notify.client_messages import load_messages, message_named
+from worker.notify.incident_text import ALL_CLEAR
 from worker.notify.incidents import Incidents
 from worker.notify.kinds import KIND_INFO
 from worker.queue.dead_letters import now_ms
@@ -59,7 +60,8 @@ def add(router: APIRouter, pages: Pages) -> None:
         if not tenant:
             raise BadRequest("name the client")
         template = message_named(load_messages(pages.environment), name)
-        filled = filled_for(
-            pages.client, template, client_status.of_tenant(pages.client, tenant), given.get("incident") or None
-        )
+        incident_id = given.get("incident") or None
+        if name == ALL_CLEAR and incident_id and incident_named(pages.client, incident_id).resolved_ms is None:
+            raise BadRequest("this incident is still open: tell nobody that it is over")
+        filled = filled_for(pages.client, template, client_status.of_tenant(pages.client, tenant), incident_id)
         return pages.render(request, "message.html", filled=filled, when_to_send=template.when)

@@ -27,17 +27,19 @@ from worker.queue.dead_letters import Filters, Stats
 LISTED = 50
 LONGEST_TEXT = 20_000  # characters of a question or an answer on a page
 CAUSES = {
-    DeadReason.EXHAUSTED: "no route could answer, after every retry: requeue them when the providers work again",
-    DeadReason.EXPIRED: "they waited too long: requeue them if somebody still wants the answer",
-    DeadReason.REJECTED: "the providers refuse the request itself: open one to answer it by hand, or correct it where it comes "
+    DeadReason.EXHAUSTED: "No route could answer, after every retry: requeue them when the providers work again",
+    DeadReason.EXPIRED: "They waited too long: requeue them if somebody still wants the answer",
+    DeadReason.REJECTED: "The providers refuse the request itself: answer it by hand, or correct it where it comes "
     "from and hand it in again; the same request would be refused again",
-    DeadReason.REFUSED: "the models refuse to answer: open one to answer it by hand",
-    DeadReason.CRASHED: "their workers crashed three times: read the workers' log, then requeue",
-    DeadReason.FAILED_BY_RQ: "another tool, an `rq worker`, took them: stop it, then requeue",
-    DeadReason.OVER_BUDGET: "a cap leaves no money for them: raise the cap, then requeue",
-    DeadReason.MALFORMED: "the request cannot be read: correct what hands it in, then discard",
-    DeadReason.DISALLOWED: "the request is not allowed: correct what hands it in, then discard",
+    DeadReason.REFUSED: "The models refuse to answer: answer it by hand",
+    DeadReason.CRASHED: "Their workers crashed three times: read the workers' log, then requeue",
+    DeadReason.FAILED_BY_RQ: "Another tool, an `rq worker`, took them: stop it, then requeue",
+    DeadReason.OVER_BUDGET: "A cap leaves no money for them: raise the cap, then requeue",
+    DeadReason.MALFORMED: "The request cannot be read: correct what hands it in, then discard",
+    DeadReason.DISALLOWED: "The request is not allowed: correct what hands it in, then discard",
 }
+
+BY_HAND = (DeadReason.REJECTED, DeadReason.REFUSED)  # the same request again has the same end
 
 
 def add(router: APIRouter, pages: Pages) -> None:
@@ -96,7 +98,7 @@ def add(router: APIRouter, pages: Pages) -> None:
         )
         return pages.render(
             request, "dead_letters.html", queue=queue, queues=with_letters,
-            chosen=chosen, stats=stats, causes=_causes(stats), letters=found[:LISTED], older=older,
+            chosen=chosen, stats=stats, by_hand=BY_HAND, causes=_causes(stats), letters=found[:LISTED], older=older,
             lost=lost.listed(pages.client, LISTED), lost_count=lost.count(pages.client), running=progress(pages.client),
         )  # fmt: skip
 
@@ -126,7 +128,7 @@ def add(router: APIRouter, pages: Pages) -> None:
 def _ended_without(result: JobResult) -> str:
     """Why a job is a dead letter and what to do, without the commands that a terminal takes."""
     reason, detail = result.dead_reason, result.dead_detail or "no detail is known"
-    return f"It ended without an answer, {cause(reason)}: {detail}. {CAUSES[reason].capitalize()}." if reason else ""
+    return f"It ended without an answer, {cause(reason)}: {detail.rstrip('.')}. {CAUSES[reason]}." if reason else ""
 
 
 def _entry(entry: TrailEntry) -> dict[str, Any]:

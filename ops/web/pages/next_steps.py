@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,14 +42,17 @@ _OF_KIND: dict[Kind, tuple[Step, ...]] = {
     Kind.SPEND: (Step("See the spending", "/ui/money"),),
     Kind.DEAD_LETTERS: (Step("See why, then requeue or answer them", "/ui/dead-letters"), ANSWER),
     Kind.LATE: (ANSWER,),
-    Kind.DEGRADED: (Step("See what was degraded", "/ui/history"),),
+    Kind.DEGRADED: (Step("See the finished jobs", "/ui/jobs?state=done"),),
     Kind.CRASH_LOOP: (Step("See the jobs that crash workers", "/ui/dead-letters?reason=crashed"),),
     Kind.LOST: (Step("See which jobs are lost", "/ui/dead-letters#lost"),),
     Kind.SLO_SUCCESS: (Step("See objectives and failures", "/ui/history"), Step("See the routes", "/#routes")),
     Kind.SLO_LATENCY: (Step("See objectives and times", "/ui/history"), Step("See the routes", "/#routes")),
     Kind.SLO_COST: (Step("Save cost on every job", "/ui/act/save-cost", act=True), Step("See the spending", "/ui/money")),
     Kind.SLO_BURN: (Step("See what is left of the error budget", "/ui/history?days=30"),),
-    Kind.SLO_BUDGET: (Step("See what is left of the error budget", "/ui/history?days=30"),),
+    Kind.SLO_BUDGET: (
+        Step("See what is left of the error budget", "/ui/history?days=30"),
+        Step("Save cost on every job", "/ui/act/save-cost", act=True),
+    ),
 }  # fmt: skip
 BY_HAND = {  # where no page can do it: what to do elsewhere
     Kind.NO_WORKERS: "Start a worker. On Heroku: the page of the app, More, Restart all dynos. On Render: the page of "
@@ -81,10 +85,21 @@ def steps_of(incident: Incident) -> tuple[Step, ...]:
             Step(f"Pause {whose}", link("/ui/act/pause", tenant=whose), act=True),
             Step(f"Cancel what waits of {whose}", link("/ui/act/cancel-tenant", tenant=whose), act=True),
         )
+    steps = (*(_disable(route) for route in _proposed(incident)), *steps)
     message = KIND_INFO[incident.kind].message
     if message and incident.tenants:
         steps += (Step("Write to the clients", f"/ui/incidents/{incident.id}#messages"),)
     return steps
+
+
+def _proposed(incident: Incident) -> list[str]:
+    """The routes that the incident proposes to disable (worker/notify/objectives/follow.py)."""
+    commands = (shlex.split(command) for command in incident.commands)
+    return [words[3] for words in commands if words[:3] == ["failover", "routes", "disable"] and len(words) > 3]
+
+
+def _disable(route: str) -> Step:
+    return Step(f"Disable {route}, which fails most", link("/ui/act/disable-route", route=route), act=True)
 
 
 def scope_query(scope: Scope) -> dict[str, str | None]:

@@ -20,6 +20,7 @@ _BUTTONS: tuple[tuple[str, str], ...] = (  # what follows `failover`, and the bu
     (r"resume[^`]*", "“Resume” on the page Now"),
     (r"(?:dlq|job late|review)[^`]*", "the page Dead letters or Review"),
     (r"incidents show[^`]*", "the story below"),
+    (r"routes diff`? refuses", "change no route and no prompt until then"),
     (r"slo show[^`]*", "the page History"),
 )
 _COMMANDS = [(re.compile(rf"`?\bfailover {command}`?"), button) for command, button in _BUTTONS]
@@ -27,8 +28,8 @@ _COMMANDS = [(re.compile(rf"`?\bfailover {command}`?"), button) for command, but
 _CAUSES = {
     DeadReason.EXHAUSTED: "every try failed",
     DeadReason.EXPIRED: "waited for too long",
-    DeadReason.REJECTED: "refused as it is",
-    DeadReason.REFUSED: "no model may answer",
+    DeadReason.REJECTED: "the request is wrong",
+    DeadReason.REFUSED: "its content is not allowed",
     DeadReason.CRASHED: "crashed its workers",
     DeadReason.FAILED_BY_RQ: "taken by another tool",
     DeadReason.OVER_BUDGET: "over a cap",

@@ -11,6 +11,7 @@ from ops.requeue import Run
 from ops.web.pages.acts.act import Act, Done, Field, Preview, in_words
 from ops.web.pages.next_steps import Step
 from ops.web.pages.page import Pages
+from ops.web.pages.words import cause
 from ops.web.sessions import Form, Visitor
 from producer.errors import BadRequest
 from worker.humanize import many
@@ -40,7 +41,8 @@ class Chosen:
     def words(self) -> str:
         if self.ids:
             return "the chosen dead letters"
-        named = {"reason": self.filters.reason, "of": self.filters.tenant, "on": self.filters.route}
+        why = self.filters.reason
+        named = {"of": self.filters.tenant, "on": self.filters.route, "with the cause": cause(why) if why else None}
         words = " ".join(f"{name} {value}" for name, value in named.items() if value)
         return f"all dead letters {words}".strip()
 
@@ -101,7 +103,7 @@ def _preview_requeue(pages: Pages, query: Form) -> Preview:
     )  # fmt: skip
     title = f"Requeue {many(count, 'dead letter')}?"
     lines = (
-        f"This takes {chosen.words}. Each runs again once, also if somebody else requeues it too.",
+        f"This takes {chosen.words}. Each runs again once.",
         *in_words(found),
     )
     return Preview(title, lines, "Requeue", chosen.hidden(), fields)

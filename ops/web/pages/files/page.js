@@ -11,6 +11,9 @@ function ago(seconds) {
   return seconds < 0 ? `in ${text}` : `${text} ago`;
 }
 
+// For a reader in UTC it is said once.
+const inUtc = (at) => at.getTimezoneOffset() === 0 ? " UTC" : ` (${at.toISOString().slice(11, 16)} UTC)`;
+
 // Every time is written in UTC by the server: beside it goes the reader's own, and how long ago it is.
 function tellTimes() {
   for (const each of document.querySelectorAll("time[datetime]")) {
@@ -18,7 +21,7 @@ function tellTimes() {
     each.dataset.utc ??= each.textContent;
     const seconds = (Date.now() - at) / 1000;
     const own = (Math.abs(seconds) > 43200 ? day.format(at) + ", " : "") + clock.format(at);
-    const text = each.closest(".age") ? ago(seconds) : `${own} (${each.dataset.utc.slice(-9)}), ${ago(seconds)}`;
+    const text = each.closest(".age") ? ago(seconds) : `${own}${inUtc(at)}, ${ago(seconds)}`;
     if (each.textContent !== text) each.textContent = text;
     each.title = each.dataset.utc;
   }
