@@ -87,13 +87,14 @@ def test_a_command_that_a_page_has_is_shown_as_its_button(told: str, shown: str)
     assert by_button(told) == shown
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_no_incident_sends_a_person_to_a_terminal(web: httpx.Client, client: redis.Redis, kind: Kind) -> None:
+def test_no_incident_sends_a_person_to_a_terminal(web: httpx.Client, client: redis.Redis) -> None:
     lines = ["Fix the key. Then at once: failover routes enable hot/a", "Done: `failover budget reduce --end` ends it."]
-    page = signed_in(web).get(f"/ui/incidents/{opened(client, kind, lines=lines)}").text
-    assert "“Use it again” of hot/a on the page Settings" in page
-    assert "failover routes" not in page
-    assert "failover budget" not in page
+    person = signed_in(web)
+    for kind in Kind:
+        page = person.get(f"/ui/incidents/{opened(client, kind, lines=lines)}").text
+        assert "“Use it again” of hot/a on the page Settings" in page
+        assert "failover routes" not in page
+        assert "failover budget" not in page
 
 
 def test_review_has_the_question_of_a_dead_letter_but_for_a_long_one(
