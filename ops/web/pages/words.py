@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from producer.job import DeadReason
 
 _NAME = r"[^\s`]+"
 _BUTTONS: tuple[tuple[str, str], ...] = (  # what follows `failover`, and the button that does the same
-    (rf"routes enable (?P<name>{_NAME})", "“Use it again” of {name} on the page Settings"),
+    (rf"routes enable (?P<name>{_NAME})", r"“Use it again” of \g<name> on the page Settings"),
     (r"routes enable", "“Use it again” on the page Settings"),
-    (rf"routes disable (?P<name>{_NAME})[^`]*", "“Disable” of {name} on the page Settings"),
+    (rf"routes disable (?P<name>{_NAME})[^`]*", r"“Disable” of \g<name> on the page Settings"),
     (r"routes check", "the operator's `failover routes check`"),
     (r"budget reduce --end", "“End it” beside cost saving on the page Money"),
     (r"budget reduce[^`]*", "“Save cost on every job” on the page Money"),
-    (rf"budget set (?P<name>{_NAME})[^`]*", "“Cap” of {name} on the page Money"),
+    (rf"budget set (?P<name>{_NAME})[^`]*", r"“Cap” of \g<name> on the page Money"),
     (r"budget show[^`]*", "the page Money"),
     (r"resume[^`]*", "“Resume” on the page Now"),
     (r"(?:dlq|job late|review)[^`]*", "the page Dead letters or Review"),
@@ -25,7 +25,7 @@ _BUTTONS: tuple[tuple[str, str], ...] = (  # what follows `failover`, and the bu
 )
 _COMMANDS = [(re.compile(rf"`?\bfailover {command}`?"), button) for command, button in _BUTTONS]
 
-_CAUSES = {
+_CAUSES: Mapping[str, str] = {
     DeadReason.EXHAUSTED: "every try failed",
     DeadReason.EXPIRED: "waited for too long",
     DeadReason.REJECTED: "the request is wrong",
@@ -43,15 +43,11 @@ TIERS = {"hot": "first", "warm": "if the first fails", "cold": "waits for a pers
 def by_button(text: str) -> str:
     """The text with the button of a page in place of each command that has one."""
     for command, button in _COMMANDS:
-        text = command.sub(_replaced(button), text)
+        text = command.sub(button, text)
     return text
-
-
-def _replaced(button: str) -> Callable[[re.Match[str]], str]:
-    return lambda found: button.format(**found.groupdict())
 
 
 def cause(reason: str) -> str:
     """Why a job is a dead letter: in words, and the name that messages, commands and filters use."""
-    known = {str(each): words for each, words in _CAUSES.items()}
-    return f"{known[reason]} ({reason})" if reason in known else str(reason)
+    words = _CAUSES.get(reason)
+    return f"{words} ({reason})" if words else str(reason)
