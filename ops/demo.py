@@ -67,7 +67,7 @@ def run(*, as_json: bool = False) -> int:
     """Run the demo. Returns the exit code."""
     folder = session.FOLDER / "demo"
     say = (lambda _: None) if as_json else click.echo
-    with _locked(folder), embedded.running(folder) as url, provider.running() as providers:
+    with _locked(folder), embedded.scratch(folder) as url, provider.running() as providers:
         for upstream in UPSTREAMS:
             providers.behave(upstream, latency=LATENCY)
         routes = read_routes(_routes_file(folder, providers), {})

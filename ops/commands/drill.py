@@ -224,7 +224,7 @@ def _run(folder: Path) -> JobResult:
     folder.mkdir(parents=True, exist_ok=True)
     policies = Policies.model_validate({"job_types": {"default": {"deadline_seconds": 10}}})
     routing = Routing(job_types={"default": RoutingPolicy(max_cost_usd=BUDGET_USD)})
-    with embedded.running(folder) as url, provider.running() as providers:
+    with embedded.scratch(folder) as url, provider.running() as providers:
         providers.behave("groq", fault="hang")
         path = folder / "routes.json"
         path.write_text(json.dumps(_map(providers)))

@@ -138,7 +138,7 @@ def on_simulator(folder: Path, flaws: Flaws, *, bypass: bool = False) -> Iterato
     """A stage of its own in `folder`. `bypass`: every job goes to the first route."""
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        url = stack.enter_context(embedded.running(folder / "valkey"))
+        url = stack.enter_context(embedded.scratch(folder / "valkey"))
         providers = stack.enter_context(provider.running())
         slack = stack.enter_context(slack_api.running())
         slack.seconds, slack.mode = 0.2, "down" if flaws.mute else "up"

@@ -1,8 +1,8 @@
 """An embedded Valkey for a laptop: data under .failover/, AOF on, shared by every command of one folder.
 
 Each command that uses the server holds a shared lock; the last one stops the server. A killed command leaves the server
-running: the next command finds its pid, uses it, and stops it at its end. The locks are file locks of the kernel, so a
-killed command never keeps one. The socket is a Unix socket that only this user can open.
+running: the next command finds its pid, uses it, and stops it at its end (`scratch` ends also then). The locks are file locks
+of the kernel, so a killed command never keeps one. The socket is a Unix socket that only this user can open.
 """
 
 from __future__ import annotations
@@ -55,6 +55,21 @@ def running(folder: Path) -> Iterator[str]:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _stop(folder, socket)
+
+
+@contextlib.contextmanager
+def scratch(folder: Path) -> Iterator[str]:
+    """Like `running`, for data that nobody needs later: the server ends also when this process is killed.
+
+    A shell waits for the end of a pipe that only this process holds open. Raises ServiceUnavailable.
+    """
+    with running(folder) as url:
+        guard = ["sh", "-c", 'read -r _ || kill -9 "$0"', (folder / "valkey.pid").read_text().strip()]
+        with subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True) as process:
+            try:
+                yield url
+            finally:
+                process.kill()
 
 
 def _answers_later(folder: Path, socket: Path) -> bool:
