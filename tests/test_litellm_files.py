@@ -178,12 +178,15 @@ def test_the_report_says_what_was_taken_approximated_and_left_out(tmp_path: Path
         ("left_out", "entry 2 (a): temperature is no part of a route: put it into the body of the jobs"),
         ("left_out", "entry 2 (a): model_info.base_model has no counterpart"),
         ("left_out", "entry 3 (b): supports_vision: set capabilities on the route"),
-        ("left_out", "litellm_settings.success_callback: has no counterpart: hooks see each attempt"),
-        ("left_out", "litellm_settings.cache: has no counterpart: set ttl_seconds in policies/cache.yaml"),
-        ("left_out", "general_settings.master_key: has no counterpart: FAILOVER_API_TOKEN"),
-        ("left_out", "general_settings.alerting: has no counterpart: set SLACK_WEBHOOK_URL"),
+        (
+            "left_out",
+            "litellm_settings.success_callback: is not copied: the extra `otel` sends each job's trace to Langfuse",
+        ),
+        ("left_out", "litellm_settings.cache: is not copied: set ttl_seconds in policies/cache.yaml"),
+        ("left_out", "general_settings.master_key: is not copied: FAILOVER_API_TOKEN"),
+        ("left_out", "general_settings.alerting: is not copied: set SLACK_WEBHOOK_URL"),
         ("left_out", "environment_variables: put SECRET into the environment or .env"),
-        ("left_out", "callbacks: has no counterpart"),
+        ("left_out", "callbacks: is not copied: hooks see each attempt"),
     ):
         assert any(said in line for line in told[section]), said
     assert "odd" not in str(found.report) and "database_url" not in str(found.report)

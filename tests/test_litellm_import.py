@@ -113,6 +113,46 @@ def test_a_fallback_that_is_no_alias_is_said(tmp_path: Path) -> None:
     assert "fallbacks: LiteLLM does not read it there: move it to router_settings" in told
 
 
+def test_fallbacks_of_router_settings_hide_those_of_litellm_settings_by_kind(tmp_path: Path) -> None:
+    both = (
+        "router_settings: {fallbacks: [{a: [b]}]}\nlitellm_settings: {fallbacks: [{a: [c]}], default_fallbacks: [c]}\n"
+    )
+    found = of(tmp_path, models("a", "b", "c") + both)
+    assert pins(found) == {"a": ["a", "b", "c"], "b": ["b", "c"], "c": ["c"]}
+    assert "litellm_settings.fallbacks: LiteLLM does not read it beside router_settings" in str(found.report)
+
+
+WILDCARDS = """
+model_list:
+  - {model_name: a, litellm_params: {model: anthropic/claude-sonnet-4-5, api_key: os.environ/A}}
+  - {model_name: "openai/*", litellm_params: {model: "openai/*", api_key: os.environ/B}}
+  - {model_name: "openai/gpt-*", litellm_params: {model: "azure/eu-*", api_base: "https://x.openai.azure.com", api_key: os.environ/C}}
+  - {model_name: "*", litellm_params: {model: "openrouter/*", api_key: os.environ/D}}
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("settings", "pins_by_type"),
+    [
+        ("fallbacks: [{a: [openai/o3]}]", {"a": ["openai/o3"], "openai/o3": []}),
+        ("fallbacks: [{a: [openai/gpt-4o]}]", {"a": ["azure/eu-4o"], "openai/gpt-4o": []}),
+        ("fallbacks: [{a: [x-ai/grok-4]}]", {"a": ["openrouter/x-ai/grok-4"], "x-ai/grok-4": []}),
+        ("fallbacks: [{openai/o3: [a]}]", {"a": [], "openai/o3": ["anthropic/claude-sonnet-4-5"]}),
+        ("model_group_alias: {best: openai/o3}", {"a": [], "openai/o3": [], "best": []}),
+    ],
+)
+def test_a_name_that_an_entry_with_a_star_stands_for_is_a_job_type(
+    settings: str, pins_by_type: dict[str, list[str]], tmp_path: Path
+) -> None:
+    found = of(tmp_path, f"{WILDCARDS}router_settings: {{{settings}}}\n")
+    assert {name: each.pin[1:] for name, each in found.job_types.items()} == pins_by_type
+    assert "is not a model_name" not in str(found.report)
+
+
+def test_model_may_be_a_name_that_an_entry_with_a_star_stands_for(tmp_path: Path) -> None:
+    assert tiers(of(tmp_path, WILDCARDS, "openai/gpt-4o")) == (["eu-4o"], [])
+
+
 def test_context_window_fallbacks_take_the_windows_with_them(tmp_path: Path) -> None:
     config = yaml.safe_load(models("a", "b"))
     config["model_list"][0]["model_info"] = {"max_input_tokens": 8000}

@@ -4,8 +4,8 @@ take over. Source: LiteLLM 1.110.2, and its documentation of November 2026."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ops.importers.litellm.fallbacks import Fallbacks, fallbacks_of
 from ops.importers.litellm.report import Report
 from ops.importers.litellm.settings import breaker, common_settings, mapping, report_settings
 from ops.importers.litellm.values import filled
+from ops.importers.litellm.wildcards import entries_for
 from producer.environment import Environment
 from producer.errors import ConfigurationError, Problem, problems_of
 from worker.routes.schema import RouteMap, named
@@ -76,8 +77,10 @@ def imported(path: Path, alias: str | None = None, environment: Environment | No
     config = config_file.read(path, report)
     settings = common_settings(config)
     strategy = str(settings.get("routing_strategy") or SHUFFLE)
-    deployments = _deployments(path, config, environment, report)
     fallbacks = fallbacks_of(config, report)
+    deployments = _deployments(path, config, environment, report)
+    used = [*fallbacks.unknown(deployments), *_second_names(config).values(), *([alias] if alias else ())]
+    _add_wildcards(deployments, used)
     for name in dict.fromkeys(fallbacks.unknown(deployments)):
         report.leave_out("fallbacks", f"{name} is not a model_name of the file: add it to model_list")
     chosen = _chosen(path, list(deployments), fallbacks, alias)
@@ -129,6 +132,16 @@ def _deployments(
         deployment = Deployment(position, entry, file, report)
         found.setdefault(deployment.alias, []).append(deployment)
     return found
+
+
+def _add_wildcards(deployments: dict[str, list[Deployment]], names: Iterable[str]) -> None:
+    """Add those that an entry with a `*` stands for, of the names that no entry has."""
+    listed = [each for entries in deployments.values() for each in entries]
+    listed.sort(key=lambda each: each.position)
+    for name in dict.fromkeys(names):
+        if name not in deployments:
+            for position, entry in entries_for(name, [each.entry for each in listed]):
+                deployments.setdefault(name, []).append(replace(listed[position - 1], entry=entry))
 
 
 def _credentials(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -206,26 +219,33 @@ def _job_types(
     return found
 
 
+def _second_names(config: Mapping[str, Any]) -> dict[str, str]:
+    """model_group_alias: the alias that each further name stands for."""
+    listed = mapping(mapping(config.get("router_settings")).get("model_group_alias"))
+    return {str(name): str(each.get("model") if isinstance(each, dict) else each) for name, each in listed.items()}
+
+
 def _add_second_names(
     config: Mapping[str, Any], job_types: dict[str, JobType], report: Report, *, all_aliases: bool
 ) -> None:
-    """model_group_alias: another name of an alias is a job type with the same routes."""
-    for name, meant in mapping(mapping(config.get("router_settings")).get("model_group_alias")).items():
-        target = str(meant.get("model") if isinstance(meant, dict) else meant)
-        if target in job_types and _NO_JOB_TYPE.search(str(name)) is None:
-            job_types.setdefault(str(name), job_types[target])
+    """Another name of an alias is a job type with the same routes."""
+    for name, target in _second_names(config).items():
+        if target in job_types and _NO_JOB_TYPE.search(name) is None:
+            job_types.setdefault(name, job_types[target])
             report.took(f"job type {name}", f"as {target}")
         elif all_aliases:
             report.leave_out(f"model_group_alias {name}", f"{target} is no alias with a route: add it to model_list")
 
 
 def _report_routes(aliases: list[Alias], names: Mapping[int, str], report: Report) -> None:
+    own = {"timeoutSeconds": "{:g} s", "streamTimeoutSeconds": "first token within {:g} s", "retries": "retries {}"}
     limits = {"rpm": "rpm {}", "tpm": "tpm {}", "maxConcurrency": "{} calls at once"}
     for alias in aliases:
         for route in alias.routes:
             held = [text.format(route[name]) for name, text in limits.items() if name in route]
             told = [f"{names[id(route)]} at {route['baseUrl']}"]
             told.append(f"key {route['apiKeyEnv']}" if route["apiKeyEnv"] else "no key")
+            told += [text.format(route[name]) for name, text in own.items() if name in route]
             told += [f"weight {route['weight']}"] if "weight" in route else []
             told += [f"{' and '.join(held)} held by all workers together"] if held else []
             report.took(alias.name, ", ".join(told))

@@ -11,6 +11,7 @@ from ops.importers.litellm.report import Report
 
 _SECTIONS = ("router_settings", "litellm_settings")
 _KINDS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+_DEFAULT = "default_fallbacks"
 _ANY = "*"
 
 
@@ -62,19 +63,23 @@ class Fallbacks:
 
 
 def fallbacks_of(config: Mapping[str, Any], report: Report) -> Fallbacks:
-    """Those of router_settings, then those of litellm_settings."""
+    """Those of router_settings; of litellm_settings the kinds that router_settings has not."""
     found = Fallbacks()
-    for section in _SECTIONS:
-        settings = config.get(section)
-        if not isinstance(settings, dict):
+    sections = {name: settings for name in _SECTIONS if isinstance(settings := config.get(name), dict)}
+    for kind in (*_KINDS, _DEFAULT):
+        having = [name for name, settings in sections.items() if settings.get(kind)]
+        if not having:
             continue
-        for kind in _KINDS:
-            _read(settings.get(kind), f"{section}.{kind}", found.by_kind[kind], report)
-        if settings.get("default_fallbacks"):
-            _add(found.by_kind["fallbacks"], _ANY, settings["default_fallbacks"])
+        first, value = having[0], sections[having[0]][kind]
+        if kind == _DEFAULT:
+            _add(found.by_kind["fallbacks"], _ANY, value)
+        else:
+            _read(value, f"{first}.{kind}", found.by_kind[kind], report)
+        for other in having[1:]:
+            report.leave_out(f"{other}.{kind}", f"LiteLLM does not read it beside {first}.{kind}: put both there")
     for section, settings in config.items():
         misplaced = settings if section == "general_settings" and isinstance(settings, dict) else {section: settings}
-        for kind in {*_KINDS, "default_fallbacks"} & misplaced.keys():
+        for kind in {*_KINDS, _DEFAULT} & misplaced.keys():
             fix = "LiteLLM does not read it there: move it to router_settings"
             report.leave_out(kind if misplaced is not settings else f"{section}.{kind}", fix)
     return found

@@ -28,9 +28,11 @@ _ELSEWHERE |= {
     "environment_variables",
 }
 _SAME_ANYWAY = {"enable_weighted_failover", "enable_pre_call_checks", "drop_params"}
+_OFF: tuple[object, ...] = (False, "", [], {})  # a setting that asks for nothing
 MOST_FAILURES = 1000
 LONGEST_COOLDOWN_SECONDS = 3600
 _HOOKS = "hooks see each attempt and its result (docs/hooks.md)"
+_LANGFUSE = "the extra `otel` sends each job's trace to Langfuse (docs/telemetry.md)"
 _INSTEAD = {
     "master_key": "FAILOVER_API_TOKEN protects the web process",
     "database_url": "jobs, results and costs are in Redis (REDIS_URL)",
@@ -81,6 +83,8 @@ def breaker(settings: Mapping[str, Any], environment: Environment, report: Repor
             report.approximate(
                 "cooldown_time", f"{cooldown} is reduced to {LONGEST_COOLDOWN_SECONDS} s, the longest cooldown"
             )
+    for name, value in section.items():
+        report.took(f"breaker.{name}", f"{value:g}")
     return {"breaker": section} if section else {}
 
 
@@ -92,7 +96,7 @@ def report_settings(config: Mapping[str, Any], environment: Environment, report:
         if section in SECTIONS and not isinstance(settings, dict):
             report.leave_out(section, "is not a mapping of settings: write `name: value` below it")
         elif not isinstance(settings, dict) or section not in (*SECTIONS, "general_settings"):
-            report.leave_out(section, f"has no counterpart: {_INSTEAD.get(str(section), 'jobs go without it')}")
+            report.leave_out(section, _left(str(section)))
         else:
             for name, value in settings.items():
                 if value is not None:
@@ -101,22 +105,27 @@ def report_settings(config: Mapping[str, Any], environment: Environment, report:
         report.leave_out("environment_variables", f"put {', '.join(map(str, variables))} into the environment or .env")
 
 
+def _left(name: str) -> str:
+    """What to say of a setting that is not taken over: what does its work here, or that nothing does."""
+    instead = _LANGFUSE if "langfuse" in name else _HOOKS if "callback" in name else _INSTEAD.get(name)
+    return f"is not copied: {instead}" if instead else "has no counterpart: jobs go without it"
+
+
 def _report_one(section: str, name: str, value: Any, environment: Environment, report: Report) -> None:
     where = f"{section}.{name}"
     if section not in SECTIONS:
         if name in _READ or name == "routing_strategy":
             report.leave_out(where, "LiteLLM does not read it there: move it to router_settings")
-        elif name not in _ELSEWHERE:
-            report.leave_out(where, f"has no counterpart: {_INSTEAD.get(name, 'jobs go without it')}")
+        elif name not in _ELSEWHERE and value not in _OFF:
+            report.leave_out(where, _left(name))
     elif name in _SAME_ANYWAY:
         tell = report.took if value else report.approximate
         tell(where, "is always on here")
     elif name in _READ:
         if number(value, environment) is None:
             report.leave_out(where, f"{value!r} is not a number: set it in routes.json")
-    elif name not in _ELSEWHERE:
-        traced = "callback" in name or "langfuse" in name
-        report.leave_out(where, f"has no counterpart: {_INSTEAD.get(name, _HOOKS if traced else 'jobs go without it')}")
+    elif name not in _ELSEWHERE and value not in _OFF:
+        report.leave_out(where, _left(f"{name} {value}" if "callback" in name else name))
 
 
 def mapping(value: Any) -> dict[str, Any]:
