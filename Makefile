@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-start bench-memory bench-streams bench-door bench-enqueue bench-openai-faults bench-openai-kills bench-openai-batch chaos lock clean bench-web-strangers bench-telemetry bench-pages bench-objectives
+.PHONY: help install demo docs test test-fast explore fuzz failure-table check format bench bench-durability bench-outage bench-faults bench-pause bench-notify bench-planner bench-money bench-redis-full bench-months bench-soak bench-recount bench-limits bench-footprint bench-idle bench-peers bench-latency bench-start bench-memory bench-streams bench-door bench-enqueue bench-openai-faults bench-openai-kills bench-openai-batch chaos lock clean bench-web-strangers bench-telemetry bench-pages bench-objectives bench-batch
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -117,6 +117,9 @@ bench-redis-full: $(READY) ## 2,000 jobs on a Redis that fills up: new ones are 
 
 bench-start: $(READY) ## Seconds until a command answers, and until a worker has its first job
 	$(BIN)/python -m bench.worker.start
+
+bench-batch: $(READY) ## A batch file of 50,000 lines beside the worker's own rate; 300 MB in 60 lines
+	$(BIN)/python -m bench.worker.batch_run
 
 bench-memory: $(READY) ## Memory of a worker with 2,000 jobs in flight, beside a bare loop
 	$(BIN)/python -m bench.worker.memory

@@ -146,7 +146,7 @@ def test_a_map_of_ones_own_is_never_replaced_and_its_message_names_the_command(t
     path.write_text(json.dumps({"hot": [{"provider": "x", "model": "m", "baseUrl": "https://x.example.com"}]}))
     with pytest.raises(ConfigurationError) as refused:
         read_routes(path, {"MISTRAL_API_KEY": "sk-test-0123456789"})
-    assert "run: failover routes init (it writes a map for MISTRAL_API_KEY)" in str(refused.value)
+    assert "or overwrite it by a map for MISTRAL_API_KEY: failover routes init --force" in str(refused.value)
 
 
 def test_init_writes_a_map_and_overwrites_none(workshop: Workshop) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -52,15 +53,16 @@ def child(workshop: Workshop, name: str) -> int:
 
 def start(workshop: Workshop, **environment: str) -> tuple[subprocess.Popen[bytes], str]:
     """`failover up` that is ready, and the URL of its web process."""
-    port = str(free_port())
-    up = workshop.start("failover", "up", "--port", port, **environment)
+    up = workshop.start("failover", "up", "--port", "0", **environment)
 
     def ready() -> bool:
         assert up.poll() is None, workshop.log(up)
         return "ready: " in workshop.log(up)
 
     until(ready, "worker and web process run", 60)
-    return up, f"http://127.0.0.1:{port}"
+    found = re.search(r"page: (http://127\.0\.0\.1:[1-9]\d+)/", workshop.log(up))
+    assert found is not None
+    return up, found[1]
 
 
 def test_jobs_of_the_terminal_beside_and_of_apps_run_and_ctrl_c_leaves_nothing(routed: Workshop) -> None:

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ops.importers.provider_costs import poll
 from ops.local import session
-from ops.options import as_json
+from ops.options import Group, as_json
 from producer import keyspace
 from producer.environment import Environment
 from producer.errors import UsageError, first_problem
@@ -73,7 +73,7 @@ month_option = click.option(
 )
 
 
-@click.group("budget")
+@click.group("budget", cls=Group)
 def group() -> None:
     """The spending, the caps, and cost saving."""
 

@@ -7,14 +7,14 @@ import json
 import click
 
 from ops.local import session
-from ops.options import as_json
+from ops.options import Group, as_json
 from producer.environment import Environment
 from producer.errors import UsageError
 from worker.humanize import many
 from worker.money import answer_cache
 
 
-@click.group("cache")
+@click.group("cache", cls=Group)
 def group() -> None:
     """The answer cache (policies/cache.yaml)."""
 

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 
 from ops.commands import job
 from ops.local import session
-from ops.options import as_json
+from ops.options import Group, as_json
 from ops.requeue import after_canary
 from producer.environment import Environment
 from producer.errors import UsageError
@@ -65,7 +65,7 @@ def _require_choice(job_ids: tuple[str, ...], everything: bool, fields: dict[str
         )
 
 
-@click.group("dlq")
+@click.group("dlq", cls=Group)
 def group() -> None:
     """Dead letters: jobs that ended without an answer."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ops.local import embedded, session
-from ops.options import as_json
+from ops.options import Group, as_json
 from producer.connection import redis_url
 from producer.environment import Environment
 from producer.errors import UsageError
@@ -24,7 +24,7 @@ DEADLINE_SECONDS = 30.0
 PROMPT = "Summarize yesterday's call with Acme in three sentences. " * 12
 
 
-@click.group("drill")
+@click.group("drill", cls=Group)
 def group() -> None:
     """Drills that pass or fail. They need no key, no Redis and no network; only --feature runs on what you have."""
 

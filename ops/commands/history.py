@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ops.local import session
-from ops.options import as_json
+from ops.options import Group, as_json
 from producer.environment import Environment
 from producer.errors import FailoverError, UsageError
 from worker.control.pause import utc
@@ -30,7 +30,7 @@ LISTED = 10  # names in a table
 QUANTILES = (0.5, 0.95, 0.99)
 
 
-@click.group("history")
+@click.group("history", cls=Group)
 def group() -> None:
     """What happened in the last minutes, days and months."""
 

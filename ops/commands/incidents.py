@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ops.local import session
-from ops.options import as_json
+from ops.options import Group, as_json
 from ops.reports.client_message import incident_named
 from producer.environment import Environment
 from producer.errors import UsageError
@@ -29,7 +29,7 @@ from worker.queue.dead_letters import now_ms
 CHANNELS = ("slack", "email", "webhook")
 
 
-@click.group("incidents", invoke_without_command=True)
+@click.group("incidents", cls=Group, invoke_without_command=True)
 @click.pass_context
 def group(context: click.Context) -> None:
     """Incidents: open ones, past ones, and their messages."""

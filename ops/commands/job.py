@@ -13,7 +13,7 @@ import click
 
 from ops.chat_body import body_of
 from ops.local import session
-from ops.options import as_json
+from ops.options import Group, as_json
 from producer import Producer
 from producer.client import DEFAULT_QUEUE
 from producer.environment import Environment
@@ -145,7 +145,7 @@ def _moment(given: str | None) -> str | float | None:
     return time.time() + session.age_seconds("--not-before", given)
 
 
-@click.group("job")
+@click.group("job", cls=Group)
 def group() -> None:
     """Show, explain and cancel jobs."""
 

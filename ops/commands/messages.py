@@ -8,14 +8,14 @@ from dataclasses import asdict
 import click
 
 from ops.local import session
-from ops.options import as_json
+from ops.options import Group, as_json
 from ops.reports.client_message import filled_for
 from producer.environment import Environment
 from worker.notify.client_messages import load_messages, message_named
 from worker.reports import client_status
 
 
-@click.group("messages")
+@click.group("messages", cls=Group)
 def group() -> None:
     """Message templates for clients (policies/messages/)."""
 

@@ -9,6 +9,7 @@ import click
 
 from ops.announcing import announced
 from ops.local import session
+from ops.options import Group
 from producer.environment import Environment
 from worker.notify.channels.base import Posted, Refused
 from worker.notify.incident_text import NOBODY, Message
@@ -20,7 +21,7 @@ NONE = (
 )
 
 
-@click.group("notify")
+@click.group("notify", cls=Group)
 def group() -> None:
     """The channels for messages to people."""
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from ops.local import session
-from ops.options import as_json
+from ops.options import Group, as_json
 from ops.reports import reviewable
 from ops.reports.reviewable import Reviewable, text_of_message
 from producer.environment import Environment
@@ -24,7 +24,7 @@ NOTHING = (
 )
 
 
-@click.group("review")
+@click.group("review", cls=Group)
 def group() -> None:
     """Jobs that a person may answer by hand."""
 

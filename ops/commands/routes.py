@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from ops.chat_body import body_of
 from ops.importers.command import import_
 from ops.local import session
-from ops.options import as_json
+from ops.options import Group, as_json
 from producer.connection import connect, redis_url
 from producer.environment import Environment
 from producer.errors import ConfigurationError, UsageError
@@ -33,7 +33,7 @@ from worker.routes.schema import read_map
 file_argument = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.group("routes")
+@click.group("routes", cls=Group)
 def group() -> None:
     """The routing map: show, check, compare, import; switch a route off and on."""
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ops.local import session
-from ops.options import as_json
+from ops.options import Group, as_json
 from producer import keyspace
 from producer.environment import Environment
 from producer.policy import load_policies
@@ -26,7 +26,7 @@ from worker.schedules.policy import FILE, Schedule, load_schedules
 NEXT = 3  # times that are shown
 
 
-@click.group("schedule")
+@click.group("schedule", cls=Group)
 def group() -> None:
     """What policies/schedules.yaml starts, and when."""
 

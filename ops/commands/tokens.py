@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ops.local import session
-from ops.options import as_json
+from ops.options import Group, as_json
 from producer.environment import Environment
 from producer.errors import UsageError, first_problem
 from worker.control import tokens
@@ -19,7 +19,7 @@ from worker.control.pause import utc
 from worker.control.tokens import FILE, Role, Token
 
 
-@click.group("tokens")
+@click.group("tokens", cls=Group)
 def group() -> None:
     """Who may call the web process, beside FAILOVER_API_TOKEN, which is the operator's."""
 

@@ -195,7 +195,8 @@ def read_routes(path: Path, environment: Environment) -> Routes:
 
 def _fix(environment: Environment) -> str:
     if found := with_key(environment):
-        return f"run: failover routes init (it writes a map for {', '.join(variable for _, variable in found)})"
+        keys = ", ".join(variable for _, variable in found)
+        return f"set what is missing for one of these routes; or overwrite it by a map for {keys}: failover routes init --force"
     return f"set what is missing for one of these routes; or set {a_first_key()}, then: failover init"
 
 

@@ -15,6 +15,7 @@ from ops.commands.batch.output import check_writable, write
 from ops.commands.batch.run import PROGRESS_SECONDS, Submitted, progress, submit, wait
 from ops.commands.batch.source import Source
 from ops.local import session
+from ops.options import Group
 from ops.reports.batches import said
 from producer.batch import BadLine
 from producer.environment import Environment
@@ -27,7 +28,7 @@ _INDEX = re.compile(r"\.\d+")  # of a message in a list: no kind of its own
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group("batch")
+@click.group("batch", cls=Group)
 def group() -> None:
     """Batch files in the OpenAI Batch format."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from ops.local import session
 from ops.local.child_process import ChildProcess, end_with_parent
 from ops.options import port_option
 from producer.environment import Environment
+from producer.errors import UsageError
 from worker.configuration import Configuration
 from worker.humanize import many
 
@@ -30,7 +32,7 @@ KILL_SECONDS = DRAIN_SECONDS + 10  # a part that has not ended by then is killed
 
 
 @click.command()
-@port_option(1)
+@port_option(0)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the web process listens.")
 @click.option("--part", type=click.Choice(list(READY)), hidden=True, help="Be this part; used by the command itself.")
 @click.pass_obj
@@ -43,6 +45,7 @@ def up(environment: Environment, port: int, host: str, part: str | None) -> None
         _be(part, environment, host, port)
         return
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's shell ignores it for what it starts with &
+    port = port or _free_port(host)
     routes = Configuration.load(environment).routes  # what is wrong is said before anything starts
     session.note_routes(routes)
     queues = _queues(environment, routes.queues)
@@ -54,6 +57,15 @@ def up(environment: Environment, port: int, host: str, part: str | None) -> None
             session.note("stopping: running jobs end first; Ctrl-C again puts them back into the queue")
         left = session.unfinished(client, queues)
     session.note(f"stopped; left for the next start: {many(left, 'unfinished job')}")
+
+
+def _free_port(host: str) -> int:
+    """One that no process listens on. Raises UsageError."""
+    try:
+        with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+            return int(listener.getsockname()[1])
+    except OSError as error:
+        raise UsageError(f"--host {host} cannot be listened on: {error.strerror}") from None
 
 
 def _be(part: str, environment: Environment, host: str, port: int) -> None:

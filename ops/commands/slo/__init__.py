@@ -8,9 +8,10 @@ from ops.commands.slo.client_text import page, sow
 from ops.commands.slo.promote import promote
 from ops.commands.slo.report import report
 from ops.commands.slo.show import check, show
+from ops.options import Group
 
 
-@click.group("slo")
+@click.group("slo", cls=Group)
 def group() -> None:
     """What clients were promised, against what was measured."""
 
