@@ -144,8 +144,8 @@ def test_a_rule_that_is_switched_off_is_none() -> None:
     off = POLICY.model_copy(update={"alerts": POLICY.alerts.model_copy(update={"burn_1h_5m": False, "latency": False})})
     named = {rule.named for rule in RULES} - {rule.named for rule in rules(off, off.targets)}
     assert named == {
-        "the error budget is spent more than 14.4 times too fast over 1 hour",
-        "the p95 to the answer is over 2.5 s for 15 minutes",
+        "failures are more than 14.4 times as many as promised, over 1 hour",
+        "more than 1 in 20 answers come later than 2.5 s, for 15 minutes",
     }
     assert rules(POLICY, Targets()) == []
 

@@ -101,12 +101,12 @@ def test_slow_answers_name_the_queue_or_the_slow_route(url: str, client: redis.R
     write(client, url, [*steady(300, 330), *slow(330), *steady(346, 400), *slow(400, run_ms=900), *steady(416, 450)])
     watch = Watch(client, lambda: SloPolicy(targets=TARGETS))
     (by_route, *_) = watch.look(ms(0, 345, 12))
-    assert by_route.what == ("the p95 to the answer is over 2.5 s for 15 minutes",)
+    assert by_route.what == ("more than 1 in 20 answers come later than 2.5 s, for 15 minutes",)
     assert by_route.size == "150 of 150 answers were slower"
-    assert by_route.lines == ("Top cause: a/a-1: its calls take 9.1 s (p95), 150 of 150 calls.",)
+    assert by_route.lines == ("Top cause: a/a-1: 1 in 20 of its calls takes more than 9.1 s; it had 150 of 150 calls.",)
     assert watch.look(ms(0, 380)) == ()
     (by_queue, *_) = watch.look(ms(0, 415, 12))
-    assert by_queue.lines == ("Top cause: jobs wait in the queue; their run time is 902 ms (p95).",)
+    assert by_queue.lines == ("Top cause: jobs wait in the queue; 19 in 20 of their calls take at most 902 ms.",)
 
 
 def test_a_cost_spike_names_route_feature_and_tenant(url: str, client: redis.Redis) -> None:

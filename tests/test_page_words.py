@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from secrets import token_hex
 
 import httpx
@@ -14,12 +15,15 @@ from producer import Producer
 from producer.job import DeadReason
 from tests.support.jobs import chat
 from tests.support.pages import signed_in, token_of
-from tests.support.transitions import claim, settle
+from tests.support.polling import until
+from tests.support.transitions import Q, claim, settle
+from worker.breakers import health
 from worker.control import pause
 from worker.control.tokens import Role
 from worker.notify.condition import Condition
 from worker.notify.incidents import Incidents
 from worker.notify.kinds import Kind
+from worker.queue.dead_letters import discard, now_ms
 from worker.queue.outcomes import Dead
 
 
@@ -49,6 +53,27 @@ def test_a_refused_key_leads_to_its_fix_and_to_the_routes(web: httpx.Client, cli
     page = signed_in(web).get("/").text
     assert f'href="/ui/incidents/{incident}#fix"' in page
     assert "Use the routes again, once it is fixed" in page
+
+
+def test_now_says_what_was_done_since_the_problem_began(
+    web: httpx.Client, client: redis.Redis, producer: Producer
+) -> None:
+    health.restore(client, "openai/gpt", who="before@web")
+    began = now_ms(client) + 1
+    Incidents(client).open(Condition(Kind.DEAD_LETTERS, "rejected"), began, "2 dead letters")
+    until(lambda: now_ms(client) > began, "it has begun")
+    ids = [receipt.job_id for receipt in producer.enqueue_many([chat("a"), chat("b")])]
+    for held in claim(client, len(ids)):
+        settle(client, held, Dead(DeadReason.REJECTED, "no", (), 100))
+    health.restore(client, "openai/gpt", who="kira@web")
+    pause.pause(client, pause.Scope(tenant="acme"), who="kira@web", why="too many")
+    discard(client, Q, ids, who="kira@web")
+    text = signed_in(web).get("/").text
+    assert re.findall(r"</time>: (.*?)</li>", text) == [
+        "kira@web discarded 2 jobs",
+        "kira@web paused tenant acme",
+        "kira@web made usable again openai/gpt",
+    ]
 
 
 def test_an_odd_id_is_told_as_a_page(web: httpx.Client) -> None:

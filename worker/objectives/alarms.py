@@ -93,14 +93,14 @@ def rules(policy: SloPolicy, targets: Targets) -> list[Rule]:
         burns = {"fast_burn": (FAST_BURN, FAST_BURN_MINUTES, SHORT_MINUTES), **PAIRS}
         for name, (rate, long, short) in burns.items():
             if getattr(on, name):
-                named = f"the error budget is spent more than {rate:g} times too fast over {_span(long)}"
+                named = f"failures are more than {rate:g} times as many as promised, over {_span(long)}"
                 found.append(Rule(Alarm.BURN, named, *failed, long, rate * allowed, *least, short))
     for seconds, what, slow in (
-        (targets.p95_answer_seconds, "answer", ("slow", "answers")),
-        (targets.p95_first_token_seconds, "first token", ("slow_first", "firsts")),
+        (targets.p95_answer_seconds, "come", ("slow", "answers")),
+        (targets.p95_first_token_seconds, "begin", ("slow_first", "firsts")),
     ):
         if on.latency and seconds is not None:
-            named = f"the p95 to the {what} is over {seconds:g} s for 15 minutes"
+            named = f"more than 1 in 20 answers {what} later than {seconds:g} s, for 15 minutes"
             found.append(Rule(Alarm.LATENCY, named, *slow, 15, 1 - SHARE, fewest.requests))
     if on.cost and (usd := targets.average_cost_usd) is not None:
         named = f"a request costs more than ${usd:g} on average for 15 minutes"

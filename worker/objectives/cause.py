@@ -68,7 +68,7 @@ def _of_latency(document: Document, facts: Facts) -> Iterator[str]:
     if answer and run and answer > QUEUED * run:
         waiting = document.of(ALL, "").counters.get(PEAK + "waiting", 0)
         most = f", at most {many(waiting, 'job')} at one time" if waiting else ""
-        yield f"Top cause: jobs wait in the queue{most}; their run time is {took(run)} (p95)."
+        yield f"Top cause: jobs wait in the queue{most}; 19 in 20 of their calls take at most {took(run)}."
         return
     calls = document.of(ALL, "").counters.get("attempts", 0)
     used = {
@@ -79,8 +79,8 @@ def _of_latency(document: Document, facts: Facts) -> Iterator[str]:
     }
     if used:
         slowest = max(used, key=lambda route: used[route])
-        attempts = document.facts["route"][slowest].counters["attempts"]
-        yield f"Top cause: {slowest}: its calls take {took(used[slowest])} (p95), {attempts:,} of {many(calls, 'call')}."
+        had = f"{document.facts['route'][slowest].counters['attempts']:,} of {many(calls, 'call')}"
+        yield f"Top cause: {slowest}: 1 in 20 of its calls takes more than {took(used[slowest])}; it had {had}."
     if calls - document.of(ALL, "").counters.get("attempts ok", 0) > MANY * calls:
         yield from _failed_calls(document)
 

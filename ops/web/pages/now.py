@@ -13,6 +13,7 @@ from ops.reports.status import Status
 from ops.web.pages.next_steps import headline, steps_of
 from ops.web.pages.page import Pages
 from ops.web.seldom import at_most_every
+from worker.control.audit_trail import acts_since
 from worker.history.document import together
 from worker.history.read import slices
 from worker.notify.incidents import Incident, Incidents
@@ -26,6 +27,7 @@ SELDOM_SECONDS = 15.0  # how long costs and the time to drain are used: to read 
 SECTIONS = ("headline", "work", "incidents", "routes", "money", "workers")
 WORKERS_LISTED = 20
 INCIDENTS_LISTED = 10
+ACTS_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,12 @@ class NowPage:
         known = Incidents(client).unsettled()
         opened = [each for each in known if each.is_open]
         costs, drained = self._seldom()
+        top = headline(status, known)
         facts = {
             "status": status,
             "now_ms": now,
-            "headline": headline(status, known),
+            "headline": top,
+            "done": acts_since(client, top.since_ms, ACTS_LISTED) if top.since_ms else [],
             "opened": [(each, steps_of(each)) for each in opened[:INCIDENTS_LISTED]],
             "more_opened": max(0, len(opened) - INCIDENTS_LISTED),
             "routes": sorted(status.routes, key=lambda each: each.health is None),  # those left out come last

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from ops.web.access import ACTS
 from ops.web.pages.static import Static
-from ops.web.pages.words import BREAKERS, TIERS, by_button, cause
+from ops.web.pages.words import BREAKERS, TIERS, by_button, cause, done
 from ops.web.sessions import NotSignedIn, Visitor
 from producer import Producer
 from producer.environment import Environment
@@ -53,7 +53,7 @@ class Pages:
         )
         self._templates.globals |= {"asset": self.static.url, "link": link, "breakers": BREAKERS, "tiers": TIERS}
         self._templates.filters |= {"many": many, "money": money, "took": took, "when": when, "cut": one_line}
-        self._templates.filters |= {"by_button": by_button, "cause": cause}
+        self._templates.filters |= {"by_button": by_button, "cause": cause, "done": done}
 
     def queues(self) -> list[str]:
         """Every queue that was used."""

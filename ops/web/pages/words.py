@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping
 
 from producer.job import DeadReason
+from worker.control.audit_trail import Act
+from worker.control.pause import Scope
+from worker.humanize import many
 
 _NAME = r"[^\s`]+"
 _BUTTONS: tuple[tuple[str, str], ...] = (  # what follows `failover`, and the button that does the same
@@ -36,6 +39,20 @@ _CAUSES: Mapping[str, str] = {
     DeadReason.MALFORMED: "cannot be read",
     DeadReason.DISALLOWED: "not allowed",
 }
+_DONE: Mapping[str, str] = {  # an action of the audit trail, as one says that somebody did it
+    "begin cost saving": "turned cost saving on",
+    "end cost saving": "turned cost saving off",
+    "cap": "set a cap",
+    "cancel": "cancelled",
+    "discard": "discarded",
+    "discard lost": "took off the list of lost jobs",
+    "pause": "paused",
+    "requeue": "requeued",
+    "resolve": "answered",
+    "restore": "made usable again",
+    "resume": "resumed",
+    "silence": "silenced a message",
+}
 BREAKERS = {"closed": "in use", "open": "rests after failures", "half-open": "is tried again"}
 TIERS = {"hot": "first", "warm": "if the first fails", "cold": "waits for a person"}
 
@@ -45,6 +62,15 @@ def by_button(text: str) -> str:
     for command, button in _COMMANDS:
         text = command.sub(button, text)
     return text
+
+
+def done(act: Act) -> str:
+    """What a person did: `requeued 12 jobs`, `disabled route openai/gpt-4o`."""
+    fields = act.fields
+    flags = [str(Scope.of(flag)) for flag in (fields.get("flag") or fields.get("flags", "")).split()]
+    about = [*flags, *(fields[name] for name in ("route", "scope", "tenant") if fields.get(name))]
+    jobs = [many(act.jobs, "job")] if act.jobs else []
+    return f"{_DONE.get(act.action, act.action)} {', '.join([*about, *jobs])}".strip()
 
 
 def cause(reason: str) -> str:
