@@ -165,7 +165,7 @@ def test_a_job_deleted_or_cancelled_by_rq_while_it_runs_does_not_come_back(
     from rq.job import Job
 
     workshop.routes(hot=[{"upstream": "hot"}])
-    workshop.providers.behave("hot", latency=(1.0, 1.0))
+    workshop.providers.behave("hot", latency=(3.0, 3.0))
     worker = workshop.worker()
     deleted, cancelled, kept = (producer.enqueue(chat(str(n))) for n in range(3))
     until(lambda: workshop.providers.account("hot")["in_flight"] == 3, "all run")

@@ -140,3 +140,23 @@ def test_a_worker_that_starts_at_a_replica_waits_for_the_primary(
     finally:
         worker.kill()
         worker.wait()
+
+
+def test_tasks_that_are_about_to_send_meet_an_error_of_redis_and_no_other(tmp_path: Path) -> None:
+    """What one of them is told breaks the connections of all, also between the steps of a command."""
+
+    async def failures(url: str) -> set[type[BaseException]]:
+        client = connect_async(url, max_connections=40)
+        found = set[type[BaseException]]()
+        for number in range(30):
+            replies = await asyncio.gather(
+                *(client.set(f"{number} {each}", "x") for each in range(40)), return_exceptions=True
+            )
+            found.update(type(reply) for reply in replies if isinstance(reply, BaseException))
+        await client.aclose()
+        return found
+
+    with embedded.running(tmp_path) as url, connect(url) as client:
+        client.replicaof("127.0.0.1", "1")
+        found = asyncio.run(failures(url))
+    assert found and all(issubclass(kind, redis.RedisError) for kind in found), found

@@ -95,10 +95,15 @@ class _Asyncio(_Follower):
             raise reason from error
 
     def _close_others(self) -> None:
-        """Close the loop's other connections to this address. A subscription would otherwise wait on the old server for ever."""
+        """Break the loop's other connections to this address. A subscription would otherwise wait on the old server for ever.
+
+        Their sockets end as if the server had closed them: a task that is about to write on one gets a ConnectionError.
+        redis-py's own way to close takes the writer from under it, which is an AttributeError there.
+        """
         for other in tuple(_open):
-            if other._address == self._address and other._loop is self._loop and other._outdated:
-                other._close()
+            ours = other._address == self._address and other._loop is self._loop
+            if ours and other._outdated and other._writer is not None:
+                other._writer.transport.abort()
 
 
 def _not_primary(error: Exception) -> bool:
