@@ -17,6 +17,7 @@ from tests.support.jobs import chat
 from tests.support.pages import signed_in, token_of
 from tests.support.polling import until
 from tests.support.transitions import Q, claim, settle
+from tests.support.workshop import Workshop
 from worker.breakers import health
 from worker.control import pause
 from worker.control.tokens import Role
@@ -74,6 +75,19 @@ def test_now_says_what_was_done_since_the_problem_began(
         "kira@web paused tenant acme",
         "kira@web made usable again openai/gpt",
     ]
+
+
+def test_settings_say_how_a_route_is_and_offer_to_use_it_again_only_where_it_is_not(
+    web: httpx.Client, client: redis.Redis, workshop: Workshop
+) -> None:
+    workshop.worker()
+    person = signed_in(web)
+    until(lambda: "a/a-1" in person.get("/ui/settings").text, "the worker has told its routes")
+    text = person.get("/ui/settings").text
+    assert ">in use</span>" in text and "Use it again" not in text
+    pause.pause(client, pause.Scope(route="a/a-1"), who="kira@web", why="too slow")
+    text = person.get("/ui/settings").text
+    assert "too slow</span>" in text and "Use it again" in text
 
 
 def test_an_odd_id_is_told_as_a_page(web: httpx.Client) -> None:

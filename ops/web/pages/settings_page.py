@@ -12,6 +12,7 @@ from ops.drills.record import recorded
 from ops.reports import explain
 from ops.web.pages.page import Pages
 from producer.errors import ConfigurationError
+from worker.breakers import health
 from worker.configuration import Configuration
 from worker.control import tokens, worker_registry
 from worker.control.pause import paused
@@ -37,6 +38,7 @@ def add(router: APIRouter, pages: Pages) -> None:
     def settings(request: Request) -> Response:
         client = pages.client
         views = worker_registry.views(client)
+        used = _used(views)
         on_call, why_not = None, ""
         try:
             on_call = load_on_call(pages.environment)
@@ -46,8 +48,9 @@ def add(router: APIRouter, pages: Pages) -> None:
         active = next((str(person) for person in on_call.on_call if person.on_call(now)), "") if on_call else ""
         both = [*tokens.load_tokens(pages.environment), *tokens.listed(client)]
         return pages.render(
-            request, "settings.html", routes=_used(views), file=_file_routes(pages, views), on_call=on_call, active=active,
+            request, "settings.html", routes=used, file=_file_routes(pages, views), on_call=on_call, active=active,
             why_not=why_not, mute=Incidents(client).troubles(), tokens=both[:TOKENS_LISTED],
+            standing=health.of_routes(client, [route["route"] for route in used]),
             disabled={flag.route: str(flag) for flag in paused(client, []) if flag.route},
             odd=list(dict.fromkeys(text for view in views for text in view.get("told", ()))),
         )  # fmt: skip
