@@ -80,7 +80,9 @@ def main() -> int:
     (ours,) = (each for each in contestants(profile.concurrency, chosen.lines) if each.name == OURS)
     with place_of(profile) as place:
         source = place.log.with_name("in.jsonl")
-        with source.open("w") as file:  # not as one text: the kernel counts the memory of this process for its children too
+        with source.open(
+            "w"
+        ) as file:  # not as one text: the kernel counts the memory of this process for its children too
             file.writelines(lines(chosen.lines))
         for _ in range(chosen.rounds):
             own, batch = measure(ours, chosen.lines, place), run(place, source, chosen.lines, profile.concurrency)

@@ -1,6 +1,7 @@
 """Providers whose usual key variable is known: with one of these keys alone there is a routing map that works.
 
-The table is known_providers.json: endpoint, dialect, key variables, a model and a cheaper one, with the source of each row.
+The table is known_providers.json: endpoint, dialect, key variables, a model and a cheaper one with their list prices, and the
+source of each row.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from pydantic import BaseModel, ConfigDict
 from producer.environment import Environment
 from producer.errors import ConfigurationError, Problem
 from worker.routes.names import canonical
+from worker.routes.prices import Price
 
 
 class KnownProvider(BaseModel):
-    """One row. `variables`: where its key usually is, the first one first. `cheaper`: a second model of the same provider."""
+    """One row. `variables`: where its key usually is, the first one first. `cheaper`: a second model of the same provider.
+    `prices`: of both, as they stand in genai-prices on the date of the table; a test compares."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,6 +32,7 @@ class KnownProvider(BaseModel):
     base_url: str
     model: str
     cheaper: str
+    prices: dict[str, Price]
     source: str
 
     def variable(self, environment: Environment) -> str:
@@ -48,7 +52,8 @@ class KnownProvider(BaseModel):
         names = self._url_variables
         changeable = self.gateway(environment) or ("" if any(map(environment.get, names)) else names[0])
         base_url = f"${{{changeable}:-{self.base_url}}}" if changeable else self.base_url
-        entry = {"provider": self.name, "model": model, "baseUrl": base_url, "apiKeyEnv": variable}
+        entry: dict[str, Any] = {"provider": self.name, "model": model, "baseUrl": base_url, "apiKeyEnv": variable}
+        entry["price"] = self.prices[model].model_dump(by_alias=True, exclude_none=True)
         return entry if self.api == "openai" else {**entry, "api": self.api}
 
     @property
