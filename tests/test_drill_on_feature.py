@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -76,12 +77,16 @@ def test_a_note_that_is_no_drill_breaks_nothing(place: Workshop, client: redis.R
         until(lambda: answer(producer, "summary")[0] == "a/a-1", "the fault is gone")
 
 
-def test_the_drill_passes_and_tells_the_channel(place: Workshop, client: redis.Redis, slack: Slack) -> None:
+def test_the_drill_passes_and_tells_the_channel(
+    place: Workshop, client: redis.Redis, slack: Slack, providers: provider.Control
+) -> None:
+    providers.behave("b", latency=(0.3, 2.5))
     done = place.run("failover", "drill", "failover", "--feature", "summary", "--unattended", **slack.environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the fault ends by itself: yes" in done.stdout
     assert "answered by the primary: 0 of 10" in done.stdout
     assert "answered by the primary: 5 of 5" in done.stdout
+    assert re.search(r"^ +\d+\.\d s  \d of 10 done(, p95 .* s, SR 100%, \$.*, b/b-1 \d)?$", done.stdout, re.MULTILINE)
     assert "slack: the closeout arrived" in done.stdout
     told = slack.messages[-1].whole()
     assert all(figure in told for figure in ("TTR=", "p95=", "SR=100.0%"))

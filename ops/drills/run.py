@@ -24,6 +24,7 @@ from worker.control.pause import EVERYTHING
 
 STEP_SECONDS = 60.0  # for what a step begins with
 LOOK_SECONDS = 0.05
+LIVE_SECONDS = 1.0  # between two lines of figures while a step lasts
 TOKEN = "drill"  # noqa: S105 - of the drill's own web process
 _CHILD = """
 from ops.local.child_process import end_with_parent
@@ -162,8 +163,11 @@ class Drill:
         """Wait until the evidence is there or its time is over."""
         settled = _settled(stage, step, measured)
         give_up = time.monotonic() + step.seconds
-        done = -1
+        done, told_at = -1, time.monotonic()
         while time.monotonic() < give_up:
+            if measured.ids and time.monotonic() - told_at > LIVE_SECONDS:
+                told_at = time.monotonic()
+                self._say(f"         {told_at - self._began:5.1f} s  {measured.so_far(stage)}")
             if (now := measured.done_count(stage)) != done:
                 done = now
                 found.curve.append((time.monotonic() - self._began, done))
