@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -94,7 +95,8 @@ def _document(report: DrillReport) -> Report:
     sections = [_section(step) for step in report.steps]
     if report.follow_ups:
         sections.append(Section("Follow-ups", tuple(f"[ ] {each}" for each in report.follow_ups)))
-    plot = Plot("Jobs done", "jobs by second", tuple((int(second), float(done)) for second, done in report.curve), None)
+    curve = tuple((second, float(done)) for second, done in report.curve)
+    plot = Plot("Jobs done", "jobs by second", curve, (0, math.ceil(report.seconds)), "so many jobs")
     sections.append(Section("Jobs done over the drill", plots=(plot,)))
     return Report(report.title, head, tuple(sections))
 

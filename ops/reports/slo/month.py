@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 
 import redis
 
@@ -29,12 +30,15 @@ MET = {True: "met", False: "missed", None: ""}
 
 @dataclass(frozen=True)
 class Plot:
-    """One indicator by day. `days`: (day of the month, value), without days that have none. `unit`: of the values."""
+    """Values over time. `points`: (day of the month, or another count; value), without those that have none. `unit`: of the
+    values. `span`: the first and the last place of the plot. `each`: what a point is."""
 
     title: str
     unit: str
-    days: tuple[tuple[int, float], ...]
-    target: float | None
+    points: tuple[tuple[float, float], ...]
+    span: tuple[int, int]
+    each: str
+    target: float | None = None
 
 
 @dataclass(frozen=True)
@@ -166,11 +170,17 @@ def _days(month: Month) -> Section:
         _plot(by_day, Sli.AVERAGE_COST, "Average cost", "US dollars a request"),
     )
     listed = (Sli.SUCCESS, Sli.ANSWER, Sli.AVERAGE_COST)
-    rows = tuple(
-        (f"{month.begin + timedelta(days=number):%Y-%m-%d}", f"{counts_of(day).requests:,}", *_values(of, listed))
-        for number, (day, of) in enumerate(zip(month.days, by_day, strict=True))
-    )
-    return Section("Days", (), ("day", "requests", *(TITLES[sli] for sli in listed)), rows, plots)
+    rows = list[tuple[str, ...]]()
+    numbered = enumerate(zip(month.days, by_day, strict=True))
+    for quiet, days in groupby(numbered, lambda each: counts_of(each[1][0]).requests == 0):
+        found = [
+            (f"{month.begin + timedelta(days=number):%Y-%m-%d}", f"{counts_of(day).requests:,}", *_values(of, listed))
+            for number, (day, of) in days
+        ]
+        if quiet and len(found) > 1:
+            found = [(f"{found[0][0]} to {found[-1][0]}", *found[0][1:])]
+        rows += found
+    return Section("Days", (), ("day", "requests", *(TITLES[sli] for sli in listed)), tuple(rows), plots)
 
 
 def _values(of: Sequence[Indicator], listed: Sequence[Sli]) -> Iterator[str]:
@@ -180,7 +190,7 @@ def _values(of: Sequence[Indicator], listed: Sequence[Sli]) -> Iterator[str]:
 def _plot(by_day: Sequence[Sequence[Indicator]], sli: Sli, title: str, unit: str) -> Plot:
     of = [next(each for each in day if each.sli is sli) for day in by_day]
     days = tuple((number, each.value) for number, each in enumerate(of, 1) if each.value is not None)
-    return Plot(title, unit, days, of[0].target)
+    return Plot(title, unit, days, (1, len(of)), "each day", of[0].target)
 
 
 def _what_happened(month: Month) -> Section:

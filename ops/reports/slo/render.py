@@ -10,7 +10,7 @@ from ops.reports.slo.client_text import markdown
 from ops.reports.slo.month import Plot, Report, Section
 
 INSTALL = "pip install 'failover-worker[plots]'"
-WIDTH, HEIGHT = 760, 240
+WIDTH, HEIGHT, TICKS = 760, 240, 6
 MEASURED, TARGET = "#2563eb", "#dc2626"
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1f2937; max-width: 50rem; margin: 2rem auto; padding: 0 1rem }
@@ -64,7 +64,7 @@ def _cell(text: str) -> str:
 
 
 def _plots(section: Section) -> Iterator[str]:
-    drawn = [plot for plot in section.plots if plot.days]
+    drawn = [plot for plot in section.plots if plot.points]
     if drawn and find_spec("leather") is None:
         yield f"<p>The plots of these days need a library: {escape(INSTALL)}</p>"
         return
@@ -72,16 +72,16 @@ def _plots(section: Section) -> Iterator[str]:
 
 
 def _svg(plot: Plot) -> str:
-    """The plot of a month's days as inline SVG."""
+    """The plot as inline SVG."""
     import leather  # an extra, which only HTML reports need
 
     leather.theme.background_color = "#ffffff"
     chart = leather.Chart(f"{plot.title}, {plot.unit}")
-    first, last = plot.days[0][0], plot.days[-1][0]
-    chart.add_x_scale(first, max(last, first + 1))
-    chart.add_line(list(plot.days), stroke_color=MEASURED, name="measured")
-    chart.add_dots(list(plot.days), fill_color=MEASURED, radius=2, name="a day")
+    first, last = plot.span[0], max(plot.span[1], plot.span[0] + 1)
+    step = max(1, round((last - first) / TICKS))
+    chart.add_x_scale(first, last)
+    chart.add_x_axis(ticks=[*range(first, last - step // 2, step), last])
+    chart.add_dots(list(plot.points), fill_color=MEASURED, radius=3, name=plot.each)
     if plot.target is not None:
-        ends = [(day, plot.target) for day in (first, max(last, first + 1))]
-        chart.add_line(ends, stroke_color=TARGET, name="target")
+        chart.add_line([(first, plot.target), (last, plot.target)], stroke_color=TARGET, name="target")
     return str(chart.to_svg(width=WIDTH, height=HEIGHT))
