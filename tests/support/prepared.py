@@ -1,4 +1,5 @@
 """A process that has imported every command, and forks one for each call: a command then starts in milliseconds.
+(A worker that imports everything itself takes more than a second of CPU, and the tests start hundreds.)
 
 A forked command is a process of its own, with its own folder, environment and streams, and ends as any interpreter does. What
 an import costs, and that each command imports what it needs, is for tests/test_start.py and the tests that start processes.
@@ -22,7 +23,37 @@ from pkgutil import walk_packages
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-SKIPPED = ("worker.telemetry", "producer.telemetry", "ops.web", "ops.demo")  # settings of their own, or seldom needed
+SKIPPED = ("worker.telemetry", "producer.telemetry", "ops.demo")  # settings of their own, or seldom needed
+
+
+class Forked(subprocess.Popen[bytes]):
+    """A command that was forked elsewhere: it is waited for through the process between."""
+
+    def __init__(self, connection: socket.socket, argv: list[str]) -> None:
+        self._child_created = False  # no child of this process: nothing to wait for here
+        self.args, self.stdin, self.stdout, self.stderr = argv, None, None, None
+        self._connection = connection
+        self.pid = int.from_bytes(connection.recv(4))
+        self.returncode: int | Any = None
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            self._connection.settimeout(timeout)
+            try:
+                self.returncode = int.from_bytes(self._connection.recv(4), signed=True)
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
+            self._connection.close()
+        return int(self.returncode)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
 
 class Prepared:
@@ -36,25 +67,28 @@ class Prepared:
     def run(
         self, argv: list[str], cwd: Path, env: dict[str, str], given: bytes, timeout: float
     ) -> tuple[int, bytes, bytes]:
-        """Run a `failover` command. Returns (exit code, stdout, stderr). Raises subprocess.TimeoutExpired."""
+        """Run a command to its end. Returns (exit code, stdout, stderr). Raises subprocess.TimeoutExpired."""
         with contextlib.ExitStack() as stack:
             streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
             streams[0].write(given)
             streams[0].seek(0)
-            connection = stack.enter_context(self._connected())
-            request = json.dumps({"argv": argv, "cwd": str(cwd), "env": env}).encode()
-            socket.send_fds(connection, [len(request).to_bytes(4)], [stream.fileno() for stream in streams])
-            connection.sendall(request)
-            connection.settimeout(timeout)
-            child = int.from_bytes(connection.recv(4))
+            process = self.start(argv, cwd, env, [stream.fileno() for stream in streams])
             try:
-                code = connection.recv(4)
-            except TimeoutError:
-                os.kill(child, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(argv, timeout) from None
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
             for stream in streams[1:]:
                 stream.seek(0)
-            return int.from_bytes(code, signed=True), streams[1].read(), streams[2].read()
+            return code, streams[1].read(), streams[2].read()
+
+    def start(self, argv: list[str], cwd: Path, env: dict[str, str], streams: list[int]) -> Forked:
+        """Start a command with these descriptors as its standard streams."""
+        connection = self._connected()
+        request = json.dumps({"argv": argv, "cwd": str(cwd), "env": env}).encode()
+        socket.send_fds(connection, [len(request).to_bytes(4)], streams)
+        connection.sendall(request)
+        return Forked(connection, argv)
 
     def _connected(self) -> socket.socket:
         if self._server is None:
@@ -121,7 +155,7 @@ def _watched(connection: socket.socket) -> None:
 
 
 def _become(request: dict[str, Any], fds: list[int]) -> None:
-    from failover_worker.commands import failover
+    from failover_worker.commands import failover, worker
 
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
@@ -133,8 +167,9 @@ def _become(request: dict[str, Any], fds: list[int]) -> None:
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), "utf-8", "surrogateescape")
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = io.BufferedWriter(io.FileIO(number, "w", closefd=False))
-        setattr(sys, name, io.TextIOWrapper(stream, "utf-8", "backslashreplace" if number == 2 else "strict"))
-    failover()
+        errors = "backslashreplace" if number == 2 else "strict"
+        setattr(sys, name, io.TextIOWrapper(stream, "utf-8", errors, line_buffering=number == 2))
+    (worker if sys.argv[0].endswith("failover-worker") else failover)()
 
 
 if __name__ == "__main__":

@@ -60,15 +60,15 @@ class Workshop:
     def start(self, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         """One of our commands, in this folder; its output goes to {command}-{n}.log."""
         log = self.folder / f"{command[0]}-{len(self.processes)}.log"
-        with log.open("wb") as sink:
-            process = subprocess.Popen(
-                [str(BIN / command[0]), *command[1:]],
-                cwd=self.folder,
-                env={**self._inherited(), "REDIS_URL": self.url, **self.environment, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
-            )
+        argv = [str(BIN / command[0]), *command[1:]]
+        env = {**self._inherited(), "REDIS_URL": self.url, **self.environment, **environment}
+        with log.open("wb") as sink, Path(os.devnull).open("rb") as nothing:
+            streams = [nothing.fileno(), sink.fileno(), sink.fileno()]
+            lasting = command[0] == "failover-worker" or command[:2] == ("failover", "serve")
+            if lasting and self._may_fork(environment):
+                process: subprocess.Popen[bytes] = PREPARED.start(argv, self.folder, env, streams)
+            else:
+                process = subprocess.Popen(argv, cwd=self.folder, env=env, stdin=nothing, stdout=sink, stderr=sink)
         if self.descriptors is not None:
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
         self.processes.append(process)
@@ -79,13 +79,18 @@ class Workshop:
         argv = [str(BIN / command[0]), *command[1:]]
         env = {**self._inherited(), "REDIS_URL": self.url, **self.environment, **environment}
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        if command[0] == "failover" and not any(name.startswith(("PYTHON", "L")) for name in environment):
+        if command[0] == "failover" and self._may_fork(environment):
             code, out, err = PREPARED.run(argv, self.folder, env, given, LONGEST_SECONDS)
             return subprocess.CompletedProcess(argv, code, out.decode(), err.decode())
         done = subprocess.run(
             argv, cwd=self.folder, env=env, input=given, capture_output=True, timeout=LONGEST_SECONDS, check=False
         )
         return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    @staticmethod
+    def _may_fork(environment: dict[str, str]) -> bool:
+        """Whether nothing of it is read before a command begins."""
+        return not any(name.startswith(("PYTHON", "L", "OTEL", "MALLOC")) for name in environment)
 
     def worker(self, *options: str, **environment: str) -> subprocess.Popen[bytes]:
         """A `failover-worker` that is listening."""
