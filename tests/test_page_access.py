@@ -211,7 +211,7 @@ def test_what_is_done_is_audited_with_the_persons_name_and_can_be_undone(
         ("pause", {"queue": "a", "tenant": "b"}, "separate flags"),
         ("pause", {"for": "17"}, "choose one of the times"),
         ("disable-route", {"route": "nope"}, "no worker has a route nope"),
-        ("set-cap", {"scope": "moon"}, "say whose cap"),
+        ("set-cap", {"scope": "moon:x"}, "say whose cap"),
         ("set-cap", {"scope": "total", "hard": "-1"}, "hard_usd"),
         ("set-cap", {"scope": "total", "hard": "5", "soft": "9"}, "soft_usd is above hard_usd"),
         ("requeue", {}, "choose some dead letters first"),

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import redis
 
-from ops.web.pages.words import by_button, cause
+from ops.web.pages.words import by_button, cause, done
 from producer import Producer
 from producer.job import DeadReason
 from tests.support.jobs import chat
@@ -20,10 +20,12 @@ from tests.support.transitions import Q, claim, settle
 from tests.support.workshop import Workshop
 from worker.breakers import health
 from worker.control import pause
+from worker.control.audit_trail import ActsOfPeople
 from worker.control.tokens import Role
 from worker.notify.condition import Condition
 from worker.notify.incidents import Incidents
 from worker.notify.kinds import Kind
+from worker.queue import tenant_jobs
 from worker.queue.dead_letters import discard, now_ms
 from worker.queue.outcomes import Dead
 
@@ -73,8 +75,44 @@ def test_now_says_what_was_done_since_the_problem_began(
     assert re.findall(r"</time>: (.*?)</li>", text) == [
         "kira@web discarded 2 jobs",
         "kira@web paused tenant acme",
-        "kira@web made usable again openai/gpt",
+        "kira@web put back route openai/gpt",
     ]
+
+
+def test_what_was_done_in_parts_is_one_act(web: httpx.Client, client: redis.Redis, producer: Producer) -> None:
+    pause.pause(client, pause.EVERYTHING, who="kira@web", why="a look")
+    ids = [receipt.job_id for receipt in producer.enqueue_many(chat(tenant_id="acme") for _ in range(60))]
+    tenant_jobs.cancel(client, Q, "acme", ids, who="kira@web", report=lambda _: None)
+    assert [(done(act), act.who) for act in ActsOfPeople(client).since(0)] == [
+        ("cancelled acme, 60 jobs", "kira@web"),
+        ("paused everything", "kira@web"),
+    ]
+
+
+def test_routes_that_people_took_out_are_the_first_thing_while_jobs_wait(
+    web: httpx.Client, client: redis.Redis, workshop: Workshop, producer: Producer
+) -> None:
+    workshop.worker()
+    person = signed_in(web)
+    until(lambda: "a/a-1" in person.get("/ui/settings").text, "the worker has told its routes")
+    pause.pause(client, pause.Scope(route="a/a-1"), who="kira@web", why="too slow")
+    producer.enqueue(chat())
+    until(lambda: "No route is in use: 1 job waiting" in person.get("/").text, "the page says it")
+    text = person.get("/").text
+    assert "by kira@web" in text and "too slow." in text and "Use a/a-1 again" in text
+
+
+def test_the_form_to_resume_says_who_paused_and_why(web: httpx.Client, client: redis.Redis) -> None:
+    pause.pause(client, pause.EVERYTHING, who="kira@web", why="call me before anybody resumes")
+    assert "call me before anybody resumes" in signed_in(web).get("/ui/act/resume").text
+
+
+def test_what_a_role_may_not_do_is_marked_for_the_style(web: httpx.Client, client: redis.Redis) -> None:
+    text = signed_in(web, token_of(client, "vera", Role.VIEWER)).get("/").text
+    assert '<body class="as-viewer">' in text
+    assert re.search(r'<a class="button quiet for-operator" href="/ui/act/pause"', text)
+    style = web.get(re.findall(r'href="(/ui/static/style[^"]*)"', text)[0]).text
+    assert ".as-viewer .for-operator" in style
 
 
 def test_settings_say_how_a_route_is_and_offer_to_use_it_again_only_where_it_is_not(

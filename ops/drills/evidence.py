@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -109,17 +108,6 @@ class Measured:
     @property
     def success_percent(self) -> float | None:
         return 100 * len(self.done) / len(self.results) if self.results else None
-
-    def so_far(self, stage: Stage) -> str:
-        """The figures of now, in one line."""
-        self.results = stage.results(self.ids)
-        figures = [f"{len(self.done)} of {len(self.ids)} done"]
-        ended = sum(each.status.ended for each in self.results)
-        if self.p95 is not None:
-            figures += [f"p95 {self.p95:.1f} s", f"SR {100 * len(self.done) / ended:.0f}%"]
-            figures += [f"${sum(each.cost_usd or 0 for each in self.done):.4f}"]
-        by_route = Counter(each.route for each in self.done if each.route)
-        return ", ".join([*figures, *(f"{route} {count}" for route, count in by_route.items())])
 
 
 def _all_done(stage: Stage, found: Measured, limit: Limit) -> Finding:

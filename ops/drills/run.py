@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,7 +168,7 @@ class Drill:
         while time.monotonic() < give_up:
             if measured.ids and time.monotonic() - told_at > LIVE_SECONDS:
                 told_at = time.monotonic()
-                self._say(f"         {told_at - self._began:5.1f} s  {measured.so_far(stage)}")
+                self._say(f"         {told_at - self._began:5.1f} s  {_so_far(stage, measured)}")
             if (now := measured.done_count(stage)) != done:
                 done = now
                 found.curve.append((time.monotonic() - self._began, done))
@@ -176,6 +177,18 @@ class Drill:
             time.sleep(LOOK_SECONDS)
         measured.results = stage.results(measured.ids)
         return measured
+
+
+def _so_far(stage: Stage, measured: Measured) -> str:
+    """The figures of now, in one line."""
+    measured.results = stage.results(measured.ids)
+    figures = [f"{len(measured.done)} of {len(measured.ids)} done"]
+    if measured.p95 is not None:
+        ended = sum(each.status.ended for each in measured.results)
+        figures += [f"p95 {measured.p95:.1f} s", f"SR {100 * len(measured.done) / ended:.0f}%"]
+        figures += [f"${sum(each.cost_usd or 0 for each in measured.done):.4f}"]
+    by_route = Counter(each.route for each in measured.done if each.route)
+    return ", ".join([*figures, *(f"{route} {count}" for route, count in by_route.items())])
 
 
 def _settled(stage: Stage, step: Step, measured: Measured) -> Callable[[], bool]:

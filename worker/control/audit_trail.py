@@ -3,8 +3,9 @@ people did lately."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 import redis
 
@@ -12,7 +13,7 @@ from producer import keyspace
 from producer.scripts import Word, ask
 
 MOST_ENTRIES = 100_000  # as in audit_trail.lua
-READ_AT_MOST = 20  # entries; that of many jobs has up to 40 KB
+READ_AT_MOST = 200  # entries; a cancel of thousands of jobs is written in parts
 AUTOMATIC = "failover-worker"  # `who` of what the system did by itself
 
 
@@ -33,18 +34,38 @@ class Act:
     jobs: int = 0
 
 
-def acts_since(client: redis.Redis, begin_ms: int, most: int = 5) -> list[Act]:
-    """The last acts of people since that Unix time, the newest first. What was done in parts is one act."""
-    (entries,) = ask(client, [("XREVRANGE", keyspace.AUDIT, "+", begin_ms, "COUNT", READ_AT_MOST)])
-    found: dict[str, Act] = {}
-    for entry_id, words in entries:
-        fields = {_text(name): _text(value) for name, value in words.items()}
+class ActsOfPeople:
+    """What people did lately, read again only when something was done. Used by one thread at a time."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._newest: object = None
+        self._read = list[Act]()
+
+    def since(self, begin_ms: int, most: int = 5) -> list[Act]:
+        """The last acts since that Unix time, the newest first. What was done in parts is one act. Raises RedisError."""
+        (newest,) = ask(self._client, [("XREVRANGE", keyspace.AUDIT, "+", "-", "COUNT", 1)])
+        if newest != self._newest:
+            (entries,) = ask(self._client, [("XREVRANGE", keyspace.AUDIT, "+", "-", "COUNT", READ_AT_MOST)])
+            self._newest, self._read = newest, list(_acts(entries))
+        return [act for act in self._read if act.at_ms >= begin_ms][:most]
+
+
+def _acts(entries: Iterable[tuple[bytes, Mapping[bytes, bytes]]]) -> Iterator[Act]:
+    """Neighbours that differ in their jobs alone are one act."""
+    read = [
+        (_text(entry_id), {_text(name): _text(value) for name, value in words.items()}) for entry_id, words in entries
+    ]
+
+    def of(entry: tuple[str, dict[str, str]]) -> dict[str, str]:
+        return {name: value for name, value in entry[1].items() if name not in ("jobs", "token")}
+
+    for _, parts in groupby(read, of):
+        (entry_id, fields), *others = parts
+        jobs = sum(len(each.get("jobs", "").split()) for each in (fields, *(more for _, more in others)))
         action, who = fields.pop("action", ""), fields.pop("who", "")
-        name = fields.get("token") or _text(entry_id)
-        jobs = len(fields.pop("jobs", "").split()) + (found[name].jobs if name in found else 0)
         if who != AUTOMATIC:
-            found[name] = Act(int(_text(entry_id).partition("-")[0]), action, who, fields, jobs)
-    return list(found.values())[:most]
+            yield Act(int(entry_id.partition("-")[0]), action, who, fields, jobs)
 
 
 def _text(value: bytes | str) -> str:

@@ -25,15 +25,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Headline:
-    """The sentence on top of page Now. `level`: good | watch | bad. `since_ms`: Unix time; 0 is unknown."""
+    """The sentence on top of page Now. `level`: good | watch | bad. `since_ms`: Unix time; 0 is unknown. `fades`: it goes away
+    by itself when its cause does; else an act ends it."""
 
     level: str
     text: str
     means: str = ""
     since_ms: int = 0
     steps: tuple[Step, ...] = ()
+    fades: bool = False
 
 
+STEPS = 3  # that are offered for many routes
 ANSWER = Step("Answer by hand what cannot wait", "/ui/review")
 _OF_KIND: dict[Kind, tuple[Step, ...]] = {
     Kind.COLD: (ANSWER,),
@@ -82,7 +85,7 @@ def steps_of(incident: Incident) -> tuple[Step, ...]:
     elif incident.kind is Kind.FLOOD:
         whose = incident.subject or tenant
         steps = (
-            Step(f"Pause {whose}", link("/ui/act/pause", tenant=whose), act=True),
+            _pause_client(whose),
             Step(f"Cancel what waits of {whose}", link("/ui/act/cancel-tenant", tenant=whose), act=True),
         )
     steps = (*(_disable(route) for route in _proposed(incident)), *steps)
@@ -102,6 +105,14 @@ def _disable(route: str) -> Step:
     return Step(f"Disable {route}, which fails most", link("/ui/act/disable-route", route=route), act=True)
 
 
+def _pause_client(tenant: str) -> Step:
+    return Step(f"Pause {tenant}", link("/ui/act/pause", tenant=tenant), act=True)
+
+
+def _use_again(route: str) -> Step:
+    return Step(f"Use {route} again", link("/ui/act/enable-route", route=route), act=True)
+
+
 def scope_query(scope: Scope) -> dict[str, str | None]:
     """The query of a link to an act on the scope of a pause, and the hidden fields of its form."""
     return {"queue": scope.queue, "provider": scope.provider, "tenant": scope.tenant}
@@ -114,14 +125,43 @@ def _resume(scope: Scope) -> Step:
 def headline(status: Status, incidents: Sequence[Incident]) -> Headline:
     """What is wrong, since when, and what to do; the worst first."""
     opened = [each for each in incidents if each.is_open and not each.fades]
+    if shut := _all_shut(status):
+        return shut
     if opened:
         worst = min(opened, key=_severity)
         more = f" And {many(len(opened) - 1, 'more problem')}, below." if len(opened) > 1 else ""
         means = KIND_INFO[worst.kind].means + more
         by_hand = BY_HAND.get(worst.kind, "")
         level = "bad" if worst.kind in _URGENT else "watch"
-        return Headline(level, worst.title, f"{means} {by_hand}".strip(), worst.opened_ms, steps_of(worst))
+        paused = worst.kind is Kind.PAUSED
+        flag = next(
+            (each for each in status.paused if paused and str(each.scope) == (worst.subject or "everything")), None
+        )
+        told = f"Paused by {flag.who or 'unknown'}{f': {flag.why}' if flag.why else ''}. {means}" if flag else means
+        steps = _not_done(steps_of(worst), status)
+        return Headline(level, worst.title, f"{told} {by_hand}".strip(), worst.opened_ms, steps, fades=not paused)
     return _without_incident(status)
+
+
+def _all_shut(status: Status) -> Headline | None:
+    """Jobs wait, and people have taken every route out of use."""
+    usable = [route for route in status.routes if route.health is not None]
+    if not usable or not status.waiting or not all(route.closed for route in usable):
+        return None
+    shut = [flag for flag in status.paused if flag.route is not None or flag.provider is not None]
+    steps = [_use_again(flag.route) if flag.route is not None else _resume(flag.scope) for flag in shut]
+    since = max((flag.since or 0 for flag in shut), default=0)
+    return Headline(
+        "bad", f"No route is in use: {many(status.waiting, 'job')} waiting",
+        " ".join(f"{flag}." for flag in shut[:STEPS]), int(since * 1000), tuple(steps[:STEPS]),
+    )  # fmt: skip
+
+
+def _not_done(steps: Sequence[Step], status: Status) -> tuple[Step, ...]:
+    """Without the acts that are done already: a route that is disabled, a client that is paused."""
+    done = {_disable(flag.route).href for flag in status.paused if flag.route is not None}
+    done |= {_pause_client(flag.tenant).href for flag in status.paused if flag.tenant is not None}
+    return tuple(step for step in steps if step.href not in done)
 
 
 _URGENT = (*OUTAGES, Kind.REDIS_UNWRITABLE, Kind.REDIS_FULL, Kind.LOST, Kind.CRASH_LOOP)

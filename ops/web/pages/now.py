@@ -7,17 +7,21 @@ the reader's browser, from the times in the page.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from ops.reports import status as statuses
 from ops.reports.status import Status
 from ops.web.pages.next_steps import headline, steps_of
 from ops.web.pages.page import Pages
 from ops.web.seldom import at_most_every
-from worker.control.audit_trail import acts_since
+from producer.errors import ConfigurationError
+from worker.control.audit_trail import ActsOfPeople
+from worker.control.pause import EVERYTHING
 from worker.history.document import together
 from worker.history.read import slices
 from worker.notify.incidents import Incident, Incidents
 from worker.notify.kinds import Kind
+from worker.notify.oncall import load_on_call
 from worker.queue.dead_letters import now_ms
 from worker.reports import client_status
 from worker.routes.prices import dollars
@@ -43,6 +47,7 @@ class NowPage:
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
+        self._acts = ActsOfPeople(pages.client)
         self._seldom = at_most_every(SELDOM_SECONDS, self._costs_and_end)
 
     def sections(self) -> dict[str, str]:
@@ -52,13 +57,16 @@ class NowPage:
         now = now_ms(client)
         known = Incidents(client).unsettled()
         opened = [each for each in known if each.is_open]
-        costs, drained = self._seldom()
+        costs, drained, on_call = self._seldom()
         top = headline(status, known)
         facts = {
             "status": status,
             "now_ms": now,
             "headline": top,
-            "done": acts_since(client, top.since_ms, ACTS_LISTED) if top.since_ms else [],
+            "done": self._acts.since(top.since_ms, ACTS_LISTED) if top.since_ms else [],
+            "on_call": on_call,
+            "all_paused": any(flag.scope == EVERYTHING for flag in status.paused),
+            "disabled": {flag.route: str(flag) for flag in status.paused if flag.route},
             "opened": [(each, steps_of(each)) for each in opened[:INCIDENTS_LISTED]],
             "more_opened": max(0, len(opened) - INCIDENTS_LISTED),
             "routes": sorted(status.routes, key=lambda each: each.health is None),  # those left out come last
@@ -69,8 +77,8 @@ class NowPage:
         }  # fmt: skip
         return {name: self._pages.fragment(f"now/{name}.html", **facts) for name in SECTIONS}
 
-    def _costs_and_end(self) -> tuple[dict[str, Cost], str]:
-        """(what each route has cost, when the jobs that wait will be answered)."""
+    def _costs_and_end(self) -> tuple[dict[str, Cost], str, str]:
+        """(what each route has cost, when the jobs that wait will be answered, who is on call)."""
         client = self._pages.client
         now = now_ms(client)
         whole = together(each.document for each in slices(client, now - COST_MS, now))
@@ -79,7 +87,16 @@ class NowPage:
             for name, facts in whole.facts["route"].items()
         }
         minutes = client_status.minutes(client, self._pages.queues())
-        return costs, "" if minutes is None else client_status.eta(minutes)
+        return costs, "" if minutes is None else client_status.eta(minutes), self._on_call()
+
+    def _on_call(self) -> str:
+        """The person, with how to reach them; "" for nobody, and while the file cannot be read, which Settings tell."""
+        try:
+            people = load_on_call(self._pages.environment).on_call
+        except ConfigurationError:
+            return ""
+        now = datetime.now(UTC)
+        return next((f"{person.name}, {person.contact}" for person in people if person.on_call(now)), "")
 
 
 def _stopped(status: Status, opened: list[Incident]) -> bool:

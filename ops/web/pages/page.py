@@ -24,6 +24,7 @@ from producer import Producer
 from producer.environment import Environment
 from producer.errors import FailoverError
 from worker.control import worker_registry
+from worker.control.tokens import Role
 from worker.humanize import many, money, one_line, printable, took
 
 SIGN_IN = "/ui/sign-in"
@@ -51,7 +52,13 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.globals |= {"asset": self.static.url, "link": link, "breakers": BREAKERS, "tiers": TIERS}
+        self._templates.globals |= {
+            "asset": self.static.url,
+            "link": link,
+            "breakers": BREAKERS,
+            "tiers": TIERS,
+            "needs": needs,
+        }
         self._templates.filters |= {"many": many, "money": money, "took": took, "when": when, "cut": one_line}
         self._templates.filters |= {"by_button": by_button, "cause": cause, "done": done}
 
@@ -99,6 +106,12 @@ class Pages:
                 return handled
 
         return PageRoute
+
+
+def needs(href: str) -> str:
+    """The least role that may do the act of this link: page Now is made once for all who look, and hides by it."""
+    act = href.partition("?")[0].removeprefix("/ui/act/")
+    return "reviewer" if Role.REVIEWER in ACTS.get(act, ()) else "operator"
 
 
 def _to_sign_in(request: Request) -> Response:

@@ -49,7 +49,7 @@ _DONE: Mapping[str, str] = {  # an action of the audit trail, as one says that s
     "pause": "paused",
     "requeue": "requeued",
     "resolve": "answered",
-    "restore": "made usable again",
+    "restore": "put back route",
     "resume": "resumed",
     "silence": "silenced a message",
 }
@@ -67,9 +67,11 @@ def by_button(text: str) -> str:
 def done(act: Act) -> str:
     """What a person did: `requeued 12 jobs`, `disabled route openai/gpt-4o`."""
     fields = act.fields
-    flags = [str(Scope.of(flag)) for flag in (fields.get("flag") or fields.get("flags", "")).split()]
-    about = [*flags, *(fields[name] for name in ("route", "scope", "tenant") if fields.get(name))]
+    scopes = [Scope.of(flag) for flag in (fields.get("flag") or fields.get("flags", "")).split()]
+    about = [*map(str, scopes), *(fields[name] for name in ("route", "scope", "tenant") if fields.get(name))]
     jobs = [many(act.jobs, "job")] if act.jobs else []
+    if act.action in ("pause", "resume") and scopes and scopes[0].route is not None:
+        return f"{'disabled' if act.action == 'pause' else 'put back'} {', '.join(map(str, scopes))}"
     return f"{_DONE.get(act.action, act.action)} {', '.join([*about, *jobs])}".strip()
 
 

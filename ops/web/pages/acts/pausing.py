@@ -39,7 +39,8 @@ def _preview_pause(pages: Pages, query: Form) -> Preview:
     already = [str(flag) for flag in flags.paused(pages.client, pages.queues()) if flag.scope == scope]
     waiting, running = _counts(pages, scope)
     ends = "its running jobs" if scope.tenant else many(running, "running job")  # nobody counts those of a client
-    lines = [f"No new job of {scope} starts; {ends} will end as usual.",
+    of = "" if scope == flags.EVERYTHING else f" of {scope}"
+    lines = [f"No new job{of} starts; {ends} will end as usual.",
              f"{many(waiting, 'job')} will wait. Nothing is lost or charged, and no job expires meanwhile."]  # fmt: skip
     if scope.provider:
         lines = [
@@ -76,7 +77,8 @@ def _preview_resume(pages: Pages, query: Form) -> Preview:
         share = str(billing_alerts.share_above(*(each.percent for each in budgets)))
         hint = "Without it the next report of billing pauses again."
         fields = (Field("again_at", "Pause again at this percentage of the budget", "number", share, hint),)
-    return Preview(f"Resume {scope}?", in_words(found), f"Resume {scope}", _hidden(scope), fields)
+    why = [f"Paused: {flag}" for flag in flags.paused(pages.client, pages.queues()) if flag.scope == scope]
+    return Preview(f"Resume {scope}?", (*why, *in_words(found)), f"Resume {scope}", _hidden(scope), fields)
 
 
 def _resume(pages: Pages, form: Form, visitor: Visitor) -> Done:
@@ -147,9 +149,7 @@ def _disable(pages: Pages, form: Form, visitor: Visitor) -> Done:
 
 def _preview_enable(pages: Pages, query: Form) -> Preview:
     route, provider = _route(pages, query)
-    lines = [
-        "Its kill switch, its breaker and its cooldown end, and jobs use it again: after you fixed a key, a bill or a quota."
-    ]
+    lines = ["Jobs use it again at once, whatever failed before: after you fixed a key, a bill or a quota."]
     if provider and any(flag.provider == canonical(provider) for flag in flags.paused(pages.client, [])):
         lines.append(f"Its provider {provider} stays paused.")
     return Preview(f"Use {route} again?", tuple(lines), "Use it again", (("route", route),))

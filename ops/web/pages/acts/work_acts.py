@@ -71,7 +71,10 @@ def _cancel_tenant(pages: Pages, form: Form, visitor: Visitor) -> Done:
 
 
 def _scope(form: Form) -> str:
-    scope = scope_named(form.one("scope"))
+    given = form.one("scope")
+    scope = scope_named(
+        given if ":" in given or given in ("", "total") else f"tenant:{given}"
+    )  # a name alone is a client's
     if scope is None:
         raise BadRequest(f"say whose cap: {SCOPES}")
     return scope

@@ -27,6 +27,17 @@ function tellTimes() {
   }
 }
 
+// On a phone each row of a table is a card: its cells need the words of the table's head.
+function writeHeads() {
+  for (const table of document.querySelectorAll(".wide table:not(.cards)")) {
+    const heads = [...table.querySelectorAll("thead th")].map((each) => each.querySelector(".unseen") ? "" : each.textContent.trim());
+    for (const row of table.querySelectorAll("tbody tr")) {
+      [...row.children].forEach((cell, index) => { if (cell.tagName === "TD") cell.dataset.head = heads[index] ?? ""; });
+    }
+    table.classList.add("cards");
+  }
+}
+
 const dialog = document.getElementById("dialog");
 
 document.addEventListener("htmx:afterSwap", (event) => {
@@ -35,8 +46,9 @@ document.addEventListener("htmx:afterSwap", (event) => {
     dialog.querySelector("input:not([type=hidden]), textarea, select, .button")?.focus();
   }
   tellTimes();
+  writeHeads();
 });
-document.addEventListener("htmx:sseMessage", tellTimes);
+document.addEventListener("htmx:sseMessage", () => { tellTimes(); writeHeads(); });
 document.addEventListener("htmx:sendError", () => {
   document.getElementById("act").textContent = "There is no connection. Nothing was done; try again.";
   if (!dialog.open) dialog.showModal();
@@ -74,15 +86,18 @@ document.addEventListener("change", (event) => {
 function draw(element) {
   const {unit, names, data} = JSON.parse(element.dataset.plot);
   const style = getComputedStyle(document.documentElement);
-  const colors = ["--link", "--bad", "--watch"].map((name) => style.getPropertyValue(name).trim());
-  const line = {stroke: style.getPropertyValue("--soft").trim(), grid: {stroke: style.getPropertyValue("--line").trim(), width: 1}};
-  const series = names.map((name, index) => ({label: `${name} (${unit})`, stroke: colors[index % 3], width: 2,
+  const colors = ["--link", "--bad", "--watch"];
+  const now = (name) => () => style.getPropertyValue(name).trim(); // asked for at each draw: the phone may go dark meanwhile
+  const line = {stroke: now("--soft"), grid: {stroke: now("--line"), width: 1}};
+  const series = names.map((name, index) => ({label: `${name} (${unit})`, stroke: now(colors[index % 3]), width: 2,
     dash: index ? [6, 3 * index] : undefined, points: {show: data[index + 1].filter((value) => value !== null).length < 40}, spanGaps: false}));
   const size = () => ({width: element.clientWidth, height: Math.min(240, Math.max(160, element.clientWidth / 3))});
   const plot = new uPlot({...size(), series: [{}, ...series], axes: [line, {...line, size: 60}], scales: {y: {range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1]}}}, data, element);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => plot.redraw(false, true));
   new ResizeObserver(() => plot.setSize(size())).observe(element);
 }
 
 if (globalThis.uPlot) for (const each of document.querySelectorAll("[data-plot]")) draw(each);
 tellTimes();
+writeHeads();
 setInterval(tellTimes, 1000);
