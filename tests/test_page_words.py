@@ -157,6 +157,7 @@ def test_no_time_is_promised_while_everything_is_paused(
         ("`failover budget set tenant:a --hard USD` starts them", "“Cap” of tenant:a on the page Money starts them"),
         ("2 users: `failover budget show --by user`", "2 users: the page Money"),
         ("failover resume --tenant acme --dry-run", "“Resume” on the page Now"),
+        ("If one asks, the last command has the text: replace NAME.", "If one asks, “Fill it” below has the text."),
         ("it is failover-worker", "it is failover-worker"),
     ],
 )

@@ -61,7 +61,7 @@ def by_button(text: str) -> str:
     """The text with the button of a page in place of each command that has one."""
     for command, button in _COMMANDS:
         text = command.sub(button, text)
-    return text
+    return text.replace("the last command has the text: replace NAME", "“Fill it” below has the text")
 
 
 def done(act: Act) -> str:
