@@ -15,6 +15,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from producer import keyspace
+from producer.redis_server.cancelling import cancelled
 
 log = logging.getLogger("failover.producer")
 
@@ -82,8 +83,7 @@ class Wakeups:
 
     async def close(self) -> None:
         if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+            await cancelled([self._reader])
         with contextlib.suppress(RedisError, OSError):
             await self._client.aclose()
 

@@ -14,6 +14,7 @@ import redis
 
 from ops.simulators.provider import Control
 from producer.connection import connect_async
+from producer.redis_server.cancelling import cancelled
 from producer.trail import Attempt
 from tests.support.jobs import chat
 from tests.support.polling import until
@@ -23,7 +24,6 @@ from worker.breakers.registry import Breakers
 from worker.poller import Poller
 from worker.providers import Providers
 from worker.providers.sse import Assembly
-from worker.queue.drain import cancelled
 from worker.routes.api_keys import Key, parsed
 from worker.routes.policy import Routing
 from worker.routes.route import Route, Routes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,7 @@ import redis
 from producer import AsyncProducer, Producer, wakeups
 from producer.job import JobResult, JobStatus
 from producer.policy import Policies
+from producer.redis_server.cancelling import cancelled
 from tests.support.jobs import chat
 from tests.support.polling import until
 
@@ -147,3 +149,21 @@ def test_many_wait_over_one_connection_and_leave_nothing_behind(
             await ours.close()
 
     asyncio.run(run())
+
+
+def test_a_task_that_swallows_a_cancel_ends_all_the_same() -> None:
+    """As asyncio.wait_for does before Python 3.12, where the reply comes with the cancel."""
+
+    async def endless() -> None:
+        for _ in range(2):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+        await asyncio.sleep(3600)
+
+    async def scenario() -> bool:
+        task = asyncio.create_task(endless())
+        await asyncio.sleep(0)
+        await cancelled([task])
+        return task.cancelled()
+
+    assert asyncio.run(scenario())

@@ -25,6 +25,7 @@ from rq.worker import BaseWorker, WorkerStatus
 
 from producer import telemetry
 from producer.connection import connect, connect_async
+from producer.redis_server.cancelling import cancelled
 from producer.scripts import Gathering, ask_async
 from worker import execution_log
 from worker.breakers.local import Rules
@@ -39,7 +40,7 @@ from worker.queue import maintenance, transitions
 from worker.queue.batcher import QUIET_SECONDS
 from worker.queue.claim import Claim
 from worker.queue.claimer import Claimer
-from worker.queue.drain import Execution, cancelled, let_end
+from worker.queue.drain import Execution, let_end
 from worker.queue.outcome_events import event_of, executed_event, record_of
 from worker.queue.outcomes import Executed, Released, given_back, unwritable
 from worker.queue.suspects import Suspects

@@ -31,6 +31,7 @@ from producer import Producer
 from producer.client import AsyncProducer
 from producer.environment import Environment
 from producer.intake import COMPONENTS, install_errors, jobs
+from producer.redis_server.cancelling import cancelled
 from worker.control.pause import holding
 from worker.control.tokens import Tokens
 
@@ -93,8 +94,7 @@ def _lifespan(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         batches = asyncio.create_task(runner.run())
         yield
-        batches.cancel()
-        await asyncio.gather(batches, return_exceptions=True)
+        await cancelled([batches])
         await producer.close()
         client.close()
 

@@ -14,6 +14,7 @@ import redis
 
 from producer import keyspace
 from producer.connection import connect_async
+from producer.redis_server.cancelling import cancelled
 from tests.support.replies import fields
 from worker.history.archive import Archive
 from worker.history.ledger_retention import LedgerRetention
@@ -60,9 +61,7 @@ def booked(url: str, work: Callable[[list[Ledger]], Awaitable[None]], workers: i
         try:
             await work(ledgers)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancelled(tasks)
             for batcher in batchers:  # as a worker does at its end: first nothing sends any more
                 await batcher.flush()
             for client in clients:

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from producer import keyspace
 from producer.keyspace import JobField
+from producer.redis_server.cancelling import cancelled
 from producer.results import result_commands, result_of
 from producer.scripts import Command, although_full, ask_async, run_async
 from worker.network import DIRECT, Network, authorization, without_password
@@ -81,9 +82,7 @@ class Deliveries:
                     with contextlib.suppress(RedisError):  # the rest of the worker logs it
                         await self._start()
         finally:
-            for task in self._busy.values():
-                task.cancel()
-            await asyncio.gather(*self._busy.values(), return_exceptions=True)
+            await cancelled(self._busy.values())
             for open_session in self._sessions.values():
                 await open_session.close()
 

@@ -46,12 +46,3 @@ async def let_end(
         if not e.lost and not e.settling
     ]
     await asyncio.wait([all_ended, *released], timeout=RELEASE_SECONDS)
-
-
-async def cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Cancel the tasks until all have ended. One cancel is not enough: a timeout inside a Redis call can swallow it."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=0.2)

@@ -19,6 +19,7 @@ from ops.web.openai.models import Models
 from producer import keyspace
 from producer.client import AsyncProducer
 from producer.errors import FailoverError
+from producer.redis_server.cancelling import cancelled
 
 log = logging.getLogger("failover.web.batches")
 
@@ -54,9 +55,7 @@ class Runner:
                     await asyncio.wait_for(self._work.wait(), LOOK_SECONDS)
                 self._work.clear()
         finally:
-            for task in self._runs.values():
-                task.cancel()
-            await asyncio.gather(*self._runs.values(), return_exceptions=True)
+            await cancelled(self._runs.values())
 
     async def _look(self) -> None:
         """Take batches that nobody runs."""
