@@ -6,11 +6,13 @@ import subprocess
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.support.web import TOKEN, served, tenants
 from tests.support.workshop import BIN, Workshop
 
 
+@pytest.mark.timeout(300)  # a minute alone
 def test_schemathesis_finds_nothing(workshop: Workshop, tmp_path: Path) -> None:
     workshop.routes(hot=[{"upstream": "a"}])
     workshop.policy(max_time_to_answer_seconds=0.02, when_late="accept")
