@@ -17,6 +17,7 @@ from ops.printing import guard_output
 from producer.environment import Environment, load_environment
 from producer.errors import FailoverError
 
+INTERRUPTED = "interrupted; accepted jobs stay accepted (`failover status`), and `batch run` continues where it stopped"
 EXIT_CODES = (
     "Exit codes: 0 done, 1 some work failed, 2 wrong usage or configuration, 3 Redis is not reachable or not safe."
 )
@@ -122,13 +123,9 @@ def main() -> None:
     except OSError as error:
         _note(f"failover: {error.filename or 'a file'}: {error.strerror or error}")
         sys.exit(1)
-    except click.Abort:
-        _note("not confirmed, so nothing was done")
-        sys.exit(130)
-    except KeyboardInterrupt:
-        _note(
-            "interrupted; accepted jobs stay accepted (`failover status`), and `batch run` continues where it stopped"
-        )
+    except (click.Abort, KeyboardInterrupt) as ended:
+        interrupted = isinstance(ended, KeyboardInterrupt) or isinstance(ended.__cause__, KeyboardInterrupt)
+        _note(INTERRUPTED if interrupted else "not confirmed, so nothing was done")
         sys.exit(130)
     except Exception as error:
         if not _is_of_redis(error):

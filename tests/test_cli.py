@@ -20,6 +20,7 @@ from producer import JobResult, JobStatus, Producer, keyspace
 from producer.job import DeadReason
 from tests.support.polling import until
 from tests.support.workshop import Workshop
+from worker.control import pause
 
 
 def batch_file(folder: Path, count: int, name: str = "in.jsonl") -> Path:
@@ -289,3 +290,28 @@ def test_a_closed_input_or_output_is_no_traceback(workshop: Workshop) -> None:
         )
         assert "Traceback" not in done.stderr
         assert done.returncode == (2 if closed.startswith("-") else 0)
+
+
+def test_a_wait_says_what_holds_the_job_up_and_ctrl_c_that_it_stays_accepted(
+    routed: Workshop, client: redis.Redis
+) -> None:
+    routed.run("failover", "pause", "--reason", "a look at the bill")
+    process = routed.start("failover", "submit", "hello", "--wait", "60")
+    told = "not answered yet: paused: everything"
+    until(lambda: told in routed.log(process), "it says why the job does not start")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert "a look at the bill" in routed.log(process)
+    assert "interrupted; accepted jobs stay accepted" in routed.log(process)
+    assert client.llen(keyspace.queue("ai-tasks")) == 1
+
+
+def test_a_queued_job_says_that_no_route_can_be_used(routed: Workshop, client: redis.Redis) -> None:
+    routed.worker()
+    until(lambda: "hot/hot-1" in routed.run("failover", "status").stdout, "the worker has told its routes")
+    for route in ("hot/hot-1", "warm/warm-1"):
+        pause.pause(client, pause.Scope(route=route), who="kira", why="too slow")
+    job_id = routed.run("failover", "submit", "hello").stdout.strip()
+    until(
+        lambda: "no route can be used: hot/hot-1" in routed.run("failover", "job", "why", job_id).stdout, "it is said"
+    )

@@ -180,7 +180,7 @@ def test_the_report_says_what_was_taken_approximated_and_left_out(tmp_path: Path
         ("left_out", "entry 3 (b): supports_vision: set capabilities on the route"),
         (
             "left_out",
-            "litellm_settings.success_callback: is not copied: the extra `otel` sends each job's trace to Langfuse",
+            "litellm_settings.success_callback: langfuse is not copied: the extra `otel` sends each job's trace to Langfuse",
         ),
         ("left_out", "litellm_settings.cache: is not copied: set ttl_seconds in policies/cache.yaml"),
         ("left_out", "general_settings.master_key: is not copied: FAILOVER_API_TOKEN"),
@@ -190,6 +190,41 @@ def test_the_report_says_what_was_taken_approximated_and_left_out(tmp_path: Path
     ):
         assert any(said in line for line in told[section]), said
     assert "odd" not in str(found.report) and "database_url" not in str(found.report)
+
+
+def test_what_is_switched_off_or_traced_elsewhere_is_said_by_name(tmp_path: Path) -> None:
+    settings = "{ssl_verify: false, cache: false, callbacks: [prometheus, sentry], telemetry: false}"
+    told = str(imported(written(tmp_path, "c.yaml", f"{KIT}litellm_settings: {settings}\n")).report)
+    assert "litellm_settings.ssl_verify: is not copied: certificates are always checked" in told
+    assert "litellm_settings.callbacks: prometheus is not copied: GET /metrics" in told
+    assert "litellm_settings.callbacks: sentry is not copied: hooks see" in told
+    assert "cache" not in told and "telemetry" not in told
+
+
+def test_an_alias_without_a_route_is_answered_by_its_fallbacks(tmp_path: Path) -> None:
+    config = """
+model_list:
+  - {model_name: claude, litellm_params: {model: bedrock/anthropic.claude-3}}
+  - {model_name: smart, litellm_params: {model: openai/gpt-4o, api_key: os.environ/A}}
+litellm_settings: {fallbacks: [{claude: [smart]}]}
+"""
+    found = imported(written(tmp_path, "c.yaml", config))
+    assert {name: each.pin for name, each in found.job_types.items()} == {
+        "claude": ["openai/gpt-4o"],
+        "smart": ["openai/gpt-4o"],
+    }
+    assert "entry 1 (claude): bedrock has no counterpart" in str(found.report)
+
+
+def test_fallbacks_for_some_failures_are_approximated(tmp_path: Path) -> None:
+    config = """
+model_list:
+  - {model_name: a, litellm_params: {model: openai/gpt-4o, api_key: os.environ/A}}
+  - {model_name: b, litellm_params: {model: openai/gpt-4o-mini, api_key: os.environ/A}}
+litellm_settings: {content_policy_fallbacks: [{a: [b]}]}
+"""
+    told = imported(written(tmp_path, "c.yaml", config)).report.sections()["approximated"]
+    assert any("a: its fallbacks are for one kind of failure" in line for line in told)
 
 
 def test_a_placeholder_of_the_kit_becomes_a_variable(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def submit(
             click.echo(json.dumps({"job_id": job_id}) if as_json else job_id)
             return
         session.note_others(active, job_id)
-        result = _waited(active.producer, job_id, wait)
+        result = _waited(active.producer, job_id, tenant, wait)
     if as_json:
         click.echo(result.model_dump_json(indent=2))
     elif result.status is JobStatus.DONE:
@@ -125,17 +125,22 @@ def submit(
     sys.exit(0 if result.status is JobStatus.DONE else 1)
 
 
-def _waited(producer: Producer, job_id: str, seconds: float) -> JobResult:
+def _waited(producer: Producer, job_id: str, tenant: str, seconds: float) -> JobResult:
     """The result, or the job as it is after so many seconds. What it waits for is told meanwhile, once for each cause."""
-    give_up, told = time.monotonic() + seconds, None
+    give_up, told = time.monotonic() + seconds, ""
     while True:
         left = give_up - time.monotonic()
         result = producer.wait(job_id, min(TELL_SECONDS, max(0.0, left)))
         if result.status.ended or left <= TELL_SECONDS:
             return result
-        if result.waiting_reason not in (None, told):
-            told = result.waiting_reason
-            session.note(f"not answered yet: it waits for {result.waiting_for}")
+        reason, text = str(result.waiting_reason or ""), f"it waits for {result.waiting_for}"
+        if result.status is JobStatus.QUEUED and not reason:
+            from ops.reports.why import held_up
+
+            reason = text = held_up(producer.client, producer.queue, tenant)
+        if reason not in ("", told):
+            told = reason
+            session.note(f"not answered yet: {text}")
 
 
 def _moment(given: str | None) -> str | float | None:

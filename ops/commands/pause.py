@@ -24,8 +24,8 @@ from worker.queue import fair_queue
 from worker.routes.names import canonical
 
 queue_option = click.option("--queue", help="Only this queue.")
-provider_option = click.option("--provider", help="Only the routes of this provider; others still serve jobs.")
-tenant_option = click.option("--tenant", help="Only the jobs of this client; the jobs of others start.")
+provider_option = click.option("--provider", help="Only the routes of this provider.")
+tenant_option = click.option("--tenant", help="Only the jobs of this client.")
 
 
 def _scope(queue: str | None, provider: str | None, tenant: str | None) -> Scope:

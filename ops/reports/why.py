@@ -12,8 +12,9 @@ from producer.job import DeadReason, JobResult, JobStatus
 from producer.keyspace import JobField
 from producer.scripts import ask
 from producer.trail import Attempt, Planned, TrailEntry
-from worker.control.pause import holding
-from worker.control.worker_registry import alive
+from worker.breakers import health
+from worker.control.pause import paused
+from worker.control.worker_registry import alive, usable, views, withheld
 from worker.humanize import many
 from worker.queue import fair_queue
 from worker.queue.dead_letters import now_ms, queue_of
@@ -98,10 +99,8 @@ def _state(client: redis.Redis, queue: str, job_id: str, result: JobResult, fact
         case JobStatus.QUEUED:
             position = fair_queue.place(client, queue, job_id, facts.get(JobField.TENANT, ""))
             position = position or "not in the list: the audit will find it"
-            flags = holding(client, queue)
-            stopped = f"; paused: {flags[0]}" if flags else ""
-            nobody = "" if alive(client, queue) else "; no worker is running"
-            return f"queued in {queue}, {position}{stopped}{nobody}; {_expiry(client, queue, facts, now)}"
+            held = held_up(client, queue, facts.get(JobField.TENANT, ""))
+            return f"queued in {queue}, {position}{f'; {held}' if held else ''}; {_expiry(client, queue, facts, now)}"
         case JobStatus.RUNNING:
             lease = f"{job_id}:{facts.get(JobField.LEASE, '')}"
             (until,) = ask(client, [("ZSCORE", keyspace.leases(queue), lease)])
@@ -123,6 +122,20 @@ def _state(client: redis.Redis, queue: str, job_id: str, result: JobResult, fact
             return f"done at {facts.get('ended_at', '?')} {by}, after {tried}"
         case JobStatus.CANCELLED:
             return f"cancelled at {facts.get('ended_at', '?')}"
+
+
+def held_up(client: redis.Redis, queue: str, tenant: str) -> str:
+    """Why no job of the tenant starts now: a pause, no worker, no route that may be used; "" if nothing is known of it."""
+    flags = paused(client, [queue])
+    told = [f"paused: {flag}" for flag in flags if flag.concerns(queue) or (tenant and flag.tenant == tenant)][:1]
+    told += [] if alive(client, queue) else ["no worker is running"]
+    routes = usable(views(client))
+    shut = {name: str(flag) for flag in flags for name in withheld(routes, [flag])}
+    standing = health.of_routes(client, [name for name in routes if name not in shut])
+    if routes and not any(each.serves for each in standing.values()):
+        rests = {name: each.rests_for or each.breaker for name, each in standing.items()}
+        told.append("no route can be used: " + ", ".join(f"{name} ({why})" for name, why in (rests | shut).items()))
+    return "; ".join(told)
 
 
 def _expiry(client: redis.Redis, queue: str, facts: dict[str, str], now: int) -> str:

@@ -92,8 +92,9 @@ def imported(path: Path, alias: str | None = None, environment: Environment | No
     add_windows(aliases, fallbacks, report)
     tops = [alias] if alias is not None else heads([each.name for each in aliases], fallbacks)
     tiers, names = _map(path, aliases, tops, fallbacks)
-    wanted = aliases if alias is None else aliases[:1]
-    job_types = _job_types(wanted, {each.name: each for each in aliases}, fallbacks, names, strategy, report)
+    by_name = {each.name: each for each in aliases}
+    wanted = [each for each in found if each.groups or _others_answer(each, by_name, fallbacks)]
+    job_types = _job_types(wanted if alias is None else wanted[:1], by_name, fallbacks, names, strategy, report)
     _add_second_names(config, job_types, report, all_aliases=alias is None)
     _report_routes(aliases, names, report)
     _report_defaults(aliases, len(tops) > 1 and "default" not in job_types, report)
@@ -101,6 +102,11 @@ def imported(path: Path, alias: str | None = None, environment: Environment | No
     routes = _checked(path, tiers | breaker(settings, environment, report))
     report_settings(config, environment, report)
     return Imported(routes, job_types, report)
+
+
+def _others_answer(alias: Alias, by_name: Mapping[str, Alias], fallbacks: Fallbacks) -> bool:
+    """Whether an alias without a route has fallbacks with one: its jobs take those."""
+    return "*" not in alias.name and any(name in by_name for name in fallbacks.chain(alias.name)[1:])
 
 
 def _report_defaults(aliases: list[Alias], mixed: bool, report: Report) -> None:
@@ -215,6 +221,10 @@ def _job_types(
             order=ORDERS.get(strategy, "listed"),
             failover_on_refusal=fallbacks.refused(alias.name),
         )
+        if fallbacks.of_some_failures(alias.name):
+            report.approximate(
+                alias.name, "its fallbacks are for one kind of failure; here they take over after every one"
+            )
         report.took(f"job type {name}", ", then ".join(" or ".join(group) for group in pin))
     return found
 

@@ -39,6 +39,10 @@ class Fallbacks:
         """Whether what is too long for the alias goes to another one."""
         return bool(self._of(alias, "context_window_fallbacks"))
 
+    def of_some_failures(self, alias: str) -> bool:
+        """Whether others take over, but not for every failure."""
+        return bool(self._after(alias)) and not self._of(alias, "fallbacks")
+
     def unknown(self, aliases: Collection[str]) -> Iterator[str]:
         """The names that stand for none of these aliases."""
         for kind, by_alias in self.by_kind.items():

@@ -31,8 +31,13 @@ _SAME_ANYWAY = {"enable_weighted_failover", "enable_pre_call_checks", "drop_para
 _OFF: tuple[object, ...] = (False, "", [], {})  # a setting that asks for nothing
 MOST_FAILURES = 1000
 LONGEST_COOLDOWN_SECONDS = 3600
-_HOOKS = "hooks see each attempt and its result (docs/hooks.md)"
-_LANGFUSE = "the extra `otel` sends each job's trace to Langfuse (docs/telemetry.md)"
+_TRACED = {
+    "langfuse": "the extra `otel` sends each job's trace to Langfuse (docs/telemetry.md)",
+    "otel": "the extra `otel` sends each job's trace to a collector (docs/telemetry.md)",
+    "prometheus": "GET /metrics of `failover serve` has them",
+    "slack": "set SLACK_WEBHOOK_URL",
+    "callback": "hooks see each attempt and its result (docs/hooks.md)",
+}
 _INSTEAD = {
     "master_key": "FAILOVER_API_TOKEN protects the web process",
     "database_url": "jobs, results and costs are in Redis (REDIS_URL)",
@@ -51,6 +56,8 @@ _INSTEAD = {
     "alerting": "set SLACK_WEBHOOK_URL or NOTIFY_EMAIL",
     "alerting_threshold": "set SLACK_WEBHOOK_URL or NOTIFY_EMAIL",
     "alert_types": "set SLACK_WEBHOOK_URL or NOTIFY_EMAIL",
+    "ssl_verify": "certificates are always checked; SSL_CERT_FILE names a CA of your own",
+    "telemetry": "nothing is sent to anybody",
     "set_verbose": "`failover job why ID` tells of each job",
     "json_logs": "logs are JSON lines anyway, but on a terminal",
     "redis_host": "set REDIS_URL",
@@ -105,9 +112,14 @@ def report_settings(config: Mapping[str, Any], environment: Environment, report:
         report.leave_out("environment_variables", f"put {', '.join(map(str, variables))} into the environment or .env")
 
 
+def _asks_for_nothing(name: str, value: Any) -> bool:
+    """Whether it switches something off that is not here anyway. `ssl_verify: false` does not: certificates are checked."""
+    return value in _OFF and name in _INSTEAD and name != "ssl_verify"
+
+
 def _left(name: str) -> str:
     """What to say of a setting that is not taken over: what does its work here, or that nothing does."""
-    instead = _LANGFUSE if "langfuse" in name else _HOOKS if "callback" in name else _INSTEAD.get(name)
+    instead = next((text for word, text in _TRACED.items() if word in name), _INSTEAD.get(name))
     return f"is not copied: {instead}" if instead else "has no counterpart: jobs go without it"
 
 
@@ -116,7 +128,7 @@ def _report_one(section: str, name: str, value: Any, environment: Environment, r
     if section not in SECTIONS:
         if name in _READ or name == "routing_strategy":
             report.leave_out(where, "LiteLLM does not read it there: move it to router_settings")
-        elif name not in _ELSEWHERE and value not in _OFF:
+        elif name not in _ELSEWHERE and not _asks_for_nothing(name, value):
             report.leave_out(where, _left(name))
     elif name in _SAME_ANYWAY:
         tell = report.took if value else report.approximate
@@ -124,8 +136,11 @@ def _report_one(section: str, name: str, value: Any, environment: Environment, r
     elif name in _READ:
         if number(value, environment) is None:
             report.leave_out(where, f"{value!r} is not a number: set it in routes.json")
-    elif name not in _ELSEWHERE and value not in _OFF:
-        report.leave_out(where, _left(f"{name} {value}" if "callback" in name else name))
+    elif "callback" in name:
+        for each in filter(None, value if isinstance(value, list) else [value]):
+            report.leave_out(where, f"{each} {_left(f'callback {each}')}")
+    elif name not in _ELSEWHERE and not _asks_for_nothing(name, value):
+        report.leave_out(where, _left(name))
 
 
 def mapping(value: Any) -> dict[str, Any]:
