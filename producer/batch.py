@@ -183,7 +183,7 @@ def _read_line(number: int, raw: bytes, job_fields: dict[str, str]) -> Line | Ba
     try:
         data = parse(raw)
     except ValueError as error:
-        return BadLine(number, None, "", f"is not JSON: {error}")
+        return BadLine(number, None, "", f"is not JSON: {str(error).replace(' at line 1 column ', ' at character ')}")
     if not isinstance(data, dict):
         return BadLine(number, None, "", "is not a JSON object")
     custom_id = _as_text(data.get("custom_id"))

@@ -74,7 +74,7 @@ def test_malformed_lines_are_told_and_the_rest_is_processed(routed: Workshop) ->
     routed.worker()
     ended = routed.run("failover", "batch", "run", "in.jsonl", "-o", "out.jsonl", "--errors", "err.jsonl")
     assert ended.returncode == 1
-    assert "line 2: is not JSON" in ended.stderr
+    assert "line 2: is not JSON: key must be a string at character 2" in ended.stderr
     assert "line 4: body.messages.0.role: is missing" in ended.stderr
     assert [line["custom_id"] for line in lines(routed.folder / "out.jsonl")] == ["c0", "c1", "c2"]
     assert [line["custom_id"] for line in lines(routed.folder / "err.jsonl")] == [None, "x"]
