@@ -15,7 +15,7 @@ from ops.reports import status as status_view
 from ops.reports.status import Status
 from producer.client import DEFAULT_QUEUE
 
-Show = Callable[[], None]
+Show = Callable[[str], None]  # its argument: a line that stands above all, "" for none
 
 
 @contextlib.contextmanager
@@ -39,9 +39,11 @@ def _screen(client: redis.Redis, title: str) -> Iterator[Show]:
     console = session.console()
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
-        def show() -> None:
+        def show(above: str) -> None:
             page = PrintableConsole(file=io.StringIO(), force_terminal=True, width=console.width, highlight=False)
             with page.capture() as drawn:
+                if above:
+                    page.print(above, markup=False, style="bold")
                 page.print(title, markup=False)
                 try:
                     status_view.render(status_view.gather(client, DEFAULT_QUEUE), page)
@@ -55,7 +57,7 @@ def _screen(client: redis.Redis, title: str) -> Iterator[Show]:
 def _lines(client: redis.Redis) -> Show:
     last = ""
 
-    def show() -> None:
+    def show(above: str) -> None:  # in a pipe the line was printed once, by who stops
         nonlocal last
         try:
             line = _line(status_view.gather(client, DEFAULT_QUEUE))

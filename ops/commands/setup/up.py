@@ -25,6 +25,7 @@ from producer.errors import UsageError
 from worker.configuration import Configuration
 from worker.humanize import many
 
+STOPPING = "stopping: running jobs end first; Ctrl-C again puts them back into the queue"
 READY = {"worker": "worker started", "web": "serving"}  # the name of a part -> the event of its log
 LOOK_SECONDS = 1.0
 DRAIN_SECONDS = 25
@@ -54,7 +55,7 @@ def up(environment: Environment, port: int, host: str, part: str | None) -> None
         with live_view(client, _title(environment, host, port)) as show, _parts(host, port, show) as parts:
             with contextlib.suppress(KeyboardInterrupt):
                 _watch(parts, show)
-            session.note("stopping: running jobs end first; Ctrl-C again puts them back into the queue")
+            session.note(STOPPING)
         left = session.unfinished(client, queues)
     session.note(f"stopped; left for the next start: {many(left, 'unfinished job')}")
 
@@ -128,7 +129,7 @@ def _watch(parts: Sequence[ChildProcess], show: Show) -> None:
         if not ready and all(part.ready for part in parts):
             ready = True
             session.note("ready: in another terminal, `failover submit 'Say hello' --wait`")
-        show()
+        show("" if ready else "starting")
         time.sleep(LOOK_SECONDS)
 
 
@@ -144,8 +145,8 @@ def _stop(parts: Sequence[ChildProcess], show: Show) -> None:
                     part.signal(signal.SIGKILL if killed else signal.SIGINT)
             interrupted = False
             if due():
-                show()
+                show(STOPPING)
             time.sleep(0.1)
         except KeyboardInterrupt:
             interrupted = True
-    show()
+    show("stopped")
