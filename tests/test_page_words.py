@@ -10,8 +10,9 @@ import httpx
 import pytest
 import redis
 
+from ops.reports.status import gather
 from ops.web.pages.words import by_button, cause, done
-from producer import Producer
+from producer import Producer, keyspace
 from producer.job import DeadReason
 from tests.support.jobs import chat
 from tests.support.pages import signed_in, token_of
@@ -216,3 +217,12 @@ def test_a_client_is_not_shown_what_a_provider_said(web: httpx.Client, client: r
     page = signed_in(web, token_of(client, "acme", Role.TENANT, "acme")).get("/ui/mine").text
     assert held.job_id in page
     assert "Invalid value" not in page
+
+
+def test_status_says_that_nobody_looks_at_an_incident(client: redis.Redis) -> None:
+    Incidents(client).open(Condition(Kind.CREDENTIALS, "openai"), 1_700_000_000_000, "it refuses the key")
+    (told,) = gather(client, Q).incidents
+    assert told.endswith("(as last seen: no worker runs to notice its end)")
+    client.set(keyspace.NOTIFIER, "a worker")
+    (told,) = gather(client, Q).incidents
+    assert "as last seen" not in told

@@ -110,11 +110,7 @@ def gather(client: redis.Redis, default_queue: str) -> Status:
         queues=[_queue(client, name) for name in queues],
         workers=_workers(client, worker_registry.names(client)),
         budgets=[each for each in billing_alerts.known(client) if each.budget != billing_alerts.OWN_NAME],
-        incidents=[
-            f"incident {each.id}, since {utc(each.opened_ms / 1000)}: {each.title}"
-            for each in Incidents(client).unsettled()
-            if each.is_open and each.kind is not Kind.CAPPED
-        ],
+        incidents=_incidents(client),
         routes=_routes(client, views, flags),
         batches=under_way(client),
         lost=lost.count(client),
@@ -205,10 +201,15 @@ def _routes(client: redis.Redis, views: list[dict[str, Any]], flags: list[Paused
             standing.get(name),
             next((_closed(flag) for flag in flags if flag.closes(name, route.get("provider", ""))), ""),
         )
-        for name, route in sorted(
-            seen.items(), key=lambda item: item[1]["tier"]
-        )  # hot before warm, else in the order of the map
+        # hot before warm, else in the order of the map
+        for name, route in sorted(seen.items(), key=lambda item: item[1]["tier"])
     ]
+
+
+def _incidents(client: redis.Redis) -> list[str]:
+    opened = [each for each in Incidents(client).unsettled() if each.is_open and each.kind is not Kind.CAPPED]
+    seen = "" if not opened or client.exists(keyspace.NOTIFIER) else " (as last seen: no worker runs to notice its end)"
+    return [f"incident {each.id}, since {utc(each.opened_ms / 1000)}: {each.title}{seen}" for each in opened]
 
 
 def _closed(flag: Paused) -> str:
