@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from producer.policy import Policies, load_policies
 from tests.support.openai_door import door
 from tests.support.web import served
 from tests.support.workshop import Workshop, workshop_in
+
+# A shell ignores Ctrl-C for what it starts with &, and so would every command that these tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OF_A_SERVER = {"server", "openai_door", "provider_server", "slack"}  # all others build on these
 
