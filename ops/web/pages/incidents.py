@@ -5,12 +5,12 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from ops.reports.client_message import filled_for, incident_named
-from ops.web.pages.next_steps import BY_HAND, steps_of
+from ops.web.pages.next_steps import BY_HAND, named_in, steps_of
 from ops.web.pages.page import Pages, link
 from producer.errors import BadRequest
 from worker.notify.client_messages import load_messages, message_named
 from worker.notify.incident_text import ALL_CLEAR
-from worker.notify.incidents import Incident, Incidents
+from worker.notify.incidents import Incidents
 from worker.notify.kinds import KIND_INFO
 from worker.queue.dead_letters import now_ms
 from worker.reports import client_status
@@ -19,12 +19,6 @@ LISTED = 50
 TENANTS_LISTED = 20
 STORY_LISTED = 300
 MONTH_MS = 31 * 86_400_000
-
-
-def _for_whoever_asks(incident: Incident) -> str:
-    """The name of the message that the incident's command fills for a client who asks; "" for none."""
-    words = next((each.split() for each in incident.commands if each.startswith("failover messages show ")), [])
-    return words[3] if len(words) > 3 else ""
 
 
 def add(router: APIRouter, pages: Pages) -> None:
@@ -55,7 +49,8 @@ def add(router: APIRouter, pages: Pages) -> None:
             request, "incident.html", incident=found, story=story[::-1], info=info, steps=steps_of(found),
             by_hand=BY_HAND.get(found.kind, ""), tenants=tenants, more_tenants=len(found.tenants) - len(tenants),
             silenced=store.silenced([found]).get(found.id, ""), now_ms=now_ms(pages.client),
-            messages=sorted(load_messages(pages.environment)), for_whoever_asks=_for_whoever_asks(found) or info.message,
+            messages=sorted(load_messages(pages.environment)),
+            for_whoever_asks=next(iter(named_in(found, "messages", "show")), info.message),
         )  # fmt: skip
 
     @router.get("/ui/message")

@@ -88,17 +88,17 @@ def steps_of(incident: Incident) -> tuple[Step, ...]:
             _pause_client(whose),
             Step(f"Cancel what waits of {whose}", link("/ui/act/cancel-tenant", tenant=whose), act=True),
         )
-    steps = (*(_disable(route) for route in _proposed(incident)), *steps)
+    steps = (*(_disable(route) for route in named_in(incident, "routes", "disable")), *steps)
     message = KIND_INFO[incident.kind].message
     if message and incident.tenants:
         steps += (Step("Write to the clients", f"/ui/incidents/{incident.id}#messages"),)
     return steps
 
 
-def _proposed(incident: Incident) -> list[str]:
-    """The routes that the incident proposes to disable (worker/notify/objectives/follow.py)."""
-    commands = (shlex.split(command) for command in incident.commands)
-    return [words[3] for words in commands if words[:3] == ["failover", "routes", "disable"] and len(words) > 3]
+def named_in(incident: Incident, *command: str) -> list[str]:
+    """What the incident's commands of this kind name: of `failover routes disable a/a-1` with (routes, disable), a/a-1."""
+    commands = (shlex.split(each) for each in incident.commands)
+    return [words[3] for words in commands if words[:3] == ["failover", *command] and len(words) > 3]
 
 
 def _disable(route: str) -> Step:

@@ -7,7 +7,6 @@ the reader's browser, from the times in the page.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from ops.reports import status as statuses
 from ops.reports.status import Status
@@ -92,11 +91,9 @@ class NowPage:
     def _on_call(self) -> str:
         """The person, with how to reach them; "" for nobody, and while the file cannot be read, which Settings tell."""
         try:
-            people = load_on_call(self._pages.environment).on_call
+            return load_on_call(self._pages.environment).now(now_ms(self._pages.client))
         except ConfigurationError:
             return ""
-        now = datetime.now(UTC)
-        return next((f"{person.name}, {person.contact}" for person in people if person.on_call(now)), "")
 
 
 def _stopped(status: Status, opened: list[Incident]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -19,6 +18,7 @@ from worker.control.pause import paused
 from worker.notify.incidents import Incidents
 from worker.notify.oncall import load_on_call
 from worker.objectives.policy import load_slo_policy
+from worker.queue.dead_letters import now_ms
 
 TOKENS_LISTED = 200
 
@@ -44,8 +44,7 @@ def add(router: APIRouter, pages: Pages) -> None:
             on_call = load_on_call(pages.environment)
         except ConfigurationError as error:
             why_not = str(error)
-        now = datetime.now(UTC)
-        active = next((str(person) for person in on_call.on_call if person.on_call(now)), "") if on_call else ""
+        active = on_call.now(now_ms(client)) if on_call else ""
         both = [*tokens.load_tokens(pages.environment), *tokens.listed(client)]
         return pages.render(
             request, "settings.html", routes=used, file=_file_routes(pages, views), on_call=on_call, active=active,
