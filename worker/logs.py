@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
+from functools import lru_cache
 from typing import TextIO
+
+from pydantic_core import to_json
 
 from worker.humanize import printable
 
-_encode = json.JSONEncoder(default=str).encode
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def configure(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
-    """Write all logs to `stream`: `failover.*` from `level`, all others from WARNING."""
+    """Write all logs to `stream`: `failover.*` from `level`, all others from WARNING. What no line shows is not looked up."""
+    logging._srcfile = None  # this and the next as in "Optimization" of the library's own page
+    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_Text() if stream.isatty() else _Json())
     root = logging.getLogger()
@@ -30,7 +33,12 @@ def _facts(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _at(record: logging.LogRecord) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
+    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(unix: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix))
 
 
 class _Json(logging.Formatter):
@@ -39,7 +47,10 @@ class _Json(logging.Formatter):
         line |= _facts(record)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return _encode(line)
+        try:
+            return to_json(line, fallback=str, ensure_ascii=True).decode()
+        except ValueError:  # half of a character, or a circle
+            return to_json({name: ascii(value) for name, value in line.items()}).decode()
 
 
 class _Text(logging.Formatter):

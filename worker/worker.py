@@ -288,7 +288,8 @@ class FailoverWorker(BaseWorker):
     def _start(self, claim: Claim) -> None:
         task = asyncio.create_task(self._execute(claim))
         self._executions[claim.lease] = Execution(claim, task)
-        self.hooks.emit(Event(EventKind.CLAIMED, claim.job_id, {"queue": claim.queue, "execution": claim.ordinal}))
+        if self.hooks.wants(EventKind.CLAIMED):
+            self.hooks.emit(Event(EventKind.CLAIMED, claim.job_id, {"queue": claim.queue, "execution": claim.ordinal}))
         task.add_done_callback(lambda _: self._end(claim.lease))
 
     def _end(self, lease: str) -> None:
