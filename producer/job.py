@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 from pydantic_core import from_json
 from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
+from producer.answer_text import text_in
 from producer.errors import InvalidJob, first_problem
 from producer.strict_json import MOMENT, NUMBER, encode, invalid
 from producer.trail import Attempt, TrailEntry
@@ -185,19 +186,8 @@ class JobResult(BaseModel):
             content, audio = message.get("content"), message.get("audio")
         except (KeyError, IndexError, TypeError, AttributeError):
             return ""
-        if isinstance(content, list):
-            return text_of(content)
-        if isinstance(content, str):
-            return content
         transcript = audio.get("transcript") if isinstance(audio, dict) else None
-        return transcript if isinstance(transcript, str) else ""
-
-
-def text_of(parts: Any) -> str:
-    """The text of content that comes as a list of parts; thinking is not the answer. Empty for what is no list."""
-    found = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
-    said = (part.get("text") for part in found if part.get("type") != "thinking")
-    return "".join(text for text in said if isinstance(text, str))
+        return text_in(content) or (transcript if isinstance(transcript, str) else "")
 
 
 def llm_job(_job: dict[str, Any]) -> NoReturn:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from worker.providers.anthropic import VERSION, request_of
-from worker.providers.anthropic_answer import Assembly, completion_of
+from worker.providers.anthropic.answer import Assembly, completion_of
+from worker.providers.anthropic.request import VERSION, request_of
 from worker.routes.parameters import LISTS, fitted
 
 CALL_ID = "call_AbCdEf0123456789GhIjKlMn"
@@ -208,7 +208,7 @@ def test_e_images_in_tool_answers_and_marks_for_the_cache_are_carried_over() -> 
     sent, _ = native({"messages": [*LOOP[:2], {**LOOP[2], "content": parts}], "tools": TOOLS})
     (result,) = sent["messages"][2]["content"]
     assert [block["type"] for block in result["content"]] == ["text", "image"]
-    assert result["content"][0]["cache_control"] == {"type": "ephemeral"}
+    assert result["cache_control"] == {"type": "ephemeral"}  # refused inside of the content
 
 
 def test_e_thinking_comes_back_with_its_signature_whole_and_streamed() -> None:

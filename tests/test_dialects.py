@@ -17,8 +17,8 @@ from pydantic import TypeAdapter
 from ops.simulators.provider import Control
 from worker.errors.classify import Broken, Reply, classify
 from worker.providers import ProviderRequest, Providers
-from worker.providers.anthropic import request_of
-from worker.providers.anthropic_answer import completion_of
+from worker.providers.anthropic.answer import completion_of
+from worker.providers.anthropic.request import request_of
 from worker.routes.api_keys import Key
 from worker.routes.parameters import LISTS, NATIVE, essential, fitted, of_host
 from worker.routes.route import Route

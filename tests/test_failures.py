@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from tests.support import failure_table
-from worker.errors.catalog import CODES, STATUS, Action, Breaker, Failure
+from worker.errors.catalog import STATUS, Action, Breaker, Failure
 from worker.errors.classify import Broke, Broken, Reply, classify
+from worker.errors.codes import CODES
 from worker.errors.wordings import FAMILIES
 
 NOW = 1_763_700_000.0
@@ -65,7 +66,8 @@ def test_the_taxonomy_is_covered_by_recorded_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [answer(), answer(""), answer("cut off", finish="length"), answer(None, tool_calls=[{"id": "1"}])]
+    "body",
+    [answer(), answer("", finish="length"), answer("cut off", finish="length"), answer(None, tool_calls=[{"id": "1"}])],
 )
 def test_what_is_an_answer(body: dict[str, Any]) -> None:
     assert judged(200, body) is None

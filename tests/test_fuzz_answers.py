@@ -17,9 +17,9 @@ from worker.errors.catalog import JOB_FIELDS, Action, Failure
 from worker.errors.classify import Broken, Reply, classify
 from worker.errors.endings import Ending, worst_ending
 from worker.errors.retry_after import LONGEST_RETRY_AFTER
+from worker.providers.assembly import Assembly
 from worker.providers.http import Spoken, read_whole
 from worker.providers.openai_compatible import as_completion
-from worker.providers.sse import Assembly
 from worker.routes.prices import Price, billed_micros
 from worker.routing.answer import note_of, truncated, usage_of
 

@@ -92,7 +92,7 @@ def test_the_search_for_patterns_finds_them() -> None:
     wheres = " ".join(where for where, _ in FOUND)
     for name in (
         "wordings.FAMILIES",
-        "wordings.UNKNOWN_PARAMETER",
+        "blame.UNKNOWN_PARAMETER",
         "answer_cache._IGNORED",
         "routes.py:",
         "classify._KEY",

@@ -377,10 +377,9 @@ def test_i_calls_are_told_apart_and_their_fields_kept() -> None:
     assert streamed.message["tool_calls"] == [first, second]
     bare = [{"type": "function", "function": {"name": name, "arguments": "{}"}} for name in ("f", "g")]
     nameless = met(events(*(chunk(tool_calls=[each]) for each in bare), chunk("tool_calls")), streams=True)
-    assert [(c["id"], c["function"]["name"]) for c in nameless.message["tool_calls"]] == [
-        ("call_0", "f"),
-        ("call_1", "g"),
-    ]
+    calls = nameless.message["tool_calls"]
+    assert [call["function"]["name"] for call in calls] == ["f", "g"]
+    assert len({call["id"] for call in calls if call["id"].startswith("call_")}) == 2
 
 
 def test_i_what_is_not_known_is_kept_and_joined() -> None:

@@ -23,7 +23,7 @@ from worker.breakers.local import RULES, Rules
 from worker.breakers.registry import Breakers
 from worker.poller import Poller
 from worker.providers import Providers
-from worker.providers.sse import Assembly
+from worker.providers.assembly import Assembly
 from worker.routes.api_keys import Key, parsed
 from worker.routes.policy import Routing
 from worker.routes.route import Route, Routes

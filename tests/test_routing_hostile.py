@@ -20,7 +20,7 @@ from tests.support.jobs import chat
 from tests.support.polling import until
 from tests.support.routes import asked, done, routing, two_routes
 from tests.support.workshop import Workshop
-from worker.providers.sse import Assembly
+from worker.providers.assembly import Assembly
 from worker.queue.trail import spent_micros
 from worker.routes.prices import Price, billed_micros
 from worker.routes.route import Route, read_routes
@@ -137,7 +137,7 @@ def test_halves_of_a_character_in_a_stream_are_put_together(providers: Control, 
             assembly.add(b'{"choices": [{"index": 0, "delta": {"content": "%s"}}]}' % piece.encode())
         assembly.add(b'{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}')
     else:
-        from worker.providers.anthropic_answer import Assembly as Native
+        from worker.providers.anthropic.answer import Assembly as Native
 
         assembly = Native()
         assembly.add(b'{"type": "message_start", "message": {"type": "message", "usage": {"input_tokens": 7}}}')

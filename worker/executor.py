@@ -22,16 +22,7 @@ from worker.money.budget_state import BudgetState
 from worker.money.caps import Owner
 from worker.providers.local_trouble import local_trouble
 from worker.queue.claim import Claim
-from worker.queue.outcomes import (
-    Dead,
-    Done,
-    Executed,
-    Outcome,
-    Park,
-    Released,
-    Retry,
-    without_attempt,
-)
+from worker.queue.outcomes import Dead, Done, Executed, Outcome, Park, Released, Retry, without_attempt
 from worker.queue.trail import charged, cost_micros, ended, spent_micros, trail_of
 from worker.queue.waiting import Waiting
 from worker.routes.prices import billed_micros, dollars
@@ -211,6 +202,18 @@ def _read(claim: Claim, now: Configuration) -> LLMJob | Outcome:
         return Park(NEWER_SCHEMA_WAIT_SECONDS, waiting, trail_of(claim))
 
 
+def _on_baseline(
+    plan: Plan, answer: Answer, trail: Sequence[TrailEntry], usage: Mapping[str, Any] | None
+) -> int | None:
+    """Micro-dollars that the answer's tokens would have cost on the baseline route; None if that is not known."""
+    if plan.baseline is None or not usage:
+        return None
+    if plan.baseline is answer.route:
+        return cost_micros(trail[-1:])  # of the call that answered
+    price = plan.baseline.price
+    return billed_micros(price, usage) if price else None
+
+
 def _result(
     claim: Claim,
     answer: Answer,
@@ -223,9 +226,7 @@ def _result(
 ) -> JobResult:
     usage = answer.completion.get("usage")
     usage = usage if isinstance(usage, dict) else None
-    cost, baseline = cost_micros(trail), plan.baseline
-    price = baseline.price if baseline and usage else None
-    instead = billed_micros(price, usage) if price and usage else None
+    cost, instead = cost_micros(trail), _on_baseline(plan, answer, trail, usage)
     return JobResult(
         job_id=claim.job_id,
         status=JobStatus.DONE,

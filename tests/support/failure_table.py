@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from worker.errors.catalog import CODES, KINDS, STATUS, UNKNOWN_4XX, UNKNOWN_END, Action, Breaker, Failure, Scope
+from worker.errors.catalog import STATUS, UNKNOWN_4XX, UNKNOWN_END, Action, Breaker, Failure, Scope
+from worker.errors.codes import CODES, KINDS
 from worker.errors.endings import CUT, FAILED_PARTS, GOOD, REFUSED_PARTS
 from worker.errors.wordings import FAMILIES
 

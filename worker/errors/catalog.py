@@ -46,7 +46,8 @@ class Failure:
 
     `retry_after`: seconds to wait that the provider named. `cooldown`: seconds for which nobody should call the `scope`,
     because the account or the route itself is wrong and an early retry cannot help. `parameter`: the name that the route
-    does not know; `instead`: the name that it uses for the same thing.
+    does not take; `instead`: the name that it uses for the same thing; `unknown`: it takes no value of it, so later jobs are
+    sent without it.
     """
 
     code: str
@@ -60,7 +61,18 @@ class Failure:
     scope: Scope = Scope.ROUTE
     parameter: str = ""
     instead: str = ""
+    unknown: bool = False
     detail: str = ""
+
+    @property
+    def may_be_billed(self) -> bool:
+        """Whether an answer of this kind may stand on the bill although it cannot be used."""
+        return self.ambiguous or (self.status == 200 and self.code not in _NEVER_BILLED)
+
+
+_NEVER_BILLED = frozenset(
+    {"rate_limited", "quota", "billing", "unauthorized", "forbidden", "no_such_model", "overloaded"}
+)
 
 
 def _neutral(
@@ -82,7 +94,11 @@ FILTERED = _neutral("content_filter", Action.REFUSE)
 PREFILL = _neutral("prefill_rejected", Action.ELSEWHERE)
 UNABLE_TO = _neutral("not_supported", Action.ELSEWHERE)
 PARAMETER = _neutral("unsupported_parameter", Action.DROP)
+UNKNOWN_PARAMETERS = frozenset(
+    {"unsupported_parameter", "unknown_parameter", "extra_forbidden", "UnsupportedParamsError"}
+)
 BAD_GENERATION = _neutral("failed_generation", Action.RETRY, retries=1)
+FORBIDDEN_HERE = _neutral("forbidden", Action.FAILOVER, cooldown=ROUTE_COOLDOWN)
 OVERLOADED = Failure("overloaded", Action.RETRY)
 EMPTY = Failure("empty_answer", Action.FAILOVER)
 MALFORMED = Failure("malformed_answer", Action.FAILOVER)
@@ -92,6 +108,7 @@ MALFORMED = Failure("malformed_answer", Action.FAILOVER)
 BAD_REQUEST = _neutral("bad_request", Action.ELSEWHERE)
 UNPROCESSABLE = _neutral("unprocessable", Action.ELSEWHERE)
 UNKNOWN_4XX = _neutral("client_error", Action.ELSEWHERE)
+OVER_TOKEN_LIMIT = _neutral("over_token_limit", Action.LARGER)  # one job is more than may be sent in a minute
 TOO_DEAR = _neutral("credit_too_small", Action.ELSEWHERE)  # for this one job's size, and no word on the account
 LOCAL_TROUBLE = _neutral("local_trouble", Action.FAILOVER)  # ours, and no word on the route
 ANSWER_TOO_LONG = Failure(
@@ -127,97 +144,6 @@ STATUS = {
     526: Failure("unavailable", Action.FAILOVER),
     530: Failure("unavailable", Action.FAILOVER),
     529: OVERLOADED,
-}
-
-# Names that count as a status, wherever they stand: in a 400, in a 200, in a stream. Anthropic's types, gRPC's codes, AWS's and
-# LiteLLM's classes.
-KINDS = {
-    **dict.fromkeys(("authentication_error", "UNAUTHENTICATED", "AuthenticationError", "UnauthorizedError"), 401),
-    **dict.fromkeys(("permission_error", "PERMISSION_DENIED", "PermissionDeniedError", "AccessDeniedException"), 403),
-    **dict.fromkeys(("not_found_error", "NOT_FOUND", "NotFoundError"), 404),
-    **dict.fromkeys(
-        ("rate_limit_error", "rate_limit_exceeded", "too_many_requests", "rate_limited", "RESOURCE_EXHAUSTED"), 429
-    ),
-    **dict.fromkeys(
-        ("RateLimitError", "ThrottlingException", "TooManyRequestsException", "tokens_exceeded_error"), 429
-    ),
-    **dict.fromkeys(("api_error", "INTERNAL", "InternalServerError", "InternalServerException", "internal_error"), 500),
-    **dict.fromkeys(("server_error", "internal_server_error", "internal_failure"), 500),
-    **dict.fromkeys(
-        (
-            "UNAVAILABLE",
-            "service_unavailable",
-            "service_unavailable_error",
-            "ServiceUnavailableError",
-            "ModelNotReadyException",
-        ),
-        503,
-    ),
-    **dict.fromkeys(("ServiceUnavailableException", "engine_overloaded", "engine_overloaded_error"), 503),
-    **dict.fromkeys(("timeout_error", "DEADLINE_EXCEEDED", "APITimeoutError", "Timeout", "ModelTimeoutException"), 504),
-    **dict.fromkeys(("APIConnectionError", "ModelErrorException", "bad_gateway"), 502),
-    **dict.fromkeys(("overloaded_error", "overloaded", "server_overloaded"), 529),
-    "invalid_request_error": 400,
-    "request_too_large": 413,
-}
-
-# An error's `code`, `type` or `status`, or the name of its inner error: exact.
-CODES = {
-    "insufficient_quota": QUOTA,
-    "organization_spend_limit_exceeded": QUOTA,
-    "project_spend_limit_exceeded": QUOTA,
-    "organization_usage_limit_exceeded": QUOTA,
-    "enforced_spend_limit_reached": QUOTA,
-    "contract_spend_limit_reached": QUOTA,
-    "BudgetExceededError": QUOTA,
-    "credit_balance_exhausted": BILLING,
-    "Arrearage": BILLING,
-    "insufficient_balance": BILLING,
-    "insufficient_credits": BILLING,
-    "insufficient_funds": BILLING,
-    "payment_required": BILLING,
-    "account_suspended": BILLING,
-    "account_deactivated": BILLING,
-    "billing_error": BILLING,
-    "billing_hard_limit_reached": BILLING,
-    "context_length_exceeded": CONTEXT,
-    "model_max_prompt_tokens_exceeded": CONTEXT,
-    "exceed_context_size_error": CONTEXT,
-    "context_window_exceeded": CONTEXT,
-    "string_above_max_length": CONTEXT,
-    "ContextWindowExceededError": CONTEXT,
-    "request_too_large": TOO_LARGE,
-    "content_filter": FILTERED,
-    "content_policy_violation": FILTERED,
-    "ResponsibleAIPolicyViolation": FILTERED,
-    "ContentPolicyViolationError": FILTERED,
-    "content_policy_violated": FILTERED,
-    "data_inspection_failed": FILTERED,
-    "DataInspectionFailed": FILTERED,
-    "moderation_blocked": FILTERED,
-    "cyber_policy_violation": FILTERED,
-    "invalid_api_key": BAD_KEY,
-    "API_KEY_INVALID": BAD_KEY,
-    "API_KEY_EXPIRED": BAD_KEY,
-    "incorrect_api_key": BAD_KEY,
-    "expired_api_key": BAD_KEY,
-    "model_not_found": NO_MODEL,
-    "DeploymentNotFound": NO_MODEL,
-    "model_decommissioned": NO_MODEL,
-    "invalid_model": NO_MODEL,
-    "model_not_available": NO_MODEL,
-    "model_unavailable": NO_MODEL,
-    "ModelNotFound": NO_MODEL,
-    "model_not_supported": NO_MODEL,
-    "deployment_not_found": NO_MODEL,
-    "no_counterpart": UNABLE_TO,  # ours: a dialect cannot say what the job asks for
-    "unsupported_parameter": PARAMETER,
-    "unknown_parameter": PARAMETER,
-    "unsupported_value": PARAMETER,
-    "extra_forbidden": PARAMETER,
-    "UnsupportedParamsError": PARAMETER,
-    "tool_use_failed": BAD_GENERATION,
-    "json_validate_failed": BAD_GENERATION,
 }
 
 # What a job can do without: it steers the style of an answer, or serves the caller's accounting. A cap on tokens is no such

@@ -7,33 +7,34 @@ do next and what the route's breaker counts. No other module reads status codes.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from worker.errors import retry_after
+from worker.errors.answers import error_of_choice, problem_of
+from worker.errors.blame import blames_the_job, may_mean, names_a_field, unfit_parameter
 from worker.errors.catalog import (
     ANSWER_TOO_LONG,
-    CODES,
-    EMPTY,
+    BILLING,
+    CONTEXT,
     FILTERED,
-    JOB_FIELDS,
-    KINDS,
     LOCAL_TROUBLE,
     MALFORMED,
+    NO_MODEL,
     PARAMETER,
     QUOTA,
-    RENAMES,
+    RATE_LIMITED,
     STATUS,
+    UNABLE_TO,
     UNKNOWN_4XX,
-    UNKNOWN_END,
     Action,
     Failure,
 )
-from worker.errors.endings import Ending, worst_ending
-from worker.errors.error_body import ErrorBody, error_in, is_error
-from worker.errors.wordings import FAMILIES, INSTEAD, NAMED_FIELD, UNKNOWN_PARAMETER
+from worker.errors.codes import CODES, KINDS
+from worker.errors.error_body import ErrorBody, error_in, is_error, named
+from worker.errors.wordings import FAMILIES
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,10 @@ _BROKEN = {
 
 _SPEAKS = frozenset({401, 402, 403, 404, 408, 409, 413, 429})  # statuses that say enough by themselves
 _MAY_BE_THE_JOBS = frozenset({"bad_request", "unprocessable"})
-_ANSWERS = ("tool_calls", "function_call", "audio", "images")  # what an answer may be instead of content
-_FOREIGN = frozenset(
-    {"top_k", "min_p", "repetition_penalty", "thinking", "enable_thinking", "reasoning"}
-)  # of other dialects
-_COMMON_WORDS = frozenset({"user", "model", "stop", "stream", "store", "audio", "n", "metadata"})
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_MAY_WAIT = frozenset({Action.RETRY, Action.FAILOVER})
+_NAMES_A_TIME = frozenset({408, 409, 429})
+_UNTIL_A_RESET = frozenset({QUOTA.code, BILLING.code})
+_ALIBABA = re.compile(r"aliyun|alibabacloud|model-studio", re.IGNORECASE)
 _KEY = re.compile(r"\b(?:sk|rk|pk|gsk|key|ya29|AIza)[-_.A-Za-z0-9*]{8,}")
 
 
@@ -100,69 +99,75 @@ def classify(answer: Reply | Broken, now: float) -> Failure | None:
     """What went wrong, or None for a completion that can be used. `now` is Unix seconds, for dates to wait for."""
     if isinstance(answer, Broken):
         return replace(_BROKEN[answer.how], detail=answer.detail)
-    if answer.status == 200 and not is_error(answer.body) and not (answer.body is None and answer.text):
-        return _answer_problem(answer.body)
+    fine = 200 <= answer.status < 300
+    if fine and not is_error(answer.body) and not (answer.body is None and answer.text):
+        broken = error_of_choice(answer.body)
+        return problem_of(answer.body) if broken is None else _of_error(answer, error_in({"error": broken}), now)
     error = error_in(answer.body, answer.text)
-    if answer.status == 200 and answer.body is None:
-        return replace(MALFORMED, status=200, detail=error.words)
-    status = _meant(answer.status, error)
-    found = _by_words(error, 400 if status == 200 else status) or _by_status(502 if status == 200 else status)
-    if found.code in _MAY_BE_THE_JOBS and _names_a_field(error):
+    if fine and answer.body is None:
+        return replace(MALFORMED, status=answer.status, detail=error.words)
+    if kind := answer.headers.get("x-amzn-errortype"):
+        error.names.append(named(kind))
+    if 300 <= answer.status < 400 and (to := answer.headers.get("location")):
+        error.words = f"{error.words} redirected to {to[:200]}".strip()
+    return _of_error(answer, error, now)
+
+
+def _of_error(answer: Reply, error: ErrorBody, now: float) -> Failure:
+    status = meant = _meant(answer.status, error)
+    if 200 <= meant < 300:  # it does not say what kind of error: its words may, and else the provider is in trouble
+        status, meant = 400, 502
+    found = _by_words(error, status) or _by_status(meant)
+    if found.code in _MAY_BE_THE_JOBS and names_a_field(error):
         found = replace(found, action=Action.REJECT)
     found = replace(found, status=answer.status, detail=error.words or " ".join(error.names))
     if found.cooldown:
-        return replace(found, cooldown=retry_after.account_reset(error, now) or found.cooldown)
-    return replace(found, retry_after=retry_after.retry_after(answer.headers, error, now, limited=status == 429))
+        named_reset = retry_after.account_reset(error, now)
+        if named_reset is None and found.code in _UNTIL_A_RESET:
+            named_reset = retry_after.retry_after(answer.headers, error, now)
+        return replace(found, cooldown=named_reset or found.cooldown)
+    if found.action not in _MAY_WAIT or (
+        found.code != RATE_LIMITED.code and meant not in _NAMES_A_TIME and meant < 500
+    ):
+        return found  # a time in its words is the job's, and not the provider's
+    limited = found.code == RATE_LIMITED.code
+    return replace(found, retry_after=retry_after.retry_after(answer.headers, error, now, limited=limited))
 
 
 def _meant(status: int, error: ErrorBody) -> int:
     """The status that an error's own number or name stands for, where the HTTP status says little."""
-    if status != 200 and (status in _SPEAKS or status >= 500 or status < 400):
+    names = [*error.names, *(() if blames_the_job(error) else error.prose)]
+    if status == 403 and any(KINDS.get(name) == 429 for name in names):
+        return 429
+    if not 200 <= status < 300 and (status in _SPEAKS or status >= 500 or status < 400):
         return status
+    if status in (400, 422):
+        names = [name for name in names if name != "api_error"]  # Ollama's name for any of its errors
     inner = next((number for number in error.numbers if number in STATUS and number not in (400, 422)), None)
-    return inner or next((KINDS[name] for name in error.names if KINDS.get(name, 400) != 400), status)
-
-
-def _answer_problem(body: Any) -> Failure | None:
-    """A 200 without an error still has to be an answer, and to have ended well."""
-    try:
-        choices = list(body["choices"])
-        ending = worst_ending(choices)
-        messages = [choice.get("message") for choice in choices]
-    except (TypeError, KeyError, AttributeError):
-        return replace(MALFORMED, status=200, detail="not a chat completion")
-    if not choices:
-        return replace(MALFORMED, status=200, detail="no choices")
-    ends = ", ".join(str(choice.get("finish_reason"))[:100] for choice in choices)
-    refused = any(isinstance(message, dict) and message.get("refusal") for message in messages)
-    if ending is Ending.UNKNOWN:
-        return replace(UNKNOWN_END, status=200, detail=f"an end that nobody here knows: finish_reason {ends}")
-    if ending is Ending.FAILED:
-        return replace(STATUS[502], status=200, detail=f"the provider failed in the middle: finish_reason {ends}")
-    if ending is Ending.REFUSED or refused:
-        return replace(FILTERED, status=200, detail=f"the provider refused to answer: finish_reason {ends}")
-    if not all(isinstance(message, dict) for message in messages):
-        return replace(MALFORMED, status=200, detail="not a chat completion")
-    if ending is not Ending.CUT and any(_says_nothing(message) for message in messages):
-        return replace(EMPTY, status=200, detail="neither content nor tool calls")
-    return None
-
-
-def _says_nothing(message: Mapping[str, Any]) -> bool:
-    """Whether a message has none of the things that can be an answer."""
-    return message.get("content") is None and not any(message.get(name) for name in _ANSWERS)
+    return inner or next((KINDS[name] for name in names if KINDS.get(name, 400) != 400), status)
 
 
 def _by_words(error: ErrorBody, status: int) -> Failure | None:
-    """What the error's words say more than its status does; a provider in trouble (5xx) is not taken at its word."""
+    """What the error's words say more than its status does. A provider in trouble (5xx) is taken at its word where it names a
+    code, or says that a bill is unpaid; one that blames a field of the job says nothing of its account."""
+    blames = blames_the_job(error)
+    found = next((CODES[name] for name in (*error.names, *(() if blames else error.prose)) if name in CODES), None)
     if status >= 500:
-        return None
-    found = next((CODES[name] for name in error.names if name in CODES), None)
+        if found not in (None, PARAMETER) and not error.page:
+            return found
+        return _family_of(error, status, {BILLING, CONTEXT} if status == 500 and not error.page else {BILLING})
+    if found is QUOTA and _ALIBABA.search(error.words):
+        found = RATE_LIMITED  # its limit by the minute has the same name
+    if "string_above_max_length" in error.names:
+        found = (
+            CONTEXT
+            if all(param.endswith("content") for param in error.params)
+            else (unfit_parameter(error) or UNABLE_TO)
+        )
     if found is None:
-        families = (family for family in FAMILIES if status not in family.not_in)
-        found = next((family.failure for family in families if family.pattern.search(error.words)), None)
-    if found in (None, PARAMETER) and status not in _SPEAKS:
-        return _parameter(error) or (None if found is PARAMETER else found)
+        found = _family_of(error, status, may_mean(error) if blames else None)
+    if found in (None, PARAMETER, NO_MODEL) and status not in _SPEAKS:
+        return unfit_parameter(error) or (None if found is PARAMETER else found)
     if found is None and status == 429 and retry_after.daily_quota(error):
         return QUOTA
     if status == 403 and any(node.get("reasons") for node in error.nodes):
@@ -170,30 +175,14 @@ def _by_words(error: ErrorBody, status: int) -> Failure | None:
     return None if found is PARAMETER else found
 
 
-def _parameter(error: ErrorBody) -> Failure | None:
-    """The parameter that the route says it does not know."""
-    named = error.params[0] if error.params and any(CODES.get(name) is PARAMETER for name in error.names) else None
-    if named is None:
-        searched = (match for known in UNKNOWN_PARAMETER for match in known.finditer(error.words))
-        named = next((match[1] for match in searched if _field(match[1]) in JOB_FIELDS | _FOREIGN), None)
-    if not named:
-        return None
-    parameter, better = _field(named), INSTEAD.search(error.words)
-    return replace(PARAMETER, parameter=parameter, instead=better[1] if better else RENAMES.get(parameter, ""))
-
-
-def _field(named: str) -> str:
-    """The top-level field of a path, in the casing of chat completions: `presence_penalty` of `presencePenalty`."""
-    root = re.split(r"[.\[]", named, maxsplit=1)[0]
-    return _HUMP.sub("_", root).lower() if not root.isupper() else root.lower()
-
-
-def _names_a_field(error: ErrorBody) -> bool:
-    """Whether the error blames a field of the job itself."""
-    if any(_field(param) in JOB_FIELDS for param in error.params):
-        return True
-    named = (next(filter(None, match.groups())) for match in NAMED_FIELD.finditer(error.words))
-    return any(_field(name) in JOB_FIELDS - _COMMON_WORDS for name in named)
+def _family_of(error: ErrorBody, status: int, only: Collection[Failure] | None) -> Failure | None:
+    """The first family of wordings that is found. A page comes from something between us and the provider: a block there is no
+    filter of the model's. `only`: failures that count here; None: all."""
+    for family in FAMILIES:
+        counts = (only is None or family.failure in only) and not (error.page and family.failure is FILTERED)
+        if counts and status not in family.not_in and family.pattern.search(error.words):
+            return family.failure
+    return None
 
 
 def _by_status(status: int) -> Failure:

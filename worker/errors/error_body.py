@@ -18,32 +18,64 @@ from worker.humanize import one_line
 
 LONGEST_WORDS = 4000  # characters that are searched
 LONGEST_TEXT = 2000  # of one text inside
+LONGEST_JSON = 16_384  # of JSON that a text is or holds
 MOST_NODES = 200  # objects and texts
-DEEPEST = 8
+DEEPEST = 12
 
-_NAMES = ("code", "type", "status", "reason", "error_code", "errorCode", "errcode", "__type", "error_type", "Code")
+_NAMES = (
+    "code",
+    "type",
+    "status",
+    "reason",
+    "error_code",
+    "errorCode",
+    "errcode",
+    "__type",
+    "error_type",
+    "Code",
+    "blockReason",
+)
+_ECHOES = frozenset({"input", "ctx", "value", "request", "url", "headers"})  # of the job, and not the provider's words
 _NUMBERS = ("code", "status", "status_code", "statusCode", "http_code", "error_code", "http_status")
 _WORDS = (
     *("message", "msg", "detail", "error", "error_message", "errorMessage", "error_msg", "description", "title", "raw"),
-    *("error_description", "status_msg", "faultstring", "Message", "reasons", "errors", "body", "err"),
+    *(
+        "error_description",
+        "status_msg",
+        "faultstring",
+        "Message",
+        "reasons",
+        "errors",
+        "body",
+        "err",
+        "Error",
+        "Response",
+    ),
+    *("blockReasonMessage", "explanation"),
 )
 _TITLE = re.compile(r"<title[^>]{0,100}>([^<]{1,300})", re.IGNORECASE)
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|title)\b", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]{0,300}>")
 _CLASS = re.compile(r"\b[A-Z][A-Za-z]{3,60}(?:Error|Exception)\b")
+_ECHOED = re.compile(r"['\"]input['\"]: .{0,2000}", re.DOTALL)  # what pydantic repeats of the job
+_LOC = re.compile(r"'loc': [(\[]'body', ([^)\]]{1,100})[)\]]")  # pydantic's errors as text
+_OF_A_VENDOR = ("status_code", "error_code")  # numbers that mean something else at every vendor: MiniMax, Baidu
 _SNAKE = re.compile(r"\b[a-z]{1,40}(?:_[a-z]{1,40}){1,6}\b")
 
 
 @dataclass
 class ErrorBody:
-    """`names`: codes, types and classes, the error's own before those inside it. `numbers`: codes that are numbers.
-    `params`: names of the parameters that it blames. `words`: all its texts, cut and in one line."""
+    """`names`: codes and types, the error's own before those inside it; `prose`: what looks like one in its texts.
+    `numbers`: codes that are numbers. `params`: names of the parameters that it blames. `words`: all its texts, cut and in
+    one line. `page`: it came as HTML, mostly from something between us and the provider."""
 
     names: list[str] = field(default_factory=list)
+    prose: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     params: list[str] = field(default_factory=list)
     words: str = ""
     nodes: list[Mapping[str, Any]] = field(default_factory=list)  # every object of it
+    page: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.names or self.numbers or self.words or self.nodes)
@@ -54,40 +86,51 @@ def error_in(body: Any, text: str = "") -> ErrorBody:
     found = ErrorBody()
     texts: list[str] = []
     if body is None:
-        texts.append(_of_page(text))
+        found.page = bool(_PAGE.search(text[:500]))
+        _gather_text(text, found, texts, depth=0)
     else:
         _gather(body, found, texts, depth=0)
     found.words = " ".join(dict.fromkeys(filter(None, (one_line(each, LONGEST_WORDS) for each in texts))))[
         :LONGEST_WORDS
     ]
-    found.names += [name for name in _CLASS.findall(found.words) if name not in found.names]
-    found.names += [name for name in dict.fromkeys(_SNAKE.findall(found.words)) if name not in found.names]
+    in_prose = (*_CLASS.findall(found.words), *_SNAKE.findall(found.words))
+    found.prose = [name for name in dict.fromkeys(in_prose) if name not in found.names]
     return found
 
 
 def is_error(body: Any) -> bool:
-    """Whether the body of a 200 says that it is an error."""
+    """Whether the body of a 200, or an event of a stream, says that it is an error."""
     if isinstance(body, list):
         return bool(body) and is_error(body[0])
     if not isinstance(body, dict):
         return False
-    if body.get("error"):
+    if has_facts(body.get("error")):
         return True
     base = body.get("base_resp")
     if isinstance(base, dict) and base.get("status_code") not in (None, 0):
         return True
     if body.get("choices"):
         return False
-    if (
-        body.get("object") == "error"
-        or body.get("type") == "error"
-        or body.get("success") is False
-        or body.get("errors")
-    ):
+    if body.get("object") == "error" or body.get("type") == "error" or body.get("status") == "error":
         return True
-    return "choices" not in body and any(
-        name in body for name in ("message", "detail", "msg", "error_msg", "error_message")
-    )
+    if body.get("success") is False or body.get("errors") or body.get("error_code"):
+        return True
+    response = body.get("Response")
+    if isinstance(response, dict) and response.get("Error"):
+        return True
+    if any(name.endswith("Exception") and isinstance(value, dict) for name, value in body.items()):
+        return True  # an event of Bedrock's
+    return "choices" not in body and any(isinstance(body.get(name), str | list) for name in _SAID)
+
+
+_SAID = ("message", "detail", "msg", "error_msg", "error_message", "Message")
+
+
+def has_facts(error: Any) -> bool:
+    """Whether an `error` says anything: some gateways send an empty one beside every answer."""
+    if isinstance(error, dict):
+        return any(value not in (None, "", 0, "0", False, [], {}) for value in error.values())
+    return bool(error)
 
 
 def _gather(node: Any, found: ErrorBody, texts: list[str], depth: int) -> None:
@@ -109,29 +152,47 @@ def _gather_object(node: Mapping[str, Any], found: ErrorBody, texts: list[str], 
     found.nodes.append(node)
     for name in _NAMES:
         if isinstance(value := node.get(name), str) and value:
-            found.names.append(value[:200])
+            found.names.append(named(value))
+    found.names += [f"{name} {node[name]}" for name in _OF_A_VENDOR if isinstance(node.get(name), int)]
     for name in _NUMBERS:
         found.numbers += _number(node.get(name))
     for name in ("param", "parameter", "loc", "field"):
         found.params += _path(node.get(name))
     inner = [node[name] for name in _WORDS if name in node]
-    inner += [value for name, value in node.items() if name not in _WORDS and isinstance(value, dict | list)]
+    foreign = (name for name in node if name not in _WORDS and name not in _ECHOES)
+    inner += [node[name] for name in foreign if isinstance(node[name], dict | list)]
     for value in sorted(inner, key=lambda value: not isinstance(value, str)):  # its own words first
         _gather(value, found, texts, depth + 1)
 
 
 def _gather_text(text: str, found: ErrorBody, texts: list[str], depth: int) -> None:
     """A text, and the JSON that it may be or hold."""
-    text = text[:LONGEST_TEXT]
+    text = text[:LONGEST_JSON]
     start = min((at for at in (text.find("{"), text.find("[{")) if at >= 0), default=-1)
     if 0 <= start < LONGEST_TEXT and (end := max(text.rfind("}"), text.rfind("]"))) > start:
-        try:
-            _gather(from_json(text[start : end + 1]), found, texts, depth + 1)
-        except ValueError:
-            pass
-        else:
+        inside = _json_in(text[start : end + 1])
+        if inside is not None:
+            _gather(inside, found, texts, depth + 1)
             text = text[:start]
-    texts.append(_of_page(text))
+    for path in _LOC.findall(text):
+        found.params.append(path.replace("'", "").replace(", ", "."))
+    texts.append(_of_page(_ECHOED.sub(" ", text[: 4 * LONGEST_TEXT] if found.page else text[:LONGEST_TEXT])))
+
+
+def _json_in(text: str) -> Any:
+    """None for what is none; also of a text whose line ends were written as two letters."""
+    for each in (text, text.replace("\\n", "\n")):
+        try:
+            return from_json(each)
+        except ValueError:
+            continue
+    return None
+
+
+def named(text: str) -> str:
+    """A code or a class without what AWS writes around it: `com.amazon.coral.service#ThrottlingException:http://...`."""
+    text = text[:200].rpartition("#")[2]
+    return text.partition(":")[0] if "Exception:" in text else text
 
 
 def _of_page(text: str) -> str:

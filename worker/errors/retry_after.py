@@ -19,18 +19,40 @@ LONGEST_RETRY_AFTER = 3600.0
 LONGEST_COOLDOWN = 86_400.0
 UNIX_TIME = 1e9  # from here on a number is a time, and not a length
 
+_UNITS = {
+    "ms": 0.001,
+    "mi": 60.0,
+    "d": 86_400.0,
+    "h": 3600.0,
+    "m": 60.0,
+    "s": 1.0,
+}  # by their beginning, the longer ones first
+_NUMBER, _UNIT = (
+    r"\d{1,9}(?:\.\d{1,18})?",
+    r"(?:milliseconds?|ms|days?|d|hours?|hrs?|h|minutes?|mins?|m|seconds?|secs?|s)",
+)
+_PARTS = re.compile(rf"({_NUMBER}) ?({_UNIT})?", re.IGNORECASE)
+_LENGTH = re.compile(rf"^(?:{_NUMBER} ?{_UNIT} ?){{1,5}}$", re.IGNORECASE)
+_LEAD = r"(?:try again|retry|wait|resets?|available again)(?: (?:in|after|for|at least|about|around)){0,3}[:~ ]{1,3}"
 _IN_WORDS = re.compile(
-    r"(?:try again|retry|wait|available(?: again)?)(?: (?:in|after|for|at least))? "
-    r"(?:(\d{1,9})h)?(?:(\d{1,9})m(?![\si]|s))?(?:([\d.]{1,20}) ?(ms|milliseconds|m(?:in(?:ute)?s?)?|s(?:ec(?:ond)?s?)?)?\b)?",
+    rf"{_LEAD}(?:(\d\d):(\d\d):(\d\d)\b|((?:{_NUMBER} ?{_UNIT}?(?:,| and)? ?){{1,5}})(?![-\d:]))",
+    re.IGNORECASE,
+)
+_DATE_IN_WORDS = re.compile(
+    r"(?:resets? (?:at|on)|(?:retry|again|available) (?:after|at|on|from)|将在) ?"
+    r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?)(Z|[+-]\d\d:?\d\d)?",
     re.IGNORECASE,
 )
 _REGAIN = re.compile(r"regain access on (\d{4}-\d\d-\d\d)(?: at (\d\d:\d\d))?", re.IGNORECASE)
-_LENGTH = re.compile(r"^(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:([\d.]{1,20})s)?(?:([\d.]{1,20})ms)?$")
+_BEIJING = timezone(timedelta(hours=8))  # what Zhipu's dates without a zone mean
+_CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _IN_BODY = (
     *(("retry_after_ms", 0.001), ("retryAfterMs", 0.001), ("retry_after", 1.0), ("retryAfter", 1.0)),
     *(("retry_after_seconds", 1.0), ("retry-after", 1.0), ("Retry-After", 1.0), ("reset_in_seconds", 1.0)),
+    *(("resets_in_seconds", 1.0), ("resets_at", 1.0)),
 )
 _DELAY = re.compile(r"^([\d.]{1,20})s$")
+_IETF = re.compile(r"\b(remaining|reset|r|t)=(\d{1,9})")
 LONGEST_VALUE = 100  # characters; a longer header or field is not read
 
 
@@ -53,27 +75,55 @@ def _named(headers: Mapping[str, str], error: ErrorBody, now: float, limited: bo
         for name, scale in _IN_BODY:
             if type(value := node.get(name)) in (str, int, float):  # no bool
                 yield _header(str(value), scale, now)
-    if (found := _IN_WORDS.search(error.words)) and any(found.groups()[:3]):
-        hours, minutes, seconds, unit = found.groups()
-        scale = 0.001 if (unit or "").lower() in ("ms", "milliseconds") else 60.0 if (unit or "")[:1] == "m" else 1.0
-        yield int(hours or 0) * 3600 + int(minutes or 0) * 60 + (_number(seconds or "0") or 0.0) * scale
+    yield _date_in(error, now)
+    for found in _IN_WORDS.finditer(error.words):
+        hours, minutes, seconds, length = found.groups()
+        yield int(hours) * 3600 + int(minutes) * 60 + int(seconds) if hours else _length(length)
     if limited:
         yield _until_a_limit_resets(headers, error, now)
 
 
+def _length(text: str) -> float:
+    """`1m26.4s`, `3 days 4 hours`; a number alone is seconds."""
+    return sum(float(number) * _unit(unit) for number, unit in _PARTS.findall(text))
+
+
+def _unit(name: str) -> float:
+    name = name.lower().replace("milli", "ms")
+    return next((scale for begin, scale in _UNITS.items() if name.startswith(begin)), 1.0)
+
+
+def _date_in(error: ErrorBody, now: float) -> float | None:
+    """A date in its words; without a zone it is UTC, where Zhipu speaks Beijing's time."""
+    if not (found := _DATE_IN_WORDS.search(error.words)):
+        return None
+    zhipus = bool(_CHINESE.search(error.words)) or any(name in ("1308", "1310") for name in error.names)
+    return _iso(found[1] + (found[2] or ""), now, _BEIJING if zhipus else UTC)
+
+
 def _until_a_limit_resets(headers: Mapping[str, str], error: ErrorBody, now: float) -> float | None:
-    """By the resets that headers name, or OpenRouter's `metadata.headers`: of the limits that are used up, else the longest."""
+    """By the resets that headers name, or OpenRouter's `metadata.headers`: of the limits that are used up; else the soonest,
+    or, where nobody says what is left, the longest."""
     inside = [node["headers"] for node in error.nodes if isinstance(node.get("headers"), dict)]
     spent: list[float] = []
-    named: list[float] = []
+    unknown: list[float] = []
+    left_over: list[float] = []
     for found in (headers, *({str(k).lower(): str(v) for k, v in each.items()} for each in inside)):
         for name, value in found.items():
-            if "ratelimit" not in name or "reset" not in name:
+            if (seconds := _reset_in(name, value, now)) is None:
                 continue
-            if (seconds := until_reset(value, now)) is not None:
-                left = found.get(name.replace("reset", "remaining"))
-                (spent if number(left) == 0 else named).append(seconds)
-    return max(spent or named, default=None)
+            left = number(found.get(name.replace("reset", "remaining")))
+            (unknown if left is None else spent if left <= 0 else left_over).append(seconds)
+        told = dict(_IETF.findall(found.get("ratelimit", "")[:LONGEST_VALUE]))
+        left, seconds = number(told.get("remaining") or told.get("r")), number(told.get("reset") or told.get("t"))
+        if left is not None and left <= 0 and seconds is not None:
+            spent.append(seconds)
+    return max(spent, default=None) or max(unknown, default=None) or min(left_over, default=None)
+
+
+def _reset_in(name: str, value: str, now: float) -> float | None:
+    limits = "ratelimit" in name or name.startswith("anthropic-priority")
+    return until_reset(value, now) if limits and ("reset" in name or "timeremaining" in name) else None
 
 
 def account_reset(error: ErrorBody, now: float) -> float | None:
@@ -86,12 +136,14 @@ def account_reset(error: ErrorBody, now: float) -> float | None:
         return min(max(at - now, 0.0), LONGEST_COOLDOWN)
     if daily_quota(error):
         return _until_midnight_pacific(now)
-    return None
+    until = _date_in(error, now)
+    return None if until is None else min(max(until, 0.0), LONGEST_COOLDOWN)
 
 
 def daily_quota(error: ErrorBody) -> bool:
     """Whether a quota of Google's for the whole day is used up; its RetryInfo then names a time that helps nobody."""
-    return any("PerDay" in str(node.get("quotaId", "")) for node in error.nodes)
+    named = (str(node.get(name, "")) for node in error.nodes for name in ("quotaId", "quota_limit"))
+    return "PerDay" in error.words or any("PerDay" in name for name in named)
 
 
 def _until_midnight_pacific(now: float) -> float:
@@ -107,33 +159,46 @@ def _until_midnight_pacific(now: float) -> float:
 def _header(value: str, scale: float, now: float) -> float | None:
     if len(value) > LONGEST_VALUE:
         return None
-    number = _number(value)
+    number = _number(value.partition(",")[0])  # it may have come twice
     if number is not None:
-        return number * scale
-    try:
-        return parsedate_to_datetime(value).timestamp() - now
-    except (ValueError, TypeError, OverflowError):
-        return None
+        return number * scale if number < UNIX_TIME else _since(number, now)
+    return until_reset(value, now)
+
+
+def _since(unix: float, now: float) -> float:
+    """Seconds until a Unix time, which OpenRouter writes in milliseconds."""
+    return (unix / 1000 if unix > 1000 * UNIX_TIME else unix) - now
 
 
 def until_reset(text: str | None, now: float) -> float | None:
-    """Seconds until a rate limit's reset: a length as OpenAI writes it (`6m0s`, `20ms`), a time as Anthropic does."""
+    """Seconds until a rate limit's reset: a length as OpenAI writes it (`6m0s`, `20ms`), a time as Anthropic does, or a date."""
     if not text or len(text) > LONGEST_VALUE:
         return None
     seconds = number(text)
-    if seconds is not None and seconds > 1000 * UNIX_TIME:
-        seconds /= 1000  # milliseconds, as OpenRouter writes them
     if seconds is not None and seconds > UNIX_TIME:
-        seconds -= now
-    if seconds is None and (found := _LENGTH.match(text)) and any(found.groups()):
-        scales = zip(found.groups(), (86_400.0, 3600.0, 60.0, 1.0, 0.001), strict=True)
-        seconds = sum((number(part) or 0.0) * scale for part, scale in scales)
+        seconds = _since(seconds, now)
+    if seconds is None and _LENGTH.match(text):
+        seconds = _length(text)
+    if seconds is None:
+        seconds = _iso(text, now, UTC)
     if seconds is None:
         try:
-            seconds = datetime.fromisoformat(text).timestamp() - now
-        except (ValueError, OverflowError):
+            seconds = _in_zone(parsedate_to_datetime(text), UTC).timestamp() - now
+        except (ValueError, TypeError, OverflowError):
             return None
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+def _iso(text: str, now: float, zone: timezone) -> float | None:
+    try:
+        return _in_zone(datetime.fromisoformat(text), zone).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+
+
+def _in_zone(at: datetime, zone: timezone) -> datetime:
+    """A time without a zone is one of the provider's, and not of this machine's."""
+    return at if at.tzinfo is not None else at.replace(tzinfo=zone)
 
 
 def number(text: str | None) -> float | None:

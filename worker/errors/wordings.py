@@ -15,16 +15,16 @@ from worker.errors.catalog import (
     BILLING,
     CONTEXT,
     FILTERED,
+    FORBIDDEN_HERE,
     NO_MODEL,
+    OVER_TOKEN_LIMIT,
     OVERLOADED,
     PREFILL,
     QUOTA,
-    ROUTE_COOLDOWN,
+    RATE_LIMITED,
     TOO_DEAR,
     TOO_LARGE,
     UNABLE_TO,
-    Action,
-    Breaker,
     Failure,
 )
 
@@ -39,7 +39,6 @@ class Family:
     not_in: frozenset[int] = frozenset()
 
 
-FORBIDDEN_HERE = Failure("forbidden", Action.FAILOVER, Breaker.NEUTRAL, cooldown=ROUTE_COOLDOWN)
 _RATE = frozenset({429})
 
 
@@ -48,8 +47,10 @@ def _family(name: str, failure: Failure, *patterns: str, not_in: frozenset[int] 
 
 
 FAMILIES = (
-    _family("usage limit of an organization", QUOTA, r"reached your specified API usage limits"),
-    _family("credit too small for this job", TOO_DEAR, r"can only afford [1-9]"),
+    _family("usage limit of an organization", QUOTA, r"reached your specified (?:workspace )?API usage limits"),
+    _family(
+        "credit too small for this job", TOO_DEAR, r"can only afford [1-9]|prompt tokens limit exceeded: \d+ > [1-9]"
+    ),
     _family(
         "bill unpaid, account suspended",
         BILLING,
@@ -57,14 +58,25 @@ FAMILIES = (
         r"prepa(?:id|yment)[^.]{0,80} (?:depleted|exhausted)|requires more credits|out of credits?|no credits? (?:left|remaining)",
         r"(?:account|organization|billing|subscription)[^.]{0,60} (?:is|has been|was) (?:suspended|deactivated|disabled|blocked)",
         r"account is in good standing|in arrears|overdue|payment (?:is )?required|failure to pay|unpaid (?:invoice|bill)",
-        r"billing (?:is )?(?:not active|disabled|not enabled|hard limit)|add (?:a payment|more credits)|top up|recharge",
+        r"billing (?:is )?(?:not active|disabled|not enabled|hard limit)|add more credits|top up|\brecharge\b",
+        r"(?:used|spent) all (?:of )?(?:your |the )?(?:available |included )?credits|have any credits|monthly included credits",
+        r"balance (?:is|of) (?:insufficient|not enough|\$0)|not enough balance|out of extra usage|reached its monthly spending limit",
+        r"余额不足|欠费|额度(?:不足|失败|已用尽|已用完)|资源包.{0,12}用尽|user quota is not enough",
+    ),
+    _family("add a payment method", BILLING, r"add a payment", not_in=_RATE),
+    _family(
+        "limit of days or weeks reached",
+        QUOTA,
+        r"(?:weekly|monthly|daily|session|hourly|\d-?hour) usage limit|reached your .{0,20}usage limit",
+        r"out of call volume quota|api calls / month|daily free allocation|daily request limit reached",
+        r"您的限额将在|使用上限",
     ),
     _family(
         "quota spent",
         QUOTA,
         r"quota (?:is |has been |was )?(?:exceeded|exhausted|used up)|exceeded (?:your|the|its) [^.]{0,40}quota",
         r"(?:monthly|daily|free|spend(?:ing)?|usage) (?:token )?(?:limit|budget|allowance) (?:is |has been |was )?(?:exceeded|reached)",
-        r"budget (?:has been |is )?exceeded|exceeded (?:your|the) [^.]{0,30}budget",
+        r"budget (?:has been |is )?exceeded|exceeded (?:your|the) [^.]{0,30}budget|over budget",
         not_in=_RATE,
     ),
     _family(
@@ -72,7 +84,28 @@ FAMILIES = (
         BAD_KEY,
         r"api[ _-]?key (?:is )?(?:not valid|invalid|expired|revoked|disabled|missing|not found)",
         r"(?:invalid|incorrect|expired|revoked|missing|no) (?:api[ _-]?key|authentication|auth token|access token|credentials)",
-        r"authentication fail|invalid x-api-key|token (?:is )?expired|unauthorized",
+        r"authentication fail|invalid x-api-key|token (?:is )?expired|^unauthorized$|^invalid token|无效的令牌",
+        r"security token[^.]{0,40} invalid",
+        not_in=_RATE,
+    ),
+    _family(
+        "more tokens than a minute's limit",
+        OVER_TOKEN_LIMIT,
+        r"request too large for[^:]{0,120}tokens per min",
+    ),
+    _family(
+        "rate limited",
+        RATE_LIMITED,
+        r"rate limit(?:ed|s)? (?:was |is |has been )?(?:reached|exceeded|hit)|too many requests|request limit reached",
+        r"total request limit|exceeded (?:the |your )?rate limit|并发数过高|访问量过大|负载已饱和|请求过于频繁|rate increased too quickly",
+        not_in=_RATE,
+    ),
+    _family(
+        "limit of output tokens too high",
+        UNABLE_TO,
+        r"(?<!plus )max_(?:completion_|output_)?tokens[`'\"]?:?(?: value)? (?:must be (?:less|at most|between)|is too large|above maximum|cannot exceed|should be)",
+        r"maximum allowed number of output tokens|supports at most \d+ completion tokens|max_tokens[^.]{0,20}integer above maximum",
+        r"image exceeds|image dimensions exceed|input image",
         not_in=_RATE,
     ),
     _family(
@@ -82,7 +115,9 @@ FAMILIES = (
         r"exceeds? (?:the )?(?:maximum|max|limit)[^.]{0,40} tokens|too large for model with \d+ maximum context|max_model_len",
         r"reduce (?:the|your) (?:length|size|number)[^.]{0,20} of (?:the |your )?(?:messages|prompt|input|tokens)",
         r"range of input length|(?:maximum|max) (?:input|prompt|sequence) (?:length|tokens|size)|input length[^.]{0,60} exceed",
-        r"(?:prompt|input)[^.]{0,40} (?:exceeds?|longer than)|max_new_tokens. must be|token (?:limit|count)[^.]{0,20} exceed",
+        r"max_seq_len|max_num_tokens|model token limit|token (?:count|length)[^.]{0,60} (?:only supports|exceed)|tokens too long|prompt 超长",
+        r"must have less than \d+ tokens|input length plus|requested tokens[^.]{0,40} exceed",
+        r"(?:prompt|input)[^.]{0,40} (?:exceeds?|longer than)|max_new_tokens.? must be|physical batch size|token (?:limit|count)[^.]{0,20} exceed",
         not_in=_RATE,
     ),
     _family("request too large", TOO_LARGE, r"request too large for", r"(?:payload|body|entity) (?:is )?too large"),
@@ -98,19 +133,24 @@ FAMILIES = (
         r"thought_?signature|signature(?: field)? (?:is )?(?:required|invalid|missing)|tool.?call.?ids?\b[^.]{0,80}(?:must|length|format|match|found)",
         r"unexpected role|unknown variant|invalid role|roles? must alternate|unsupported role|is not one of \['?system",
         r"reasoning_content|thinking blocks?|(?:tool|function)[^.]{0,40} must (?:be followed|follow|precede|be a response)",
+        r"first message must|text content blocks must|message content must be non-empty",
         r"must (?:be followed by|be a response to|have a corresponding) [^.]{0,40}tool",
         not_in=_RATE,
     ),
     _family(
         "content filter",
         FILTERED,
-        r"your (?:input|prompt|request) was (?:flagged|blocked)|content (?:management|usage)? ?policy|flagged as potentially violating",
-        r"flagged (?:by|for|as)|safety system|inappropriate content|content[ _-]?filter|(?:violat\w{1,5}|against) [^.]{0,30}(?:usage )?polic(?:y|ies)",
+        r"your (?:input|prompt|message) was (?:flagged|blocked)|your request was (?:flagged|rejected)|content management policy",
+        r"content (?:usage )?policy|flagged as potentially violating|safety system|inappropriate content|content[ _-]?filter",
+        r"(?:prompt|input|content|message|request|output|response)s?\b[^.]{0,60}(?:flagged (?:by|for|as)|(?:violat\w{1,5}|against) [^.]{0,30}polic(?:y|ies))",
+        r"violates? usage guidelines|content exists risk|considered high risk|for safety reasons|safety measures|new_sensitive",
+        r"guardrail|blocked due to security configurations|sensitive (?:information|words|content)|敏感|不安全",
+        not_in=frozenset({401, 402, 404, 429}),
     ),
     _family(
         "region",
         FORBIDDEN_HERE,
-        r"user location is not supported",
+        r"user location is not supported|not (?:available|supported) in your (?:country|region)|country, region, or territory not supported",
         not_in=_RATE,
     ),
     _family(
@@ -118,7 +158,7 @@ FAMILIES = (
         UNABLE_TO,
         r"(?:does not|doesn't|do not|cannot|can't) (?:support|accept|process|handle|take) (?:an? |the |any )?"
         r"(?:image|vision|audio|video|file|pdf|tool|function|response.?format|json|structured|system|stream)",
-        r"no endpoints found that support|maximum allowed number of output tokens|supports at most \d+ completion tokens",
+        r"no endpoints found that support|does not support (?:tools|thinking)",
         r"(?:image|vision|audio|tool use|tool calls?|function calling)[^.]{0,30} (?:is|are) not (?:supported|enabled|available)",
         r"not a chat model|only supports? (?:text|completions)",
         not_in=_RATE,
@@ -126,10 +166,11 @@ FAMILIES = (
     _family(
         "model unavailable",
         NO_MODEL,
-        r"\bmodel\b.{0,80} (?:is|has been|was) (?:deprecated|decommissioned|retired|removed|disabled|shut down|sunset)",
+        r"\bmodel\b[^`'\"]{0,80} (?:is|has been|was) (?:deprecated|decommissioned|retired|removed|disabled|shut down|sunset)",
         r"is not found for API version|no such (?:model|deployment)|model .{0,80} does not exist|model .{0,80} not (?:found|available)",
         r"not a valid model|^invalid model|model not exist|unknown model|no (?:healthy|available) (?:deployment|upstream|channel|server|worker)",
         r"degraded function|(?:do(?:es)? not|don't) have access to (?:the |this )?model|model .{0,60} (?:is )?(?:currently )?(?:unavailable|loading)",
+        r"model does not exist|model is unloaded|model identifier is invalid|模型不存在|throughput isn.t supported",
         r"unsupported model|(?:not supported|no longer (?:available|supported)) (?:model|in this region)",
         not_in=_RATE,
     ),
@@ -141,27 +182,6 @@ FAMILIES = (
     ),
 )
 
-# How providers name a parameter that they do not know; the group is its name, in any casing.
-UNKNOWN_PARAMETER = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        r"unsupported (?:parameter|value|argument|field)s?:? ['\"`]?([\w.]+)",
-        r"(?:unknown|unrecognized|unexpected|invalid) (?:parameter|name|field|key|argument|keyword argument|request argument supplied)"
-        r"s?(?: supplied)?[: ]{1,4}['\"`]?([\w.]+)",
-        r"(?:argument|parameter|field|property|option|param)s? (?:is |are )?not (?:supported|allowed|permitted|recognized)[^:.]{0,40}: ?['\"`]?([\w.]+)",
-        r"(?:argument|parameter|field|property|option|param) ['\"`]?([\w.]+)['\"`]? (?:is |are )?(?:not|un)",
-        r"property ['\"`]([\w.]+)['\"`] is (?:unsupported|not supported)",
-        r"(?<![\w.])([\w.]+): Extra inputs are not permitted",
-        r"additional properties are not allowed \(['\"`]([\w.]+)",
-        r"['\"`]([\w.]+)['\"`] (?:is|are) (?:not (?:supported|allowed|permitted)|deprecated|unsupported)",
-        r"(?:does not|doesn't) support (?:the )?(?:parameter |argument )?['\"`]([\w.]+)['\"`]",
-        r"\w['\"`]? and ['\"`]?(\w+)['\"`]? (?:cannot|can't|may not|must not) (?:both )?be",
-        r"(?<![\w.])([a-z]\w+) (?:is|are) not (?:supported|allowed|permitted) (?:with|by|for|on|in)",
-    )
-)
-INSTEAD = re.compile(r"use ['\"`](\w+)['\"`] instead", re.IGNORECASE)
-
-# A field of the job that an error blames: quoted, or as a path.
-NAMED_FIELD = re.compile(
-    r"['\"`](\w+)(?:[.\[][^'\"`]{0,80})?['\"`]|(?<![\w.])(\w+)(?:\[\d{1,9}\]|\.\d{1,9}\b)|^(\w+): "
-)
+# What an error can still mean that blames a field of the job: not its account, its key, or a limit.
+OF_THE_JOB = (TOO_LARGE, PREFILL, UNABLE_TO, NO_MODEL)
+OF_THE_PROMPT = (*OF_THE_JOB, CONTEXT, FILTERED)

@@ -57,7 +57,7 @@ def limits_in_headers(headers: Mapping[str, str], now: float) -> ProviderLimits:
         for limit, remaining, reset in names:
             if (most := number(headers.get(limit))) is not None and most >= 1:
                 limits[kind] = int(most)
-            if number(headers.get(remaining)) == 0:
+            if (left := number(headers.get(remaining))) is not None and left <= 0:
                 rest = max(rest, until_reset(headers.get(reset), now) or 0.0)
     return ProviderLimits(limits["requests"], limits["tokens"], rest)
 

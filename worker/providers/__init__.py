@@ -11,7 +11,8 @@ import time
 
 from worker.errors.classify import Broke, Broken, Reply
 from worker.network import DIRECT, Network
-from worker.providers import anthropic, openai_compatible
+from worker.providers import openai_compatible
+from worker.providers.anthropic import request as anthropic
 from worker.providers.http import ProviderRequest, broken
 from worker.providers.transport import Transport
 

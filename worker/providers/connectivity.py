@@ -15,7 +15,7 @@ import aiohttp
 
 from worker.errors.classify import Broke
 from worker.network import DIRECT, Network
-from worker.providers.anthropic import VERSION, path_of
+from worker.providers.anthropic.request import VERSION, path_of
 from worker.providers.certificate import issuer_of
 from worker.providers.http import SENDING_ERRORS, broken
 from worker.providers.transport import Transport

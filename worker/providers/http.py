@@ -13,9 +13,11 @@ from pydantic_core import from_json, to_json
 
 from worker import memory
 from worker.errors.classify import Broke, Broken, Reply
+from worker.providers.assembly import StreamedAnswer
 from worker.providers.live_reader import CUT, SHORTEST_SECRET, LiveReader
 from worker.providers.local_trouble import local_trouble
-from worker.providers.sse import BOM, Events, StreamedAnswer, looks_like_events
+from worker.providers.message_pieces import repaired_all
+from worker.providers.sse import BOM, Events, first_json, looks_like_events
 from worker.providers.transport import NotConnected, ProxyUnusable, Response, Transport
 from worker.routes.route import Route
 
@@ -103,12 +105,17 @@ async def call(transport: Transport, wanted: ProviderRequest, spoken: Spoken) ->
 async def _whole(response: Response, limit: asyncio.Timeout, wanted: ProviderRequest, spoken: Spoken) -> Reply | Broken:
     """The body in one piece, unless it is longer than the route allows."""
     chunks, size, most = [], 0, wanted.route.entry.max_answer_bytes
-    async for chunk in response.chunks():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > most:
-            return Broken(Broke.TOO_LONG, f"an answer of more than {most} bytes (maxAnswerBytes)")
-        await _memory_for(chunk, size, limit)
+    try:
+        async for chunk in response.chunks():
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > most:
+                return Broken(Broke.TOO_LONG, f"an answer of more than {most} bytes (maxAnswerBytes)")
+            await _memory_for(chunk, size, limit)
+    except aiohttp.ClientError:
+        if _fine(response.status):
+            raise
+        # the status and its headers say what to do, whatever became of the words
     return read_whole(response.status, response.headers, b"".join(chunks), wanted.secrets, spoken)
 
 
@@ -130,13 +137,18 @@ def read_whole(
 ) -> Reply | Broken:
     """A body as its bytes say what it is: JSON, events that nobody asked for, or something else."""
     raw = _without_keys(body, secrets).removeprefix(BOM)
-    if status == 200 and looks_like_events(raw):
+    if _fine(status) and looks_like_events(raw):
         return _read_events(headers, raw, secrets, spoken)
     parsed = _json(raw)
     if parsed is None and raw:
         return Reply(status, headers, None, text=raw[:LONGEST_TEXT].decode("utf-8", "replace"))
     parsed = _clean(parsed, raw, secrets)
-    return Reply(status, headers, spoken.read(parsed) if status == 200 else parsed)
+    return Reply(status, headers, spoken.read(parsed) if _fine(status) else parsed)
+
+
+def _fine(status: int) -> bool:
+    """Some gateways answer with 201 and its kin."""
+    return 200 <= status < 300
 
 
 def _read_events(headers: Mapping[str, str], raw: bytes, secrets: Sequence[str], spoken: Spoken) -> Reply | Broken:
@@ -179,7 +191,7 @@ async def _streamed(send: Callable[[], Awaitable[Response]], wanted: ProviderReq
     try:
         async with asyncio.timeout_at(min(clock() + silence, end)) as limit:
             response = await send()
-            if response.status != 200 or "text/event-stream" not in response.headers.get("content-type", ""):
+            if not _fine(response.status) or "text/event-stream" not in response.headers.get("content-type", ""):
                 limit.reschedule(end)
                 return await _whole(response, limit, wanted, spoken)
             broke = await _assemble(response, assembly, limit, silence, end, wanted, spoken)
@@ -213,7 +225,8 @@ def _assembled(
     if assembly.error is not None:
         return Reply(200, headers, _clean(assembly.error, b"", secrets))
     if not assembly.whole:
-        return broke or Broken(Broke.CUT, "the stream ended without a finish_reason")
+        unread = f"; what could not be read: {assembly.unread}" if assembly.unread else ""
+        return broke or Broken(Broke.CUT, f"the stream ended without a finish_reason{unread}")
     note = f"{assembly.skipped} events of the stream could not be read" if assembly.skipped else ""
     return Reply(200, headers, _clean(assembly.completion(), b"", secrets), note)
 
@@ -241,10 +254,10 @@ async def _assemble(
         if not assembly.began and len(head) < most:
             head += chunk
         progress = False
-        for data in events.feed(chunk):
+        for data in events.feed(chunk):  # also what comes after [DONE]: some send the usage there
             progress = assembly.add(data) or progress
-            if assembly.over:
-                return None
+        if assembly.over:
+            return None
         if progress:
             reader.follow(assembly.texts)
             last_words = LAST_WORDS_SECONDS if assembly.has_usage else LATE_USAGE_SECONDS
@@ -259,13 +272,18 @@ async def _assemble(
 
 
 def _json(raw: bytes) -> Any:
-    """None for what is not JSON, or nested so deeply that the result around it could not be read again."""
-    for text in (raw, raw.decode("utf-8", "replace").encode()):  # a broken byte is no reason to lose a whole answer
-        try:
-            return from_json(b"[[" + text + b"]]")[0][0]
-        except (ValueError, IndexError):
-            continue
-    return None
+    """None for what is not JSON, or nested so deeply that the result around it could not be read again. A broken byte, a raw
+    tab or something after its end is no reason to lose a whole answer."""
+    try:
+        return from_json(b"[[" + raw + b"]]")[0][0]
+    except (ValueError, IndexError):
+        pass
+    if not raw.lstrip().startswith((b"{", b"[")):
+        return None
+    try:
+        return from_json(b"[[" + to_json(repaired_all(first_json(raw))) + b"]]")[0][0]
+    except (ValueError, IndexError, RecursionError):
+        return None
 
 
 def broken(error: Exception) -> Broken:

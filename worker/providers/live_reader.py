@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from worker.providers.sse import repaired
+from worker.providers.message_pieces import repaired
 
 SHORTEST_SECRET = 12  # characters; `test`, `EMPTY`, `ollama` are keys too, and words of many answers
 CUT = "[key]"

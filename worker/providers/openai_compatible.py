@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from worker.errors.classify import Broken, Reply
+from worker.providers.assembly import Assembly
 from worker.providers.http import ProviderRequest, Spoken, call
-from worker.providers.sse import Assembly, as_arguments
+from worker.providers.message_pieces import as_arguments, new_id
 from worker.providers.transport import Transport
 
 
@@ -31,14 +32,39 @@ def _wanted(body: Mapping[str, Any]) -> int:
 
 
 def as_completion(body: Any) -> Any:
-    """A whole answer in the form that a streamed one comes in: tool arguments that are objects become text,
-    and a call without an id gets one."""
+    """A whole answer in the form that a streamed one comes in: tool arguments that are objects become text, a call without
+    an id gets one, and what stands elsewhere at some gateways goes to its place."""
+    if isinstance(body, dict) and "choices" not in body and isinstance(inner := body.get("result"), dict):
+        body = inner  # Cloudflare's envelope
     try:
-        for choice in body["choices"]:
-            for number, call in enumerate(choice["message"].get("tool_calls") or ()):
-                call["id"] = call.get("id") or f"call_{number}"
-                if not isinstance(call["function"].get("arguments", ""), str):
-                    call["function"]["arguments"] = as_arguments(call["function"]["arguments"])
+        for index, choice in enumerate(body["choices"]):
+            if not isinstance(choice.get("message"), dict):
+                _find_message(choice)
+            if isinstance(message := choice.get("message"), dict):
+                _complete(message, f"{body.get('id')} {body.get('created')} {index}")
+            if not body.get("usage") and isinstance(choice.get("usage"), dict):
+                body["usage"] = choice["usage"]
+        if not body.get("usage") and isinstance(of_groq := body.get("x_groq"), dict):
+            body["usage"] = of_groq.get("usage")
     except (TypeError, KeyError, AttributeError):
         return body  # whoever classifies it says what is wrong
     return body
+
+
+def _find_message(choice: dict[str, Any]) -> None:
+    """As a stream's delta, or as the text of the older completions."""
+    if isinstance(delta := choice.get("delta"), dict):
+        choice["message"] = {"role": "assistant", "content": None, **delta}
+    elif isinstance(text := choice.get("text"), str):
+        choice["message"] = {"role": "assistant", "content": text}
+
+
+def _complete(message: dict[str, Any], seed: str) -> None:
+    for number, asked in enumerate(message.get("tool_calls") or ()):
+        function = asked["function"]
+        if not isinstance(function.get("arguments", ""), str):
+            function["arguments"] = as_arguments(function["arguments"])
+        asked["id"] = asked.get("id") or new_id(seed, number, function)
+    legacy = message.get("function_call")
+    if isinstance(legacy, dict) and not isinstance(legacy.get("arguments", ""), str):
+        legacy["arguments"] = as_arguments(legacy["arguments"])

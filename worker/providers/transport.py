@@ -35,6 +35,7 @@ from worker.network import Network
 RACE_SECONDS = 1.0  # more than one way of a packet around the earth
 KEEP_ALIVE_SECONDS = 30.0
 LARGEST_HEADER_BYTES = 65_536  # of one header; some gateways put their debugging into one
+MOST_HEADERS = 1000
 _HUNG_UP = frozenset({errno.ECONNRESET, errno.EPIPE})
 _reused_at: ContextVar[list[float] | None] = ContextVar("reused_at", default=None)
 
@@ -203,4 +204,5 @@ def _session(most: int, network: Network, timeout: aiohttp.ClientTimeout, *, kee
         timeout=timeout,
         max_line_size=LARGEST_HEADER_BYTES,
         max_field_size=LARGEST_HEADER_BYTES,
+        max_headers=MOST_HEADERS,
     )

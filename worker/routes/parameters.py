@@ -23,11 +23,12 @@ _ALL = _EVERYWHERE | {"stream_options"}
 @dataclass(frozen=True)
 class Parameters:
     """`takes`: the top level of a body, as it is sent; `renames`: what goes by another name there. `messages`: how a
-    conversation has to look. `lacks`: what no model there can."""
+    conversation has to look. `schema_lacks`: keywords that a tool's schema must not have. `lacks`: what no model there can."""
 
     takes: Set[str]
     renames: Mapping[str, str] = field(default_factory=dict)
     messages: MessageRules = OTHERS
+    schema_lacks: Set[str] = frozenset()
     lacks: Set[Capability] = frozenset()
 
 
@@ -52,6 +53,7 @@ LISTS = {
     "google": Parameters(
         _ALL | {"max_tokens", "max_completion_tokens", "parallel_tool_calls", "reasoning_effort", "response_format"},
         messages=GOOGLE,
+        schema_lacks=frozenset({"$schema", "$id", "$comment", "additionalProperties", "patternProperties"}),
     ),
     "mistral": Parameters(
         _EVERYWHERE  # its streams report usage without `stream_options`
@@ -79,9 +81,9 @@ LISTS = {
     ),
 }
 
-NATIVELY = MessageRules()  # worker/providers/anthropic_messages.py translates the conversation itself
+NATIVELY = MessageRules()  # worker/providers/anthropic/messages.py translates the conversation itself
 NATIVE_OUTPUT_TOKENS = 4096  # of Anthropic's Messages, which want a limit: where neither job nor route names one
-# What worker/providers/anthropic.py can say in Anthropic's Messages.
+# What worker/providers/anthropic/request.py can say in Anthropic's Messages.
 NATIVE = Parameters(
     _ALL
     | {"max_completion_tokens", "max_tokens", "parallel_tool_calls", "response_format", "service_tier", "thinking"}
@@ -114,17 +116,25 @@ def essential(body: Mapping[str, Any], known: Parameters | None) -> set[str]:
 
 def fitted(body: Mapping[str, Any], known: Parameters | None) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """(the body as the provider accepts it, the names of what was dropped or renamed, for the trail)."""
+    if body.get("tools") == [] or body.get("functions") == []:
+        body = _without_empty_tools(body)
     if known is None:
         return body, ()
     foreign = body.keys() - known.takes
     messages, changed = (
         translated(body.get("messages"), known.messages) if known.messages is not NATIVELY else (None, ())
     )
-    if not foreign and not changed:
+    tools = (
+        _plainer(body["tools"], known.schema_lacks) if known.schema_lacks and body.get("tools") else body.get("tools")
+    )
+    if not foreign and not changed and tools == body.get("tools"):
         return body, ()
     sent, dropped = dict(body), list(changed)
     if changed:
         sent["messages"] = messages
+    if tools != body.get("tools"):
+        sent["tools"] = tools
+        dropped.append("keywords of tool schemas")
     for name in sorted(foreign):
         value, other = sent.pop(name), known.renames.get(name)
         if value is None:
@@ -135,6 +145,29 @@ def fitted(body: Mapping[str, Any], known: Parameters | None) -> tuple[Mapping[s
         else:
             dropped.append(name)
     return sent, tuple(dropped)
+
+
+def _plainer(schema: Any, lacks: Set[str]) -> Any:
+    """A schema without these keywords, at any depth; a property may have the name of one."""
+    if isinstance(schema, list):
+        return [_plainer(each, lacks) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: {key: _plainer(inner, lacks) for key, inner in value.items()}
+        if name == "properties" and isinstance(value, dict)
+        else _plainer(value, lacks)
+        for name, value in schema.items()
+        if name not in lacks
+    }
+
+
+def _without_empty_tools(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An empty list of tools says nothing and is refused, and so is a choice among none."""
+    empty = {name for name in ("tools", "functions") if body.get(name) == []}
+    none_left = not any(body.get(name) for name in ("tools", "functions"))
+    gone = empty | ({"tool_choice", "parallel_tool_calls", "function_call"} if none_left else set())
+    return {name: value for name, value in body.items() if name not in gone}
 
 
 def capabilities_of(body: Mapping[str, Any]) -> set[Capability]:

@@ -13,17 +13,33 @@ from typing import Any
 
 from worker.routes.tokens import MOST_TOKENS
 
-_PROMPT, _COMPLETION = ("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")
-_CACHED = (
-    "cached_tokens",
-    "cache_read_input_tokens",
-    "prompt_cache_hit_tokens",
-    "cached_prompt_tokens",
-    "cache_read_tokens",
+_PROMPT = ("prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "promptTokenCount", "prompt_eval_count")
+_COMPLETION = (
+    "completion_tokens",
+    "output_tokens",
+    "completionTokens",
+    "outputTokens",
+    "candidatesTokenCount",
+    "eval_count",
 )
-_WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
-_WRITTEN_HOUR = ("cache_write_1h_tokens", "ephemeral_1h_input_tokens")
-_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_details", "cache_creation")
+_TOTAL = ("total_tokens", "totalTokens", "totalTokenCount")
+_CACHED = (
+    *("cached_tokens", "cache_read_input_tokens", "prompt_cache_hit_tokens", "cached_prompt_tokens"),
+    *("cache_read_tokens", "cache_read", "cachedContentTokenCount"),
+)
+_WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens", "cache_creation")
+_WRITTEN_MINUTES, _WRITTEN_HOUR = ("ephemeral_5m_input_tokens",), ("cache_write_1h_tokens", "ephemeral_1h_input_tokens")
+_REASONING = ("reasoning_tokens", "thoughtsTokenCount")
+_OF_PROMPT = (
+    "prompt_tokens_details",
+    "input_tokens_details",
+    "input_token_details",
+    "prompt_token_details",
+    "cache_creation",
+)
+_OF_COMPLETION = ("completion_tokens_details", "output_tokens_details", "output_token_details")
+_OWN_PRICE = ("audio_tokens", "image_tokens")  # of what is not text; of a prompt's pictures only the audio is
+_SEARCHES = ("web_search_requests", "num_search_queries")
 
 
 @dataclass(frozen=True)
@@ -41,23 +57,41 @@ class Usage:
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage | None:
-    """None for what cannot be read."""
-    prompt, completion = _first(usage, _PROMPT), _first(usage, _COMPLETION)
-    total = count(usage, "total_tokens")
-    if prompt is None or completion is None or prompt + completion == 0:
+    """None for what cannot be read, and where searches were billed beside the tokens."""
+    prompt, completion, total = _first(usage, _PROMPT), _first(usage, _COMPLETION), _first(usage, _TOTAL)
+    if completion is None and prompt is not None and total is not None and total > prompt:
+        completion = total - prompt
+    if not prompt or completion is None:  # no call has an empty prompt
         return None
-    places = [usage, *(inner for name in _DETAILS if isinstance(inner := usage.get(name), dict))]
-    cached, written, hour = (_largest(places, names) for names in (_CACHED, _WRITTEN, _WRITTEN_HOUR))
-    written = max(written, hour)
-    if cached + written > prompt or (
-        "prompt_tokens" not in usage and (cached or written) and "input_tokens_details" not in usage
-    ):
-        prompt += cached + written  # they stand beside it, as in Anthropic's own form
-    if total is not None and total > prompt:
-        completion = max(completion, total - prompt)  # reasoning that stands beside the completion is billed too
-    audio = sum(_detail(usage, name, "audio_tokens") for name in ("prompt_tokens_details", "completion_tokens_details"))
+    tools = usage.get("server_tool_use")
+    if _largest([usage, *([tools] if isinstance(tools, dict) else ())], _SEARCHES):
+        return None
+    places, after = [usage, *_inside(usage, _OF_PROMPT)], _inside(usage, _OF_COMPLETION)
+    cached, hour = _largest(places, _CACHED), _largest(places, _WRITTEN_HOUR)
+    written = max(_largest(places, _WRITTEN), _largest(places, _WRITTEN_MINUTES) + hour)
+    beside = cached + written > prompt or (
+        (cached or written)
+        and (
+            total == prompt + completion + cached + written
+            or ("prompt_tokens" not in usage and "input_tokens_details" not in usage)
+        )
+    )
+    if beside:  # as in Anthropic's own form
+        prompt += cached + written
+    reasoning = _largest([usage, *after], _REASONING)
+    if total is not None and total > prompt + completion:
+        completion = total - prompt  # reasoning that stands beside the completion is billed too
+    elif reasoning > completion:
+        completion += reasoning
+    audio = _largest(places[1:], _OWN_PRICE[:1]) + sum(_largest(after, (name,)) for name in _OWN_PRICE)
     tier = usage.get("service_tier")
     return Usage(prompt, completion, cached, written - hour, hour, audio, tier if isinstance(tier, str) else "")
+
+
+def _inside(usage: Mapping[str, Any], names: tuple[str, ...]) -> list[Mapping[str, Any]]:
+    """The details of these names, and the details in them."""
+    found: list[Mapping[str, Any]] = [inner for name in names if isinstance(inner := usage.get(name), dict)]
+    return found + [deeper for inner in found for deeper in inner.values() if isinstance(deeper, dict)]
 
 
 def count(usage: Mapping[str, Any], name: str) -> int | None:
@@ -69,14 +103,21 @@ def count(usage: Mapping[str, Any], name: str) -> int | None:
 
 
 def _first(usage: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    return next((found for name in names if (found := count(usage, name)) is not None), None)
+    """The first of these that is more than nothing, else a zero that was told."""
+    told = None
+    for name in names:
+        if name in usage and (found := count(usage, name)) is not None:
+            if found:
+                return found
+            told = 0
+    return told
 
 
 def _largest(places: Sequence[Mapping[str, Any]], names: tuple[str, ...]) -> int:
     """The same number may stand under several names, at the top and in the details: it is counted once."""
-    return max([count(place, name) or 0 for place in places for name in names if name in place], default=0)
-
-
-def _detail(usage: Mapping[str, Any], details: str, name: str) -> int:
-    inner = usage.get(details)
-    return (count(inner, name) or 0) if isinstance(inner, dict) else 0
+    largest = 0
+    for place in places:
+        for name in names:
+            if name in place:
+                largest = max(largest, count(place, name) or 0)
+    return largest

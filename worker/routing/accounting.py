@@ -86,7 +86,7 @@ class Accounting:
         priced = not reservation.price or attempt.cost_usd is not None
         if prompt is not None and completion is not None and priced:
             self._ledger.close(reservation, "settled", micros(attempt.cost_usd), prompt, completion)
-        elif attempt.ambiguous or failure is None or failure.status == 200:
+        elif failure is None or failure.may_be_billed:
             self._ledger.close(reservation, "ambiguous", micros(attempt.may_cost_usd))
         else:
             self.release(reservation)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from producer.answer_text import text_in
 from worker.breakers.shared import Withheld
 from worker.errors.catalog import Failure
 from worker.errors.classify import Broken, Reply
@@ -75,5 +76,18 @@ def truncated(completion: Mapping[str, Any]) -> bool:
 
 def usage_of(answer: Reply | Broken) -> Mapping[str, Any] | None:
     """What the provider says that it billed, also for an answer that cannot be used."""
-    usage = answer.body.get("usage") if isinstance(answer, Reply) and isinstance(answer.body, dict) else None
-    return usage if isinstance(usage, dict) else None
+    body = answer.body if isinstance(answer, Reply) else None
+    usage = body.get("usage") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or not isinstance(usage, dict):
+        return None
+    if usage.get("completion_tokens") == 0 and body.get("choices") and text_in(_content_of(body)):
+        return None  # it cannot be
+    tier = body.get("service_tier")  # OpenAI names it beside the usage
+    return {"service_tier": tier, **usage} if isinstance(tier, str) else usage
+
+
+def _content_of(body: Mapping[str, Any]) -> Any:
+    try:
+        return body["choices"][0]["message"]["content"]
+    except (LookupError, TypeError):
+        return None

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from worker.breakers.local import Permit
+from worker.errors.blame import OF_MESSAGES
 from worker.errors.catalog import DROPPABLE, RENAMES, Breaker, Failure
 from worker.money.ledger import Refusal, Reservation
 from worker.routes.api_keys import Key
 from worker.routes.route import Route
 
+_WITH = {"logprobs": ("top_logprobs",)}  # what makes no sense without it
 RETRIES_BEFORE_ANOTHER = 1  # of a failing route, while another one is open
 
 
@@ -70,17 +72,35 @@ class RouteAttempt:
 
     def correction(self, parameter: str, instead: str) -> Correction | None:
         """The request with `parameter` by its other name, or without it; None if nothing can be done, or was done before."""
-        if parameter not in self.body or parameter in self.corrected:
+        if parameter in self.corrected:
             return None
-        rest = {name: value for name, value in self.body.items() if name != parameter}
+        if parameter.startswith(OF_MESSAGES):
+            return self._without_field(parameter)
+        if parameter not in self.body:
+            return None
+        gone = {parameter, *_WITH.get(parameter, ())}
+        rest = {name: value for name, value in self.body.items() if name not in gone}
         changed = self.corrected | {parameter}
         if instead and instead == RENAMES.get(parameter) and instead not in self.body:
             renamed = {**rest, instead: self.body[parameter]}
             words = f"{parameter} as {instead}"
             return Correction(renamed, words, f"sent {words}", changed | {instead})
-        if parameter not in DROPPABLE:
+        if parameter not in DROPPABLE and RENAMES.get(parameter) not in rest:  # a limit stays, by one of its two names
             return None
         return Correction(rest, parameter, f"dropped {parameter}", changed)
+
+    def _without_field(self, parameter: str) -> Correction | None:
+        """The request without a field of its messages that only some providers know."""
+        name = parameter.removeprefix(OF_MESSAGES)
+        messages = self.body.get("messages")
+        if not isinstance(messages, list) or not any(isinstance(each, dict) and name in each for each in messages):
+            return None
+        bare = [
+            {key: value for key, value in each.items() if key != name} if isinstance(each, dict) else each
+            for each in messages
+        ]
+        body = {**self.body, "messages": bare}
+        return Correction(body, parameter, f"dropped {parameter}", self.corrected | {parameter})
 
     def correct(self, correction: Correction) -> None:
         """Send it so from now on."""

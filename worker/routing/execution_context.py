@@ -111,8 +111,8 @@ class Spend:
         read = read_usage(usage) if usage else None
         cost = micros_of_tokens(route.price, read) if route.price and read else None
         ambiguous = failure.ambiguous if failure else False
-        unsaid = failure is None or failure.status == 200  # an answer, of a kind, that may not say what it cost
-        may_cost = context.plan.estimates.get(route.name) if (ambiguous or unsaid) and cost is None else None
+        unsaid = failure is None or failure.may_be_billed  # an answer, of a kind, that may not say what it cost
+        may_cost = context.plan.estimates.get(route.name) if unsaid and cost is None else None
         self.micros += cost or may_cost or 0
         entry = Attempt(
             execution=context.ordinal,

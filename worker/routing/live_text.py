@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from producer import keyspace
-from producer.live import BROKEN, TEXT
+from producer.answer_text import BROKEN, TEXT
 from producer.scripts import Call, Script
 from worker.queue.batcher import Request
 

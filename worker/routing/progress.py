@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from producer.trail import RejectedFor
-from worker.errors.catalog import Action, Failure
+from worker.errors.catalog import CONTEXT, Failure
 from worker.money.ledger import Refusal
 from worker.routes.route import Route
 from worker.routing.answer import HeldBack
@@ -30,7 +30,7 @@ class Progress:
 
     def failed(self, route: Route, failure: Failure) -> None:
         self.failures[route.name] = failure
-        if failure.action is Action.LARGER:
+        if failure.code == CONTEXT.code:  # a limit by the minute, or of bytes, says nothing of other routes' windows
             self.too_small = route
 
     def closed_off(

@@ -57,9 +57,12 @@ class RequestBuilder:
         keys = self._keys.given(route.entry.provider, route.keys, context.owner.tenant)
         return self._keys.opens_in(keys) if keys and keys[0].tenant else 0.0
 
-    def remember(self, attempt: RouteAttempt, parameter: str, correction: Correction) -> None:
-        """Correct the request, and those of this worker's next jobs on the route."""
+    def remember(self, attempt: RouteAttempt, failure: Failure, correction: Correction) -> None:
+        """Correct the request, and, where the route takes no value of the parameter, those of this worker's next jobs on it."""
         attempt.correct(correction)
+        if not failure.unknown:
+            return
+        parameter = failure.parameter
         refused = self._refused.setdefault((attempt.route.name, attempt.route.model), {})
         refused[parameter] = next((name for name in correction.changed if name == RENAMES.get(parameter)), "")
 

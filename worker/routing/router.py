@@ -283,7 +283,7 @@ class Router:
         spend.burned = spend.burned or verdict.burned
         self._apply_to_key(verdict, attempt)
         if verdict.correction is not None and failure is not None:
-            self._builder.remember(attempt, failure.parameter, verdict.correction)
+            self._builder.remember(attempt, failure, verdict.correction)
         if verdict.again_at_once:
             attempt.permit = permit  # for the corrected request, which says what the route is worth
         else:

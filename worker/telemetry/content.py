@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from producer.job import text_of
+from producer.answer_text import text_of
 
 LONGEST_TEXT = 16_000  # characters of one message
 

@@ -16,11 +16,11 @@ from ops.web.openai.chunks import DONE, KEEP_ALIVE, chunks, event, head_of, text
 from ops.web.openai.errors import NoAnswer, ended_without_answer, late
 from ops.web.openai.pending import ClientLeft, Pending, pending, to_the_end
 from ops.web.openai.wanted import Wanted, wanted_of
+from producer.answer_text import LivePieces
 from producer.client import AsyncProducer
 from producer.errors import FailoverError
 from producer.intake import body, caller_of, read_object, turn
 from producer.job import JobResult, JobStatus
-from producer.live import LivePieces
 
 BODY_BYTES = 20 * 1024 * 1024  # with images and files in it
 # So long a stream waits for its first words before it sends its status: errors have their own, and an SDK sends a request again

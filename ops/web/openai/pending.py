@@ -16,12 +16,12 @@ from ops.web.draining import Draining
 from ops.web.openai.errors import restarting
 from ops.web.openai.wanted import Wanted
 from producer import keyspace
+from producer.answer_text import LivePieces
 from producer.client import AsyncProducer
 from producer.errors import FailoverError, IdempotencyConflict, ServiceUnavailable, WrongType
 from producer.intake import Caller, caller_of
 from producer.intake.rates import counted
 from producer.job import JobResult
-from producer.live import LivePieces
 from producer.results import has_ended
 from producer.scripts import Command
 from producer.wakeups import Watch

@@ -23,11 +23,11 @@ from ops.web.responses.events import Events, begins
 from ops.web.responses.items import with_ids
 from ops.web.responses.made import response_of
 from ops.web.responses.records import PREFIX, Record
+from producer.answer_text import LivePieces
 from producer.client import AsyncProducer
 from producer.errors import FailoverError
 from producer.intake import body, caller_of, read_object, turn
 from producer.job import JobResult, JobStatus
-from producer.live import LivePieces
 
 Stream = Annotated[bool, Query(description="The response as server-sent events, also while it is made.")]
 After = Annotated[int | None, Query(ge=0, description="The number of the last event that the client has.")]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ops.web.openai.errors import ended_without_answer
-from producer import job
+from producer import answer_text
 from producer.job import JobResult, JobStatus
 
 _STATUS = {
@@ -78,7 +78,7 @@ def output_of(completion: Mapping[str, Any], job_id: str, *, live: bool = False)
 def text_of(message: Mapping[str, Any]) -> str:
     """The text of a chat message, also where it comes in parts."""
     content = message.get("content")
-    return content if isinstance(content, str) else job.text_of(content)
+    return content if isinstance(content, str) else answer_text.text_in(content)
 
 
 def message_item(job_id: str, text: str, refusal: Any = None, status: str = "completed") -> dict[str, Any]:

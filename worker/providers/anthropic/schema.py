@@ -27,6 +27,7 @@ _KEPT = frozenset(
         "title",
     )
 )
+_OF_THE_FILE = frozenset({"$schema", "$id", "$comment"})  # refused where it names another draft
 _FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"))
 
 
@@ -70,6 +71,7 @@ def tool_schema(schema: Any) -> dict[str, Any]:
     description."""
     if not isinstance(schema, dict):
         return {"type": "object", "properties": {}}
+    schema = {name: value for name, value in schema.items() if value is not None and name not in _OF_THE_FILE}
     told = {name: schema[name] for name in ("oneOf", "anyOf", "allOf") if name in schema}
     kept = {name: value for name, value in schema.items() if name not in told}
     made = {"properties": {}, **kept, "type": "object"}

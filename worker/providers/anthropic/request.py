@@ -7,15 +7,18 @@ asked for in words. Source: the Messages API reference, version 2026-10-21, whic
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 from worker.errors.classify import Broken, Reply
-from worker.providers.anthropic_answer import Assembly, completion_of
-from worker.providers.anthropic_messages import lacks_thinking, system_of, turns_of
-from worker.providers.anthropic_schema import moved_keywords, output_schema, tool_schema
+from worker.providers.anthropic.answer import Assembly, completion_of
+from worker.providers.anthropic.messages import lacks_thinking, system_of, turns_of
+from worker.providers.anthropic.schema import moved_keywords, output_schema, tool_schema
+from worker.providers.anthropic.tool_names import fitting_names, renamed
 from worker.providers.http import ProviderRequest, Spoken, call, unsayable
 from worker.providers.json_instruction import json_instruction
 from worker.providers.transport import Transport
@@ -24,6 +27,7 @@ from worker.routes.tokens import estimated
 
 VERSION = "2026-10-21"
 CACHED_FROM_TOKENS = 1024  # the shortest prefix that any model keeps; a mark on a shorter one is passed over
+MOST_MARKS = 4
 SHORTEST_THINKING_TOKENS = 1024  # a smaller budget is refused
 
 _CHOICE = {"auto": "auto", "none": "none", "required": "any"}
@@ -45,15 +49,20 @@ async def complete(transport: Transport, wanted: ProviderRequest) -> Reply | Bro
     streams = wanted.first_token_seconds is not None
     longest = wanted.route.entry.max_output_tokens
     try:
-        sent, dropped = request_of(
-            wanted.body, wanted.route.model, longest, stream=streams, caching=wanted.prompt_caching
-        )
+        names = fitting_names(wanted.body)
+        body = renamed(wanted.body, names) if names else wanted.body
+        sent, dropped = request_of(body, wanted.route.model, longest, stream=streams, caching=wanted.prompt_caching)
     except Exception as error:  # noqa: BLE001 - bodies are of any shape, and what has no counterpart fails in any way
         return unsayable(error)
     wanted.dropped.extend(dropped)
     headers = {"anthropic-version": VERSION} | ({"x-api-key": wanted.key} if wanted.key else {})
     path = path_of(wanted.route.base_url, "messages")
-    return await call(transport, wanted, Spoken(path, headers, sent, Assembly, completion_of))
+    answer = await call(transport, wanted, Spoken(path, headers, sent, Assembly, completion_of))
+    if not names:
+        return answer
+    wanted.dropped.append("names of tools")
+    given = {fitting: name for name, fitting in names.items()}
+    return replace(answer, body=renamed(answer.body, given)) if isinstance(answer, Reply) else answer
 
 
 def path_of(base_url: str, name: str) -> str:
@@ -81,7 +90,7 @@ def request_of(
     sent: dict[str, Any] = {"model": model, "max_tokens": limit, "messages": turns, "stream": stream}
     if thinking is not None:
         sent["thinking"] = thinking
-    sent |= _steering(body, dropped) | _tools(body, dropped, thinking=thinking is not None)
+    sent |= _steering(body, dropped) | _tools(body, messages, dropped, thinking=thinking is not None)
     output = {"format": {"type": "json_schema", "schema": schema}} if schema is not None else {}
     if (effort := _EFFORTS.get(str(body.get("reasoning_effort")))) is not None:
         output["effort"] = effort  # type: ignore[assignment]  # beside the format
@@ -89,8 +98,7 @@ def request_of(
         sent["output_config"] = output
     if system := system_of(messages):
         sent["system"] = system
-    if caching:
-        _mark(sent)
+    _mark(sent, dropped, caching=caching)
     return sent, tuple(dropped)
 
 
@@ -108,8 +116,10 @@ def _limit_and_thinking(
         dropped.append("thinking, as an earlier turn has none of its own")
         return limit, None
     budget = thinking.get("budget_tokens")
-    if thinking.get("type") != "enabled" or not isinstance(budget, int):
-        return limit, thinking
+    if thinking.get("type") != "enabled":
+        return limit, {name: value for name, value in thinking.items() if name != "budget_tokens"}
+    if not isinstance(budget, int):
+        return limit, {"type": "adaptive"}  # without a budget it is the model's own
     if named is None and limit <= budget:
         limit = budget + NATIVE_OUTPUT_TOKENS
     if limit <= SHORTEST_THINKING_TOKENS:
@@ -153,10 +163,17 @@ def _schema(form: Mapping[str, Any], dropped: list[str]) -> Any:
     return schema
 
 
-def _tools(body: Mapping[str, Any], dropped: list[str], *, thinking: bool) -> dict[str, Any]:
-    tools = body.get("tools") or [{"type": "function", "function": each} for each in body.get("functions") or ()]
+def _tools(body: Mapping[str, Any], messages: list[Any], dropped: list[str], *, thinking: bool) -> dict[str, Any]:
+    """The job's tools, each once. Where a conversation called some and the job has none, they are named: else it is refused."""
+    given = body.get("tools") or [{"type": "function", "function": each} for each in body.get("functions") or ()]
+    tools = list({json.dumps(tool, sort_keys=True, default=str): tool for tool in given}.values())
     if not tools:
-        return {}
+        called = dict.fromkeys(name for message in messages for name in _called(message))
+        if not called:
+            return {}
+        dropped.append("tools that the conversation called, by their names")
+        stubs = [{"name": name, "input_schema": {"type": "object", "properties": {}}} for name in called]
+        return {"tools": stubs, "tool_choice": {"type": "none"}}
     choice = body.get("tool_choice") or "auto"
     if isinstance(choice, dict):
         chosen: dict[str, Any] = {"type": "tool", "name": choice["function"]["name"]}
@@ -170,9 +187,16 @@ def _tools(body: Mapping[str, Any], dropped: list[str], *, thinking: bool) -> di
     return {"tools": [_tool(tool) for tool in tools], "tool_choice": chosen}
 
 
+def _called(message: Mapping[str, Any]) -> list[str]:
+    calls = [call["function"] for call in message.get("tool_calls") or ()]
+    return [
+        str(call["name"]) for call in (*calls, *([message["function_call"]] if message.get("function_call") else ()))
+    ]
+
+
 def _tool(tool: Any) -> Any:
     if not isinstance(tool, dict) or tool.get("type") != "function":
-        return tool
+        return dict(tool)
     function = tool["function"]
     schema = tool_schema(function.get("parameters"))
     if function.get("strict"):
@@ -183,13 +207,18 @@ def _tool(tool: Any) -> Any:
     return made | ({"cache_control": mark} if isinstance(mark, dict) else {})
 
 
-def _mark(sent: dict[str, Any]) -> None:
+def _mark(sent: dict[str, Any], dropped: list[str], *, caching: bool) -> None:
     """One mark at the end of what stays the same from job to job, tools and then instructions, where the job marks nothing
-    itself."""
+    itself; of its own the last four, as more are refused."""
     stable = sent.get("system") or sent.get("tools")
-    if not stable or any(
-        "cache_control" in block for block in (*(sent.get("system") or ()), *(sent.get("tools") or ()))
-    ):
+    turns = [block for turn in sent["messages"] for block in turn["content"]]
+    marked = [
+        block for block in (*(sent.get("tools") or ()), *(sent.get("system") or ()), *turns) if "cache_control" in block
+    ]
+    for block in marked[:-MOST_MARKS]:
+        del block["cache_control"]
+        dropped.append("cache_control of more than four places")
+    if not caching or not stable or marked:
         return
     if estimated({"messages": sent.get("system"), "tools": sent.get("tools")}) >= CACHED_FROM_TOKENS:
         stable[-1] = {**stable[-1], "cache_control": {"type": "ephemeral"}}

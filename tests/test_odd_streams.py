@@ -1,0 +1,66 @@
+"""Streams as gateways really send them (tests/data/odd_streams.yaml), as exact bytes over real HTTP: what each comes to. Half an
+answer is never an answer, and nothing of a whole one is lost or doubled."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from producer.job import JobResult, JobStatus
+from tests.support.raw_provider import raw_provider
+from worker.errors.classify import Broken, Reply, classify
+from worker.providers import ProviderRequest, Providers
+from worker.routes.prices import Price, billed_micros
+from worker.routes.route import Route
+from worker.routes.schema import RouteEntry
+from worker.routing.answer import usage_of
+
+STREAMS: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "data" / "odd_streams.yaml").read_text())
+NOW = 1_763_700_000.0
+
+
+def answered(raw: bytes, content_type: str, api: Any) -> Reply | Broken:
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\nconnection: close\r\n\r\n".encode()
+
+    async def call(url: str) -> Reply | Broken:
+        providers = Providers(1)
+        entry = RouteEntry(provider="p", model="m", base_url=url, api=api)
+        body = {"messages": [{"role": "user", "content": "x"}]}
+        request = ProviderRequest(Route("p/m", "hot", entry, url), "", body, "key", 5.0, first_token_seconds=2.0)
+        try:
+            return await providers.complete(request)
+        finally:
+            await providers.close()
+
+    with raw_provider(head + raw) as provider:
+        return asyncio.run(call(provider.url))
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=[stream["what"] for stream in STREAMS])
+def test_every_odd_stream(stream: dict[str, Any]) -> None:
+    answer = answered(
+        stream["raw"].encode(), stream.get("content_type", "text/event-stream"), stream.get("api", "openai")
+    )
+    failure, means = classify(answer, NOW), stream["means"]
+    if isinstance(means, str):
+        assert failure is not None
+        assert failure.code == means
+        return
+    assert failure is None
+    assert isinstance(answer, Reply)
+    result = JobResult(job_id="x", status=JobStatus.DONE, completion=answer.body)
+    (choice,) = answer.body["choices"]
+    calls = [
+        [call["function"]["name"], call["function"]["arguments"]] for call in choice["message"].get("tool_calls", ())
+    ]
+    usage = usage_of(answer)
+    assert {
+        "text": result.text,
+        "finish": choice["finish_reason"],
+        "micros": billed_micros(Price(input=1, output=10), usage) if usage else None,
+        **({"calls": calls} if calls else {}),
+    } == means
