@@ -20,6 +20,7 @@ from worker.errors.retry_after import LONGEST_RETRY_AFTER
 from worker.providers.assembly import Assembly
 from worker.providers.http import Spoken, read_whole
 from worker.providers.openai_compatible import as_completion
+from worker.providers.sse import Events
 from worker.routes.prices import Price, billed_micros
 from worker.routing.answer import note_of, truncated, usage_of
 
@@ -189,3 +190,52 @@ def _as_stream(message: dict[str, Any], finish: str, usage: Any, cut: int, done:
     chunks.append({"choices": [], "usage": usage})
     raw = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
     return raw + (b"data: [DONE]\n\n" if done else b"")
+
+
+def _event(**fields: Any) -> bytes:
+    return b"data: " + json.dumps(fields).encode() + b"\n\n"
+
+
+TROUBLE = {"message": "upstream broke", "code": 503}
+ERRORS = [  # forms in which gateways put an error into a stream
+    _event(error=TROUBLE),
+    _event(error="upstream broke"),
+    _event(**TROUBLE),
+    _event(detail="upstream broke"),
+    _event(errors=[TROUBLE]),
+    _event(success=False, msg="upstream broke"),
+    _event(base_resp={"status_code": 1013, "status_msg": "upstream broke"}),
+    _event(choices=[{"index": 0, "delta": {}, "error": TROUBLE}]),
+    _event(choices=[], x_groq={"error": "upstream broke"}),
+    _event(internalServerException={"message": "upstream broke"}),
+    b"data: [" + json.dumps({"error": TROUBLE}).encode() + b"]\n\n",
+    b"event: error\ndata: upstream broke\n\n",
+    b"event: error\r\ndata: " + json.dumps(TROUBLE).encode() + b"\r\n\r\n",
+    b"error: " + json.dumps(TROUBLE).encode() + b"\n\n",
+    json.dumps({"error": TROUBLE}).encode() + b"\n\n",
+    json.dumps({"error": TROUBLE}, indent=1).encode() + b"\n\n",
+    b"<html><title>502 Bad Gateway</title></html>\n\n",
+    b"data: [ERROR] upstream broke\n\n",
+]
+
+
+@FUZZED
+@given(
+    texts=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=9), max_size=4),
+    error=st.sampled_from(ERRORS),
+    after=st.booleans(),
+    done=st.booleans(),
+    size=st.integers(1, 60),
+)
+def test_an_error_in_any_form_ends_a_stream(texts: list[str], error: bytes, after: bool, done: bool, size: int) -> None:
+    """However its bytes are cut, half an answer before an error is never an answer."""
+    said = [_event(choices=[{"index": 0, "delta": {"content": text}, "finish_reason": None}]) for text in texts]
+    more = [_event(choices=[{"index": 0, "delta": {"content": "more"}, "finish_reason": None}])] if after else []
+    raw = b"".join([*said, error, *more, b"data: [DONE]\n\n" if done else b""])
+    assembly, events = Assembly(), Events()
+    for at in range(0, len(raw), size):
+        for data in events.feed(raw[at : at + size]):
+            assembly.add(data)
+    for data in events.end():
+        assembly.add(data)
+    assert assembly.error is not None or not assembly.whole

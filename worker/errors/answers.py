@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,15 +34,20 @@ def problem_of(body: Any) -> Failure | None:
         return _no_answer(body)
     if not choices:
         return _no_answer(body)
-    ends = ", ".join(" / ".join(_ends_of(choice)) for choice in choices)
     refusals = [refusal for message in messages if (refusal := _refusal_of(message))]
     if ending is Ending.UNKNOWN:
-        return replace(UNKNOWN_END, status=200, detail=f"an end that nobody here knows: finish_reason {ends}")
+        return replace(
+            UNKNOWN_END, status=200, detail=f"an end that nobody here knows: finish_reason {_ends_of(choices)}"
+        )
     if ending is Ending.FAILED:
-        return replace(STATUS[502], status=200, detail=f"the provider failed in the middle: finish_reason {ends}")
+        return replace(
+            STATUS[502], status=200, detail=f"the provider failed in the middle: finish_reason {_ends_of(choices)}"
+        )
     if ending is Ending.REFUSED or refusals:
         said = "".join(f": {one_line(refusal, 300)}" for refusal in refusals[:1])
-        return replace(FILTERED, status=200, detail=f"the provider refused to answer: finish_reason {ends}{said}")
+        return replace(
+            FILTERED, status=200, detail=f"the provider refused to answer: finish_reason {_ends_of(choices)}{said}"
+        )
     if ending is Ending.CUT and all(message is None or isinstance(message, dict) for message in messages):
         return None
     if not all(isinstance(message, dict) for message in messages):
@@ -72,9 +77,12 @@ def _is_filtered(body: Any) -> bool:
     return any(isinstance(kind, dict) and kind.get("filtered") is True for kind in kinds)
 
 
-def _ends_of(choice: Mapping[str, Any]) -> list[str]:
-    native = choice.get("native_finish_reason")
-    return [str(choice.get("finish_reason"))[:100], *([str(native)[:100]] if native is not None else [])]
+def _ends_of(choices: Sequence[Mapping[str, Any]]) -> str:
+    """The words with which they ended, a provider's own after the gateway's."""
+    words = ((choice.get("finish_reason"), choice.get("native_finish_reason")) for choice in choices)
+    return ", ".join(
+        str(ours)[:100] + (f" / {str(native)[:100]}" if native is not None else "") for ours, native in words
+    )
 
 
 def _refusal_of(message: Any) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from worker.errors.catalog import DROPPABLE, JOB_FIELDS, PARAMETER, RENAMES, UNKNOWN_PARAMETERS, Failure
+from worker.errors.catalog import DROPPABLE, JOB_FIELDS, NO_MODEL, PARAMETER, RENAMES, UNKNOWN_PARAMETERS, Failure
 from worker.errors.codes import CODES
 from worker.errors.error_body import ErrorBody
 from worker.errors.wordings import OF_THE_JOB, OF_THE_PROMPT
@@ -52,6 +52,7 @@ UNFIT_PARAMETER = tuple(
         r"(?<![\w.])(\w{1,40})=\w{1,20} is not supported",
         r"(?<![\w.])(\w+) may only be set to",
         r"(?:invalid value|unsupported value)[^.]{0,10} (?:for|of|in) ['\"`]?(\w+)",
+        r"invalid ['\"`](\w{1,40})['\"`]: string too long",
     )
 )
 INSTEAD = re.compile(r"use ['\"`](\w+)['\"`] instead", re.IGNORECASE)
@@ -72,11 +73,17 @@ HOLDS_EVERYWHERE = re.compile(
     r"|(?:got|found|received) (?:an? )?(?:string|integer|int|number|float|boolean|bool)\b",
     re.IGNORECASE,
 )
+WRONG_EVERYWHERE = re.compile(
+    r"invalid type for|must not be empty|(?:got|found|received) (?:an? )?(?:string|integer|int|number|float|boolean|bool)\b",
+    re.IGNORECASE,
+)
 
 # Places inside the conversation where a value of the wrong type is wrong everywhere.
 _SHALLOW = re.compile(
     r"(?:messages[.\[]\d+\]?\.(?:role|content)|(?:tools|functions)[.\[]\d+\]?\.(?:function|type|name))$"
 )
+_OF_A_TOOL = re.compile(r"(?:tool|function) ['\"`]?$", re.IGNORECASE)
+_AT_A_PLACE = re.compile(r"['\"`]? (?:at '|role)")
 OF_MESSAGES = "messages."  # before a field of a message, where it is the parameter
 _IN_MESSAGES = re.compile(r"messages[.\[]\d{1,6}\]?\.(?:(?:user|assistant|system|tool)\.)?(\w{1,60})(?!\w|\[|\.)")
 _PROPERTY = re.compile(r"property ['\"`](\w{1,60})['\"`] is (?:unsupported|not supported)")
@@ -85,7 +92,8 @@ _UNKNOWN = re.compile(
     re.IGNORECASE,
 )
 _CONVERSATION = frozenset({"messages", "tools", "functions", "response_format", "tool_choice"})
-_WANTS_JSON = re.compile(r"\bjson\b", re.IGNORECASE)  # in words of the prompt, which only some providers do
+_OF_ONE_PROVIDER = re.compile(r"\bjson\b|tool_use|tools. field", re.IGNORECASE)  # what only some want of a conversation
+_SIZED = frozenset({"messages", "prompt", "input", "max_tokens", "max_completion_tokens"})  # what can be too much
 _INVALID_SCHEMA = re.compile(r"invalid schema for", re.IGNORECASE)
 _FOREIGN = frozenset(
     {"top_k", "min_p", "repetition_penalty", "thinking", "enable_thinking", "reasoning"}
@@ -102,7 +110,7 @@ def blames_the_job(error: ErrorBody) -> bool:
 
 def may_mean(error: ErrorBody) -> Sequence[Failure]:
     """What an error can still mean that blames a field of the job: nothing of its account, its key, or a limit."""
-    prompt = any(_field(param) in ("messages", "prompt", "input") for param in error.params)
+    prompt = any(_field(param) in _SIZED for param in error.params)
     return OF_THE_PROMPT if prompt and not _INVALID_SCHEMA.match(error.words) else OF_THE_JOB
 
 
@@ -127,6 +135,8 @@ def unfit_parameter(error: ErrorBody) -> Failure | None:
         named, unknown = _unknown_in(error.words, UNFIT_PARAMETER), False
     if not named:
         return None
+    if named == "model":
+        return NO_MODEL
     better = INSTEAD.search(error.words)
     instead = better[1] if better else RENAMES.get(named, "") if unknown else ""
     return replace(PARAMETER, parameter=named, instead=instead, unknown=unknown or bool(better))
@@ -145,8 +155,15 @@ def _unknown_field_of_messages(error: ErrorBody) -> str | None:
 
 
 def _unknown_in(words: str, patterns: Sequence[re.Pattern[str]]) -> str | None:
-    found = (_ALIASES.get(name := _field(match[1]), name) for pattern in patterns for match in pattern.finditer(words))
-    return next((name for name in found if name in JOB_FIELDS | _FOREIGN), None)
+    found = (match for pattern in patterns for match in pattern.finditer(words))
+    names = (_ALIASES.get(name := _field(match[1]), name) for match in found if not _is_elsewhere(match, words))
+    return next((name for name in names if name in JOB_FIELDS | _FOREIGN), None)
+
+
+def _is_elsewhere(match: re.Match[str], words: str) -> bool:
+    """Whether it is the name of a tool, of a schema's property, or a role."""
+    before, after = words[max(0, match.start() - 10) : match.start(1)], words[match.end() : match.end() + 12]
+    return bool(_OF_A_TOOL.search(before) or _AT_A_PLACE.match(after))
 
 
 def _field(named: str) -> str:
@@ -169,9 +186,9 @@ def _holds_everywhere(path: str, words: str) -> bool:
     if field not in JOB_FIELDS:
         return False
     is_deep = path != re.split(r"[.\[]", path, maxsplit=1)[0]
-    if path == "messages" and not _WANTS_JSON.search(words):
+    if path == "messages" and not _OF_ONE_PROVIDER.search(words):
         return True
     if not (is_deep and field in _CONVERSATION):
-        return HOLDS_EVERYWHERE.search(words) is not None
+        return WRONG_EVERYWHERE.search(words) is not None  # what one provider requires is optional elsewhere
     missing_content = path.endswith("content") and REQUIRED.search(words)  # beside calls it may be missing
     return bool(_SHALLOW.match(path) and WRONG_TYPE.search(words) and not missing_content)

@@ -17,6 +17,7 @@ from worker.errors.answers import error_of_choice, problem_of
 from worker.errors.blame import blames_the_job, may_mean, names_a_field, unfit_parameter
 from worker.errors.catalog import (
     ANSWER_TOO_LONG,
+    BAD_KEY,
     BILLING,
     CONTEXT,
     FILTERED,
@@ -33,7 +34,7 @@ from worker.errors.catalog import (
     Failure,
 )
 from worker.errors.codes import CODES, KINDS
-from worker.errors.error_body import ErrorBody, error_in, is_error, named
+from worker.errors.error_body import QUOTED, ErrorBody, error_in, is_error, named
 from worker.errors.wordings import FAMILIES
 
 
@@ -89,8 +90,15 @@ _BROKEN = {
 _SPEAKS = frozenset({401, 402, 403, 404, 408, 409, 413, 429})  # statuses that say enough by themselves
 _MAY_BE_THE_JOBS = frozenset({"bad_request", "unprocessable"})
 _MAY_WAIT = frozenset({Action.RETRY, Action.FAILOVER})
+SHORTEST_COOLDOWN = 30.0  # seconds, for what a person has to mend
 _NAMES_A_TIME = frozenset({408, 409, 429})
 _UNTIL_A_RESET = frozenset({QUOTA.code, BILLING.code})
+_GRAVE = (BILLING, QUOTA, BAD_KEY, FILTERED, RATE_LIMITED)
+_OF_TOOLS = re.compile(
+    r"tools?[.\[]\d|function_declarations|pars(?:e|ing) (?:tool|input)|function name|input_schema|not parse|grammar",
+    re.IGNORECASE,
+)
+_OTHER_KEYS = re.compile(r"image|\burl\b|download|\bmcp\b|schema", re.IGNORECASE)  # not those of our account
 _ALIBABA = re.compile(r"aliyun|alibabacloud|model-studio", re.IGNORECASE)
 _KEY = re.compile(r"\b(?:sk|rk|pk|gsk|key|ya29|AIza)[-_.A-Za-z0-9*]{8,}")
 
@@ -125,18 +133,20 @@ def _of_error(answer: Reply, error: ErrorBody, now: float) -> Failure:
         named_reset = retry_after.account_reset(error, now)
         if named_reset is None and found.code in _UNTIL_A_RESET:
             named_reset = retry_after.retry_after(answer.headers, error, now)
-        return replace(found, cooldown=named_reset or found.cooldown)
+        return replace(found, cooldown=max(named_reset, SHORTEST_COOLDOWN) if named_reset else found.cooldown)
     if found.action not in _MAY_WAIT or (
         found.code != RATE_LIMITED.code and meant not in _NAMES_A_TIME and meant < 500
     ):
         return found  # a time in its words is the job's, and not the provider's
     limited = found.code == RATE_LIMITED.code
-    return replace(found, retry_after=retry_after.retry_after(answer.headers, error, now, limited=limited))
+    seconds = retry_after.retry_after(answer.headers, error, now, limited=limited, in_words=meant != 500)
+    return replace(found, retry_after=seconds)
 
 
 def _meant(status: int, error: ErrorBody) -> int:
     """The status that an error's own number or name stands for, where the HTTP status says little."""
-    names = [*error.names, *(() if blames_the_job(error) else error.prose)]
+    told = blames_the_job(error) or _OF_TOOLS.search(error.words)
+    names = [*error.names, *(() if told else error.prose)]
     if status == 403 and any(KINDS.get(name) == 429 for name in names):
         return 429
     if not 200 <= status < 300 and (status in _SPEAKS or status >= 500 or status < 400):
@@ -151,11 +161,14 @@ def _by_words(error: ErrorBody, status: int) -> Failure | None:
     """What the error's words say more than its status does. A provider in trouble (5xx) is taken at its word where it names a
     code, or says that a bill is unpaid; one that blames a field of the job says nothing of its account."""
     blames = blames_the_job(error)
-    found = next((CODES[name] for name in (*error.names, *(() if blames else error.prose)) if name in CODES), None)
+    found = next((CODES[name] for name in error.names if name in CODES), None)
+    if found is None and not blames and any(CODES.get(name) is CONTEXT for name in error.prose):
+        found = CONTEXT
     if status >= 500:
         if found not in (None, PARAMETER) and not error.page:
             return found
-        return _family_of(error, status, {BILLING, CONTEXT} if status == 500 and not error.page else {BILLING})
+        in_full = status == 500 and not error.page and not _OF_TOOLS.search(error.words)
+        return _family_of(error, status, {BILLING, CONTEXT} if in_full else {BILLING})
     if found is QUOTA and _ALIBABA.search(error.words):
         found = RATE_LIMITED  # its limit by the minute has the same name
     if "string_above_max_length" in error.names:
@@ -176,12 +189,17 @@ def _by_words(error: ErrorBody, status: int) -> Failure | None:
 
 
 def _family_of(error: ErrorBody, status: int, only: Collection[Failure] | None) -> Failure | None:
-    """The first family of wordings that is found. A page comes from something between us and the provider: a block there is no
-    filter of the model's. `only`: failures that count here; None: all."""
+    """The first family of wordings that is found. What parks an account or buries a job must be the provider's word: not a
+    page's, which comes from something between us, nor quoted, nor said beside the job's tools. `only`: failures that count
+    here; None: all."""
+    bare, own = QUOTED.sub(" ", error.words), not error.page and not _OF_TOOLS.search(error.words)
     for family in FAMILIES:
-        counts = (only is None or family.failure in only) and not (error.page and family.failure is FILTERED)
-        if counts and status not in family.not_in and family.pattern.search(error.words):
-            return family.failure
+        grave = family.failure in _GRAVE
+        counts = (only is None or family.failure in only) and status not in family.not_in and (own or not grave)
+        if counts and family.pattern.search(bare if grave else error.words):
+            found = family.failure
+            if not (found is BAD_KEY and _OTHER_KEYS.search(error.words)):
+                return found
     return None
 
 

@@ -17,7 +17,7 @@ from worker.errors.catalog import (
 )
 
 # Names that count as a status, wherever they stand: in a 400, in a 200, in a stream. Anthropic's types, gRPC's codes, AWS's and
-# LiteLLM's classes; `status_code` are MiniMax's numbers, `error_code` Baidu's, and a number alone is Zhipu's.
+# LiteLLM's classes; `status_code` are MiniMax's numbers, `error_code` Baidu's, `zhipu` Zhipu's.
 KINDS = {
     **dict.fromkeys(("authentication_error", "UNAUTHENTICATED", "AuthenticationError", "UnauthorizedError"), 401),
     **dict.fromkeys(("permission_error", "PERMISSION_DENIED", "PermissionDeniedError", "AccessDeniedException"), 403),
@@ -30,7 +30,18 @@ KINDS = {
     ),
     **dict.fromkeys(("REQUEST_LIMIT_EXCEEDED", "Throttling", "Throttling.RateQuota", "RateLimitExceeded"), 429),
     **dict.fromkeys(("ResourceExhausted", "too_many_requests_error", "engine_rate_limited"), 429),
-    **dict.fromkeys(("1302", "1303", "1305", "status_code 1002", "status_code 1039", "error_code 18"), 429),
+    **dict.fromkeys(
+        (
+            "zhipu 1302",
+            "zhipu 1303",
+            "zhipu 1305",
+            "status_code 1002",
+            "status_code 1039",
+            "status_code 2045",
+            "error_code 18",
+        ),
+        429,
+    ),
     **dict.fromkeys(("status_code 1004", "status_code 2049", "error_code 110", "error_code 111"), 401),
     **dict.fromkeys(("status_code 1000", "status_code 1013"), 500),
     "status_code 1001": 504,
@@ -64,14 +75,31 @@ CODES = {
     "enforced_spend_limit_reached": QUOTA,
     "contract_spend_limit_reached": QUOTA,
     **dict.fromkeys(("BudgetExceededError", "budget_exceeded", "quota_exceeded", "usage_limit_reached"), QUOTA),
-    **dict.fromkeys(("QuotaExceeded", "AccountQuotaExceeded", "SetLimitExceeded", "token_quota_reached"), QUOTA),
-    **dict.fromkeys(("1308", "1310", "error_code 17", "AllocationQuota.FreeTierOnly"), QUOTA),
+    **dict.fromkeys(
+        (
+            "QuotaExceeded",
+            "AccountQuotaExceeded",
+            "SetLimitExceeded",
+            "blocked_api_access",
+            "SubscriptionUsageLimitError",
+            "FreeUsageLimitError",
+            "budget_limit",
+            "token_quota_reached",
+        ),
+        QUOTA,
+    ),
+    **dict.fromkeys(("zhipu 1308", "zhipu 1310", "error_code 17", "AllocationQuota.FreeTierOnly"), QUOTA),
     **dict.fromkeys(("insufficient_user_quota", "pre_consume_token_quota_failed", "NOT_ENOUGH_BALANCE"), BILLING),
     **dict.fromkeys(
         ("exceeded_current_quota_error", "billing_not_active", "BILLING_DISABLED", "credit_limit"), BILLING
     ),
-    **dict.fromkeys(("organization_restricted", "access_terminated", "access_terminated_error"), BILLING),
-    **dict.fromkeys(("AccountOverdueError", "FailedOperation.ResourcePackExhausted", "1113", "1309"), BILLING),
+    **dict.fromkeys(
+        ("organization_restricted", "customer_verification_required", "access_terminated", "access_terminated_error"),
+        BILLING,
+    ),
+    **dict.fromkeys(
+        ("AccountOverdueError", "FailedOperation.ResourcePackExhausted", "zhipu 1113", "zhipu 1309"), BILLING
+    ),
     "status_code 1008": BILLING,
     "credit_balance_exhausted": BILLING,
     "Arrearage": BILLING,
@@ -87,7 +115,7 @@ CODES = {
     "model_max_prompt_tokens_exceeded": CONTEXT,
     "exceed_context_size_error": CONTEXT,
     "context_window_exceeded": CONTEXT,
-    "1261": CONTEXT,
+    "zhipu 1261": CONTEXT,
     "ContextWindowExceededError": CONTEXT,
     "request_too_large": TOO_LARGE,
     "content_filter": FILTERED,
@@ -99,14 +127,14 @@ CODES = {
     "DataInspectionFailed": FILTERED,
     "moderation_blocked": FILTERED,
     **dict.fromkeys(("cyber_policy_violation", "invalid_prompt", "sensitive_words_detected"), FILTERED),
-    **dict.fromkeys(("censorship_blocked", "PROHIBITED_CONTENT", "SAFETY", "BLOCKLIST", "1301"), FILTERED),
+    **dict.fromkeys(("censorship_blocked", "PROHIBITED_CONTENT", "SAFETY", "BLOCKLIST", "zhipu 1301"), FILTERED),
     **dict.fromkeys(("InputTextSensitiveContentDetected", "OutputTextSensitiveContentDetected"), FILTERED),
     **dict.fromkeys(("SensitiveContentDetected", "status_code 1026", "status_code 1027"), FILTERED),
     "invalid_api_key": BAD_KEY,
     "API_KEY_INVALID": BAD_KEY,
     "API_KEY_EXPIRED": BAD_KEY,
     "incorrect_api_key": BAD_KEY,
-    "expired_api_key": BAD_KEY,
+    **dict.fromkeys(("expired_api_key", "ExpiredTokenException", "UserUnAuthError"), BAD_KEY),
     "model_not_found": NO_MODEL,
     "DeploymentNotFound": NO_MODEL,
     "model_decommissioned": NO_MODEL,
@@ -116,7 +144,16 @@ CODES = {
     "ModelNotFound": NO_MODEL,
     "model_not_supported": NO_MODEL,
     **dict.fromkeys(
-        ("unavailable_model", "dedicated_endpoint_not_running", "key_model_access_denied", "1211"), NO_MODEL
+        (
+            "unavailable_model",
+            "dedicated_endpoint_not_running",
+            "key_model_access_denied",
+            "zhipu 1211",
+            "zhipu 1311",
+            "status_code 2061",
+            "model_terms_required",
+        ),
+        NO_MODEL,
     ),
     "no_access": NO_MODEL,
     "deployment_not_found": NO_MODEL,

@@ -59,7 +59,12 @@ _TAG = re.compile(r"<[^<>]{0,300}>")
 _CLASS = re.compile(r"\b[A-Z][A-Za-z]{3,60}(?:Error|Exception)\b")
 _ECHOED = re.compile(r"['\"]input['\"]: .{0,2000}", re.DOTALL)  # what pydantic repeats of the job
 _LOC = re.compile(r"'loc': [(\[]'body', ([^)\]]{1,100})[)\]]")  # pydantic's errors as text
-_OF_A_VENDOR = ("status_code", "error_code")  # numbers that mean something else at every vendor: MiniMax, Baidu
+_URL = re.compile(r"https?://\S{1,300}")
+QUOTED = re.compile(r"'[^']{0,80}'|\"[^\"]{0,200}\"|`[^`]{0,80}`")  # mostly the job's own
+# A name that an SDK's text begins with, or that its Python writes out: `'code': 'insufficient_quota'`.
+_LEADING = re.compile(
+    r"(?:^|litellm\.|['\"](?:code|type)['\"]: ['\"])([A-Za-z]{1,40}(?:_[a-z]{1,40}){0,6})(?=['\"]|:| - |$)"
+)
 _SNAKE = re.compile(r"\b[a-z]{1,40}(?:_[a-z]{1,40}){1,6}\b")
 
 
@@ -93,8 +98,10 @@ def error_in(body: Any, text: str = "") -> ErrorBody:
     found.words = " ".join(dict.fromkeys(filter(None, (one_line(each, LONGEST_WORDS) for each in texts))))[
         :LONGEST_WORDS
     ]
-    in_prose = (*_CLASS.findall(found.words), *_SNAKE.findall(found.words))
-    found.prose = [name for name in dict.fromkeys(in_prose) if name not in found.names]
+    found.names += [name for name in _LEADING.findall(found.words) if name not in found.names]
+    in_prose = _URL.sub(" ", QUOTED.sub(" ", found.words))
+    names = (*_CLASS.findall(in_prose), *_SNAKE.findall(in_prose))
+    found.prose = [name for name in dict.fromkeys(names) if name not in found.names]
     return found
 
 
@@ -151,9 +158,9 @@ def _gather(node: Any, found: ErrorBody, texts: list[str], depth: int) -> None:
 def _gather_object(node: Mapping[str, Any], found: ErrorBody, texts: list[str], depth: int) -> None:
     found.nodes.append(node)
     for name in _NAMES:
-        if isinstance(value := node.get(name), str) and value:
+        if isinstance(value := node.get(name), str) and value and not value.isdecimal():
             found.names.append(named(value))
-    found.names += [f"{name} {node[name]}" for name in _OF_A_VENDOR if isinstance(node.get(name), int)]
+    found.names += _numbered(node)
     for name in _NUMBERS:
         found.numbers += _number(node.get(name))
     for name in ("param", "parameter", "loc", "field"):
@@ -163,6 +170,16 @@ def _gather_object(node: Mapping[str, Any], found: ErrorBody, texts: list[str], 
     inner += [node[name] for name in foreign if isinstance(node[name], dict | list)]
     for value in sorted(inner, key=lambda value: not isinstance(value, str)):  # its own words first
         _gather(value, found, texts, depth + 1)
+
+
+def _numbered(node: Mapping[str, Any]) -> Iterator[str]:
+    """Codes that are numbers and mean something else at every vendor, told apart by what stands beside them."""
+    for name, beside in (("status_code", "status_msg"), ("error_code", "error_msg")):  # MiniMax, Baidu
+        if isinstance(node.get(name), int) and beside in node:
+            yield f"{name} {node[name]}"
+    code = node.get("code")
+    if isinstance(code, str) and code.isdecimal() and not {"type", "param", "object"}.intersection(node):
+        yield f"zhipu {code}"
 
 
 def _gather_text(text: str, found: ErrorBody, texts: list[str], depth: int) -> None:

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from worker.errors.error_body import ErrorBody
+from worker.errors.error_body import QUOTED, ErrorBody
 
 LONGEST_RETRY_AFTER = 3600.0
 LONGEST_COOLDOWN = 86_400.0
@@ -33,9 +33,12 @@ _NUMBER, _UNIT = (
 )
 _PARTS = re.compile(rf"({_NUMBER}) ?({_UNIT})?", re.IGNORECASE)
 _LENGTH = re.compile(rf"^(?:{_NUMBER} ?{_UNIT} ?){{1,5}}$", re.IGNORECASE)
-_LEAD = r"(?:try again|retry|wait|resets?|available again)(?: (?:in|after|for|at least|about|around)){0,3}[:~ ]{1,3}"
+_LEAD = r"(?:try again|retry|wait|resets?|available again)"
+_LENGTHS = rf"(?:{_NUMBER} ?{_UNIT}(?:,| and)? ?){{1,5}}"
 _IN_WORDS = re.compile(
-    rf"{_LEAD}(?:(\d\d):(\d\d):(\d\d)\b|((?:{_NUMBER} ?{_UNIT}?(?:,| and)? ?){{1,5}})(?![-\d:]))",
+    rf"{_LEAD}(?: (?:at least|about|around)){{0,2}}[:~ ]{{1,3}}({_LENGTHS})(?![-\d:])"
+    rf"|{_LEAD}(?: (?:at least|about|around)){{0,2}} (?:in|after|for)(?: (?:at least|about|around)){{0,2}}[:~ ]{{1,3}}"
+    rf"(?:(\d\d:\d\d:\d\d)\b|({_LENGTHS}|(?!20\d\d\b){_NUMBER})(?![-\d:]))|{_LEAD} (?:in |after )?(\d\d:\d\d:\d\d)\b",
     re.IGNORECASE,
 )
 _DATE_IN_WORDS = re.compile(
@@ -56,16 +59,20 @@ _IETF = re.compile(r"\b(remaining|reset|r|t)=(\d{1,9})")
 LONGEST_VALUE = 100  # characters; a longer header or field is not read
 
 
-def retry_after(headers: Mapping[str, str], error: ErrorBody, now: float, *, limited: bool = False) -> float | None:
+def retry_after(
+    headers: Mapping[str, str], error: ErrorBody, now: float, *, limited: bool = False, in_words: bool = True
+) -> float | None:
     """Seconds to wait before the same route is called again, or None. `now` is Unix seconds; `limited`: the provider says
-    that a rate limit was reached, so the resets of its limits count too."""
-    for seconds in _named(headers, error, now, limited):
+    that a rate limit was reached, so the resets of its limits count too. `in_words`: its prose may name a time."""
+    for seconds in _named(headers, error, now, limited, in_words):
         if seconds is not None and math.isfinite(seconds):
             return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
     return None
 
 
-def _named(headers: Mapping[str, str], error: ErrorBody, now: float, limited: bool) -> Iterator[float | None]:
+def _named(
+    headers: Mapping[str, str], error: ErrorBody, now: float, limited: bool, in_words: bool
+) -> Iterator[float | None]:
     for name, scale in (("retry-after-ms", 0.001), ("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
         if (value := headers.get(name)) is not None:
             yield _header(value, scale, now)
@@ -75,16 +82,19 @@ def _named(headers: Mapping[str, str], error: ErrorBody, now: float, limited: bo
         for name, scale in _IN_BODY:
             if type(value := node.get(name)) in (str, int, float):  # no bool
                 yield _header(str(value), scale, now)
-    yield _date_in(error, now)
-    for found in _IN_WORDS.finditer(error.words):
-        hours, minutes, seconds, length = found.groups()
-        yield int(hours) * 3600 + int(minutes) * 60 + int(seconds) if hours else _length(length)
+    if in_words:
+        yield _date_in(error, now)
+    for found in _IN_WORDS.finditer(QUOTED.sub(" ", error.words) if in_words else ""):
+        yield _length(next(filter(None, found.groups())))
     if limited:
         yield _until_a_limit_resets(headers, error, now)
 
 
 def _length(text: str) -> float:
-    """`1m26.4s`, `3 days 4 hours`; a number alone is seconds."""
+    """`1m26.4s`, `3 days 4 hours`, `00:01:30`; a number alone is seconds."""
+    if ":" in text:
+        hours, minutes, seconds = map(int, text.split(":"))
+        return hours * 3600 + minutes * 60 + seconds
     return sum(float(number) * _unit(unit) for number, unit in _PARTS.findall(text))
 
 
@@ -97,7 +107,7 @@ def _date_in(error: ErrorBody, now: float) -> float | None:
     """A date in its words; without a zone it is UTC, where Zhipu speaks Beijing's time."""
     if not (found := _DATE_IN_WORDS.search(error.words)):
         return None
-    zhipus = bool(_CHINESE.search(error.words)) or any(name in ("1308", "1310") for name in error.names)
+    zhipus = bool(_CHINESE.search(error.words)) or any(name in ("zhipu 1308", "zhipu 1310") for name in error.names)
     return _iso(found[1] + (found[2] or ""), now, _BEIJING if zhipus else UTC)
 
 

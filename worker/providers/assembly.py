@@ -18,6 +18,7 @@ from worker.providers.message_pieces import finish, is_json, merge_delta
 from worker.providers.sse import DONE, events_of
 
 LONGEST_UNREAD = 200  # characters of an event that could not be read, for the trail
+_OF_A_CHUNK = frozenset({"index", "delta", "finish_reason", "logprobs"})
 _OF_A_CHOICE = frozenset({"index", "delta", "message", "text", "finish_reason", "logprobs", "usage", "error"})
 
 
@@ -58,7 +59,9 @@ class StreamedAnswer(ABC):
             return False
         progress = False
         try:
-            for event in events_of(data):
+            events = events_of(data)
+            progress = self._merge(events[0])
+            for event in events[1:]:
                 progress = self._merge(event) or progress
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
             self.skipped += 1
@@ -89,6 +92,7 @@ class Assembly(StreamedAnswer):
         self._wanted = wanted
         self._head: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
+        self._known = {"choices", "usage"}  # fields of an event that are noted, or read elsewhere
         self._by_delta: set[int] = set()
         self._full: dict[int, dict[str, Any]] = {}  # messages that came whole beside their deltas
 
@@ -132,28 +136,38 @@ class Assembly(StreamedAnswer):
     def _merge(self, event: Any) -> bool:
         if isinstance(event, list):
             return any(list(map(self._merge, event)))  # all of them
-        of_groq = event.get("x_groq") or {}
-        if is_error(event) or of_groq.get("error"):
-            self.error = event if is_error(event) else {"error": of_groq["error"]}
+        choices = event.get("choices")
+        if (not choices or "error" in event or "base_resp" in event) and is_error(event):
+            self.error = event
             return False
-        for name, value in event.items():
-            if value is None or name in ("choices", "usage"):
-                continue
-            if name == "service_tier" or name not in self._head:  # the tier that served it comes last
-                self._head[name] = value
-        self._count(event.get("usage"))
-        self._count(of_groq.get("usage"))
+        if (of_groq := event.get("x_groq")) and self._of_groq(of_groq):
+            return False
+        for name in event:
+            if name not in self._known and event[name] is not None:
+                self._head[name] = event[name]
+                if name != "service_tier":  # the one that served it comes last
+                    self._known.add(name)
+        if "usage" in event:
+            self._count(event["usage"])
         progress = False
-        for piece in event.get("choices") or ():
+        for piece in choices or ():
             progress = self._merge_choice(piece) or progress
         return progress
+
+    def _of_groq(self, told: Mapping[str, Any]) -> bool:
+        """Whether Groq says in a field of its own that the stream broke; its usage may stand there too."""
+        if told.get("error"):
+            self.error = {"error": told["error"]}
+            return True
+        self._count(told.get("usage"))
+        return False
 
     def _count(self, usage: Any) -> None:
         if isinstance(usage, dict):
             self._head["usage"] = counted(self._head.get("usage") or {}, usage)
 
     def _merge_choice(self, piece: dict[str, Any]) -> bool:
-        if has_facts(piece.get("error")):
+        if "error" in piece and has_facts(piece["error"]):
             self.error = {"error": piece["error"]}
             return False
         index = int(piece.get("index") or 0)
@@ -161,9 +175,18 @@ class Assembly(StreamedAnswer):
         if choice is None:
             message: dict[str, Any] = {"role": "assistant", "content": None}
             choice = self._choices[index] = {"index": index, "message": message, "finish_reason": None}
-        self._count(piece.get("usage"))
         new = self._new_in(index, piece)
         progress = merge_delta(choice["message"], new) or index in self._full
+        if not _OF_A_CHUNK.issuperset(piece) or piece.get("logprobs"):
+            self._merge_more(choice, piece)
+        reason = piece.get("finish_reason")
+        if reason is None and choice["finish_reason"] is None:
+            return progress
+        return self._end(choice, reason, new) or progress
+
+    def _merge_more(self, choice: dict[str, Any], piece: Mapping[str, Any]) -> None:
+        """What only some chunks bring: probabilities, usage, and fields that nobody here knows."""
+        self._count(piece.get("usage"))
         if isinstance(logprobs := piece.get("logprobs"), dict):
             kept = choice.setdefault("logprobs", {})
             for name, entries in logprobs.items():
@@ -173,19 +196,18 @@ class Assembly(StreamedAnswer):
             if name not in _OF_A_CHOICE and value is not None:
                 before = choice.get(name)
                 choice[name] = before | value if isinstance(before, dict) and isinstance(value, dict) else value
-        return self._end(choice, piece.get("finish_reason"), new) or progress
 
     def _new_in(self, index: int, piece: dict[str, Any]) -> Mapping[str, Any]:
         """What a chunk adds to its choice. A whole message beside deltas, or after them, is the same once more."""
         delta, full = piece.get("delta"), piece.get("message")
-        if delta and any(value for name, value in delta.items() if name != "role"):
-            self._by_delta.add(index)
-        elif isinstance(full, dict) and full:
+        if isinstance(full, dict) and full and not (delta and any(delta[name] for name in delta if name != "role")):
             if delta is None and index not in self._by_delta:
                 return full
             self._full[index] = full
         elif delta is None and isinstance(piece.get("text"), str):
             return {"content": piece["text"]}
+        elif delta:
+            self._by_delta.add(index)
         return delta or {}
 
     @staticmethod

@@ -53,14 +53,15 @@ def merge_delta(message: dict[str, Any], delta: Mapping[str, Any]) -> bool:
     for name, value in delta.items():
         if value is None or name == "role":
             continue
-        if name == "tool_calls":
+        if name in TEXTS and isinstance(value, str):
+            pieces = message.get(name)
+            if not isinstance(pieces, list):
+                message[name] = pieces = []
+            pieces.append(value)
+        elif name == "tool_calls":
             for call in value:
                 if isinstance(call, dict) and any(call.values()):
                     _merge_call(message.setdefault("tool_calls", []), call)
-        elif name in TEXTS and isinstance(value, str):
-            if not isinstance(message.get(name), list):
-                message[name] = []
-            message[name].append(value)
         elif name == "content":
             _add_content(message, value)
         else:

@@ -121,6 +121,8 @@ def events_of(data: bytes) -> list[Any]:
             found.append(value)
             while at < len(text) and text[at] in " \t\r\n":
                 at += 1
+        if not found:
+            raise
         return found
 
 
