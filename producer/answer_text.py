@@ -42,20 +42,24 @@ class LivePieces:
         return self.pieces[before:]
 
 
-_OPENS_THINKING = re.compile(r"<(think|thinking|thought|reasoning)>")
+_CLOSES_THINKING = re.compile(r"(?:^|\n)</think>[ \t]{0,20}\n")  # alone on its line: else it may be what is spoken of
 
 
 def text_in(content: Any) -> str:
     """The text that a person expects of a message's content: without the thinking that some models write before it."""
     if isinstance(content, str):
-        if "</think>" in content and "<think>" not in content:
-            return content.partition("</think>")[2].lstrip()  # the template had opened it
-        opened = _OPENS_THINKING.match(content.lstrip())
-        _, closed, rest = content.partition(f"</{opened[1]}>") if opened else ("", "", "")
+        if "</think>" in content and "<think>" not in content and (closing := _CLOSES_THINKING.search(content)):
+            return content[closing.end() :].lstrip()  # the template had opened it
+        begins = content.lstrip().startswith("<think>")
+        _, closed, rest = content.partition("</think>") if begins else ("", "", "")
         return rest.lstrip() if closed else content
     if isinstance(content, dict):
         inner = content.get("text") or content.get("parts") or content.get("content")
-        return inner if isinstance(inner, str) else text_of(inner) or json.dumps(content, ensure_ascii=False)
+        return (
+            inner
+            if isinstance(inner, str)
+            else text_of(inner) or (json.dumps(content, ensure_ascii=False) if content else "")
+        )
     return text_of(content)
 
 
@@ -65,10 +69,11 @@ def text_of(parts: Any) -> str:
     said = (
         part if isinstance(part, str) else part.get("text")
         for part in found
-        if isinstance(part, str) or (isinstance(part, dict) and not _is_thought(part.get("type")))
+        if isinstance(part, str) or (isinstance(part, dict) and not is_thought(part.get("type")))
     )
     return "".join(text for text in said if isinstance(text, str))
 
 
-def _is_thought(kind: Any) -> bool:
-    return isinstance(kind, str) and any(word in kind for word in ("think", "reason", "summary"))
+def is_thought(kind: Any) -> bool:
+    """Whether a part of this type is a model's thinking."""
+    return isinstance(kind, str) and any(word in kind for word in ("think", "reason"))

@@ -14,6 +14,9 @@ from producer.job import JobResult, JobStatus
 from tests.support.raw_provider import raw_provider
 from worker.errors.classify import Broken, Reply, classify
 from worker.providers import ProviderRequest, Providers
+from worker.providers.assembly import Assembly
+from worker.providers.http import Spoken, read_whole
+from worker.providers.sse import Events
 from worker.routes.prices import Price, billed_micros
 from worker.routes.route import Route
 from worker.routes.schema import RouteEntry
@@ -64,3 +67,24 @@ def test_every_odd_stream(stream: dict[str, Any]) -> None:
         "micros": billed_micros(Price(input=1, output=10), usage) if usage else None,
         **({"calls": calls} if calls else {}),
     } == means
+
+
+@pytest.mark.parametrize("line", [b"1,\n", b"data: 1,\n", b' "a": {},\n'], ids=["bare", "data", "pretty"])
+def test_long_streams_of_what_is_no_event_take_time_by_their_length(line: bytes) -> None:
+    """Each line is looked at once: 200,000 of them took minutes when all before it were read again."""
+    events, assembly = Events(), Assembly()
+    for data in (*events.feed(b"[\n" + line * 200_000), *events.end()):
+        assembly.add(data)
+    assert not assembly.whole
+
+
+def test_what_may_be_news_is_an_error_only_where_the_answer_is_not_whole() -> None:
+    news = b'data: {"message": "searching the web"}\n\n'
+    half = b'data: {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": null}]}\n\n'
+    end = b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}\n\n'
+    found = {}
+    for name, raw in {"whole": news + half + end, "half": half + news + b"data: [DONE]\n\n"}.items():
+        answer = read_whole(200, {}, raw, (), Spoken("", {}, {}, Assembly))
+        found[name] = classify(answer, NOW)
+    assert found["whole"] is None
+    assert found["half"] is not None and "searching the web" in found["half"].detail

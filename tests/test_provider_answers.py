@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from producer.job import JobResult, JobStatus
 from tests.support.raw_provider import events, raw_provider, reply
 from worker.errors.catalog import Action, Breaker, Failure, Scope
 from worker.errors.classify import Broken, Reply, classify
@@ -406,3 +407,20 @@ def test_i_a_broken_byte_leaves_a_mark_and_no_hole() -> None:
 def test_i_a_cut_stream_is_no_answer() -> None:
     answer = met(events(chunk(content=HALF), done=False), streams=True)
     assert answer.failure is not None and answer.failure.code == "stream_cut"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("<think>let me see</think>\nrain", "rain"),
+        ("let me see\n</think>\n\nrain", "rain"),
+        ("To close it, write </think>", "To close it, write </think>"),
+        ('{"tag":"</think>","x":1}', '{"tag":"</think>","x":1}'),
+        ("<reasoning>2+2</reasoning><answer>4</answer>", "<reasoning>2+2</reasoning><answer>4</answer>"),
+        ([{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "rain"}], "rain"),
+        ({"answer": 42}, '{"answer": 42}'),
+    ],
+)
+def test_h_thinking_before_the_answer_is_not_its_text(content: Any, text: str) -> None:
+    result = JobResult(job_id="x", status=JobStatus.DONE, completion=met(reply(completion(content=content))).body)
+    assert result.text == text

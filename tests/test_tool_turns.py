@@ -212,3 +212,25 @@ def test_a_field_of_the_messages_that_a_gateway_does_not_know_is_left_out(
     assert [result.status for result in results] == [JobStatus.DONE] * 2
     assert ["reasoning_details" in asked["messages"][1] for asked in provider.asked] == [True, False, False]
     assert results[1].attempted[-1].dropped == ("messages.reasoning_details",)
+
+
+@pytest.mark.parametrize("junk", [5, ["x", {"id": "a"}], {"a": 1}, "calls", [None]])
+def test_what_no_conversation_has_breaks_nothing(junk: Any) -> None:
+    talk = [{"role": "assistant", "content": [{"type": ["x"]}, 7], "tool_calls": junk}, tool("a"), {**USER, "name": 7}]
+    for known in LISTS.values():
+        fitted({"messages": talk, "tools": [junk]}, known)
+
+
+def test_two_ids_in_one_turn_are_told_apart_and_functions_keep_their_results() -> None:
+    native, _ = natively(USER, calls("a", "a"), tool("a", "1"), tool("a", "2"), tools=TOOLS)
+    ids = [block["id"] for block in native["messages"][1]["content"]]
+    assert len(set(ids)) == 2
+    assert [block["tool_use_id"] for block in native["messages"][2]["content"]] == ids
+    legacy = {"role": "assistant", "content": None, "function_call": {"name": "a.b", "arguments": "{}"}}
+    body = {
+        "messages": [USER, legacy, {"role": "function", "name": "a.b", "content": "r"}],
+        "functions": [{"name": "a.b"}],
+    }
+    sent, _ = request_of(renamed(body, fitting_names(body)), "m", 4096, stream=False, caching=False)
+    assert sent["messages"][1]["content"][0]["name"] == sent["tools"][0]["name"] == "a_b"
+    assert sent["messages"][2]["content"][0]["content"] == "r"

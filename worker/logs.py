@@ -50,7 +50,13 @@ class _Json(logging.Formatter):
         try:
             return to_json(line, fallback=str, ensure_ascii=True).decode()
         except ValueError:  # half of a character, or a circle
-            return to_json({name: ascii(value) for name, value in line.items()}).decode()
+            return to_json({name: _plain(value) for name, value in line.items()}).decode()
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and value.isascii()):
+        return value
+    return ascii(value)
 
 
 class _Text(logging.Formatter):

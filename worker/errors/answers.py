@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from producer.answer_text import text_in
+from producer.answer_text import is_thought, text_in
 from worker.errors.catalog import EMPTY, FILTERED, MALFORMED, STATUS, UNKNOWN_END, Failure
 from worker.errors.codes import CODES
 from worker.errors.endings import Ending, worst_ending
@@ -14,7 +14,6 @@ from worker.errors.error_body import error_in, has_facts
 from worker.humanize import one_line
 
 _ANSWERS = ("tool_calls", "function_call", "audio", "images")  # what an answer may be instead of content
-_THOUGHTS = frozenset({"thinking", "reasoning", "redacted_thinking"})
 
 
 def error_of_choice(body: Any) -> Any:
@@ -101,10 +100,7 @@ def _refusal_of(message: Any) -> str:
 def _says_nothing(message: Mapping[str, Any]) -> bool:
     """Whether a message has none of the things that can be an answer."""
     content = message.get("content")
-    if isinstance(content, list) and any(
-        isinstance(part, dict) and "text" not in part and part.get("type") not in _THOUGHTS for part in content
-    ):
+    parts = content if isinstance(content, list) else ()
+    if any(isinstance(part, dict) and "text" not in part and not is_thought(part.get("type")) for part in parts):
         return False  # an image, a sound
-    if isinstance(content, dict) and content:
-        return False
     return not text_in(content).strip() and not any(has_facts(message.get(name)) for name in _ANSWERS)

@@ -19,7 +19,7 @@ from worker.errors.wordings import OF_THE_JOB, OF_THE_PROMPT
 UNKNOWN_PARAMETER = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        r"unsupported (?:parameter|value|argument|field)s?(?:\(s\))?:? ['\"`]?([\w.]+)",
+        r"unsupported (?:parameter|argument|field)s?(?:\(s\))?:? ['\"`]?([\w.]+)",
         r"unrecognized request arguments? supplied: (\w+)",
         r"support (?:the )?(?:parameter|argument|param)s?:? [\['\"`]{0,2}([\w.]+)",
         r"\bloc': ?[(\[]'body', '(\w+)'[)\]], 'msg': 'extra",
@@ -46,6 +46,7 @@ UNKNOWN_PARAMETER = tuple(
 UNFIT_PARAMETER = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
+        r"unsupported value:? ['\"`]?(\w+)",
         r"\binvalid (\w{1,40}): only [\w.]{1,20} is allowed",
         r"(?:don't|doesn't|does not) support (\w+)=",
         r"['\"`](\w+)['\"`](?: parameter)? (?:may only|must be|is immutable|is only allowed|cannot be|should be)",
@@ -62,7 +63,7 @@ NAMED_FIELD = re.compile(
     r"['\"`](\w+(?:[.\[][^'\"`]{0,80})?)['\"`]|(?<![\w.])(\w+(?:\[\d{1,9}\]|\.\d{1,9}\b))|^(\w+(?:\.[\w.]{1,80})?): "
 )
 WRONG_TYPE = re.compile(
-    r"invalid type for|(?:got|found|received) (?:an? )?(?:integer|int|number|float|boolean|bool)\b|field required|is required|missing required"
+    r"invalid (?:type|value) for|(?:got|found|received) (?:an? )?(?:integer|int|number|float|boolean|bool)\b|field required|is required|missing required"
     r"|invalid value: '(?!developer|system|tool|function|model)\w",
     re.IGNORECASE,
 )
@@ -98,6 +99,7 @@ _INVALID_SCHEMA = re.compile(r"invalid schema for", re.IGNORECASE)
 _FOREIGN = frozenset(
     {"top_k", "min_p", "repetition_penalty", "thinking", "enable_thinking", "reasoning"}
 )  # of other dialects
+_MAY_GO = DROPPABLE | _FOREIGN | {"tool_choice", "model"}
 _ALIASES = {"effort": "reasoning_effort", "output_config": "reasoning_effort", "thinking_level": "reasoning_effort"}
 _COMMON_WORDS = frozenset({"user", "model", "stop", "stream", "store", "audio", "n", "metadata"})
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -132,7 +134,8 @@ def unfit_parameter(error: ErrorBody) -> Failure | None:
     if named is None:
         named, unknown = _unknown_in(error.words, UNKNOWN_PARAMETER), True
     if named is None:
-        named, unknown = _unknown_in(error.words, UNFIT_PARAMETER), False
+        unfit = _unknown_in(error.words, UNFIT_PARAMETER)
+        named, unknown = unfit if unfit in _MAY_GO else None, False
     if not named:
         return None
     if named == "model":
@@ -146,8 +149,7 @@ def _unknown_field_of_messages(error: ErrorBody) -> str | None:
     """A field of the messages that the route does not know; a message can do without it."""
     if not _UNKNOWN.search(f"{error.words} {' '.join(error.names)}"):
         return None
-    places = (*error.params, *(match[0] for match in _IN_MESSAGES.finditer(error.words)))
-    found = (match[1] for place in places if (match := _IN_MESSAGES.search(place)))
+    found = (match[1] for place in (*error.params, error.words) for match in _IN_MESSAGES.finditer(place))
     named = next(found, None)
     if named is None and "messages" in error.words and (match := _PROPERTY.search(error.words)):
         named = match[1]

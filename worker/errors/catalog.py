@@ -67,7 +67,7 @@ class Failure:
     @property
     def may_be_billed(self) -> bool:
         """Whether an answer of this kind may stand on the bill although it cannot be used."""
-        return self.ambiguous or (self.status == 200 and self.code not in _NEVER_BILLED)
+        return self.ambiguous or (200 <= (self.status or 0) < 300 and self.code not in _NEVER_BILLED)
 
 
 _NEVER_BILLED = frozenset(

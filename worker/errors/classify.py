@@ -130,10 +130,7 @@ def _of_error(answer: Reply, error: ErrorBody, now: float) -> Failure:
         found = replace(found, action=Action.REJECT)
     found = replace(found, status=answer.status, detail=error.words or " ".join(error.names))
     if found.cooldown:
-        named_reset = retry_after.account_reset(error, now)
-        if named_reset is None and found.code in _UNTIL_A_RESET:
-            named_reset = retry_after.retry_after(answer.headers, error, now)
-        return replace(found, cooldown=max(named_reset, SHORTEST_COOLDOWN) if named_reset else found.cooldown)
+        return replace(found, cooldown=_until_mended(found, answer, error, now))
     if found.action not in _MAY_WAIT or (
         found.code != RATE_LIMITED.code and meant not in _NAMES_A_TIME and meant < 500
     ):
@@ -141,6 +138,14 @@ def _of_error(answer: Reply, error: ErrorBody, now: float) -> Failure:
     limited = found.code == RATE_LIMITED.code
     seconds = retry_after.retry_after(answer.headers, error, now, limited=limited, in_words=meant != 500)
     return replace(found, retry_after=seconds)
+
+
+def _until_mended(found: Failure, answer: Reply, error: ErrorBody, now: float) -> float:
+    """Seconds until the account's reset, where the provider names one."""
+    if found.code not in _UNTIL_A_RESET:
+        return found.cooldown
+    named_reset = retry_after.account_reset(error, now) or retry_after.retry_after(answer.headers, error, now)
+    return max(named_reset, SHORTEST_COOLDOWN) if named_reset else found.cooldown
 
 
 def _meant(status: int, error: ErrorBody) -> int:

@@ -105,39 +105,47 @@ def error_in(body: Any, text: str = "") -> ErrorBody:
     return found
 
 
-def is_error(body: Any) -> bool:
-    """Whether the body of a 200, or an event of a stream, says that it is an error."""
+def is_error(body: Any, *, surely: bool = False) -> bool:
+    """Whether the body of a 200, or an event of a stream, says that it is an error. `surely`: without those that only bring a
+    message, which in a stream may be news."""
     if isinstance(body, list):
-        return bool(body) and is_error(body[0])
+        return bool(body) and is_error(body[0], surely=surely)
     if not isinstance(body, dict):
         return False
-    if has_facts(body.get("error")):
-        return True
     base = body.get("base_resp")
-    if isinstance(base, dict) and base.get("status_code") not in (None, 0):
+    if has_facts(body.get("error")) or (isinstance(base, dict) and base.get("status_code") not in (None, 0)):
         return True
     if body.get("choices"):
         return False
-    if body.get("object") == "error" or body.get("type") == "error" or body.get("status") == "error":
+    if _is_named_an_error(body):
+        return True
+    said = (body.get(name) for name in _SAID)
+    return not surely and "choices" not in body and any(value for value in said if isinstance(value, str | list))
+
+
+def _is_named_an_error(body: Mapping[str, Any]) -> bool:
+    """Of a body that holds no answer."""
+    if "error" in (body.get("object"), body.get("type"), body.get("status")):
         return True
     if body.get("success") is False or body.get("errors") or body.get("error_code"):
         return True
-    response = body.get("Response")
+    response = body.get("Response")  # Tencent's
     if isinstance(response, dict) and response.get("Error"):
         return True
-    if any(name.endswith("Exception") and isinstance(value, dict) for name, value in body.items()):
-        return True  # an event of Bedrock's
-    return "choices" not in body and any(isinstance(body.get(name), str | list) for name in _SAID)
+    return any(name.endswith("Exception") and isinstance(value, dict) for name, value in body.items())  # Bedrock's
 
 
 _SAID = ("message", "detail", "msg", "error_msg", "error_message", "Message")
 
 
+_NOTHING = frozenset({"0", "200", "ok", "success", "none", "null"})
+
+
 def has_facts(error: Any) -> bool:
     """Whether an `error` says anything: some gateways send an empty one beside every answer."""
     if isinstance(error, dict):
-        return any(value not in (None, "", 0, "0", False, [], {}) for value in error.values())
-    return bool(error)
+        return any(has_facts(value) for value in error.values())
+    return bool(error) and str(error).lower() not in _NOTHING
 
 
 def _gather(node: Any, found: ErrorBody, texts: list[str], depth: int) -> None:
@@ -231,7 +239,7 @@ def _number(value: Any) -> Iterator[int]:
 def _path(value: Any) -> list[str]:
     """A parameter as a path: `messages.0.content` of pydantic's list, without the `body` at its head."""
     if isinstance(value, str) and value:
-        return [value[:200]]
+        return [value[:200].removeprefix("body.")]
     if isinstance(value, list) and value:
         parts = [str(part) for part in value if str(part) != "body"]
         return [".".join(parts)[:200]] if parts else []

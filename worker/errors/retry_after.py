@@ -122,13 +122,15 @@ def _until_a_limit_resets(headers: Mapping[str, str], error: ErrorBody, now: flo
         for name, value in found.items():
             if (seconds := _reset_in(name, value, now)) is None:
                 continue
-            left = number(found.get(name.replace("reset", "remaining")))
+            left = number(found.get(name.replace("reset", "remaining"))) if "reset" in name else None
             (unknown if left is None else spent if left <= 0 else left_over).append(seconds)
         told = dict(_IETF.findall(found.get("ratelimit", "")[:LONGEST_VALUE]))
         left, seconds = number(told.get("remaining") or told.get("r")), number(told.get("reset") or told.get("t"))
         if left is not None and left <= 0 and seconds is not None:
             spent.append(seconds)
-    return max(spent, default=None) or max(unknown, default=None) or min(left_over, default=None)
+    if spent:
+        return max(spent)
+    return max(unknown, default=None) or min(left_over, default=None)
 
 
 def _reset_in(name: str, value: str, now: float) -> float | None:

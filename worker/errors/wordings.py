@@ -111,9 +111,9 @@ FAMILIES = (
         UNABLE_TO,
         r"(?<!plus )max_(?:completion_|output_)?tokens[`'\"]?:?(?: value)? (?:must be (?:less|at most|between)|is too large|above maximum|cannot exceed|should be)",
         r"maximum allowed number of output tokens|supports at most \d+ completion tokens|max_tokens[^.]{0,20}integer above maximum",
-        r"image exceeds|image dimensions exceed|input image",
         not_in=_RATE,
     ),
+    _family("image too large", UNABLE_TO, r"image exceeds|image dimensions exceed", not_in=_RATE),
     _family(
         "context too long",
         CONTEXT,
@@ -165,7 +165,7 @@ FAMILIES = (
         UNABLE_TO,
         r"(?:does not|doesn't|do not|cannot|can't) (?:support|accept|process|handle|take) (?:an? |the |any )?"
         r"(?:image|vision|audio|video|file|pdf|tool|function|response.?format|json|structured|system|stream)",
-        r"no endpoints found that support|does not support (?:tools|thinking)",
+        r"no endpoints found that support|does not support thinking",
         r"(?:image|vision|audio|tool use|tool calls?|function calling)[^.]{0,30} (?:is|are) not (?:supported|enabled|available)",
         r"not a chat model|only supports? (?:text|completions)",
         not_in=_RATE,
@@ -190,5 +190,5 @@ FAMILIES = (
 )
 
 # What an error can still mean that blames a field of the job: not its account, its key, or a limit.
-OF_THE_JOB = (TOO_LARGE, PREFILL, UNABLE_TO, NO_MODEL)
+OF_THE_JOB = (TOO_LARGE, PREFILL, UNABLE_TO)
 OF_THE_PROMPT = (*OF_THE_JOB, CONTEXT, FILTERED)

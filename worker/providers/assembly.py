@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worker.errors.endings import ending_of
+from worker.errors.endings import Ending, ending_of
 from worker.errors.error_body import has_facts, is_error
 from worker.providers.message_pieces import finish, is_json, merge_delta
 from worker.providers.sse import DONE, events_of
@@ -29,6 +29,7 @@ class StreamedAnswer(ABC):
         self.skipped = 0  # events that could not be read
         self.unread = ""  # the beginning of the last one of them
         self.error: dict[str, Any] | None = None  # an event that was one: the stream is worth nothing
+        self.doubt: dict[str, Any] | None = None  # one that may have been an error: it was, if the answer is not whole
         self.began = False  # the first token has come
         self.began_at = 0.0  # when it came, on the monotonic clock
         self.done = False  # [DONE] has: nothing was cut off
@@ -70,6 +71,13 @@ class StreamedAnswer(ABC):
             self.began, self.began_at = True, time.monotonic()
         return progress
 
+    def _told(self, event: dict[str, Any]) -> None:
+        """An error came, or what may be one."""
+        if is_error(event, surely=True):
+            self.error = event
+        else:
+            self.doubt = event
+
     @property
     @abstractmethod
     def texts(self) -> Sequence[str]:
@@ -105,7 +113,9 @@ class Assembly(StreamedAnswer):
     @property
     def whole(self) -> bool:
         """Whether nothing is missing: it is finished, or ended with [DONE] after it had begun, and every event was read."""
-        return self.finished or (self.done and self.began and not self.skipped and self._calls_are_whole())
+        return self.finished or (
+            self.done and self.began and not self.skipped and self.doubt is None and self._calls_are_whole()
+        )
 
     def _calls_are_whole(self) -> bool:
         calls = (call for choice in self._choices.values() for call in choice["message"].get("tool_calls") or ())
@@ -128,7 +138,7 @@ class Assembly(StreamedAnswer):
                 if name != "role"
             )
             if index in self._full and not any(said):
-                choice["message"] |= self._full[index]
+                merge_delta(choice["message"], self._full[index])
             finish(choice["message"], f"{self._head.get('id')} {self._head.get('created')} {index}")
         choices = [self._choices[index] for index in sorted(self._choices)]
         return {**self._head, "object": "chat.completion", "choices": choices}
@@ -138,20 +148,22 @@ class Assembly(StreamedAnswer):
             return any(list(map(self._merge, event)))  # all of them
         choices = event.get("choices")
         if (not choices or "error" in event or "base_resp" in event) and is_error(event):
-            self.error = event
+            self._told(event)
             return False
-        if (of_groq := event.get("x_groq")) and self._of_groq(of_groq):
+        if isinstance(of_groq := event.get("x_groq"), dict) and self._of_groq(of_groq):
             return False
         for name in event:
-            if name not in self._known and event[name] is not None:
-                self._head[name] = event[name]
-                if name != "service_tier":  # the one that served it comes last
-                    self._known.add(name)
+            value = event[name]
+            if name in self._known or value is None:
+                continue
+            self._head[name] = value
+            if value and name != "service_tier":  # the one that served it comes last; some begin with empty fields
+                self._known.add(name)
         if "usage" in event:
             self._count(event["usage"])
         progress = False
-        for piece in choices or ():
-            progress = self._merge_choice(piece) or progress
+        for place, piece in enumerate(choices or ()):
+            progress = self._merge_choice(piece, place) or progress
         return progress
 
     def _of_groq(self, told: Mapping[str, Any]) -> bool:
@@ -166,11 +178,11 @@ class Assembly(StreamedAnswer):
         if isinstance(usage, dict):
             self._head["usage"] = counted(self._head.get("usage") or {}, usage)
 
-    def _merge_choice(self, piece: dict[str, Any]) -> bool:
+    def _merge_choice(self, piece: dict[str, Any], place: int) -> bool:
         if "error" in piece and has_facts(piece["error"]):
             self.error = {"error": piece["error"]}
             return False
-        index = int(piece.get("index") or 0)
+        index = int(place if (index := piece.get("index")) is None else index)
         choice = self._choices.get(index)
         if choice is None:
             message: dict[str, Any] = {"role": "assistant", "content": None}
@@ -215,7 +227,7 @@ class Assembly(StreamedAnswer):
         """Note a finish_reason: of two the worse one, and none where text or a call comes after it."""
         before = choice["finish_reason"]
         if not reason or reason == "null":
-            if before is not None and (new.get("content") or new.get("tool_calls")):
+            if ending_of(before) is Ending.GOOD and (new.get("content") or new.get("tool_calls")):
                 choice["finish_reason"] = None
             return False
         if before is None or ending_of(reason).value >= ending_of(before).value:

@@ -17,7 +17,7 @@ from worker.providers.assembly import StreamedAnswer
 from worker.providers.live_reader import CUT, SHORTEST_SECRET, LiveReader
 from worker.providers.local_trouble import local_trouble
 from worker.providers.message_pieces import repaired_all
-from worker.providers.sse import BOM, Events, first_json, looks_like_events
+from worker.providers.sse import BOM, Events, first_json, looks_like_events, without_pings
 from worker.providers.transport import NotConnected, ProxyUnusable, Response, Transport
 from worker.routes.route import Route
 
@@ -28,11 +28,7 @@ LATE_USAGE_SECONDS = 10.0  # for the usage after the last finish_reason: without
 GATHER_SECONDS = 0.1  # between two looks at a stream that has begun: nobody waits for its single tokens
 LIVE_GATHER_SECONDS = 0.05  # the same where somebody reads along
 LONGEST_TEXT = 16_384  # bytes of a body that is not JSON, for its words
-SENDING_ERRORS = (
-    aiohttp.ClientError,
-    OSError,
-    ProxyUnusable,
-)  # TimeoutError is an OSError
+SENDING_ERRORS = (aiohttp.ClientError, OSError, ProxyUnusable)  # TimeoutError is an OSError
 
 
 @dataclass(frozen=True)
@@ -139,6 +135,7 @@ def read_whole(
     raw = _without_keys(body, secrets).removeprefix(BOM)
     if _fine(status) and looks_like_events(raw):
         return _read_events(headers, raw, secrets, spoken)
+    raw = without_pings(raw)
     parsed = _json(raw)
     if parsed is None and raw:
         return Reply(status, headers, None, text=raw[:LONGEST_TEXT].decode("utf-8", "replace"))
@@ -222,8 +219,9 @@ def _assembled(
     headers: Mapping[str, str], assembly: StreamedAnswer, broke: Broken | None, secrets: Sequence[str]
 ) -> Reply | Broken:
     """What a stream that is over was. Cut, stalled or late, it is Broken, unless nothing of the answer is missing."""
-    if assembly.error is not None:
-        return Reply(200, headers, _clean(assembly.error, b"", secrets))
+    error = assembly.error or (None if assembly.whole else assembly.doubt)
+    if error is not None:
+        return Reply(200, headers, _clean(error, b"", secrets))
     if not assembly.whole:
         unread = f"; what could not be read: {assembly.unread}" if assembly.unread else ""
         return broke or Broken(Broke.CUT, f"the stream ended without a finish_reason{unread}")

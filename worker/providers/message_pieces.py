@@ -10,8 +10,11 @@ from typing import Any
 from pydantic_core import from_json
 
 TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
-PARTS = "parts"  # of content, beside its texts: [number of texts before it, part], until the message is finished
-_SET_ONCE = frozenset({"role", "id", "type", "name", "model", "index", "format", "expires_at", "status", "signature"})
+LONGEST_TWICE = 40  # characters of a text that may come twice in a row; a longer one is the same once more
+PARTS = "\0parts"  # of content, beside its texts: [number of texts before it, part], until the message is finished
+_SET_ONCE = frozenset(
+    {"role", "id", "type", "name", "model", "index", "format", "expires_at", "status", "signature", "thought_signature"}
+)
 
 
 def repaired(text: str) -> str:
@@ -39,7 +42,7 @@ def as_arguments(arguments: Any) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
-def is_json(text: str) -> bool:
+def is_json(text: str | bytes) -> bool:
     try:
         from_json(text)
     except ValueError:
@@ -94,7 +97,7 @@ def _add_content(message: dict[str, Any], value: Any) -> None:
 def finish(message: dict[str, Any], seed: str) -> None:
     """Put the gathered pieces of a message together. `seed`: what tells this answer from others, for ids of its calls."""
     if isinstance(calls := message.get("tool_calls"), list):
-        numbers = [call.pop("at") for call in calls]
+        numbers = [call.pop("at", number) for number, call in enumerate(calls)]
         in_order = (
             sorted(range(len(calls)), key=numbers.__getitem__)
             if len(set(numbers)) == len(numbers)
@@ -146,7 +149,10 @@ def joined(before: Any, piece: Any, name: str = "") -> Any:
     if piece is None:
         return before
     if isinstance(before, str) and isinstance(piece, str):
-        return (piece or before) if name in _SET_ONCE else before + piece
+        again = (
+            name in _SET_ONCE or piece.startswith(("data:", "http")) or (piece == before and len(piece) > LONGEST_TWICE)
+        )
+        return (piece or before) if again else before + piece
     if isinstance(before, dict) and isinstance(piece, dict):
         return before | {key: joined(before.get(key), value, key) for key, value in piece.items()}
     if isinstance(before, list) and isinstance(piece, list):
@@ -155,29 +161,34 @@ def joined(before: Any, piece: Any, name: str = "") -> Any:
 
 
 def _joined_lists(before: list[Any], piece: list[Any]) -> list[Any]:
-    grown = list(before)
+    places: dict[str, int] | None = None
     for entry in piece:
-        at = next((at for at in range(len(before)) if _are_one(before[at], entry)), None)
-        if at is None:
-            grown.append(entry)
+        at = None
+        if isinstance(entry, dict) and entry.get("index") is not None:
+            places = _places(before) if places is None else places
+            at = places.get(str(entry["index"]))
+        if at is None or not _are_one(before[at], entry):
+            before.append(entry)
         else:
-            grown[at] = joined(grown[at], entry)
-    return grown
+            before[at] = joined(before[at], entry)
+    return before
+
+
+def _places(entries: list[Any]) -> dict[str, int]:
+    return {str(entry["index"]): at for at, entry in enumerate(entries) if isinstance(entry, dict) and "index" in entry}
 
 
 def _are_one(entry: Any, piece: Any) -> bool:
-    """Entries with the same index, unless they say that they are of two types."""
-    if not isinstance(entry, dict) or not isinstance(piece, dict) or piece.get("index") is None:
-        return False
-    types = {entry.get("type"), piece.get("type")} - {None}
-    return entry.get("index") == piece["index"] and len(types) < 2
+    """Whether entries with the same index do not say that they are two."""
+    return all(len({str(entry.get(name)), str(piece.get(name))} - {"None"}) < 2 for name in ("type", "id"))
 
 
 def _merge_call(calls: list[dict[str, Any]], piece: Mapping[str, Any]) -> None:
     """A piece of a tool call: its name comes once, its arguments bit by bit."""
     function = piece.get("function") or {}
     at = None if piece.get("index") is None else int(piece["index"])
-    call = _call_of(calls, piece.get("id") or None, at, function.get("name"))
+    arguments = as_arguments(function.get("arguments"))
+    call = _call_of(calls, piece.get("id") or None, at, function.get("name"), arguments)
     if call is None:
         at = at if at is not None else max((each["at"] for each in calls), default=-1) + 1
         call = {"id": None, "type": "function", "function": {"name": "", "arguments": ""}, "at": at}
@@ -189,8 +200,9 @@ def _merge_call(calls: list[dict[str, Any]], piece: Mapping[str, Any]) -> None:
             call[name] = joined(call.get(name), value)
     if called := function.get("name"):
         call["function"]["name"] = _grown(call["function"]["name"], called)
-    if (arguments := function.get("arguments")) is not None:
-        call["function"]["arguments"] += as_arguments(arguments) if arguments else ""
+    before = call["function"]["arguments"]
+    once_more = len(arguments) > 1 and arguments.startswith("{") and arguments.startswith(before)
+    call["function"]["arguments"] = arguments if once_more else before + arguments
 
 
 def _grown(name: str, piece: str) -> str:
@@ -201,7 +213,7 @@ def _grown(name: str, piece: str) -> str:
 
 
 def _call_of(
-    calls: list[dict[str, Any]], call_id: str | None, at: int | None, name: str | None
+    calls: list[dict[str, Any]], call_id: str | None, at: int | None, name: str | None, arguments: str
 ) -> dict[str, Any] | None:
     """The call that a piece belongs to; None: it begins one. Some number every call 0, some give no number, some neither
     number nor id, some a new id with every piece."""
@@ -209,14 +221,17 @@ def _call_of(
     if not there:
         return None
     last = there[-1]
+    so_far, named = last["function"]["arguments"], last["function"]["name"]
     if call_id is not None:
         same = next((call for call in there if call["id"] == call_id), None)
         if same is not None or last["id"] is None:
             return same or last
-        unfinished = not name and not is_json(last["function"]["arguments"])
-        return last if unfinished and at is not None else None
-    if name and last["function"]["name"]:
-        other = at is None and not name.startswith(last["function"]["name"])
-        if other or is_json(last["function"]["arguments"]):
-            return None
+        goes_on = at is not None and (not name or (name == named and bool(so_far))) and not _is_whole(so_far)
+        return last if goes_on or not (name or arguments) else None
+    if name and named and ((at is None and name != named) or (arguments and _is_whole(so_far))):
+        return None
     return last
+
+
+def _is_whole(arguments: str) -> bool:
+    return arguments.endswith("}") and is_json(arguments)

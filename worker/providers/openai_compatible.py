@@ -34,13 +34,14 @@ def _wanted(body: Mapping[str, Any]) -> int:
 def as_completion(body: Any) -> Any:
     """A whole answer in the form that a streamed one comes in: tool arguments that are objects become text, a call without
     an id gets one, and what stands elsewhere at some gateways goes to its place."""
-    if isinstance(body, dict) and "choices" not in body and isinstance(inner := body.get("result"), dict):
+    if isinstance(body, dict) and "choices" not in body and "choices" in (inner := body.get("result") or ()):
         body = inner  # Cloudflare's envelope
     try:
         for index, choice in enumerate(body["choices"]):
             if not isinstance(choice.get("message"), dict):
                 _find_message(choice)
-            if isinstance(message := choice.get("message"), dict):
+            message = choice.get("message")
+            if isinstance(message, dict) and (message.get("tool_calls") or message.get("function_call")):
                 _complete(message, f"{body.get('id')} {body.get('created')} {index}")
             if not body.get("usage") and isinstance(choice.get("usage"), dict):
                 body["usage"] = choice["usage"]
@@ -61,7 +62,9 @@ def _find_message(choice: dict[str, Any]) -> None:
 
 def _complete(message: dict[str, Any], seed: str) -> None:
     for number, asked in enumerate(message.get("tool_calls") or ()):
-        function = asked["function"]
+        function = asked.get("function")
+        if not isinstance(function, dict):
+            continue
         if not isinstance(function.get("arguments", ""), str):
             function["arguments"] = as_arguments(function["arguments"])
         asked["id"] = asked.get("id") or new_id(seed, number, function)

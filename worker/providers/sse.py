@@ -15,7 +15,7 @@ DONE = b"[DONE]"
 BOM = b"\xef\xbb\xbf"
 LONGEST_BARE = 65_536  # bytes of JSON that came without a frame, over several lines
 _LENIENT = json.JSONDecoder(strict=False)  # a raw tab or line end in a text is no reason to lose it
-_FIELDS = (b"data:", b"event:", b"error:", b"id:", b"retry:", b":")
+_OTHERS = (b"id:", b"retry:", b":")  # lines of a stream that say nothing here
 
 
 class Events:
@@ -24,7 +24,8 @@ class Events:
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
-        self._bare = b""
+        self._bare: list[bytes] = []
+        self._bare_size = 0
         self._is_error = False
         self._began = False
 
@@ -45,13 +46,12 @@ class Events:
             yield from self._line(line)
         self._rest = b""
         if self._bare:
-            yield self._bare
+            yield b"\n".join(self._bare)[:LONGEST_BARE]
 
     def _line(self, line: bytes) -> Iterator[bytes]:
         if line.startswith(b"data:"):
-            while line.startswith(b"data:"):  # some write it twice
-                line = line[5:].removeprefix(b" ")
-            if self._data and _is_whole(b"\n".join(self._data)):  # no blank line between two events
+            line = line[5:].removeprefix(b" ").removeprefix(b"data:")  # some write it twice
+            if len(self._data) == 1 and _is_whole(self._data[0]):  # no blank line between two events
                 yield from self._event()
             self._data.append(line)
             if line.strip() == DONE:  # the blank line after it may never come
@@ -63,7 +63,7 @@ class Events:
             self._data.append(line[6:].strip())
         elif not line:
             yield from self._event()
-        elif not line.startswith(_FIELDS) and (self._bare or line.lstrip()[:1] in (b"{", b"[", b"<")):
+        elif not line.startswith(_OTHERS) and (self._bare or line.lstrip()[:1] in (b"{", b"[", b"<")):
             yield from self._unframed(line)
 
     def _event(self) -> Iterator[bytes]:
@@ -74,9 +74,14 @@ class Events:
 
     def _unframed(self, line: bytes) -> Iterator[bytes]:
         """JSON that stands there by itself, in one line or over several, or a page."""
-        self._bare = (self._bare + b"\n" + line).lstrip()[:LONGEST_BARE]
-        if self._bare.startswith(b"<") or _is_whole(self._bare):
-            bare, self._bare = self._bare, b""
+        self._bare.append(line)
+        self._bare_size += len(line)
+        too_long, begins = self._bare_size > LONGEST_BARE, len(self._bare) == 1
+        ends = line[:1] not in (b" ", b"\t") and line.rstrip()[-1:] in (b"}", b"]")
+        may_end = ends and (begins or not too_long)
+        is_page = self._bare[0].lstrip().startswith(b"<")
+        if too_long or is_page or (may_end and _is_whole(b"\n".join(self._bare))):
+            bare, self._bare, self._bare_size = b"\n".join(self._bare), [], 0
             yield bare
 
 
@@ -104,6 +109,13 @@ def looks_like_events(raw: bytes) -> bool:
     """Whether a body is server-sent events, whatever its content type says."""
     head = raw[:4096].removeprefix(BOM).lstrip()
     return head.startswith((b"data:", b"event:", b":", b"id:", b"retry:")) and b"data:" in raw[:8192]
+
+
+def without_pings(raw: bytes) -> bytes:
+    """A body without the comments that some gateways send before a whole answer."""
+    while raw.startswith(b":"):
+        raw = raw.partition(b"\n")[2].lstrip()
+    return raw
 
 
 def events_of(data: bytes) -> list[Any]:

@@ -125,7 +125,7 @@ def _content(message: dict[str, Any], rules: MessageRules, dropped: dict[str, No
     if parts == content:
         return message
     dropped["parts of messages"] = None
-    return {**message, "content": parts}
+    return {**message, "content": parts or ""}
 
 
 def _part(part: Any) -> Any:
@@ -139,7 +139,7 @@ def _part(part: Any) -> Any:
         return {"type": "text", "text": part.get("text")}
     if kind == "image_url" and isinstance(part.get("image_url"), str):
         return {"type": "image_url", "image_url": {"url": part["image_url"]}}
-    if kind not in _PARTS:
+    if not isinstance(kind, str) or kind not in _PARTS:
         return None
     return {name: value for name, value in part.items() if name != "cache_control"} if "cache_control" in part else part
 
@@ -179,10 +179,10 @@ def _call(call: dict[str, Any], rules: MessageRules, dropped: dict[str, None]) -
 
 def _id(given: str, rules: MessageRules) -> str:
     """The same id for the same id, wherever it stands."""
+    if _NINE.fullmatch(given) if rules.nine_letter_ids else len(given) <= LONGEST_ID:
+        return given
     digest = sha256(given.encode("utf-8", "surrogatepass")).hexdigest()
-    if rules.nine_letter_ids:
-        return given if _NINE.fullmatch(given) else digest[:9]
-    return given if len(given) <= LONGEST_ID else f"call_{digest[:32]}"
+    return digest[:9] if rules.nine_letter_ids else f"call_{digest[:32]}"
 
 
 def _signature(call: Mapping[str, Any]) -> bool:

@@ -124,15 +124,15 @@ def fitted(body: Mapping[str, Any], known: Parameters | None) -> tuple[Mapping[s
     messages, changed = (
         translated(body.get("messages"), known.messages) if known.messages is not NATIVELY else (None, ())
     )
-    tools = (
-        _plainer(body["tools"], known.schema_lacks) if known.schema_lacks and body.get("tools") else body.get("tools")
-    )
-    if not foreign and not changed and tools == body.get("tools"):
+    tools = body.get("tools")
+    if tools and _has(tools, known.schema_lacks):
+        tools = _plainer(tools, known.schema_lacks)
+    if not foreign and not changed and tools is body.get("tools"):
         return body, ()
     sent, dropped = dict(body), list(changed)
     if changed:
         sent["messages"] = messages
-    if tools != body.get("tools"):
+    if tools is not body.get("tools"):
         sent["tools"] = tools
         dropped.append("keywords of tool schemas")
     for name in sorted(foreign):
@@ -145,6 +145,14 @@ def fitted(body: Mapping[str, Any], known: Parameters | None) -> tuple[Mapping[s
         else:
             dropped.append(name)
     return sent, tuple(dropped)
+
+
+def _has(schema: Any, lacks: Set[str]) -> bool:
+    """Whether any keyword of these may stand in it."""
+    if not lacks or not isinstance(schema, list | dict):
+        return False
+    inside = schema if isinstance(schema, list) else schema.values()
+    return (isinstance(schema, dict) and not lacks.isdisjoint(schema)) or any(_has(each, lacks) for each in inside)
 
 
 def _plainer(schema: Any, lacks: Set[str]) -> Any:

@@ -13,6 +13,12 @@ Message = dict[str, Any]
 NO_ANSWER = "(this call has no answer)"
 
 
+def calls_of(message: Message) -> list[Message]:
+    """Its calls of tools, of whatever else may stand there."""
+    calls = message.get("tool_calls")
+    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+
+
 def with_tool_calls(messages: Sequence[Message], changed: dict[str, None]) -> list[Message]:
     """The older `function_call` and its answers of role `function`, as calls of tools."""
     made: list[Message] = []
@@ -37,13 +43,13 @@ def with_tool_calls(messages: Sequence[Message], changed: dict[str, None]) -> li
 def in_order(messages: Sequence[Message], changed: dict[str, None], *, unique: bool = False) -> list[Message]:
     """Answers right after their calls. What answers no call becomes a user's text, and a call without an answer gets one that
     says so. `unique`: an id that an earlier turn has is replaced, in the call and in its answer."""
-    if not any(message.get("tool_calls") or message.get("role") == "tool" for message in messages):
+    if not any(message.get("role") == "tool" or calls_of(message) for message in messages):
         return list(messages)
     sent: list[Message] = []
     taken: set[int] = set()  # answers that stand after their call already
     used: set[str] = set()
     for at, message in enumerate(messages):
-        calls = [call for call in message.get("tool_calls") or () if isinstance(call, dict)]
+        calls = calls_of(message)
         if at in taken:
             continue
         if message.get("role") == "tool":
@@ -54,10 +60,11 @@ def in_order(messages: Sequence[Message], changed: dict[str, None], *, unique: b
             sent.append(message)
             continue
         answers = [_answer_to(call, messages, at, taken, changed) for call in calls]
-        if unique and used.intersection(str(call.get("id")) for call in calls):
+        ids = [str(call.get("id")) for call in calls]
+        if unique and (used.intersection(ids) or len(set(ids)) < len(ids)):
             message, answers = _renamed(message, answers, len(sent))
             changed["ids of tool calls that came twice"] = None
-        used.update(str(call.get("id")) for call in message["tool_calls"])
+        used.update(str(call.get("id")) for call in calls_of(message))
         sent += [message, *answers]
     return sent
 
@@ -80,8 +87,9 @@ def _answer_to(
 
 def _renamed(message: Message, answers: list[Message], turn: int) -> tuple[Message, list[Message]]:
     """The same turn with ids of its own."""
-    ids = [f"{str(call.get('id'))[:30]}_{turn}_{number}" for number, call in enumerate(message["tool_calls"])]
-    calls = [{**call, "id": new} for call, new in zip(message["tool_calls"], ids, strict=True)]
+    given = calls_of(message)
+    ids = [f"{str(call.get('id'))[:30]}_{turn}_{number}" for number, call in enumerate(given)]
+    calls = [{**call, "id": new} for call, new in zip(given, ids, strict=True)]
     return {**message, "tool_calls": calls}, [
         {**answer, "tool_call_id": new} for answer, new in zip(answers, ids, strict=True)
     ]

@@ -25,9 +25,12 @@ _COMPLETION = (
 _TOTAL = ("total_tokens", "totalTokens", "totalTokenCount")
 _CACHED = (
     *("cached_tokens", "cache_read_input_tokens", "prompt_cache_hit_tokens", "cached_prompt_tokens"),
-    *("cache_read_tokens", "cache_read", "cachedContentTokenCount"),
+    *("cache_read_tokens", "cache_read", "cachedContentTokenCount", "cacheReadInputTokens"),
 )
-_WRITTEN = ("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens", "cache_creation")
+_WRITTEN = (
+    *("cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens", "cache_creation"),
+    *("cacheWriteInputTokens", "cached_creation_tokens"),
+)
 _WRITTEN_MINUTES, _WRITTEN_HOUR = ("ephemeral_5m_input_tokens",), ("cache_write_1h_tokens", "ephemeral_1h_input_tokens")
 _REASONING = ("reasoning_tokens", "thoughtsTokenCount")
 _OF_PROMPT = (
@@ -39,7 +42,7 @@ _OF_PROMPT = (
 )
 _OF_COMPLETION = ("completion_tokens_details", "output_tokens_details", "output_token_details")
 _OWN_PRICE = ("audio_tokens", "image_tokens")  # of what is not text; of a prompt's pictures only the audio is
-_SEARCHES = ("web_search_requests", "num_search_queries")
+_OTHER_BILLS = ("web_search_requests", "num_search_queries", "num_sources_used", "prompt_audio_seconds")
 
 
 @dataclass(frozen=True)
@@ -57,28 +60,22 @@ class Usage:
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage | None:
-    """None for what cannot be read, and where searches were billed beside the tokens."""
+    """None for what cannot be read, and where more than tokens was billed: searches, seconds of sound, a price of each call."""
     prompt, completion, total = _first(usage, _PROMPT), _first(usage, _COMPLETION), _first(usage, _TOTAL)
     if completion is None and prompt is not None and total is not None and total > prompt:
         completion = total - prompt
     if not prompt or completion is None:  # no call has an empty prompt
         return None
-    tools = usage.get("server_tool_use")
-    if _largest([usage, *([tools] if isinstance(tools, dict) else ())], _SEARCHES):
+    if _has_other_bills(usage):
         return None
     places, after = [usage, *_inside(usage, _OF_PROMPT)], _inside(usage, _OF_COMPLETION)
     cached, hour = _largest(places, _CACHED), _largest(places, _WRITTEN_HOUR)
     written = max(_largest(places, _WRITTEN), _largest(places, _WRITTEN_MINUTES) + hour)
-    beside = cached + written > prompt or (
-        (cached or written)
-        and (
-            total == prompt + completion + cached + written
-            or ("prompt_tokens" not in usage and "input_tokens_details" not in usage)
-        )
-    )
-    if beside:  # as in Anthropic's own form
-        prompt += cached + written
     reasoning = _largest([usage, *after], _REASONING)
+    if _are_beside(
+        usage, prompt, completion, cached + written, None if total == prompt + completion + reasoning else total
+    ):
+        prompt += cached + written
     if total is not None and total > prompt + completion:
         completion = total - prompt  # reasoning that stands beside the completion is billed too
     elif reasoning > completion:
@@ -86,6 +83,24 @@ def read_usage(usage: Mapping[str, Any]) -> Usage | None:
     audio = _largest(places[1:], _OWN_PRICE[:1]) + sum(_largest(after, (name,)) for name in _OWN_PRICE)
     tier = usage.get("service_tier")
     return Usage(prompt, completion, cached, written - hour, hour, audio, tier if isinstance(tier, str) else "")
+
+
+def _has_other_bills(usage: Mapping[str, Any]) -> bool:
+    places = [usage, *(inner for inner in usage.values() if isinstance(inner, dict))]
+    per_call = places[1:] and usage.get("cost")
+    fee = per_call.get("request_cost") if isinstance(per_call, dict) else None
+    return bool(_largest(places, _OTHER_BILLS)) or (isinstance(fee, int | float) and fee > 0)
+
+
+def _are_beside(usage: Mapping[str, Any], prompt: int, completion: int, cache: int, total: int | None) -> bool:
+    """Whether the cache's tokens are no part of the prompt's, as in Anthropic's own form: by the total, else by the names."""
+    if cache > prompt:
+        return True
+    if not cache or total == prompt + completion:
+        return False
+    return total == prompt + completion + cache or (
+        "prompt_tokens" not in usage and "input_tokens_details" not in usage
+    )
 
 
 def _inside(usage: Mapping[str, Any], names: tuple[str, ...]) -> list[Mapping[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from worker.errors.error_body import is_error
-from worker.providers.assembly import StreamedAnswer
+from worker.providers.assembly import StreamedAnswer, counted
 from worker.providers.message_pieces import as_arguments, repaired
 from worker.routes.usage import count
 
@@ -136,8 +136,8 @@ class Assembly(StreamedAnswer):
         return completion_of({**self._message, "content": [block.whole() for block in self._blocks]})
 
     def _merge(self, event: Any) -> bool:
-        if is_error(event):
-            self.error = event
+        if (event.get("type") not in _EVENTS or "error" in event) and is_error(event):
+            self._told(event)
             return False
         match event["type"]:
             case "message_start":
@@ -173,10 +173,23 @@ class Assembly(StreamedAnswer):
         usage = self._message.setdefault("usage", {})
         cached = any(isinstance(n := told.get(name), int) and n > 0 for name in _CACHE_COUNTS)
         for name, number in told.items():
-            if number is not None and (number or not usage.get(name) or (name == "input_tokens" and cached)):
+            if isinstance(number, dict):
+                usage[name] = counted(usage.get(name) or {}, number)
+            elif number is not None and (number or not usage.get(name) or (name == "input_tokens" and cached)):
                 usage[name] = number
 
 
+_EVENTS = frozenset(  # of the API's own that are no errors
+    {
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+        "ping",
+    }
+)
 _OPENS = {
     "text_delta": "text",
     "thinking_delta": "thinking",

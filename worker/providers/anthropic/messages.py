@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from worker.providers.anthropic.answer import BLOCKS, arguments
@@ -100,7 +101,7 @@ def thinking_blocks(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _blocks(message: Mapping[str, Any], *, thinking: bool) -> Iterator[dict[str, Any]]:
-    if message["role"] in ("tool", "function"):
+    if message["role"] == "tool":
         yield _tool_result(message)
         return
     if thinking and message["role"] == "assistant":
@@ -109,18 +110,19 @@ def _blocks(message: Mapping[str, Any], *, thinking: bool) -> Iterator[dict[str,
             return
         yield from thinking_blocks(message)
     yield from _parts(message.get("content"))
+    yield from _calls(message)
+
+
+def _calls(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for asked in message.get("tool_calls") or ():
         function = asked["function"]
         read = arguments(function.get("arguments"))
         yield {"type": "tool_use", "id": tool_id(asked["id"]), "name": function["name"], "input": read}
-    if isinstance(legacy := message.get("function_call"), dict):
-        read = arguments(legacy.get("arguments"))
-        yield {"type": "tool_use", "id": tool_id(legacy["name"]), "name": legacy["name"], "input": read}
 
 
 def _as_they_came(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The blocks of an earlier answer of Anthropic's, in their order, which thinking between calls must keep."""
-    blocks = message.get(BLOCKS)
+    blocks, calls = message.get(BLOCKS), _calls(message)
     for block in blocks if isinstance(blocks, list) else ():
         match block.get("type") if isinstance(block, dict) else None:
             case "thinking" | "redacted_thinking":
@@ -128,7 +130,7 @@ def _as_they_came(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             case "text":
                 yield from _texts([block])
             case "tool_use":
-                yield {name: block[name] for name in ("type", "id", "name", "input")}
+                yield from islice(calls, 1)  # with the id that its answer has
 
 
 def _tool_result(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +142,7 @@ def _tool_result(message: Mapping[str, Any]) -> dict[str, Any]:
         plain = json.dumps(content, ensure_ascii=False)
     marks = [mark for block in blocks if (mark := block.pop("cache_control", None)) is not None]  # refused inside of it
     has_more = any(block["type"] != "text" for block in blocks)
-    called = tool_id(message.get("tool_call_id") or message.get("name"))
+    called = tool_id(message.get("tool_call_id"))
     made: dict[str, Any] = {"type": "tool_result", "tool_use_id": called, "content": blocks if has_more else plain}
     made |= {"is_error": True} if message.get("is_error") is True else {}
     return made | ({"cache_control": marks[-1]} if marks else {})

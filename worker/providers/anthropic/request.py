@@ -7,7 +7,6 @@ asked for in words. Source: the Messages API reference, version 2026-10-21, whic
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -166,7 +165,7 @@ def _schema(form: Mapping[str, Any], dropped: list[str]) -> Any:
 def _tools(body: Mapping[str, Any], messages: list[Any], dropped: list[str], *, thinking: bool) -> dict[str, Any]:
     """The job's tools, each once. Where a conversation called some and the job has none, they are named: else it is refused."""
     given = body.get("tools") or [{"type": "function", "function": each} for each in body.get("functions") or ()]
-    tools = list({json.dumps(tool, sort_keys=True, default=str): tool for tool in given}.values())
+    tools = [tool for at, tool in enumerate(given) if tool not in given[:at]]
     if not tools:
         called = dict.fromkeys(name for message in messages for name in _called(message))
         if not called:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from worker.routes.tool_turns import calls_of
+
 LONGEST_NAME = 128
 _FITS = re.compile(rf"[a-zA-Z0-9_-]{{1,{LONGEST_NAME}}}")
 _FOREIGN = re.compile(r"[^a-zA-Z0-9_-]")
@@ -15,6 +17,9 @@ def fitting_names(body: Mapping[str, Any]) -> dict[str, str]:
     """The fitting name for each name of a tool that does not fit; empty for most jobs. No two tools get one name."""
     tools = [tool.get("function") if isinstance(tool, dict) else None for tool in body.get("tools") or ()]
     functions = [each for each in (*tools, *(body.get("functions") or ())) if isinstance(each, dict)]
+    for message in body.get("messages") or ():
+        called = [call.get("function") for call in calls_of(message)] if isinstance(message, dict) else []
+        functions += [each for each in called if isinstance(each, dict)]
     given = [name for each in functions if isinstance(name := each.get("name"), str)]
     taken, fitting = {name for name in given if _FITS.fullmatch(name)}, dict[str, str]()
     for name in dict.fromkeys(given):
@@ -33,7 +38,8 @@ def renamed(value: Any, names: Mapping[str, str]) -> Any:
         return [renamed(each, names) for each in value]
     if not isinstance(value, dict):
         return value
-    return {key: _named(each, names) if key in _FUNCTIONS else renamed(each, names) for key, each in value.items()}
+    made = {key: _named(each, names) if key in _FUNCTIONS else renamed(each, names) for key, each in value.items()}
+    return _named(made, names) if value.get("role") == "function" else made
 
 
 _FUNCTIONS = frozenset({"function", "function_call", "functions"})
