@@ -57,7 +57,7 @@ def problem_of(body: Any) -> Failure | None:
 
 
 def _no_answer(body: Any) -> Failure:
-    """A body that is neither an answer nor, by its form, an error: what it says is told."""
+    """A body that is neither an answer nor, by its form, an error: its words go into the detail."""
     error = error_in(body)
     blocked = any(CODES.get(name) is FILTERED for name in error.names) or _is_filtered(body)
     if blocked:

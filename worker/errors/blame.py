@@ -117,8 +117,8 @@ def may_mean(error: ErrorBody) -> Sequence[Failure]:
 
 
 def unfit_parameter(error: ErrorBody) -> Failure | None:
-    """The parameter that the route does not take: by its name, or with this value. One that the job can do without is left
-    out whatever the words are, unless they say what holds everywhere."""
+    """The parameter that the route does not take: by its name, or with this value. One that the job can do without is dropped
+    where the error names it, unless the words say that every provider would refuse it."""
     if field := _unknown_field_of_messages(error):
         return replace(PARAMETER, parameter=f"{OF_MESSAGES}{field}", unknown=True)
     unknown = any(name in UNKNOWN_PARAMETERS for name in error.names)

@@ -1,8 +1,8 @@
 """The catalog of failures, as data: what each signal of a provider means and what we do about it.
 
-classify.py checks in this order: the error's code or type, then its wording, then the HTTP status. The recorded answers in
-tests/answers/ (one file per provider) test the catalog. Sources: the providers' error pages and the issues of their SDKs
-and gateways, as of November 2026.
+classify.py checks in this order: the error's code or type (codes.py), then its wording (wordings.py), then the HTTP status.
+The recorded answers in tests/answers/ test all three: one file for each provider, and those that users of other tools
+reported. Sources: the providers' error pages and the issues of their SDKs and gateways, as of November 2026.
 """
 
 from __future__ import annotations

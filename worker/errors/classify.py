@@ -1,7 +1,7 @@
 """What a provider's answer means: one Failure, or None for a completion that can be used.
 
 `classify` looks up a Reply (a complete HTTP response) or a Broken (none arrived) in the catalog. The Failure says what to
-do next and what the route's breaker counts. No other module reads status codes.
+do next and what the route's breaker counts.
 """
 
 from __future__ import annotations

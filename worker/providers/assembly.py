@@ -112,7 +112,7 @@ class Assembly(StreamedAnswer):
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is missing: it is finished, or ended with [DONE] after it had begun, and every event was read."""
+        """Whether nothing is missing: it is finished, or it ended with [DONE], had begun, and every event could be read."""
         return self.finished or (
             self.done and self.began and not self.skipped and self.doubt is None and self._calls_are_whole()
         )

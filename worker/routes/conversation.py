@@ -82,7 +82,7 @@ def translated(messages: Any, rules: MessageRules) -> tuple[Any, tuple[str, ...]
 
 
 def _fields(message: dict[str, Any], rules: MessageRules, dropped: dict[str, None]) -> dict[str, Any]:
-    """Without the fields that are not taken; what is null or empty anyway is left out without a word in it."""
+    """Without the fields that are not taken, and without those that are null or empty."""
     foreign = [
         name
         for name, value in message.items()

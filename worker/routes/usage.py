@@ -1,5 +1,5 @@
-"""The tokens of a call, read by what the numbers of a `usage` say together, under any of the names that providers give
-them.
+"""The tokens of a call. Providers use different names and count cached and reasoning tokens differently; the sums show which
+way.
 
 Sources: the API references of OpenAI, Anthropic, Google, xAI, DeepSeek and Mistral, and LiteLLM's normal form, as of
 November 2026. What cannot be read is None, and never zero: such a call may have been billed.
