@@ -4,6 +4,7 @@ answer is never an answer, and nothing of a whole one is lost or doubled."""
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from worker.errors.classify import Broken, Reply, classify
 from worker.providers import ProviderRequest, Providers
 from worker.providers.assembly import Assembly
 from worker.providers.http import Spoken, read_whole
+from worker.providers.openai_compatible import as_completion
 from worker.providers.sse import Events
 from worker.routes.prices import Price, billed_micros
 from worker.routes.route import Route
@@ -88,3 +90,26 @@ def test_what_may_be_news_is_an_error_only_where_the_answer_is_not_whole() -> No
         found[name] = classify(answer, NOW)
     assert found["whole"] is None
     assert found["half"] is not None and "searching the web" in found["half"].detail
+
+
+def test_pieces_that_look_like_what_came_before_are_not_lost() -> None:
+    silence = "A" * 60  # of a sound, whose first two pieces are the same
+    deltas: list[dict[str, Any]] = [
+        {"audio": {"data": silence, "transcript": "see "}},
+        {"audio": {"data": silence, "transcript": "https://x"}},
+        *({"tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": piece}}]} for piece in NESTED),
+    ]
+    assembly = Assembly()
+    for delta in deltas:
+        assembly.add(json.dumps({"choices": [{"index": 0, "delta": delta}]}).encode())
+    message = assembly.completion()["choices"][0]["message"]
+    assert message["audio"] == {"data": 2 * silence, "transcript": "see https://x"}
+    assert message["tool_calls"][0]["function"]["arguments"] == '{"query":{"query":1}}'
+
+
+NESTED = ('{"query":', '{"query":1}', "}")
+
+
+@pytest.mark.parametrize("result", [5, "choices", ["choices"], {}])
+def test_an_envelope_without_an_answer_breaks_nothing(result: Any) -> None:
+    assert as_completion({"result": result}) == {"result": result}

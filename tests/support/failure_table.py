@@ -7,7 +7,7 @@ from pathlib import Path
 
 from worker.errors.catalog import STATUS, UNKNOWN_4XX, UNKNOWN_END, Action, Breaker, Failure, Scope
 from worker.errors.codes import CODES, KINDS
-from worker.errors.endings import CUT, FAILED_PARTS, GOOD, REFUSED_PARTS
+from worker.errors.endings import BROKEN_CALL, CUT, FAILED_PARTS, GOOD, REFUSED_PARTS
 from worker.errors.wordings import FAMILIES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "failures.md"
@@ -58,6 +58,7 @@ def _endings() -> Iterator[str]:
     yield f"| {_words(GOOD)} |  | an answer | success |  |"
     yield "| none, though the answer came whole |  | an answer, never cached, noted in the trail | success |  |"
     yield f"| {_words(CUT)} |  | an answer that is `truncated`, never cached | success |  |"
+    yield _row(f"with {_words(BROKEN_CALL)} in it, whatever else", STATUS[502])
     yield _row(f"with {_words(REFUSED_PARTS)} in it", CODES["content_filter"])
     yield _row(f"with {_words(FAILED_PARTS)} in it", STATUS[502])
     yield _row("any other", UNKNOWN_END)

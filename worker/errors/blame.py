@@ -68,14 +68,12 @@ WRONG_TYPE = re.compile(
     re.IGNORECASE,
 )
 REQUIRED = re.compile(r"required|missing", re.IGNORECASE)
+_WRONG = r"invalid type for|must not be empty|(?:got|found|received) (?:an? )?(?:string|integer|int|number|float|boolean|bool)\b"
+WRONG_EVERYWHERE = re.compile(_WRONG, re.IGNORECASE)
 HOLDS_EVERYWHERE = re.compile(
     r"field required|missing (?:required|field|\d{1,3} required)|is (?:a )?required|required (?:property|parameter|field)"
-    r"|at least (?:one|1) (?:message|item)|invalid type for|messages[^.]{0,30}(?:empty|too short)|too short - 'messages|must not be empty"
-    r"|(?:got|found|received) (?:an? )?(?:string|integer|int|number|float|boolean|bool)\b",
-    re.IGNORECASE,
-)
-WRONG_EVERYWHERE = re.compile(
-    r"invalid type for|must not be empty|(?:got|found|received) (?:an? )?(?:string|integer|int|number|float|boolean|bool)\b",
+    r"|at least (?:one|1) (?:message|item)|messages[^.]{0,30}(?:empty|too short)|too short - 'messages"
+    rf"|{_WRONG}",
     re.IGNORECASE,
 )
 

@@ -37,6 +37,11 @@ class Scope(StrEnum):
     ACCOUNT = "account"  # every route that uses the same keys of the same provider
 
 
+def is_success(status: int) -> bool:
+    """Whether an answer came. Some gateways say 201 and its kin."""
+    return 200 <= status < 300
+
+
 ROUTES_RETRIES = 5  # as many as the route is configured to make
 
 
@@ -67,7 +72,7 @@ class Failure:
     @property
     def may_be_billed(self) -> bool:
         """Whether an answer of this kind may stand on the bill although it cannot be used."""
-        return self.ambiguous or (200 <= (self.status or 0) < 300 and self.code not in _NEVER_BILLED)
+        return self.ambiguous or (is_success(self.status or 0) and self.code not in _NEVER_BILLED)
 
 
 _NEVER_BILLED = frozenset(

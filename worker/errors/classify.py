@@ -32,6 +32,7 @@ from worker.errors.catalog import (
     UNKNOWN_4XX,
     Action,
     Failure,
+    is_success,
 )
 from worker.errors.codes import CODES, KINDS
 from worker.errors.error_body import QUOTED, ErrorBody, error_in, is_error, named
@@ -107,7 +108,7 @@ def classify(answer: Reply | Broken, now: float) -> Failure | None:
     """What went wrong, or None for a completion that can be used. `now` is Unix seconds, for dates to wait for."""
     if isinstance(answer, Broken):
         return replace(_BROKEN[answer.how], detail=answer.detail)
-    fine = 200 <= answer.status < 300
+    fine = is_success(answer.status)
     if fine and not is_error(answer.body) and not (answer.body is None and answer.text):
         broken = error_of_choice(answer.body)
         return problem_of(answer.body) if broken is None else _of_error(answer, error_in({"error": broken}), now)
@@ -123,7 +124,7 @@ def classify(answer: Reply | Broken, now: float) -> Failure | None:
 
 def _of_error(answer: Reply, error: ErrorBody, now: float) -> Failure:
     status = meant = _meant(answer.status, error)
-    if 200 <= meant < 300:  # it does not say what kind of error: its words may, and else the provider is in trouble
+    if is_success(meant):  # it does not say what kind of error: its words may, and else the provider is in trouble
         status, meant = 400, 502
     found = _by_words(error, status) or _by_status(meant)
     if found.code in _MAY_BE_THE_JOBS and names_a_field(error):
@@ -150,11 +151,11 @@ def _until_mended(found: Failure, answer: Reply, error: ErrorBody, now: float) -
 
 def _meant(status: int, error: ErrorBody) -> int:
     """The status that an error's own number or name stands for, where the HTTP status says little."""
-    told = blames_the_job(error) or _OF_TOOLS.search(error.words)
-    names = [*error.names, *(() if told else error.prose)]
+    quotes_the_job = blames_the_job(error) or _OF_TOOLS.search(error.words)
+    names = [*error.names, *(() if quotes_the_job else error.prose)]
     if status == 403 and any(KINDS.get(name) == 429 for name in names):
         return 429
-    if not 200 <= status < 300 and (status in _SPEAKS or status >= 500 or status < 400):
+    if not is_success(status) and (status in _SPEAKS or status >= 500 or status < 400):
         return status
     if status in (400, 422):
         names = [name for name in names if name != "api_error"]  # Ollama's name for any of its errors

@@ -12,6 +12,7 @@ import aiohttp
 from pydantic_core import from_json, to_json
 
 from worker import memory
+from worker.errors.catalog import is_success
 from worker.errors.classify import Broke, Broken, Reply
 from worker.providers.assembly import StreamedAnswer
 from worker.providers.live_reader import CUT, SHORTEST_SECRET, LiveReader
@@ -109,7 +110,7 @@ async def _whole(response: Response, limit: asyncio.Timeout, wanted: ProviderReq
                 return Broken(Broke.TOO_LONG, f"an answer of more than {most} bytes (maxAnswerBytes)")
             await _memory_for(chunk, size, limit)
     except aiohttp.ClientError:
-        if _fine(response.status):
+        if is_success(response.status):
             raise
         # the status and its headers say what to do, whatever became of the words
     return read_whole(response.status, response.headers, b"".join(chunks), wanted.secrets, spoken)
@@ -133,19 +134,14 @@ def read_whole(
 ) -> Reply | Broken:
     """A body as its bytes say what it is: JSON, events that nobody asked for, or something else."""
     raw = _without_keys(body, secrets).removeprefix(BOM)
-    if _fine(status) and looks_like_events(raw):
+    if is_success(status) and looks_like_events(raw):
         return _read_events(headers, raw, secrets, spoken)
     raw = without_pings(raw)
     parsed = _json(raw)
     if parsed is None and raw:
         return Reply(status, headers, None, text=raw[:LONGEST_TEXT].decode("utf-8", "replace"))
     parsed = _clean(parsed, raw, secrets)
-    return Reply(status, headers, spoken.read(parsed) if _fine(status) else parsed)
-
-
-def _fine(status: int) -> bool:
-    """Some gateways answer with 201 and its kin."""
-    return 200 <= status < 300
+    return Reply(status, headers, spoken.read(parsed) if is_success(status) else parsed)
 
 
 def _read_events(headers: Mapping[str, str], raw: bytes, secrets: Sequence[str], spoken: Spoken) -> Reply | Broken:
@@ -188,7 +184,7 @@ async def _streamed(send: Callable[[], Awaitable[Response]], wanted: ProviderReq
     try:
         async with asyncio.timeout_at(min(clock() + silence, end)) as limit:
             response = await send()
-            if not _fine(response.status) or "text/event-stream" not in response.headers.get("content-type", ""):
+            if not is_success(response.status) or "text/event-stream" not in response.headers.get("content-type", ""):
                 limit.reschedule(end)
                 return await _whole(response, limit, wanted, spoken)
             broke = await _assemble(response, assembly, limit, silence, end, wanted, spoken)

@@ -10,10 +10,22 @@ from typing import Any
 from pydantic_core import from_json
 
 TEXTS = ("content", "refusal", "reasoning_content", "reasoning")
-LONGEST_TWICE = 40  # characters of a text that may come twice in a row; a longer one is the same once more
 PARTS = "\0parts"  # of content, beside its texts: [number of texts before it, part], until the message is finished
 _SET_ONCE = frozenset(
-    {"role", "id", "type", "name", "model", "index", "format", "expires_at", "status", "signature", "thought_signature"}
+    {
+        "role",
+        "id",
+        "type",
+        "name",
+        "model",
+        "index",
+        "format",
+        "expires_at",
+        "status",
+        "signature",
+        "thought_signature",
+        "url",
+    }
 )
 
 
@@ -40,6 +52,12 @@ def as_arguments(arguments: Any) -> str:
     if arguments is None:
         return ""
     return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
+
+def with_text_arguments(function: Any) -> None:
+    """Make the arguments of a function that is called JSON text, in place."""
+    if isinstance(function, dict) and not isinstance(function.get("arguments", ""), str):
+        function["arguments"] = as_arguments(function["arguments"])
 
 
 def is_json(text: str | bytes) -> bool:
@@ -114,9 +132,7 @@ def finish(message: dict[str, Any], seed: str) -> None:
             call["id"] = call["id"] or new_id(seed, number, call["function"])
         if not message["tool_calls"]:
             del message["tool_calls"]
-    legacy = message.get("function_call")
-    if isinstance(legacy, dict) and not isinstance(legacy.get("arguments", ""), str):
-        legacy["arguments"] = as_arguments(legacy["arguments"])
+    with_text_arguments(message.get("function_call"))
     parts = message.pop(PARTS, None)
     for name in TEXTS:
         if isinstance(pieces := message.get(name), list) and all(isinstance(piece, str) for piece in pieces):
@@ -149,10 +165,7 @@ def joined(before: Any, piece: Any, name: str = "") -> Any:
     if piece is None:
         return before
     if isinstance(before, str) and isinstance(piece, str):
-        again = (
-            name in _SET_ONCE or piece.startswith(("data:", "http")) or (piece == before and len(piece) > LONGEST_TWICE)
-        )
-        return (piece or before) if again else before + piece
+        return (piece or before) if name in _SET_ONCE else before + piece
     if isinstance(before, dict) and isinstance(piece, dict):
         return before | {key: joined(before.get(key), value, key) for key, value in piece.items()}
     if isinstance(before, list) and isinstance(piece, list):
@@ -201,8 +214,8 @@ def _merge_call(calls: list[dict[str, Any]], piece: Mapping[str, Any]) -> None:
     if called := function.get("name"):
         call["function"]["name"] = _grown(call["function"]["name"], called)
     before = call["function"]["arguments"]
-    once_more = len(arguments) > 1 and arguments.startswith("{") and arguments.startswith(before)
-    call["function"]["arguments"] = arguments if once_more else before + arguments
+    if arguments != before or not _is_whole(before):  # else the whole call came once more
+        call["function"]["arguments"] = before + arguments
 
 
 def _grown(name: str, piece: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from worker.errors.classify import Broken, Reply
 from worker.providers.assembly import Assembly
 from worker.providers.http import ProviderRequest, Spoken, call
-from worker.providers.message_pieces import as_arguments, new_id
+from worker.providers.message_pieces import new_id, with_text_arguments
 from worker.providers.transport import Transport
 
 
@@ -34,7 +34,8 @@ def _wanted(body: Mapping[str, Any]) -> int:
 def as_completion(body: Any) -> Any:
     """A whole answer in the form that a streamed one comes in: tool arguments that are objects become text, a call without
     an id gets one, and what stands elsewhere at some gateways goes to its place."""
-    if isinstance(body, dict) and "choices" not in body and "choices" in (inner := body.get("result") or ()):
+    inner = body.get("result") if isinstance(body, dict) and "choices" not in body else None
+    if isinstance(inner, dict) and "choices" in inner:
         body = inner  # Cloudflare's envelope
     try:
         for index, choice in enumerate(body["choices"]):
@@ -62,12 +63,7 @@ def _find_message(choice: dict[str, Any]) -> None:
 
 def _complete(message: dict[str, Any], seed: str) -> None:
     for number, asked in enumerate(message.get("tool_calls") or ()):
-        function = asked.get("function")
-        if not isinstance(function, dict):
-            continue
-        if not isinstance(function.get("arguments", ""), str):
-            function["arguments"] = as_arguments(function["arguments"])
-        asked["id"] = asked.get("id") or new_id(seed, number, function)
-    legacy = message.get("function_call")
-    if isinstance(legacy, dict) and not isinstance(legacy.get("arguments", ""), str):
-        legacy["arguments"] = as_arguments(legacy["arguments"])
+        with_text_arguments(function := asked.get("function"))
+        if isinstance(function, dict):
+            asked["id"] = asked.get("id") or new_id(seed, number, function)
+    with_text_arguments(message.get("function_call"))

@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
+from worker.providers.message_pieces import is_json
+
 DONE = b"[DONE]"
 BOM = b"\xef\xbb\xbf"
 LONGEST_BARE = 65_536  # bytes of JSON that came without a frame, over several lines
@@ -87,11 +89,7 @@ class Events:
 
 def _is_whole(data: bytes) -> bool:
     """Whether nothing is missing of an event's data."""
-    try:
-        from_json(data)
-    except ValueError:
-        return data.strip() == DONE
-    return True
+    return is_json(data) or data.strip() == DONE
 
 
 def _as_error(data: bytes) -> bytes:
