@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,10 +10,16 @@ import pytest
 from producer import JobStatus, LLMJob, Producer
 from tests.support.raw_provider import raw_provider, reply
 from tests.support.workshop import Workshop
+from worker.errors.catalog import PARAMETER
 from worker.providers.anthropic.answer import BLOCKS
 from worker.providers.anthropic.request import request_of
 from worker.providers.anthropic.tool_names import fitting_names, renamed
+from worker.routes.api_keys import Keys
 from worker.routes.parameters import LISTS, fitted
+from worker.routes.route import Route
+from worker.routes.schema import RouteEntry
+from worker.routing.attempt import RouteAttempt
+from worker.routing.request_builder import MOST_REFUSED, RequestBuilder
 
 USER = {"role": "user", "content": "Q"}
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
@@ -234,3 +241,18 @@ def test_two_ids_in_one_turn_are_told_apart_and_functions_keep_their_results() -
     sent, _ = request_of(renamed(body, fitting_names(body)), "m", 4096, stream=False, caching=False)
     assert sent["messages"][1]["content"][0]["name"] == sent["tools"][0]["name"] == "a_b"
     assert sent["messages"][2]["content"][0]["content"] == "r"
+
+
+def test_what_a_route_refuses_is_remembered_up_to_a_bound() -> None:
+    route = Route("a/m", "hot", RouteEntry(provider="a", model="m", base_url="http://x"), "http://x")
+    builder = RequestBuilder(Keys())
+    body: dict[str, Any] = {"messages": [{**USER, **{f"f{number}": 1 for number in range(2 * MOST_REFUSED)}}]}
+    for number in range(2 * MOST_REFUSED):
+        attempt = RouteAttempt(route, body)
+        refused = replace(PARAMETER, parameter=f"messages.f{number}", unknown=True)
+        correction = attempt.correction(refused.parameter, "")
+        assert correction is not None
+        builder.remember(attempt, refused, correction)
+        assert f"f{number}" not in attempt.body["messages"][0]  # this job is corrected all the same
+    (remembered,) = builder._refused.values()
+    assert len(remembered) == MOST_REFUSED

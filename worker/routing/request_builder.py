@@ -19,6 +19,7 @@ from worker.routing.degrade import without
 from worker.routing.execution_context import JobContext
 from worker.routing.planner import bound_of
 
+MOST_REFUSED = 50  # parameters and fields of messages that are remembered of a route; one more costs its jobs a call
 DETAIL_CHARACTERS = 300  # of a provider's words, in the trail
 
 Refused = dict[tuple[str, str], dict[str, str]]  # by route and model: parameters that were, and what took their place
@@ -60,11 +61,10 @@ class RequestBuilder:
     def remember(self, attempt: RouteAttempt, failure: Failure, correction: Correction) -> None:
         """Correct the request, and, where the route takes no value of the parameter, those of this worker's next jobs on it."""
         attempt.correct(correction)
-        if not failure.unknown:
-            return
-        parameter = failure.parameter
         refused = self._refused.setdefault((attempt.route.name, attempt.route.model), {})
-        refused[parameter] = next((name for name in correction.changed if name == RENAMES.get(parameter)), "")
+        if failure.unknown and len(refused) < MOST_REFUSED:
+            renamed = next((name for name in correction.changed if name == RENAMES.get(failure.parameter)), "")
+            refused[failure.parameter] = renamed
 
     def without_secrets(self, failure: Failure, attempt: RouteAttempt) -> Failure:
         """The failure with its detail cut, and without any key that the provider may quote."""
