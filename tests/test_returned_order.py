@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from itertools import count
 from uuid import uuid4
 
 import pytest
@@ -26,10 +27,14 @@ from worker.queue.waiting import Waiting
 ROUTE = Waiting(WaitReason.ROUTE, ("provider:openai",))
 PARKED, IN_TURN, RETRIED = Park(600, ROUTE, ()), Park(600, ROUTE, (), in_turn=True), Retry(600, "why", ())
 FIRST = (IN_TURN, RETRIED)  # they return to the head of the queue
+TIMES = count(1_700_000_000_000)  # Unix milliseconds
 
 
-def fill(producer: Producer, tenant: str, count: int) -> list[str]:
-    receipts = producer.enqueue_many([chat(f"{tenant} {n}", tenant_id=tenant) for n in range(count)])
+def fill(client: redis.Redis, producer: Producer, tenant: str, jobs: int) -> list[str]:
+    """Accept jobs, one millisecond after the other: the machine's clock may step back in between."""
+    receipts = producer.enqueue_many([chat(f"{tenant} {n}", tenant_id=tenant) for n in range(jobs)])
+    for receipt in receipts:
+        client.hset(keyspace.job(receipt.job_id), keyspace.JobField.ACCEPTED, next(TIMES))
     return [receipt.job_id for receipt in receipts]
 
 
@@ -83,9 +88,9 @@ DUE = [at_once, one_by_one, last_first, in_handfuls]
 def test_jobs_return_in_the_order_in_which_they_were_accepted(
     client: redis.Redis, producer: Producer, outcome: Outcome, due: Due
 ) -> None:
-    fill(producer, "acme", 18)
+    fill(client, producer, "acme", 18)
     ids = put_off(client, 15, outcome)
-    new = queued(client) + fill(producer, "acme", 3)
+    new = queued(client) + fill(client, producer, "acme", 3)
     due(client, ids)
     assert queued(client) == (ids + new if outcome in FIRST else new + ids)
 
@@ -96,7 +101,7 @@ def test_jobs_return_to_their_tenant_queues_in_that_order(
     client: redis.Redis, producer: Producer, outcome: Outcome, due: Due
 ) -> None:
     for tenant in ("acme", "globex", "initech"):
-        fill(producer, tenant, 60)
+        fill(client, producer, tenant, 60)
     ids = put_off(client, 60, outcome)
     own = {tenant: _of(client, ids, tenant) for tenant in ("acme", "globex", "initech")}
     new = {tenant: _of(client, [*queued(client), *queued(client, tenant)], tenant) for tenant in own}
@@ -126,7 +131,7 @@ def _provider_resumed(client: redis.Redis) -> None:
 def test_jobs_that_are_woken_return_in_that_order(
     client: redis.Redis, producer: Producer, waiting: Waiting, wake: Callable[[redis.Redis], None], in_turn: bool
 ) -> None:
-    fill(producer, "acme", 30)
+    fill(client, producer, "acme", 30)
     ids = put_off(client, 15, Park(600, waiting, (), in_turn=in_turn))
     others = put_off(client, 10, Park(600, Waiting(WaitReason.TOKENS), ()))
     new = queued(client)
@@ -146,7 +151,7 @@ def woken(client: redis.Redis, _: Sequence[str]) -> None:
 def test_more_jobs_than_one_script_moves_return_in_that_order(
     client: redis.Redis, producer: Producer, outcome: Outcome, due: Due
 ) -> None:
-    fill(producer, "acme", 1000)
+    fill(client, producer, "acme", 1000)
     ids = put_off(client, 700, outcome)
     others = put_off(client, 150, Park(600, Waiting(WaitReason.TOKENS), ()))
     new = queued(client)
@@ -157,7 +162,7 @@ def test_more_jobs_than_one_script_moves_return_in_that_order(
 
 
 def test_jobs_of_workers_that_vanished_return_in_that_order(client: redis.Redis, producer: Producer) -> None:
-    ids = fill(producer, "acme", 15)
+    ids = fill(client, producer, "acme", 15)
     for number in range(5):
         claim_by(client, 3, token=f"t{number}")
     expire_leases(client)
@@ -166,7 +171,7 @@ def test_jobs_of_workers_that_vanished_return_in_that_order(client: redis.Redis,
 
 
 def test_jobs_that_were_in_no_list_return_in_that_order(client: redis.Redis, producer: Producer) -> None:
-    ids = fill(producer, "acme", 15)
+    ids = fill(client, producer, "acme", 15)
     client.delete(keyspace.queue(Q))
     send(client, transitions.audit(Q, sorted(ids)))
     assert queued(client) == ids
@@ -176,9 +181,10 @@ def test_dead_letters_that_were_requeued_together_and_parked_return_in_that_orde
     client: redis.Redis, producer: Producer
 ) -> None:
     """One script accepts them, so all have the same time."""
-    ids = fill(producer, "acme", 15)
+    ids = fill(client, producer, "acme", 15)
     at = int(client.hget(keyspace.job(ids[0]), "accepted_ms") or 0)
-    for job_id in ids:
-        client.hset(keyspace.job(job_id), "accepted_ms", at)
+    for number, job_id in enumerate(ids):
+        created = f"2026-11-29T12:00:00.{number:06}Z"
+        client.hset(keyspace.job(job_id), mapping={"accepted_ms": at, "created_at": created})
     at_once(client, put_off(client, 15, PARKED))
     assert queued(client) == ids

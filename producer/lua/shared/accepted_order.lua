@@ -1,4 +1,5 @@
--- Jobs that return to a queue stand there in the order in which they were accepted, in however many scripts they return.
+-- Jobs that return to a queue stand there in the order in which they were accepted, in however many scripts they return. Where
+-- the clock of Redis steps back, the order of the jobs around that step changes, and nothing else.
 
 -- A text that is smaller for a job that was accepted earlier. Jobs of one millisecond (a batch that was requeued) are in the
 -- order of their creation.
