@@ -22,6 +22,7 @@ from producer.environment import Environment, flag
 from producer.errors import ServiceUnavailable
 from producer.redis_server.errors import fix_of, may_pass
 from producer.redis_server.primary import following
+from producer.redis_server.round_trip import Connections
 from producer.redis_server.silence import patient
 from producer.redis_server.url import unreadable, with_known_options
 
@@ -78,7 +79,7 @@ def connect_async(
     """An asyncio client with at most `max_connections` connections; further callers wait for one. Raises
     ConfigurationError."""
     try:
-        pool = redis.asyncio.BlockingConnectionPool.from_url(
+        pool = Connections.from_url(
             with_known_options(url),
             max_connections=max_connections,
             timeout=WAIT_FOR_CONNECTION_SECONDS,

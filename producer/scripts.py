@@ -20,12 +20,9 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError, ResponseError
 
+from producer.redis_server.round_trip import options_of, round_trip
+
 Word = str | bytes | int | float
-RANGES = (
-    "ZRANGE",
-    "ZRANGEBYSCORE",
-    "ZREVRANGEBYSCORE",
-)  # with WITHSCORES, RESP2 lists their pairs flat; redis-py pairs them
 PRELUDES = Path(__file__).parent / "lua" / "shared"
 
 
@@ -202,11 +199,11 @@ class Sharing(Gathering):
 
 async def _run_async(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:
     sent, places = _joined(commands)
-    replies: list[Any] = await _pipeline(client, sent).execute(raise_on_error=False)
+    replies = await round_trip(client, [_words(command) for command in sent])
     if forgotten := _forgotten(sent, replies):
         for script in {call.script for call in forgotten.values()}:
             await client.script_load(script.text)
-        again = await _pipeline(client, list(forgotten.values())).execute(raise_on_error=False)
+        again = await round_trip(client, [call.words for call in forgotten.values()])
         for index, reply in zip(forgotten, again, strict=True):
             replies[index] = reply
     return _by_command(replies, places)
@@ -257,12 +254,14 @@ def _by_command(replies: list[Any], places: Sequence[_Place] | None) -> list[Any
     return found
 
 
-def _pipeline(client: Any, commands: Sequence[_Sendable]) -> Any:
-    pipeline = client.pipeline(transaction=False)
-    for command in commands:
-        words = command.words if isinstance(command, Call) else command
-        scored = words[0] in RANGES and "WITHSCORES" in words
-        pipeline.execute_command(*words, **({"withscores": True} if scored else {}))
+def _words(command: _Sendable) -> tuple[Word, ...]:
+    return command.words if isinstance(command, Call) else command
+
+
+def _pipeline(client: redis.Redis, commands: Sequence[_Sendable]) -> Any:
+    pipeline: Any = client.pipeline(transaction=False)
+    for words in map(_words, commands):
+        pipeline.execute_command(*words, **options_of(words))
     return pipeline
 
 

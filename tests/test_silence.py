@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import redis
+import redis.asyncio
 import redis.exceptions
 
 from producer.connection import connect, connect_async
+from producer.scripts import run_async
 from tests.support.proxy import Proxy
 
 LARGE = b"x" * 2_000_000
@@ -27,6 +30,8 @@ def test_a_large_reply_and_a_large_command_arrive_over_a_slow_link(slow: Proxy, 
         patient = connect_async(slow.url, reply_timeout=TIMEOUT)
         await patient.set("large", LARGE)
         assert await patient.get("large") == LARGE
+        await run_async(patient, [("SET", "larger", LARGE), ("GET", "larger"), ("GET", "large")])
+        assert await run_async(patient, [("GET", "larger"), ("GET", "large")]) == [LARGE, LARGE]
         await patient.aclose()
 
     asyncio.run(scenario())
@@ -36,13 +41,18 @@ def test_a_large_reply_and_a_large_command_arrive_over_a_slow_link(slow: Proxy, 
     slow.close()
 
 
-def test_a_redis_that_falls_silent_in_the_middle_of_a_reply_is_away(slow: Proxy, client: redis.Redis) -> None:
+@pytest.mark.parametrize(
+    "ask", [lambda patient: patient.get("large"), lambda patient: run_async(patient, [("GET", "large")])]
+)
+def test_a_redis_that_falls_silent_in_the_middle_of_a_reply_is_away(
+    slow: Proxy, client: redis.Redis, ask: Callable[[redis.asyncio.Redis], Awaitable[object]]
+) -> None:
     async def scenario() -> None:
         patient = connect_async(slow.url, reply_timeout=TIMEOUT)
         await patient.ping()
         slow.stops_after = 500_000
         with pytest.raises(redis.exceptions.TimeoutError):
-            await patient.get("large")
+            await ask(patient)
         await patient.aclose()
 
     client.set("large", LARGE)

@@ -12,7 +12,6 @@ import logging
 import os
 import random
 import socket
-import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 from uuid import uuid4
@@ -37,7 +36,7 @@ from worker.notify.notifier import notifier_tasks
 from worker.notify.settings import Settings
 from worker.poller import Poller, until_tick
 from worker.queue import maintenance, transitions
-from worker.queue.batcher import QUIET_SECONDS
+from worker.queue.batcher import GATHER_SECONDS, Pace
 from worker.queue.claim import Claim
 from worker.queue.claimer import Claimer
 from worker.queue.drain import Execution, let_end
@@ -51,7 +50,6 @@ log = logging.getLogger("failover.worker")
 
 CLAIM_AT_MOST = 50  # jobs per claim, because the script blocks Redis while it runs
 IDLE_SECONDS = 1.0  # an idle worker claims again after it, or when a wake-up message arrives
-GATHER_SECONDS = 0.01  # slots that become free within it are filled by one claim
 RECONNECT_SECONDS = (0.2, 5.0)  # first wait, longest wait
 FAREWELL_SECONDS = 1.0  # for the last writes to Redis when the worker stops
 
@@ -104,7 +102,7 @@ class FailoverWorker(BaseWorker):
         self._url, self._rules = redis_url, rules
         self._settings, self._reloads = settings, reloads
         self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
-        self._claimed_at = 0.0  # when the last claim was answered, on the monotonic clock
+        self._pace = Pace()  # of the claimed jobs
         self._hungry = False  # there may be more jobs to claim, but no free slot
         self._suspects = Suspects(self._begin)
         self._memory = Memory(memory or limit_of(None))
@@ -237,7 +235,7 @@ class FailoverWorker(BaseWorker):
             self._wake.clear()
             try:
                 claimed = await self._claimer.claim(room, idle=idle)
-                self._claimed_at = time.monotonic()
+                self._pace.came(len(claimed))
             except RedisError as error:
                 self._poller.failed("claim", error)
                 await self._rest(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -253,7 +251,7 @@ class FailoverWorker(BaseWorker):
                 self._breakers.forgo()
             self._hungry = len(claimed) == room or self._claimer.reached_its_size
             if self._hungry:
-                await asyncio.sleep(GATHER_SECONDS)
+                await asyncio.sleep(GATHER_SECONDS)  # slots that become free within it are filled by one claim
             elif self.burst and not self._executions:
                 break
             else:
@@ -279,7 +277,7 @@ class FailoverWorker(BaseWorker):
         """Wait until something changes (a wake-up, a free slot, the drain), at most `seconds`. Returns whether it did."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
-            if time.monotonic() - self._claimed_at < QUIET_SECONDS:
+            if self._pace.pays():
                 await asyncio.sleep(GATHER_SECONDS)
             self._wake.clear()
             return True

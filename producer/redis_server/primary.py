@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -35,7 +36,8 @@ class _Follower:
         return str(getattr(self, "path", None) or f"{getattr(self, 'host', '')}:{getattr(self, 'port', '')}")
 
     @property
-    def _outdated(self) -> bool:
+    def outdated(self) -> bool:
+        """Whether its server may have stopped being the primary since it was connected."""
         return self._made <= _marked.get(self._address, 0.0)
 
     def _mark(self, error: Exception) -> RedisConnectionError:
@@ -53,7 +55,7 @@ class _Blocking(_Follower):
 
     def connect(self) -> None:
         """Called by the pool before each use."""
-        if self._outdated:
+        if self.outdated:
             self.disconnect()  # type: ignore[attr-defined]
         super().connect()  # type: ignore[misc]
 
@@ -79,7 +81,7 @@ class _Asyncio(_Follower):
 
     async def connect(self) -> None:
         """Called by the pool before each use."""
-        if self._outdated:
+        if self.outdated:
             await self.disconnect(nowait=True)  # type: ignore[attr-defined]
         await super().connect()  # type: ignore[misc]
 
@@ -89,10 +91,25 @@ class _Asyncio(_Follower):
         except (ResponseError, BusyLoadingError) as error:
             if not _not_primary(error):
                 raise
-            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
-            reason = self._mark(error)
-            self._close_others()
-            raise reason from error
+            raise await self._lost(error) from error
+
+    async def exchange(self, commands: Sequence[bytes]) -> list[Any]:
+        """As silence.py has it."""
+        try:
+            replies: list[Any] = await super().exchange(commands)  # type: ignore[misc]
+        except BusyLoadingError as error:
+            raise await self._lost(error) from error
+        for reply in replies:
+            if isinstance(reply, Exception) and _not_primary(reply):
+                raise await self._lost(reply) from reply
+        return replies
+
+    async def _lost(self, error: Exception) -> RedisConnectionError:
+        """Break what is connected to this server. Returns the error to raise."""
+        await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+        reason = self._mark(error)
+        self._close_others()
+        return reason
 
     def _close_others(self) -> None:
         """Break the loop's other connections to this address. A subscription would otherwise wait on the old server for ever.
@@ -102,7 +119,7 @@ class _Asyncio(_Follower):
         """
         for other in tuple(_open):
             ours = other._address == self._address and other._loop is self._loop
-            if ours and other._outdated and other._writer is not None:
+            if ours and other.outdated and other._writer is not None:
                 other._writer.transport.abort()
 
 

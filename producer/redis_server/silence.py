@@ -8,8 +8,11 @@ bytes need.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 PIECE = 64 * 1024  # bytes
 SLOWEST_LINK = 250_000  # bytes a second
@@ -49,6 +52,33 @@ class _PatientAsync:
         if self._silence is not None and (size := sum(map(len, pieces))) > PIECE:
             self.socket_timeout = self._silence + transfer_seconds(size)  # until the reply begins
         await super().send_packed_command(pieces, check_health)  # type: ignore[misc]
+
+    async def exchange(self, commands: Sequence[bytes]) -> list[Any]:
+        """Send packed commands, and read a reply for each: its value or its ResponseError. When the time is over, or the caller
+        is cancelled, the connection is closed, so that no later caller reads these replies."""
+        connection: Any = self
+        await connection.check_health()
+        silence = self._silence
+        if silence is not None and (size := sum(map(len, commands))) > PIECE:
+            silence += transfer_seconds(size)  # until the first reply begins
+        try:
+            async with asyncio.timeout(silence) as limit:
+                self._active_read_timeout = limit
+                await connection._send_packed_command(commands)
+                replies = [await connection._parser.read_response() for _ in commands]
+        except TimeoutError:
+            await connection.disconnect(nowait=True)
+            raise RedisTimeoutError("Redis does not answer") from None
+        except OSError as error:
+            await connection.disconnect(nowait=True)
+            raise RedisConnectionError(f"the connection to Redis broke: {error}") from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            self._active_read_timeout = None
+        connection.next_health_check = asyncio.get_running_loop().time() + connection.health_check_interval
+        return replies
 
 
 class _PatientBlocking:

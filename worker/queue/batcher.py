@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ from producer.scripts import Command, run_async, size_of
 log = logging.getLogger("failover.worker")
 
 GATHER_SECONDS = 0.01  # how long a command waits for others, so that they share its round trip
-QUIET_SECONDS = 0.02  # after so long without a round trip it waits for none
+WORTH_IT = 2.0  # it waits where so many come in that time: at few a second a wait makes a job late and saves nothing
+RECENT_SECONDS = 0.25  # the time whose commands say how many come
 BATCH = 200  # commands per round trip
 BATCH_BYTES = 1024 * 1024  # a round trip with more has no further command
 LONGEST_RESEND_SECONDS = 2.0
@@ -47,6 +49,23 @@ _TRANSIENT = (
 )
 _NO_REPLY = object()
 _TRANSIENT_PREFIXES = ("BUSY", "MISCONF", "NOREPLICAS")
+
+
+class Pace:
+    """Whether things come so close together that it pays to wait GATHER_SECONDS for more of them before a round trip."""
+
+    def __init__(self) -> None:
+        self._came = 0
+        self._recent, self._until = 0.0, 0.0  # how many came in about RECENT_SECONDS before that monotonic time
+
+    def came(self, count: int = 1) -> None:
+        self._came += count
+
+    def pays(self) -> bool:
+        now = time.monotonic()
+        self._recent = self._recent * math.exp((self._until - now) / RECENT_SECONDS) + self._came
+        self._came, self._until = 0, now
+        return self._recent * GATHER_SECONDS >= WORTH_IT * RECENT_SECONDS
 
 
 @dataclass
@@ -76,10 +95,12 @@ class Batcher:
         self._client, self._jitter = client, jitter
         self._waiting: list[Request] = []
         self._work = asyncio.Event()
+        self._pace = Pace()
 
     def submit(self, request: Request, *, first: bool = False) -> None:
         """Send the request with the next round trip. `first`: ahead of all waiting requests."""
         self._waiting.insert(0 if first else len(self._waiting), request)
+        self._pace.came()
         self._work.set()
 
     def ask(self, command: Command) -> asyncio.Future[Any]:
@@ -114,15 +135,16 @@ class Batcher:
         return answer
 
     async def run(self) -> None:
-        pause, sent = GATHER_SECONDS, 0.0
+        pause = GATHER_SECONDS
         while True:
             await self._work.wait()
-            if time.monotonic() - sent < max(QUIET_SECONDS, pause):  # else the first one of a burst goes out at once
+            if self._pace.pays():
+                await asyncio.sleep(GATHER_SECONDS)
+            if await self._send():
+                pause = GATHER_SECONDS
+            else:
+                pause = min(pause * 2, LONGEST_RESEND_SECONDS) * (0.5 + self._jitter() / 2)
                 await asyncio.sleep(pause)
-            answered = await self._send()
-            sent = time.monotonic()
-            longer = min(pause * 2, LONGEST_RESEND_SECONDS) * (0.5 + self._jitter() / 2)
-            pause = GATHER_SECONDS if answered else longer
             if not self._waiting:
                 self._work.clear()
 
