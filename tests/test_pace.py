@@ -43,6 +43,8 @@ def test_many_a_second_share_round_trips(clock: Clock, a_second: float) -> None:
 def test_a_burst_is_over_soon(clock: Clock) -> None:
     pace = Pace()
     pace.came(200)
+    assert not pace.pays()  # it is all there
+    pace.came()
     assert pace.pays()
     clock.now += 2 * RECENT_SECONDS
     assert not pace.pays()

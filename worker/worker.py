@@ -251,7 +251,7 @@ class FailoverWorker(BaseWorker):
                 self._breakers.forgo()
             self._hungry = len(claimed) == room or self._claimer.reached_its_size
             if self._hungry:
-                await asyncio.sleep(GATHER_SECONDS)  # slots that become free within it are filled by one claim
+                await self._gather()
             elif self.burst and not self._executions:
                 break
             else:
@@ -277,11 +277,15 @@ class FailoverWorker(BaseWorker):
         """Wait until something changes (a wake-up, a free slot, the drain), at most `seconds`. Returns whether it did."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
-            if self._pace.pays():
-                await asyncio.sleep(GATHER_SECONDS)
+            await self._gather()
             self._wake.clear()
             return True
         return False
+
+    async def _gather(self) -> None:
+        """Wait a little where it pays: slots that become free, and jobs that come, are then claimed together."""
+        if self._pace.pays():
+            await asyncio.sleep(GATHER_SECONDS)
 
     def _start(self, claim: Claim) -> None:
         task = asyncio.create_task(self._execute(claim))

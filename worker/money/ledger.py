@@ -237,6 +237,7 @@ class Ledger:
 
     def _write(self, step: _Step) -> None:
         self._waiting.append(step)
+        self._batcher.joined()
         self._submit()
 
     def _submit(self) -> None:

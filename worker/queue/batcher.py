@@ -33,6 +33,7 @@ log = logging.getLogger("failover.worker")
 
 GATHER_SECONDS = 0.01  # how long a command waits for others, so that they share its round trip
 WORTH_IT = 2.0  # it waits where so many come in that time: at few a second a wait makes a job late and saves nothing
+ENOUGH = 16  # ... and no longer than until so many are there
 RECENT_SECONDS = 0.25  # the time whose commands say how many come
 BATCH = 200  # commands per round trip
 BATCH_BYTES = 1024 * 1024  # a round trip with more has no further command
@@ -62,10 +63,11 @@ class Pace:
         self._came += count
 
     def pays(self) -> bool:
-        now = time.monotonic()
-        self._recent = self._recent * math.exp((self._until - now) / RECENT_SECONDS) + self._came
+        """Asked before each round trip."""
+        came, now = self._came, time.monotonic()
+        self._recent = self._recent * math.exp((self._until - now) / RECENT_SECONDS) + came
         self._came, self._until = 0, now
-        return self._recent * GATHER_SECONDS >= WORTH_IT * RECENT_SECONDS
+        return came < ENOUGH and self._recent * GATHER_SECONDS >= WORTH_IT * RECENT_SECONDS
 
 
 @dataclass
@@ -102,6 +104,10 @@ class Batcher:
         self._waiting.insert(0 if first else len(self._waiting), request)
         self._pace.came()
         self._work.set()
+
+    def joined(self) -> None:
+        """A submitted request will carry one thing more."""
+        self._pace.came()
 
     def ask(self, command: Command) -> asyncio.Future[Any]:
         """Send a command once. The future gets the reply, or None if Redis did not answer."""
