@@ -20,7 +20,7 @@ import redis
 import redis.asyncio
 from redis.exceptions import NoScriptError, ResponseError
 
-from producer.redis_server.round_trip import options_of, round_trip
+from producer.redis_server.round_trip import round_trip, round_trip_async
 
 Word = str | bytes | int | float
 PRELUDES = Path(__file__).parent / "lua" / "shared"
@@ -122,11 +122,11 @@ def _checked(commands: Sequence[Command], replies: list[Any]) -> list[Any]:
 def run(client: redis.Redis, commands: Sequence[Command]) -> list[Any]:
     """Send all commands in one round trip. Returns one reply each, in order; the reply of a failed one is its exception."""
     sent, places = _joined(commands)
-    replies: list[Any] = _pipeline(client, sent).execute(raise_on_error=False)
+    replies = round_trip(client, [_words(command) for command in sent])
     if forgotten := _forgotten(sent, replies):
         for script in {call.script for call in forgotten.values()}:
             client.script_load(script.text)
-        again = _pipeline(client, list(forgotten.values())).execute(raise_on_error=False)
+        again = round_trip(client, [call.words for call in forgotten.values()])
         for index, reply in zip(forgotten, again, strict=True):
             replies[index] = reply
     return _by_command(replies, places)
@@ -199,11 +199,11 @@ class Sharing(Gathering):
 
 async def _run_async(client: redis.asyncio.Redis, commands: Sequence[Command]) -> list[Any]:
     sent, places = _joined(commands)
-    replies = await round_trip(client, [_words(command) for command in sent])
+    replies = await round_trip_async(client, [_words(command) for command in sent])
     if forgotten := _forgotten(sent, replies):
         for script in {call.script for call in forgotten.values()}:
             await client.script_load(script.text)
-        again = await round_trip(client, [call.words for call in forgotten.values()])
+        again = await round_trip_async(client, [call.words for call in forgotten.values()])
         for index, reply in zip(forgotten, again, strict=True):
             replies[index] = reply
     return _by_command(replies, places)
@@ -256,13 +256,6 @@ def _by_command(replies: list[Any], places: Sequence[_Place] | None) -> list[Any
 
 def _words(command: _Sendable) -> tuple[Word, ...]:
     return command.words if isinstance(command, Call) else command
-
-
-def _pipeline(client: redis.Redis, commands: Sequence[_Sendable]) -> Any:
-    pipeline: Any = client.pipeline(transaction=False)
-    for words in map(_words, commands):
-        pipeline.execute_command(*words, **options_of(words))
-    return pipeline
 
 
 def _forgotten(commands: Sequence[_Sendable], replies: Sequence[Any]) -> dict[int, Call]:

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from producer.connection import connect_async
-from producer.redis_server.round_trip import round_trip
+from producer.redis_server.round_trip import round_trip, round_trip_async
 from tests.support.proxy import Proxy
 
 READS: Sequence[tuple[Any, ...]] = (
@@ -51,14 +51,14 @@ def filled(client: redis.Redis) -> redis.Redis:
 def test_replies_are_those_of_redis_pys_pipeline(url: str, filled: redis.Redis) -> None:
     async def scenario() -> None:
         async with connect_async(url) as client:
-            ours = await round_trip(client, READS)
+            ours = await round_trip_async(client, READS)
             pipeline: Any = client.pipeline(transaction=False)
             for words in READS:
                 pipeline.execute_command(*words, **({"withscores": True} if "WITHSCORES" in words else {}))
             theirs = await pipeline.execute()
-        for words, our, their in zip(READS, ours, theirs, strict=True):
-            assert type(our) is type(their)
-            assert our == their or words[0] in ("INFO", "TIME"), words
+        for words, our, blocking, their in zip(READS, ours, round_trip(filled, READS), theirs, strict=True):
+            assert type(our) is type(blocking) is type(their)
+            assert our == blocking == their or words[0] in ("INFO", "TIME", "PTTL"), words
 
     asyncio.run(scenario())
 
@@ -66,7 +66,7 @@ def test_replies_are_those_of_redis_pys_pipeline(url: str, filled: redis.Redis) 
 def test_a_failed_command_leaves_the_others_their_replies(url: str, filled: redis.Redis) -> None:
     async def scenario() -> None:
         async with connect_async(url) as client:
-            first, failed, last = await round_trip(client, [("GET", "none"), ("GET", "hash"), ("LLEN", "list")])
+            first, failed, last = await round_trip_async(client, [("GET", "none"), ("GET", "hash"), ("LLEN", "list")])
         assert (first, last) == (None, 5)
         assert isinstance(failed, ResponseError)
 
@@ -82,8 +82,8 @@ def test_what_a_cancelled_caller_asked_is_no_answer_for_the_next_one(
         async with connect_async(link.url, max_connections=1) as ours:
             for _ in range(5):
                 with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(round_trip(ours, [("GET", "long")]), 0.05)
-                assert await round_trip(ours, [("ECHO", "mine")]) == [b"mine"]
+                    await asyncio.wait_for(round_trip_async(ours, [("GET", "long")]), 0.05)
+                assert await round_trip_async(ours, [("ECHO", "mine")]) == [b"mine"]
         link.close()
 
     asyncio.run(scenario())
@@ -92,16 +92,16 @@ def test_what_a_cancelled_caller_asked_is_no_answer_for_the_next_one(
 def test_callers_wait_for_a_connection_and_are_told_when_none_becomes_free(url: str, client: redis.Redis) -> None:
     async def scenario() -> None:
         async with connect_async(url, max_connections=2) as ours:
-            numbers = await asyncio.gather(*(round_trip(ours, [("ECHO", str(n))]) for n in range(50)))
+            numbers = await asyncio.gather(*(round_trip_async(ours, [("ECHO", str(n))]) for n in range(50)))
             assert numbers == [[str(n).encode()] for n in range(50)]
             pool: Any = ours.connection_pool
             pool.timeout = 0.05
             held = [await pool.get_connection() for _ in range(2)]
             with pytest.raises(RedisConnectionError, match="No connection"):
-                await round_trip(ours, [("PING",)])
+                await round_trip_async(ours, [("PING",)])
             for each in held:
                 await pool.release(each)
-            assert await round_trip(ours, [("PING",)]) == [True]
+            assert await round_trip_async(ours, [("PING",)]) == [True]
 
     asyncio.run(scenario())
 
@@ -109,14 +109,14 @@ def test_callers_wait_for_a_connection_and_are_told_when_none_becomes_free(url: 
 def test_a_connection_that_the_server_closed_is_made_anew(url: str, client: redis.Redis) -> None:
     async def scenario() -> None:
         async with connect_async(url, max_connections=1) as ours:
-            assert await round_trip(ours, [("CLIENT", "SETNAME", "ours")])
+            assert await round_trip_async(ours, [("CLIENT", "SETNAME", "ours")])
             client.client_kill_filter(_type="normal", skipme=True)
             pool: Any = ours.connection_pool
             connection = await pool.get_connection()
             await pool.release(connection)
             while not await connection.can_read():  # noqa: ASYNC110 - its end is on its way
                 await asyncio.sleep(0)
-            assert await round_trip(ours, [("CLIENT", "GETNAME")]) != [b"ours"]
+            assert await round_trip_async(ours, [("CLIENT", "GETNAME")]) != [b"ours"]
 
     asyncio.run(scenario())
 
@@ -126,6 +126,6 @@ def test_without_a_server_a_round_trip_fails_and_keeps_no_place(tmp_path: Path) 
         async with connect_async(f"unix://{tmp_path}/none.sock", max_connections=1) as ours:
             for _ in range(3):
                 with pytest.raises(RedisConnectionError):
-                    await round_trip(ours, [("PING",)])
+                    await round_trip_async(ours, [("PING",)])
 
     asyncio.run(scenario())

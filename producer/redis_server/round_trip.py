@@ -1,7 +1,7 @@
-"""Many commands and their replies in one round trip of an asyncio client, and the pool of its connections.
+"""Many commands and their replies in one round trip, and the pool of an asyncio client's connections.
 
-redis-py's pipelines do the same. But they give the writing, each reply and the pool's two locks a task or a timer each, and
-pack commands in Python, which together takes several times what the round trip itself does.
+redis-py's pipelines do the same. But they pack commands in Python, and on asyncio give the writing, each reply and the pool's
+two locks a task or a timer each, which together takes several times what the round trip itself does.
 """
 
 from __future__ import annotations
@@ -22,24 +22,45 @@ RANGES = (
 )  # with WITHSCORES, RESP2 lists their pairs flat; redis-py pairs them
 
 
-def options_of(words: Sequence[Any]) -> dict[str, Any]:
-    """What redis-py must know of a command to read its reply."""
-    return {"withscores": True} if words[0] in RANGES and "WITHSCORES" in words else {}
+Commands = Sequence[Sequence[Any]]
 
 
-async def round_trip(client: redis.asyncio.Redis, commands: Sequence[Sequence[Any]]) -> list[Any]:
+def round_trip(client: redis.Redis, commands: Commands) -> list[Any]:
     """One reply for each command, in order, as redis-py returns it; the reply of a failed command is its ResponseError. Raises
     redis.exceptions.ConnectionError and TimeoutError: then nobody knows which commands were executed."""
     pool: Any = client.connection_pool
+    connection: Any = pool.get_connection()
+    try:
+        replies = connection.exchange(_packed(commands))
+    finally:
+        pool.release(connection)
+    return _as_read(client, commands, replies)
+
+
+async def round_trip_async(client: redis.asyncio.Redis, commands: Commands) -> list[Any]:
+    """As `round_trip`."""
+    pool: Any = client.connection_pool
     connection: Any = await pool.get_connection()
     try:
-        replies: list[Any] = await connection.exchange([hiredis.pack_command(tuple(words)) for words in commands])
+        replies = await connection.exchange(_packed(commands))
     finally:
         await pool.release(connection)
+    return _as_read(client, commands, replies)
+
+
+def _packed(commands: Commands) -> list[bytes]:
+    return [hiredis.pack_command(tuple(words)) for words in commands]
+
+
+def _as_read(client: redis.Redis | redis.asyncio.Redis, commands: Commands, replies: list[Any]) -> list[Any]:
+    """The replies as redis-py reads them."""
     for index, words in enumerate(commands):
         if words[0] != "EVALSHA" and not isinstance(replies[index], Exception):
             read = client.response_callbacks.get(words[0])
-            replies[index] = read(replies[index], **options_of(words)) if read else replies[index]
+            scored = words[0] in RANGES and "WITHSCORES" in words
+            replies[index] = (
+                read(replies[index], **({"withscores": True} if scored else {})) if read else replies[index]
+            )
     return replies
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 PIECE = 64 * 1024  # bytes
@@ -93,6 +94,22 @@ class _PatientBlocking:
         sock: Any = self._sock  # type: ignore[attr-defined]
         if self.socket_timeout is not None and sock is not None:  # for the reply, while the link still carries them
             sock.settimeout(self.socket_timeout + transfer_seconds(sum(map(len, parts))))
+
+    def exchange(self, commands: Sequence[bytes]) -> list[Any]:
+        """As the asyncio connections' `exchange`."""
+        connection: Any = self
+        try:
+            self.send_packed_command(b"".join(commands))
+            return [self._reply() for _ in commands]
+        except BaseException:
+            connection.disconnect()
+            raise
+
+    def _reply(self) -> Any:
+        try:
+            return self.read_response()  # type: ignore[attr-defined]  # of redis-py's class
+        except ResponseError as error:
+            return error
 
 
 def _parts(piece: bytes | str) -> Iterable[bytes | str]:
