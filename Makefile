@@ -36,8 +36,8 @@ docs: $(READY) .venv-docs/.ready ## The documentation site, in .site/html: every
 test: $(READY) ## All tests: a real Valkey, real processes, real HTTP
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-test-fast: $(READY) ## The tests that need no server: seconds
-	$(BIN)/python -m pytest -n 2 -m "not server"
+test-fast: $(READY) ## The quick tests that need no server
+	$(BIN)/python -m pytest -n 2 -m "not server and not slow"
 
 explore: $(READY) ## The state machine through 500 orders of steps that no run has tried before
 	EXPLORE=500 $(BIN)/python -m pytest -q tests/test_state_machine.py

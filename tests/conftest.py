@@ -25,13 +25,17 @@ from tests.support.workshop import Workshop, workshop_in
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OF_A_SERVER = {"server", "openai_door", "provider_server", "slack"}  # all others build on these
+SLOW = {"test_hostile_texts", "test_costs_sheet", "test_telemetry_settings", "test_fuzz_answers", "test_transport"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a server, which `make test-fast` leaves out. Tests that start processes of their own mark themselves."""
+    """Mark what `make test-fast` leaves out: what needs a server, and what takes long. Tests that start processes of their own
+    mark themselves."""
     for item in items:
         if OF_A_SERVER.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.server)
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
