@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.queue.batcher import RECENT_SECONDS, Pace
+from worker.queue.batcher import ENOUGH, RECENT_SECONDS, Pace
 
 
 class Clock:
@@ -24,7 +24,7 @@ def of(clock: Clock, a_second: float, seconds: float = 3.0) -> list[bool]:
     for _ in range(int(seconds * a_second)):
         clock.now += 1 / a_second
         pace.came()
-        said.append(pace.pays())
+        said.append(pace.pays(1))
     return said
 
 
@@ -43,8 +43,13 @@ def test_many_a_second_share_round_trips(clock: Clock, a_second: float) -> None:
 def test_a_burst_is_over_soon(clock: Clock) -> None:
     pace = Pace()
     pace.came(200)
-    assert not pace.pays()  # it is all there
-    pace.came()
-    assert pace.pays()
+    assert pace.pays(1)
     clock.now += 2 * RECENT_SECONDS
-    assert not pace.pays()
+    assert not pace.pays(1)
+
+
+def test_enough_at_hand_does_not_wait_for_more(clock: Clock) -> None:
+    pace = Pace()
+    pace.came(200)
+    assert pace.pays(ENOUGH - 1)
+    assert not pace.pays(ENOUGH)

@@ -1,4 +1,4 @@
-"""Round trips of asyncio clients: each caller gets the replies to its own commands, or an error, whatever happens on the way."""
+"""Round trips: each caller gets the replies to its own commands, or an error, whatever happens on the way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import redis
 import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import DataError, ResponseError
 
 from producer.connection import connect_async
 from producer.redis_server.round_trip import round_trip, round_trip_async
@@ -117,6 +117,50 @@ def test_a_connection_that_the_server_closed_is_made_anew(url: str, client: redi
             while not await connection.can_read():  # noqa: ASYNC110 - its end is on its way
                 await asyncio.sleep(0)
             assert await round_trip_async(ours, [("CLIENT", "GETNAME")]) != [b"ours"]
+
+    asyncio.run(scenario())
+
+
+def test_clients_that_are_not_ours_are_served_too(url: str, filled: redis.Redis) -> None:
+    async def scenario() -> None:
+        async with redis.asyncio.Redis.from_url(url, protocol=2) as theirs:
+            assert await round_trip_async(theirs, READS[:6]) == expected
+
+    with redis.Redis.from_url(url, protocol=2) as theirs:
+        expected = round_trip(theirs, READS[:6])
+    assert expected[3] == [(b"a", 1.0), (b"b", 2.25)]
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("word", [True, None, bytearray(b"x"), ["x"]])
+def test_a_word_that_cannot_be_sent_is_refused_before_anything_is(url: str, client: redis.Redis, word: object) -> None:
+    async def scenario() -> None:
+        async with connect_async(url) as ours:
+            with pytest.raises(DataError, match="SET"):
+                await round_trip_async(ours, [("SET", "a", 1), ("SET", "b", word)])
+
+    with pytest.raises(DataError, match="SET"):
+        round_trip(client, [("SET", "a", 1), ("SET", "b", word)])
+    asyncio.run(scenario())
+    assert client.exists("a", "b") == 0
+
+
+def test_nothing_to_send_needs_no_connection(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connect_async(f"unix://{tmp_path}/none.sock") as ours:
+            assert await round_trip_async(ours, []) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_pool_that_was_reset_has_all_its_places(url: str, client: redis.Redis) -> None:
+    async def scenario() -> None:
+        async with connect_async(url, max_connections=1) as ours:
+            pool: Any = ours.connection_pool
+            held = await pool.get_connection()
+            pool.reset()
+            assert await round_trip_async(ours, [("PING",)]) == [True]
+            await held.disconnect()
 
     asyncio.run(scenario())
 

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import socket
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 from uuid import uuid4
@@ -50,6 +51,7 @@ log = logging.getLogger("failover.worker")
 
 CLAIM_AT_MOST = 50  # jobs per claim, because the script blocks Redis while it runs
 IDLE_SECONDS = 1.0  # an idle worker claims again after it, or when a wake-up message arrives
+QUIET_SECONDS = 0.02  # so long after a claim that found nothing, other workers take the jobs that come
 RECONNECT_SECONDS = (0.2, 5.0)  # first wait, longest wait
 FAREWELL_SECONDS = 1.0  # for the last writes to Redis when the worker stops
 
@@ -102,7 +104,7 @@ class FailoverWorker(BaseWorker):
         self._url, self._rules = redis_url, rules
         self._settings, self._reloads = settings, reloads
         self._executions: dict[str, Execution] = {}  # by lease, in the order claimed
-        self._pace = Pace()  # of the claimed jobs
+        self._pace, self._empty_at = Pace(), 0.0  # of the claimed jobs; when the last claim found none (monotonic)
         self._hungry = False  # there may be more jobs to claim, but no free slot
         self._suspects = Suspects(self._begin)
         self._memory = Memory(memory or limit_of(None))
@@ -236,6 +238,7 @@ class FailoverWorker(BaseWorker):
             try:
                 claimed = await self._claimer.claim(room, idle=idle)
                 self._pace.came(len(claimed))
+                self._empty_at = 0.0 if claimed else time.monotonic()
             except RedisError as error:
                 self._poller.failed("claim", error)
                 await self._rest(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -283,8 +286,10 @@ class FailoverWorker(BaseWorker):
         return False
 
     async def _gather(self) -> None:
-        """Wait a little where it pays: slots that become free, and jobs that come, are then claimed together."""
-        if self._pace.pays():
+        """Wait a little where it pays: slots that become free, and jobs that come, are then claimed together. Where other
+        workers were faster a moment ago, they take the next jobs too."""
+        free = self.concurrency - len(self._executions) if self._hungry else 0
+        if self._pace.pays(free) or time.monotonic() - self._empty_at < QUIET_SECONDS:
             await asyncio.sleep(GATHER_SECONDS)
 
     def _start(self, claim: Claim) -> None:

@@ -1,7 +1,7 @@
 """Many commands and their replies in one round trip, and the pool of an asyncio client's connections.
 
-redis-py's pipelines do the same. But they pack commands in Python, and on asyncio give the writing, each reply and the pool's
-two locks a task or a timer each, which together takes several times what the round trip itself does.
+redis-py's pipelines do the same. But on asyncio they pack commands in Python, and give the writing, each reply and the pool's two
+locks a task or a timer each, which together takes several times what the round trip itself does.
 """
 
 from __future__ import annotations
@@ -14,53 +14,81 @@ from typing import Any
 import hiredis
 import redis.asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import DataError, ResponseError
 
-RANGES = (
-    "ZRANGE",
-    "ZRANGEBYSCORE",
-    "ZREVRANGEBYSCORE",
-)  # with WITHSCORES, RESP2 lists their pairs flat; redis-py pairs them
+# With WITHSCORES, RESP2 lists their pairs flat; redis-py pairs them.
+RANGES = ("ZRANGE", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE")
 
 
 Commands = Sequence[Sequence[Any]]
 
 
 def round_trip(client: redis.Redis, commands: Commands) -> list[Any]:
-    """One reply for each command, in order, as redis-py returns it; the reply of a failed command is its ResponseError. Raises
-    redis.exceptions.ConnectionError and TimeoutError: then nobody knows which commands were executed."""
+    """One reply for each command, in order, as redis-py returns it; the reply of a failed command is its ResponseError.
+
+    A command's first word is its name; one of two words (CONFIG GET) is two words. Raises redis.exceptions.DataError for a word
+    that is no text, bytes, int or float, before anything is sent; ConnectionError and TimeoutError: then nobody knows which
+    commands were executed.
+    """
+    if not (packed := _packed(commands)):
+        return []
     pool: Any = client.connection_pool
     connection: Any = pool.get_connection()
     try:
-        replies = connection.exchange(_packed(commands))
+        connection.send_packed_command([b"".join(packed)])
+        replies = [_reply(connection) for _ in packed]
+    except BaseException:
+        connection.disconnect()  # so that no later caller reads these replies
+        raise
     finally:
         pool.release(connection)
     return _as_read(client, commands, replies)
 
 
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error
+
+
 async def round_trip_async(client: redis.asyncio.Redis, commands: Commands) -> list[Any]:
     """As `round_trip`."""
     pool: Any = client.connection_pool
+    if not isinstance(pool, Connections):  # not made by us, so it may have any kind of connection
+        pipeline: Any = client.pipeline(transaction=False)
+        for words in commands:
+            pipeline.execute_command(*words, **_options_of(words))
+        return list(await pipeline.execute(raise_on_error=False))
+    if not (packed := _packed(commands)):
+        return []
     connection: Any = await pool.get_connection()
     try:
-        replies = await connection.exchange(_packed(commands))
+        replies = await connection.exchange(packed)
     finally:
         await pool.release(connection)
     return _as_read(client, commands, replies)
 
 
 def _packed(commands: Commands) -> list[bytes]:
-    return [hiredis.pack_command(tuple(words)) for words in commands]
+    try:
+        return [hiredis.pack_command(tuple(words)) for words in commands]
+    except TypeError as error:
+        raise DataError(f"{[words[0] for words in commands]}: {error}") from None
+
+
+def _options_of(words: Sequence[Any]) -> dict[str, Any]:
+    """What redis-py must know of a command to read its reply."""
+    return {"withscores": True} if words[0] in RANGES and "WITHSCORES" in words else {}
 
 
 def _as_read(client: redis.Redis | redis.asyncio.Redis, commands: Commands, replies: list[Any]) -> list[Any]:
     """The replies as redis-py reads them."""
-    for index, words in enumerate(commands):
-        if words[0] != "EVALSHA" and not isinstance(replies[index], Exception):
-            read = client.response_callbacks.get(words[0])
-            scored = words[0] in RANGES and "WITHSCORES" in words
-            replies[index] = (
-                read(replies[index], **({"withscores": True} if scored else {})) if read else replies[index]
-            )
+    for index, (words, reply) in enumerate(zip(commands, replies, strict=True)):
+        name = words[0]
+        read = None if name == "EVALSHA" or isinstance(reply, Exception) else client.response_callbacks.get(name)
+        if read is not None:
+            replies[index] = read(reply, **_options_of(words))
     return replies
 
 
@@ -75,7 +103,8 @@ class Connections(redis.asyncio.BlockingConnectionPool):
         """Raises redis.exceptions.ConnectionError if none becomes free, or if it cannot be connected."""
         if self._free.locked():
             try:
-                await asyncio.wait_for(self._free.acquire(), self.timeout)
+                async with asyncio.timeout(self.timeout):  # `wait_for` may swallow a cancel, or lose the place
+                    await self._free.acquire()
             except TimeoutError:
                 raise RedisConnectionError("No connection available.") from None
         else:
@@ -85,7 +114,7 @@ class Connections(redis.asyncio.BlockingConnectionPool):
             connection = self.get_available_connection()  # type: ignore[no-untyped-call]
             await self.ensure_connection(connection)
         except BaseException:
-            await self._put_back(connection)
+            await self.release(connection)
             raise
         return connection
 
@@ -96,12 +125,12 @@ class Connections(redis.asyncio.BlockingConnectionPool):
         await super().ensure_connection(connection)
 
     async def release(self, connection: Any) -> None:
-        await self._put_back(connection)
+        """Take a connection back. None: its place alone, because it could not be made."""
+        if connection in self._in_use_connections:
+            self._in_use_connections.remove(connection)
+            self._available_connections.append(connection)
+        self._free.release()
 
-    async def _put_back(self, connection: Any) -> None:
-        try:
-            if connection is not None:
-                self._in_use_connections.remove(connection)
-                self._available_connections.append(connection)
-        finally:
-            self._free.release()
+    def reset(self) -> None:
+        super().reset()  # type: ignore[no-untyped-call]
+        self._free = asyncio.Semaphore(self.max_connections)

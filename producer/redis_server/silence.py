@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 PIECE = 64 * 1024  # bytes
@@ -44,7 +43,8 @@ class _PatientAsync:
             self.socket_timeout = self._silence
             limit = self._active_read_timeout
             if limit is not None and self._silence is not None and not limit.expired():
-                limit.reschedule(asyncio.get_running_loop().time() + self._silence)
+                until = asyncio.get_running_loop().time() + self._silence
+                limit.reschedule(max(limit.when() or 0.0, until))  # what is still being sent keeps its time
 
         reader.feed_data = feed_and_wait_on  # the protocol calls it for every piece that arrives
 
@@ -94,22 +94,6 @@ class _PatientBlocking:
         sock: Any = self._sock  # type: ignore[attr-defined]
         if self.socket_timeout is not None and sock is not None:  # for the reply, while the link still carries them
             sock.settimeout(self.socket_timeout + transfer_seconds(sum(map(len, parts))))
-
-    def exchange(self, commands: Sequence[bytes]) -> list[Any]:
-        """As the asyncio connections' `exchange`."""
-        connection: Any = self
-        try:
-            self.send_packed_command(b"".join(commands))
-            return [self._reply() for _ in commands]
-        except BaseException:
-            connection.disconnect()
-            raise
-
-    def _reply(self) -> Any:
-        try:
-            return self.read_response()  # type: ignore[attr-defined]  # of redis-py's class
-        except ResponseError as error:
-            return error
 
 
 def _parts(piece: bytes | str) -> Iterable[bytes | str]:

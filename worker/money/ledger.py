@@ -237,7 +237,8 @@ class Ledger:
 
     def _write(self, step: _Step) -> None:
         self._waiting.append(step)
-        self._batcher.joined()
+        if self._in_flight:
+            self._batcher.joined()
         self._submit()
 
     def _submit(self) -> None:

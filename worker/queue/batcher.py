@@ -33,7 +33,7 @@ log = logging.getLogger("failover.worker")
 
 GATHER_SECONDS = 0.01  # how long a command waits for others, so that they share its round trip
 WORTH_IT = 2.0  # it waits where so many come in that time: at few a second a wait makes a job late and saves nothing
-ENOUGH = 16  # ... and no longer than until so many are there
+ENOUGH = 16  # ... and not where so many are there already
 RECENT_SECONDS = 0.25  # the time whose commands say how many come
 BATCH = 200  # commands per round trip
 BATCH_BYTES = 1024 * 1024  # a round trip with more has no further command
@@ -56,18 +56,17 @@ class Pace:
     """Whether things come so close together that it pays to wait GATHER_SECONDS for more of them before a round trip."""
 
     def __init__(self) -> None:
-        self._came = 0
         self._recent, self._until = 0.0, 0.0  # how many came in about RECENT_SECONDS before that monotonic time
 
     def came(self, count: int = 1) -> None:
-        self._came += count
+        now = time.monotonic()
+        self._recent = self._recent * math.exp((self._until - now) / RECENT_SECONDS) + count
+        self._until = now
 
-    def pays(self) -> bool:
-        """Asked before each round trip."""
-        came, now = self._came, time.monotonic()
-        self._recent = self._recent * math.exp((self._until - now) / RECENT_SECONDS) + came
-        self._came, self._until = 0, now
-        return came < ENOUGH and self._recent * GATHER_SECONDS >= WORTH_IT * RECENT_SECONDS
+    def pays(self, at_hand: int) -> bool:
+        """`at_hand`: how many would share the round trip now."""
+        self.came(0)
+        return at_hand < ENOUGH and self._recent * GATHER_SECONDS >= WORTH_IT * RECENT_SECONDS
 
 
 @dataclass
@@ -98,6 +97,7 @@ class Batcher:
         self._waiting: list[Request] = []
         self._work = asyncio.Event()
         self._pace = Pace()
+        self._joined = 0  # what waiting requests carry, beyond one thing each
 
     def submit(self, request: Request, *, first: bool = False) -> None:
         """Send the request with the next round trip. `first`: ahead of all waiting requests."""
@@ -106,7 +106,8 @@ class Batcher:
         self._work.set()
 
     def joined(self) -> None:
-        """A submitted request will carry one thing more."""
+        """A request that waits, or the next one, carries one thing more."""
+        self._joined += 1
         self._pace.came()
 
     def ask(self, command: Command) -> asyncio.Future[Any]:
@@ -144,7 +145,7 @@ class Batcher:
         pause = GATHER_SECONDS
         while True:
             await self._work.wait()
-            if self._pace.pays():
+            if self._pace.pays(len(self._waiting) + self._joined):
                 await asyncio.sleep(GATHER_SECONDS)
             if await self._send():
                 pause = GATHER_SECONDS
@@ -166,7 +167,7 @@ class Batcher:
             if count and size >= BATCH_BYTES:
                 break
             count, size = count + 1, size + size_of([request.built()])
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        batch, self._waiting, self._joined = self._waiting[:count], self._waiting[count:], 0
         return batch
 
     async def _send(self) -> bool:
