@@ -34,10 +34,8 @@ WARM_UP = Load(RATE, 3.0, PROVIDER_SECONDS)
 BOUND_MS = 60.0  # p99 of a rate that is held
 STEP, MOST = 10, 500  # requests a second: between two rates that are tried, and the highest
 STEP_SECONDS, SETTLING_SECONDS = 8.0, 2.0
-RATES, STEADY_MS = (
-    (20, 30, 40, 60, 80, 120, 160, 200, 250, 300),
-    100.0,
-)  # tried in turn while the median is at most so much
+RATES = (20, 30, 40, 60, 80, 120, 160, 200, 250, 300)  # requests a second, tried in turn
+STEADY_MS = 100.0  # ... while the median is at most so much
 WAITING, SENDING_SECONDS = 1000, 12.0
 # What is wanted of ours.
 MEDIAN_MS, P99_MS, HELD, WAITING_MB, TIMES_THE_PEER = 8.0, 20.0, 250.0, 150.0, 2.5

@@ -19,7 +19,6 @@ from redis.exceptions import DataError, ResponseError
 # With WITHSCORES, RESP2 lists their pairs flat; redis-py pairs them.
 RANGES = ("ZRANGE", "ZRANGEBYSCORE", "ZREVRANGEBYSCORE")
 
-
 Commands = Sequence[Sequence[Any]]
 
 
